@@ -1,0 +1,96 @@
+package durable
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// tempMark is in the name of every temporary file, so that what a crash has
+// left behind can be told from everything else.
+const tempMark = ".tmp-"
+
+// Temp is a file being written under a temporary name beside its final one.
+// It ends with Commit or Abort; both may be called more than once, the first
+// call counts. It is not safe for concurrent use.
+type Temp struct {
+	f    *os.File
+	path string
+	done bool
+}
+
+// Create begins a file that will be called path. mode is set exactly.
+func Create(path string, mode fs.FileMode) (*Temp, error) {
+	var r [8]byte
+	if _, err := rand.Read(r[:]); err != nil {
+		return nil, fmt.Errorf("create %s: %w", path, err)
+	}
+	name := filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+tempMark+hex.EncodeToString(r[:]))
+	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("create %s: %w", path, unwrapPath(err))
+	}
+	t := &Temp{f: f, path: path}
+	if err := f.Chmod(mode); err != nil {
+		t.Abort()
+		return nil, fmt.Errorf("create %s: %w", path, unwrapPath(err))
+	}
+	return t, nil
+}
+
+// IsTemp reports whether name, without a directory, is one that Create gives
+// to temporary files. Such a file that no process is writing may be removed.
+func IsTemp(name string) bool {
+	return strings.HasPrefix(name, ".") && strings.Contains(name, tempMark)
+}
+
+// Write appends to the file. It keeps nothing of p.
+func (t *Temp) Write(p []byte) (int, error) {
+	n, err := t.f.Write(p)
+	if err != nil {
+		return n, fmt.Errorf("write %s: %w", t.path, unwrapPath(err))
+	}
+	return n, nil
+}
+
+// File is the open file, for seeking and writing at offsets. Commit and Abort
+// close it.
+func (t *Temp) File() *os.File { return t.f }
+
+// Commit makes the file exist under its name, durably. After an error the file
+// is as if it had never been begun.
+func (t *Temp) Commit() error {
+	if t.done {
+		return nil
+	}
+	if err := SyncFile(t.f); err != nil {
+		t.Abort()
+		return fmt.Errorf("write %s: %w", t.path, err)
+	}
+	if err := t.f.Close(); err != nil {
+		t.Abort()
+		return fmt.Errorf("write %s: %w", t.path, unwrapPath(err))
+	}
+	if err := Rename(t.f.Name(), t.path); err != nil {
+		t.Abort()
+		return err
+	}
+	t.done = true
+	return nil
+}
+
+// Abort gives the file up. After Commit it does nothing.
+func (t *Temp) Abort() {
+	if t.done {
+		return
+	}
+	t.done = true
+	// The name may be gone already when only the sync of the directory has
+	// failed; nothing can be done about any of these errors.
+	_ = errors.Join(t.f.Close(), os.Remove(t.f.Name()))
+}
