@@ -1,0 +1,35 @@
+package manifest
+
+import (
+	"fmt"
+
+	"holdfast/chunkstore"
+	"holdfast/chunkstore/blob"
+)
+
+// Open decodes a manifest from its blob, which is never encrypted (section 4.3
+// of the formats specification). Nothing in it is authenticated until Verify.
+func Open(sealed chunkstore.Sealed) (*Manifest, error) {
+	codec, err := blob.NewCodec(blob.Options{Workers: 1})
+	if err != nil {
+		return nil, err
+	}
+	plain, err := codec.Open(nil, sealed, chunkstore.PlainSizeMax)
+	if err != nil {
+		return nil, fmt.Errorf("open manifest: %w", err)
+	}
+	return Decode(plain)
+}
+
+// Seal encodes a manifest into its blob.
+func (m *Manifest) Seal() (chunkstore.Sealed, error) {
+	plain, err := m.Encode()
+	if err != nil {
+		return nil, fmt.Errorf("encode manifest: %w", err)
+	}
+	codec, err := blob.NewCodec(blob.Options{Workers: 1})
+	if err != nil {
+		return nil, err
+	}
+	return codec.Seal(nil, plain)
+}
