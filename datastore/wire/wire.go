@@ -1,0 +1,144 @@
+// Package wire is where client and datastore meet: the two ports that carry
+// everything, and the names that cross them.
+//
+// A Source is read from (restore, verify, the pulling side of a sync), a
+// Target is written to (backup, the pushing side of a sync). Package datastore
+// implements both for a directory on this machine, package client both over
+// the network; whoever uses the ports cannot tell which side it talks to.
+//
+// A Snapshot is named by namespace, group and time; names.go holds the one
+// grammar for all of them, repository.go the one for repositories.
+//
+// The package imports chunkstore, datastore/index and the standard library.
+package wire
+
+import (
+	"context"
+
+	"holdfast/chunkstore"
+	"holdfast/datastore/index"
+)
+
+// Source is a place snapshots are read from. Only finished snapshots are ever
+// listed or opened. All methods are safe for concurrent use.
+type Source interface {
+	// Namespaces lists the namespaces below parent, parent first, sorted.
+	Namespaces(ctx context.Context, parent Namespace) ([]Namespace, error)
+	// Groups lists the groups of a namespace that have a finished snapshot,
+	// sorted by type and id.
+	Groups(ctx context.Context, ns Namespace) ([]GroupInfo, error)
+	// Snapshots lists the finished snapshots of a group, oldest first. A
+	// group that does not exist is chunkstore.ErrNotExist.
+	Snapshots(ctx context.Context, g Group) ([]SnapshotInfo, error)
+	// Open opens a finished snapshot, or returns chunkstore.ErrNotExist.
+	Open(ctx context.Context, s Snapshot) (Reader, error)
+}
+
+// Reader is one open snapshot. All methods but Close are safe for concurrent
+// use.
+type Reader interface {
+	// Getter hands out the chunks that the snapshot's indexes name.
+	chunkstore.Getter
+	// Snapshot says which snapshot this is.
+	Snapshot() Snapshot
+	// Blob returns the encoded bytes of a *.blob file, the manifest among
+	// them. The caller owns the slice.
+	Blob(ctx context.Context, name string) (chunkstore.Sealed, error)
+	// Index opens a *.didx or *.fidx file. The caller closes it. Nothing but
+	// its structure has been checked.
+	Index(ctx context.Context, name string) (*index.Reader, error)
+	// Close ends the reading.
+	Close() error
+}
+
+// Target is a place snapshots are written to.
+type Target interface {
+	// Begin starts a snapshot. It must be newer than every finished snapshot
+	// of its group, and no other session may be writing to the group.
+	Begin(ctx context.Context, s Snapshot) (Session, error)
+}
+
+// Session is one snapshot being written. Until Finish returns nil the snapshot
+// does not exist for anybody; after that it is complete and durable.
+type Session interface {
+	// Previous opens the newest finished snapshot of the same group, or
+	// returns chunkstore.ErrNotExist. The chunks of an index opened through
+	// it may be appended without being sent.
+	Previous(ctx context.Context) (Reader, error)
+	// Create begins an index file. The extension of name decides the kind.
+	// size is the size of the archive in bytes, or -1 if it is not known yet
+	// (dynamic indexes only).
+	Create(ctx context.Context, name string, size int64) (IndexWriter, error)
+	// Blob stores a *.blob file. The manifest goes last.
+	Blob(ctx context.Context, name string, sealed chunkstore.Sealed) error
+	// Finish proves that every reference is present, of the right size and
+	// durable, and then makes the snapshot exist. A *MissingError lists what
+	// is not there; nothing has happened then.
+	Finish(ctx context.Context) error
+	// Close ends the session; what was not finished is gone.
+	Close() error
+}
+
+// Asker is a Session that can look whether a chunk of the previous snapshot is
+// still stored, in the size given, so that a chunk the store has lost is sent
+// again. A session without it is trusted to have what its indexes name.
+type Asker interface {
+	Has(ctx context.Context, id chunkstore.ID, plainSize uint32) (bool, error)
+}
+
+// IndexWriter takes one archive: chunks in any order, then its entries in the
+// order of their offsets.
+type IndexWriter interface {
+	// PutChunk stores a chunk and tells whether it was new to the store. It
+	// is safe for concurrent use and keeps nothing of c after it returns.
+	PutChunk(ctx context.Context, c chunkstore.Chunk) (added bool, err error)
+	// Append adds entries that follow the last one without a gap. It may be
+	// called for a chunk only after PutChunk has returned for it, or when the
+	// chunk belongs to the previous snapshot.
+	Append(ctx context.Context, entries []index.Entry) error
+	// Close completes the file. want is what the writing side has counted
+	// and hashed; any difference is an error and the archive is dropped.
+	Close(ctx context.Context, want index.Summary) error
+}
+
+// Manager changes what is kept about a finished snapshot.
+type Manager interface {
+	// Forget removes a snapshot. A protected one is refused with
+	// ErrProtected.
+	Forget(ctx context.Context, s Snapshot) error
+	// Notes returns the comment of a snapshot, "" if it has none.
+	Notes(ctx context.Context, s Snapshot) (string, error)
+	// SetNotes replaces the comment.
+	SetNotes(ctx context.Context, s Snapshot, text string) error
+	// SetProtected sets or clears the mark that keeps a snapshot from being
+	// removed.
+	SetProtected(ctx context.Context, s Snapshot, protected bool) error
+}
+
+// GroupInfo describes a group in a listing.
+type GroupInfo struct {
+	Group     Group
+	Count     int   // finished snapshots
+	LastTime  int64 // of the newest one, in Unix seconds
+	LastFiles []string
+}
+
+// SnapshotInfo describes a snapshot in a listing. Its contents come from the
+// manifest as it lies there: nothing in it has been authenticated.
+type SnapshotInfo struct {
+	Snapshot    Snapshot
+	Files       []FileInfo
+	Size        uint64 // sum of the files' sizes, in bytes
+	Protected   bool
+	Notes       string
+	Fingerprint string // of the key, in colon form; "" if there is none
+	// Damage says why the manifest cannot be read, "" if it can.
+	Damage string
+}
+
+// FileInfo describes one archive of a snapshot.
+type FileInfo struct {
+	Name      string
+	CryptMode string
+	Size      uint64 // bytes: logical size of an index, encoded size of a blob
+}

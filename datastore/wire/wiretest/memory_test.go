@@ -1,0 +1,7 @@
+package wiretest
+
+import "testing"
+
+func TestMemory(t *testing.T) {
+	Run(t, func(*testing.T) Ports { return &Memory{} })
+}
