@@ -1,0 +1,200 @@
+// Package image is the one door for reading back: an archive that was stored as
+// chunks, opened as bytes again. Restore, verify and everything that mounts or
+// serves an archive go through it.
+//
+// It promises that no byte leaves it that was not proven: every chunk is opened,
+// its length compared with the index, and its content with its name. Whether the
+// index is the one of the snapshot is settled before, by Open, against the
+// manifest. A chunk that is missing or damaged is an error, never zeros.
+//
+// The package imports chunkstore, its blob room, crypto and the shared rooms
+// index, manifest and wire.
+package image
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+
+	"holdfast/chunkstore"
+	"holdfast/chunkstore/blob"
+	"holdfast/crypto"
+	"holdfast/datastore/index"
+	"holdfast/datastore/manifest"
+	"holdfast/datastore/wire"
+)
+
+// Image is an open archive. All methods but Close are safe for concurrent use.
+type Image struct {
+	idx   *index.Reader
+	get   chunkstore.Getter
+	codec *blob.Codec
+	name  string
+	zeros zeroNames
+	cache cache
+}
+
+// Options says what to open.
+type Options struct {
+	Reader  wire.Reader
+	File    manifest.File // as the manifest describes the archive
+	Key     *crypto.Key   // needed for encrypted archives
+	Workers int           // goroutines that will read at once
+}
+
+// Open opens an archive and checks its index against the manifest's entry.
+func Open(ctx context.Context, o Options) (*Image, error) {
+	encrypt := o.File.CryptMode == crypto.ModeEncrypt
+	if encrypt && o.Key == nil {
+		return nil, fmt.Errorf("open %s: %w", o.File.Name, crypto.ErrNoKey)
+	}
+	codec, err := blob.NewCodec(blob.Options{Key: o.Key, Encrypt: encrypt, Workers: o.Workers})
+	if err != nil {
+		return nil, err
+	}
+	idx, err := OpenIndex(ctx, o.Reader, o.File)
+	if err != nil {
+		return nil, err
+	}
+	return New(o.File.Name, idx, o.Reader, codec), nil
+}
+
+// OpenIndex opens an index and compares checksum and size, computed from its
+// entries, with the manifest's. The caller closes it.
+func OpenIndex(ctx context.Context, r wire.Reader, f manifest.File) (*index.Reader, error) {
+	idx, err := r.Index(ctx, f.Name)
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", f.Name, err)
+	}
+	sum, err := idx.Summary()
+	if err == nil && sum.Csum != f.Csum {
+		err = fmt.Errorf("checksum %x… is not the manifest's %x…: %w", sum.Csum[:4], f.Csum[:4], chunkstore.ErrCorrupt)
+	}
+	if err == nil && sum.Size != f.Size {
+		err = fmt.Errorf("size %d is not the manifest's %d: %w", sum.Size, f.Size, chunkstore.ErrCorrupt)
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("check %s: %w", f.Name, err), idx.Close())
+	}
+	return idx, nil
+}
+
+// New returns an image over an index that has been checked. It takes over idx.
+func New(name string, idx *index.Reader, get chunkstore.Getter, codec *blob.Codec) *Image {
+	m := &Image{name: name, idx: idx, get: get, codec: codec}
+	m.zeros.ids = make(map[uint32]chunkstore.ID)
+	m.cache.chunks = make(map[int64]*cached)
+	return m
+}
+
+// Size returns the size of the archive in bytes.
+func (m *Image) Size() int64 { return int64(m.idx.Size()) }
+
+// Index returns the index underneath.
+func (m *Image) Index() *index.Reader { return m.idx }
+
+// Close closes the index.
+func (m *Image) Close() error { return m.idx.Close() }
+
+// Chunk returns the proven content of an entry of the index, in dst[:0] if its
+// capacity suffices. The caller owns it.
+func (m *Image) Chunk(ctx context.Context, e index.Entry, dst []byte) (chunkstore.Plain, error) {
+	sealed, err := m.get.Get(ctx, e.ID)
+	if err != nil {
+		return nil, m.errorAt(e, err)
+	}
+	plain, err := m.codec.OpenChunk(dst, e.ID, sealed, int(e.Size))
+	if err != nil {
+		return nil, m.errorAt(e, err)
+	}
+	return plain, nil
+}
+
+func (m *Image) errorAt(e index.Entry, err error) error {
+	return fmt.Errorf("%s at offset %d: chunk %s: %w", m.name, e.Off, e.ID.Short(), err)
+}
+
+// Matches reports whether content is what the entry stands for, without the
+// chunk being read: the name tells.
+func (m *Image) Matches(e index.Entry, content chunkstore.Plain) bool {
+	return len(content) == int(e.Size) && m.codec.Name(content) == e.ID
+}
+
+// zeroUnit is what the size of a chunk must be a multiple of for it to be
+// looked at as a zero chunk; others are simply read.
+const zeroUnit = 4096
+
+// zeroNames remembers what zero chunks are called.
+type zeroNames struct {
+	mu  sync.Mutex
+	ids map[uint32]chunkstore.ID
+}
+
+// zeroNamesMax bounds how many sizes are remembered.
+const zeroNamesMax = 64
+
+// IsZero reports whether the entry is known, by its name, to hold only zeros,
+// so that it need not be read. false says nothing.
+func (m *Image) IsZero(e index.Entry) bool {
+	if e.Size%zeroUnit != 0 {
+		return false
+	}
+	m.zeros.mu.Lock()
+	defer m.zeros.mu.Unlock()
+	id, ok := m.zeros.ids[e.Size]
+	if !ok {
+		if len(m.zeros.ids) >= zeroNamesMax {
+			return false
+		}
+		id = m.codec.Name(make(chunkstore.Plain, e.Size))
+		m.zeros.ids[e.Size] = id
+	}
+	return id == e.ID
+}
+
+// ReadAt implements io.ReaderAt. It keeps the chunks last read.
+func (m *Image) ReadAt(p []byte, off int64) (int, error) {
+	if off < 0 {
+		return 0, fmt.Errorf("read %s at offset %d: %w", m.name, off, chunkstore.ErrInvalid)
+	}
+	done := 0
+	for done < len(p) {
+		pos := off + int64(done)
+		if pos >= m.Size() {
+			return done, io.EOF
+		}
+		e, plain, err := m.chunkAt(pos)
+		if err != nil {
+			return done, err
+		}
+		done += copy(p[done:], plain[pos-int64(e.Off):])
+	}
+	return done, nil
+}
+
+// chunkAt returns the chunk that covers pos. The content is shared and must not
+// be written.
+func (m *Image) chunkAt(pos int64) (index.Entry, chunkstore.Plain, error) {
+	i, err := m.idx.Find(uint64(pos))
+	if err != nil {
+		return index.Entry{}, nil, fmt.Errorf("read %s: %w", m.name, err)
+	}
+	e, err := m.idx.At(i)
+	if err != nil {
+		return index.Entry{}, nil, fmt.Errorf("read %s: %w", m.name, err)
+	}
+	if plain, ok := m.cache.get(i); ok {
+		return e, plain, nil
+	}
+	if m.IsZero(e) {
+		return e, make(chunkstore.Plain, e.Size), nil
+	}
+	plain, err := m.Chunk(context.Background(), e, nil)
+	if err != nil {
+		return index.Entry{}, nil, err
+	}
+	m.cache.put(i, plain)
+	return e, plain, nil
+}
