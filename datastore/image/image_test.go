@@ -33,7 +33,7 @@ func testKey(t *testing.T) *crypto.Key {
 func open(t *testing.T, key *crypto.Key, contents ...string) (*wiretest.Memory, *image.Image) {
 	t.Helper()
 	m := &wiretest.Memory{}
-	wiretest.Store(t, m, snap, key, contents...)
+	wiretest.Store(t, m, wiretest.Content{Snapshot: snap, Key: key, Chunks: contents})
 	img, err := reopen(t, m, key)
 	if err != nil {
 		t.Fatal(err)
@@ -171,9 +171,9 @@ func TestOtherContentUnderAName(t *testing.T) {
 
 func TestIndexMustBeTheManifests(t *testing.T) {
 	m := &wiretest.Memory{}
-	wiretest.Store(t, m, snap, nil, "a", "b", "c")
+	wiretest.Store(t, m, wiretest.Content{Snapshot: snap, Chunks: []string{"a", "b", "c"}})
 	other := &wiretest.Memory{}
-	wiretest.Store(t, other, snap, nil, "a", "c", "b")
+	wiretest.Store(t, other, wiretest.Content{Snapshot: snap, Chunks: []string{"a", "c", "b"}})
 	m.SetFile(snap, "disk.img.didx", other.File(snap, "disk.img.didx"))
 	if _, err := reopen(t, m, nil); !errors.Is(err, chunkstore.ErrCorrupt) {
 		t.Errorf("open: %v", err)
@@ -182,7 +182,7 @@ func TestIndexMustBeTheManifests(t *testing.T) {
 
 func TestManifestMustBeTheSnapshots(t *testing.T) {
 	m := &wiretest.Memory{}
-	wiretest.Store(t, m, snap, testKey(t), "a")
+	wiretest.Store(t, m, wiretest.Content{Snapshot: snap, Key: testKey(t), Chunks: []string{"a"}})
 	mf, err := manifest.Open(m.File(snap, wire.ManifestName))
 	if err != nil {
 		t.Fatal(err)

@@ -3,5 +3,5 @@ package wiretest
 import "testing"
 
 func TestMemory(t *testing.T) {
-	Run(t, func(*testing.T) Ports { return &Memory{} })
+	Run(t, func(*testing.T) Ports { m := &Memory{}; return Ports{m, m, m} })
 }

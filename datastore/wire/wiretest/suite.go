@@ -15,8 +15,8 @@ import (
 	"holdfast/datastore/wire"
 )
 
-// Ports is what the suite runs on.
-type Ports interface {
+// Ports is what the suite runs on: three sides of one thing.
+type Ports struct {
 	wire.Source
 	wire.Target
 	wire.Manager
@@ -144,15 +144,22 @@ func (d *draft) close() {
 
 func store(t *testing.T, p Ports, s wire.Snapshot, contents ...string) {
 	t.Helper()
-	Store(t, p, s, nil, contents...)
+	Store(t, p, Content{Snapshot: s, Chunks: contents})
 }
 
-// Store writes a complete snapshot of one archive, disk.img.didx, whose chunks
-// have these contents; encrypted and signed if there is a key.
-func Store(t testing.TB, p wire.Target, s wire.Snapshot, key *crypto.Key, contents ...string) {
+// Content is a snapshot of one archive, disk.img.didx, whose chunks have the
+// contents given; encrypted and signed if there is a key.
+type Content struct {
+	Snapshot wire.Snapshot
+	Key      *crypto.Key
+	Chunks   []string
+}
+
+// Store writes a complete snapshot.
+func Store(t testing.TB, p wire.Target, c Content) {
 	t.Helper()
-	d := beginWith(t, p, s, key)
-	d.index("disk.img.didx", "", contents...)
+	d := beginWith(t, p, c.Snapshot, c.Key)
+	d.index("disk.img.didx", "", c.Chunks...)
 	if err := d.finish(); err != nil {
 		t.Fatal(err)
 	}
