@@ -1,0 +1,149 @@
+package backup
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"holdfast/chunkstore"
+	"holdfast/client/source"
+	"holdfast/crypto"
+	"holdfast/datastore/manifest"
+)
+
+// smallMax is the largest file that can be stored as a blob, in bytes.
+const smallMax = chunkstore.PlainSizeMax
+
+// input is where an archive's bytes come from.
+type input struct {
+	img    source.Image // an image file or device
+	stream io.Reader    // or standard input
+	size   int64        // of an image in bytes, -1 for standard input
+
+	small   bool // or a small file, or an empty image, as a whole
+	content []byte
+}
+
+// inputs are the opened archives, in the order of the options.
+type inputs struct{ list []input }
+
+// openInputs opens everything that is to be backed up, so that what is missing
+// is known before anything is written.
+func openInputs(o *Options) (*inputs, error) {
+	ins := &inputs{}
+	for _, a := range o.Archives {
+		in, err := openInput(a, o)
+		if err != nil {
+			ins.close()
+			return nil, fmt.Errorf("open %s: %w", a.Name, err)
+		}
+		ins.list = append(ins.list, in)
+		o.Progress.Total.Add(max(in.size, int64(len(in.content))))
+	}
+	return ins, nil
+}
+
+func (ins *inputs) close() {
+	for _, in := range ins.list {
+		if in.img != nil {
+			in.img.Close() // read only: nothing is lost
+		}
+	}
+}
+
+func openInput(a Archive, o *Options) (input, error) {
+	switch {
+	case a.Path == "-" && a.isImage():
+		return openStream(o.Stdin)
+	case a.Path == "-":
+		return readSmall(o.Stdin, "standard input")
+	case !a.isImage():
+		f, err := os.Open(a.Path)
+		if err != nil {
+			return input{}, err
+		}
+		defer f.Close()
+		return readSmall(f, a.Path)
+	}
+	img, err := source.Open(a.Path, source.Options{AllowBacking: o.AllowBacking})
+	if err != nil {
+		return input{}, err
+	}
+	if img.Size() == 0 {
+		// An index cannot be empty (section 3.2 of the formats
+		// specification), a blob can.
+		return input{small: true}, errors.Join(img.Verify(), img.Close())
+	}
+	return input{img: img, size: img.Size()}, nil
+}
+
+// openStream looks at the first byte of standard input, because an empty one
+// is stored differently.
+func openStream(in io.Reader) (input, error) {
+	if in == nil {
+		return input{}, fmt.Errorf("standard input: %w", os.ErrInvalid)
+	}
+	r := bufio.NewReaderSize(in, gridSize)
+	if _, err := r.Peek(1); errors.Is(err, io.EOF) {
+		return input{small: true}, nil
+	} else if err != nil {
+		return input{}, fmt.Errorf("read standard input: %w", err)
+	}
+	return input{stream: r, size: -1}, nil
+}
+
+func readSmall(in io.Reader, name string) (input, error) {
+	b, err := io.ReadAll(io.LimitReader(in, smallMax+1))
+	if err != nil {
+		return input{}, fmt.Errorf("read %s: %w", name, err)
+	}
+	if len(b) > smallMax {
+		return input{}, fmt.Errorf("%s is larger than %d MiB: back it up as NAME.img: %w", name, smallMax>>20, chunkstore.ErrInvalid)
+	}
+	return input{small: true, content: b}, nil
+}
+
+// file stores a small file as a blob.
+func (j *job) file(ctx context.Context, name string, content []byte) error {
+	sealed, err := j.codec.Seal(nil, content)
+	if err != nil {
+		return fmt.Errorf("seal %s: %w", name, err)
+	}
+	j.Progress.Read.Add(int64(len(content)))
+	j.Progress.Done.Add(int64(len(content)))
+	return j.blob(ctx, name, sealed)
+}
+
+// blob stores a file that has been sealed and enters it into the manifest.
+func (j *job) blob(ctx context.Context, name string, sealed chunkstore.Sealed) error {
+	if err := j.session.Blob(ctx, name, sealed); err != nil {
+		return err
+	}
+	size := int64(len(sealed))
+	j.manifest.Files = append(j.manifest.Files, manifest.File{Name: name, CryptMode: j.Mode, Size: uint64(size), Csum: crypto.Sum(sealed)})
+	j.add(ArchiveReport{Name: name, Size: size, StoredBytes: size})
+	return nil
+}
+
+// wrappedKeyName is the file that holds the data key, encrypted for the master
+// key (section 5.5 of the formats specification).
+const wrappedKeyName = "rsa-encrypted.key.blob"
+
+// wrappedKey stores the data key encrypted for the master key, if there is one.
+func (j *job) wrappedKey(ctx context.Context) error {
+	if j.Master == nil {
+		return nil
+	}
+	wrapped, err := crypto.WrapKey(j.Master, j.Key, j.KeyCreated, j.Now())
+	if err != nil {
+		return fmt.Errorf("wrap the key for the master key: %w", err)
+	}
+	sealed, err := j.codec.SealRaw(nil, wrapped)
+	if err != nil {
+		return err
+	}
+	return j.blob(ctx, wrappedKeyName, sealed)
+}
