@@ -1,0 +1,124 @@
+// Package restore is the way back out of an archive: to a file, a block device
+// or a stream.
+//
+// Chunks are fetched, opened and proven on all cores and written in the order of
+// their positions. It promises that every byte it writes was proven against the
+// index, the index against the manifest and, with a key, the manifest against
+// its signature; that a new file appears under its name only when it is
+// complete; and that every error says what state the target is in.
+//
+//   - target.go: what can be written to, and its state after an error
+//   - file.go, device.go, stream.go: the three kinds
+//   - image.go: an indexed archive onto a target
+//
+// The package imports crypto, chunkstore and its durable room, client/pipeline and
+// the shared rooms of datastore: image, index, manifest and wire.
+package restore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"time"
+
+	"holdfast/chunkstore"
+	"holdfast/crypto"
+	"holdfast/datastore/image"
+	"holdfast/datastore/manifest"
+	"holdfast/datastore/wire"
+)
+
+// ErrTarget is wrapped by errors about a target that cannot be written to as
+// asked; nothing has been written then.
+var ErrTarget = errors.New("target refused")
+
+// Run restores one archive of a snapshot.
+func Run(ctx context.Context, o Options) (Report, error) {
+	start := time.Now()
+	if o.Workers <= 0 {
+		o.Workers = runtime.GOMAXPROCS(0)
+	}
+	if o.Progress == nil {
+		o.Progress = new(Progress)
+	}
+	r, err := o.Source.Open(ctx, o.Snapshot)
+	if err != nil {
+		return Report{}, fmt.Errorf("open snapshot %s: %w", o.Snapshot, err)
+	}
+	report, err := restoreFrom(ctx, r, &o)
+	if err = errors.Join(err, r.Close()); err != nil {
+		return Report{}, err
+	}
+	report.Duration = time.Since(start)
+	return report, nil
+}
+
+func restoreFrom(ctx context.Context, r wire.Reader, o *Options) (Report, error) {
+	m, err := image.OpenManifest(ctx, r, o.Key)
+	if err != nil {
+		return Report{}, err
+	}
+	f, err := m.Lookup(o.Archive)
+	if err != nil {
+		return Report{}, fmt.Errorf("snapshot %s: %w", o.Snapshot, err)
+	}
+	if err := checkKey(m, f, o.Key); err != nil {
+		return Report{}, err
+	}
+	kind, err := wire.CheckFileName(f.Name)
+	if err != nil {
+		return Report{}, err
+	}
+	report := Report{Archive: f.Name, Signed: o.Key != nil}
+	if kind == wire.Blob {
+		err := restoreBlob(ctx, r, f, o, &report)
+		return report, err
+	}
+	img, err := image.Open(ctx, image.Options{Reader: r, File: f, Key: o.Key, Workers: o.Workers})
+	if err != nil {
+		return Report{}, err
+	}
+	err = restoreImage(ctx, img, o, &report)
+	return report, errors.Join(err, img.Close())
+}
+
+// checkKey says which key is missing before anything is opened.
+func checkKey(m *manifest.Manifest, f manifest.File, key *crypto.Key) error {
+	if f.CryptMode != crypto.ModeEncrypt || key != nil {
+		return nil
+	}
+	fp, ok, err := m.KeyFingerprint()
+	if err != nil || !ok {
+		return fmt.Errorf("%s is encrypted: %w", f.Name, crypto.ErrNoKey)
+	}
+	return fmt.Errorf("%s is encrypted with key %s: %w", f.Name, fp.Short(), crypto.ErrNoKey)
+}
+
+// restoreBlob writes a small file, which is held whole.
+func restoreBlob(ctx context.Context, r wire.Reader, f manifest.File, o *Options, report *Report) error {
+	plain, err := image.ReadBlob(ctx, r, f, o.Key)
+	if err != nil {
+		return err
+	}
+	report.Size = int64(len(plain))
+	o.Progress.Total.Store(report.Size)
+	t, err := openTarget(o, report.Size)
+	if err != nil {
+		return err
+	}
+	return t.conclude(func() error { return writeBlob(t, plain, o.Progress, report) })
+}
+
+func writeBlob(t *guarded, plain chunkstore.Plain, p *Progress, report *Report) error {
+	if len(plain) == 0 {
+		return nil
+	}
+	if err := t.writeAt(plain, 0); err != nil {
+		return err
+	}
+	report.BytesWritten = report.Size
+	p.Done.Store(report.Size)
+	p.Written.Store(report.Size)
+	return nil
+}
