@@ -68,7 +68,7 @@ func openInput(a Archive, o *Options) (input, error) {
 		defer f.Close()
 		return readSmall(f, a.Path)
 	}
-	img, err := source.Open(a.Path, source.Options{AllowBacking: o.AllowBacking})
+	img, err := source.Open(a.Path, source.Options{AllowBacking: o.AllowBacking, Format: o.Format})
 	if err != nil {
 		return input{}, err
 	}

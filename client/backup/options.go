@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"holdfast/client/source"
 	"holdfast/crypto"
 	"holdfast/datastore/wire"
 )
@@ -61,6 +62,8 @@ type Options struct {
 	Fixed bool
 	// AllowBacking follows backing files of qcow2 images to anywhere.
 	AllowBacking bool
+	// Format is how to read images.
+	Format source.Format
 	// Stdin is what "-" reads.
 	Stdin io.Reader
 	// Workers is how many goroutines compress and encrypt; 0 means one for

@@ -73,5 +73,5 @@ func TestQcow2OnBlockDevice(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := truth(t, path)
-	checkImage(t, mustOpen(t, loopDevice(t, path), Options{}), want)
+	checkImage(t, mustOpen(t, loopDevice(t, path), Options{Format: Qcow2}), want)
 }

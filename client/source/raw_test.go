@@ -101,7 +101,25 @@ func TestRawOption(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	checkImage(t, mustOpen(t, path, Options{Raw: true}), want)
+	checkImage(t, mustOpen(t, path, Options{Format: Raw}), want)
+	named := filepath.Join(t.TempDir(), "disk.raw")
+	if err := os.WriteFile(named, want, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	checkImage(t, mustOpen(t, named, Options{}), want)
+	if os.Getuid() == 0 {
+		checkImage(t, mustOpen(t, loopDevice(t, named), Options{}), want)
+	}
+	if img, err := Open(named, Options{Format: Qcow2}); err != nil {
+		t.Errorf("asked for qcow2: %v", err)
+	} else if err := img.Close(); err != nil {
+		t.Error(err)
+	}
+	if err := os.WriteFile(named, make([]byte, 4096), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, err = Open(named, Options{Format: Qcow2})
+	wantError(t, err, ErrUnsupported, "no qcow2 image")
 }
 
 func TestShrunkFile(t *testing.T) {

@@ -26,6 +26,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"path/filepath"
+	"strings"
 )
 
 // Errors of this package, matched with errors.Is.
@@ -95,31 +97,63 @@ type Options struct {
 	// AllowBacking follows the backing file of a qcow2 image wherever it is.
 	// Without it only one that lies beside the image is followed.
 	AllowBacking bool
-	// Raw takes the bytes of the source as they are and looks for no image
-	// format in them. A guest can write a qcow2 header onto its raw disk;
-	// where that matters, the caller who knows the disk to be raw sets this.
-	Raw bool
+	// Format is how to read the source.
+	Format Format
 }
 
-// Open opens the regular file or block device at path. A file that begins with
-// the qcow2 magic is read as qcow2, all else as raw. A missing source is an
+// Format is how the bytes of a source make an image.
+type Format int
+
+const (
+	// Auto reads a file that begins with the qcow2 magic as qcow2 and all else
+	// as raw. A guest can write such a beginning onto its own raw disk, and name
+	// a neighbour's image in it; so a block device, and a file called *.raw, are
+	// raw whatever they begin with.
+	Auto Format = iota
+	// Raw takes the bytes as they are.
+	Raw
+	// Qcow2 takes nothing else.
+	Qcow2
+)
+
+// ParseFormat reads "auto", "raw" or "qcow2".
+func ParseFormat(s string) (Format, error) {
+	for f, name := range map[Format]string{Auto: "auto", Raw: "raw", Qcow2: "qcow2"} {
+		if s == name {
+			return f, nil
+		}
+	}
+	return 0, fmt.Errorf("source format %q: want auto, raw or qcow2: %w", s, ErrUnsupported)
+}
+
+// Open opens the regular file or block device at path. A missing source is an
 // error that wraps fs.ErrNotExist.
 func Open(path string, o Options) (Image, error) {
 	f, err := openFile(path, 0)
 	if err != nil {
 		return nil, err
 	}
-	isQcow2 := false
-	if !o.Raw {
-		if isQcow2, err = f.hasMagic(); err != nil {
-			return nil, errors.Join(err, f.Close())
-		}
+	isQcow2, err := f.isQcow2(o.Format)
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
 	}
 	if !isQcow2 {
 		f.adviseSequential()
 		return &raw{file: f}, nil
 	}
 	return openChain(f, o)
+}
+
+// isQcow2 decides how to read a file.
+func (f *file) isQcow2(format Format) (bool, error) {
+	if format == Raw || format == Auto && (f.id.block || strings.EqualFold(filepath.Ext(f.path), ".raw")) {
+		return false, nil
+	}
+	is, err := f.hasMagic()
+	if err == nil && !is && format == Qcow2 {
+		err = fmt.Errorf("%s: no qcow2 image: %w", f.path, ErrUnsupported)
+	}
+	return is, err
 }
 
 // place says where the bytes of a run are.
