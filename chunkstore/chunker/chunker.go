@@ -33,9 +33,9 @@ type Params struct {
 
 // Default returns the sizes that were measured to be best for disk images; the
 // table is in docs/chunking.md.
-func Default() Params { return Params{Min: 512 << 10, Max: 4 << 20, AvgBits: 19} }
+func Default() Params { return Params{Min: 512 << 10, Max: 2 << 20, AvgBits: 18} }
 
-// String names the parameters, for example "rabin-524288-19-4194304".
+// String names the parameters, for example "rabin-524288-18-2097152".
 func (p Params) String() string { return fmt.Sprintf("rabin-%d-%d-%d", p.Min, p.AvgBits, p.Max) }
 
 // ErrParams is returned for sizes that no chunker can work with.

@@ -158,7 +158,7 @@ func (j *job) run(ctx context.Context, inputs *inputs) (err error) {
 	if j.prev != nil {
 		j.report.Previous = j.prev.reader.Snapshot().String()
 	}
-	j.send = newSender(j.codec, j.Workers, j.cutters(), j.params.Max)
+	j.send = newSender(j.codec, j.Workers, j.cutters(), j.plainMax())
 	j.send.progress = j.Progress
 	j.send.asker, _ = j.session.(wire.Asker)
 	for i, a := range j.Archives {
@@ -170,6 +170,14 @@ func (j *job) run(ctx context.Context, inputs *inputs) (err error) {
 		return err
 	}
 	return j.finish(ctx)
+}
+
+// plainMax is the size of the largest data chunk, in bytes.
+func (j *job) plainMax() int {
+	if j.Fixed {
+		return fixedSize
+	}
+	return j.params.Max
 }
 
 // cutters is how many goroutines read and cut: one more than there are
