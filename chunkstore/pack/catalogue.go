@@ -1,0 +1,479 @@
+package pack
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"runtime/debug"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"go.etcd.io/bbolt"
+	"golang.org/x/sys/unix"
+
+	"holdfast/chunkstore"
+)
+
+// The catalogue is a bbolt file. Keys that are numbers are big-endian, so that
+// they sort; all other integers are little-endian. Every value ends with the
+// CRC-32C of key and value before it.
+//
+//	bucket meta    "version" -> u32 1
+//	               "epoch"   -> u64 of the last writer
+//	               "clock"   -> u64, reserved for the time that was seen last
+//	bucket packs   pack number u32 -> id 8, state u32, length u64,
+//	               record count u64, stored bytes u64, plain bytes u64
+//	bucket chunks  chunk id 32 -> pack number u32, offset u64, stored size u32,
+//	               plain size u32, rank u32, flags u32
+//
+// It is a cache of what the packs say. Every doubt about it is errCatalogue,
+// and the answer to that is to build it anew.
+const (
+	catalogueName    = "catalogue.db"
+	catalogueVersion = 1
+
+	locationSize = 28
+	packInfoSize = 44
+	crcSize      = 4
+)
+
+var (
+	bucketMeta   = []byte("meta")
+	bucketPacks  = []byte("packs")
+	bucketChunks = []byte("chunks")
+
+	keyVersion = []byte("version")
+	keyEpoch   = []byte("epoch")
+	keyClock   = []byte("clock")
+)
+
+// errCatalogue is wrapped by every error that a new catalogue would cure.
+var errCatalogue = fmt.Errorf("catalogue: %w", chunkstore.ErrCorrupt)
+
+// flagBad marks a location whose bytes are known to be damaged.
+const flagBad = 1
+
+// location is where a chunk lies.
+type location struct {
+	pack   uint32
+	stored uint32
+	plain  uint32
+	rank   uint32
+	flags  uint32
+	off    int64
+}
+
+func (l location) end() int64 { return l.off + recordSize + int64(l.stored) }
+
+func (l location) info() chunkstore.Info {
+	return chunkstore.Info{StoredSize: l.stored, PlainSize: l.plain}
+}
+
+// samePlace reports whether two locations are the same record.
+func (l location) samePlace(m location) bool { return l.pack == m.pack && l.off == m.off }
+
+func locate(pack uint32, e entry) location {
+	return location{pack: pack, off: e.off, stored: e.stored, plain: e.plain, rank: e.rank}
+}
+
+// packInfo is what is known of a pack.
+type packInfo struct {
+	id     packID
+	state  packState
+	length int64 // in bytes: of a sealed pack its file, else the end of the last record in the catalogue
+	totals       // with the records that are not in the catalogue yet
+
+	saved   totals // as in the catalogue
+	savedTo int64  // end of the last record in the catalogue
+	missing bool   // not on disk when last looked at
+	size    int64  // of the file when last looked at, in bytes
+	seen    uint64 // generation of that look
+}
+
+// totals count records.
+type totals struct {
+	records, stored, plain uint64
+}
+
+func (t *totals) add(stored, plain uint32) {
+	t.records++
+	t.stored += uint64(stored)
+	t.plain += uint64(plain)
+}
+
+func (p packInfo) name() string { return p.id.String() + p.state.ext() }
+
+// seal appends the checksum of a value.
+func sealValue(key, v []byte) []byte {
+	return binary.LittleEndian.AppendUint32(v, crc(append(bytes.Clone(key), v...)))
+}
+
+// openValue checks length and checksum of a value and returns it without the
+// checksum.
+func openValue(key, v []byte, size int) ([]byte, error) {
+	if len(v) != size+crcSize {
+		return nil, fmt.Errorf("%w: value of %d bytes for %q", errCatalogue, len(v), key)
+	}
+	if binary.LittleEndian.Uint32(v[size:]) != crc(append(bytes.Clone(key), v[:size]...)) {
+		return nil, fmt.Errorf("%w: checksum of %q differs", errCatalogue, key)
+	}
+	return v[:size], nil
+}
+
+func encodeLocation(id chunkstore.ID, l location) []byte {
+	b := make([]byte, 0, locationSize+crcSize)
+	b = binary.LittleEndian.AppendUint32(b, l.pack)
+	b = binary.LittleEndian.AppendUint64(b, uint64(l.off))
+	b = binary.LittleEndian.AppendUint32(b, l.stored)
+	b = binary.LittleEndian.AppendUint32(b, l.plain)
+	b = binary.LittleEndian.AppendUint32(b, l.rank)
+	b = binary.LittleEndian.AppendUint32(b, l.flags)
+	return sealValue(id[:], b)
+}
+
+func decodeLocation(key, v []byte) (location, error) {
+	v, err := openValue(key, v, locationSize)
+	if err != nil {
+		return location{}, err
+	}
+	l := location{
+		pack:   binary.LittleEndian.Uint32(v),
+		off:    int64(binary.LittleEndian.Uint64(v[4:])),
+		stored: binary.LittleEndian.Uint32(v[12:]),
+		plain:  binary.LittleEndian.Uint32(v[16:]),
+		rank:   binary.LittleEndian.Uint32(v[20:]),
+		flags:  binary.LittleEndian.Uint32(v[24:]),
+	}
+	if l.off < headerSize || l.off > offsetMax || l.stored > chunkstore.SealedSizeMax {
+		return location{}, fmt.Errorf("%w: impossible location of chunk %x", errCatalogue, key)
+	}
+	return l, nil
+}
+
+func packKey(no uint32) []byte { return binary.BigEndian.AppendUint32(nil, no) }
+
+func encodePackInfo(no uint32, p packInfo) []byte {
+	b := make([]byte, 0, packInfoSize+crcSize)
+	b = append(b, p.id[:]...)
+	b = binary.LittleEndian.AppendUint32(b, uint32(p.state))
+	b = binary.LittleEndian.AppendUint64(b, uint64(p.length))
+	b = binary.LittleEndian.AppendUint64(b, p.records)
+	b = binary.LittleEndian.AppendUint64(b, p.stored)
+	b = binary.LittleEndian.AppendUint64(b, p.plain)
+	return sealValue(packKey(no), b)
+}
+
+func decodePackInfo(key, v []byte) (uint32, packInfo, error) {
+	if len(key) != 4 {
+		return 0, packInfo{}, fmt.Errorf("%w: pack number of %d bytes", errCatalogue, len(key))
+	}
+	v, err := openValue(key, v, packInfoSize)
+	if err != nil {
+		return 0, packInfo{}, err
+	}
+	p := packInfo{
+		id:     packID(v[:8]),
+		state:  packState(binary.LittleEndian.Uint32(v[8:])),
+		length: int64(binary.LittleEndian.Uint64(v[12:])),
+		totals: totals{
+			records: binary.LittleEndian.Uint64(v[20:]),
+			stored:  binary.LittleEndian.Uint64(v[28:]),
+			plain:   binary.LittleEndian.Uint64(v[36:]),
+		},
+	}
+	p.saved, p.savedTo = p.totals, p.length
+	if p.length < 0 || p.length > offsetMax || p.state != stateOpen && p.state != stateSealed {
+		return 0, packInfo{}, fmt.Errorf("%w: impossible pack %x", errCatalogue, key)
+	}
+	return binary.BigEndian.Uint32(key), p, nil
+}
+
+// catalogue is one open bbolt file. Any number of readers may use it beside
+// one writer.
+type catalogue struct {
+	db     *bbolt.DB
+	file   *os.File
+	path   string
+	broken atomic.Bool // bbolt has panicked: its locks are in an unknown state
+}
+
+// openBolt opens a bbolt file as it is. Any doubt is errCatalogue.
+func openBolt(path string, readOnly, bulk bool) (*catalogue, error) {
+	c := &catalogue{path: path}
+	o := &bbolt.Options{
+		Timeout:      time.Second,
+		FreelistType: bbolt.FreelistMapType,
+		ReadOnly:     readOnly,
+		NoSync:       bulk,
+		NoGrowSync:   bulk,
+		NoStatistics: true,
+		OpenFile: func(name string, flag int, mode fs.FileMode) (*os.File, error) {
+			f, err := os.OpenFile(name, flag, mode)
+			c.file = f
+			return f, err
+		},
+	}
+	err := c.guard(func() (err error) {
+		c.db, err = bbolt.Open(path, 0o640, o)
+		return err
+	})
+	switch {
+	case err == nil:
+		return c, nil
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, errCatalogue):
+		return nil, err
+	case isFull(err), isReadOnlyDisk(err), errors.Is(err, unix.EMFILE), errors.Is(err, unix.ENFILE), errors.Is(err, unix.ENOMEM):
+		return nil, fmt.Errorf("open catalogue: %w", err)
+	}
+	return nil, fmt.Errorf("%w: %w", errCatalogue, err)
+}
+
+// guard runs fn, which may touch the mapped file. A page that cannot be read
+// or makes no sense comes back as errCatalogue; after that the catalogue is
+// not touched again.
+func (c *catalogue) guard(fn func() error) (err error) {
+	if c.broken.Load() {
+		return fmt.Errorf("%w: given up after an earlier error", errCatalogue)
+	}
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		if r := recover(); r != nil {
+			c.abandon()
+			err = fmt.Errorf("%w: %v", errCatalogue, r)
+		}
+	}()
+	return fn()
+}
+
+// abandon gives a catalogue up whose state is unknown. It cannot be closed,
+// since a lock inside bbolt may be held for ever; only the lock on the file is
+// dropped, so that it does not stand in the way of the next one.
+func (c *catalogue) abandon() {
+	if c.broken.CompareAndSwap(false, true) && c.file != nil {
+		_ = unix.Flock(int(c.file.Fd()), unix.LOCK_UN)
+	}
+}
+
+// close releases the file.
+func (c *catalogue) close() error {
+	if c.broken.Load() {
+		return nil
+	}
+	if err := c.guard(c.db.Close); err != nil {
+		return fmt.Errorf("close catalogue: %w", err)
+	}
+	return nil
+}
+
+// view runs fn in a reading transaction.
+func (c *catalogue) view(fn func(*bbolt.Tx) error) error {
+	return c.guard(func() error { return c.db.View(fn) })
+}
+
+// bucket returns one of the three buckets, or errCatalogue.
+func bucket(tx *bbolt.Tx, name []byte) (*bbolt.Bucket, error) {
+	b := tx.Bucket(name)
+	if b == nil {
+		return nil, fmt.Errorf("%w: no bucket %s", errCatalogue, name)
+	}
+	return b, nil
+}
+
+// get looks a chunk up.
+func (c *catalogue) get(id chunkstore.ID) (l location, ok bool, err error) {
+	err = c.view(func(tx *bbolt.Tx) error {
+		b, err := bucket(tx, bucketChunks)
+		if err != nil {
+			return err
+		}
+		v := b.Get(id[:])
+		if v == nil {
+			return nil
+		}
+		ok = true
+		l, err = decodeLocation(id[:], v)
+		return err
+	})
+	return l, ok && err == nil, err
+}
+
+// scan calls fn for at most limit chunks with IDs from first on and returns
+// the ID to go on with; done says that there is none.
+func (c *catalogue) scan(first chunkstore.ID, limit int, fn func(chunkstore.ID, location)) (next chunkstore.ID, done bool, err error) {
+	err = c.view(func(tx *bbolt.Tx) error {
+		b, err := bucket(tx, bucketChunks)
+		if err != nil {
+			return err
+		}
+		cur := b.Cursor()
+		k, v := cur.Seek(first[:])
+		for n := 0; k != nil; k, v = cur.Next() {
+			if len(k) != len(next) {
+				return fmt.Errorf("%w: chunk id of %d bytes", errCatalogue, len(k))
+			}
+			if n == limit {
+				next = chunkstore.ID(k)
+				return nil
+			}
+			l, err := decodeLocation(k, v)
+			if err != nil {
+				return err
+			}
+			fn(chunkstore.ID(k), l)
+			n++
+		}
+		done = true
+		return nil
+	})
+	return next, done, err
+}
+
+// header reads version and epoch, and all packs.
+func (c *catalogue) header() (epoch uint64, packs map[uint32]*packInfo, err error) {
+	packs = make(map[uint32]*packInfo)
+	err = c.view(func(tx *bbolt.Tx) error {
+		if _, err := bucket(tx, bucketChunks); err != nil {
+			return err
+		}
+		meta, err := bucket(tx, bucketMeta)
+		if err != nil {
+			return err
+		}
+		v, err := openValue(keyVersion, meta.Get(keyVersion), 4)
+		if err != nil {
+			return err
+		}
+		if n := binary.LittleEndian.Uint32(v); n != catalogueVersion {
+			return fmt.Errorf("%w: unknown version %d", errCatalogue, n)
+		}
+		if v, err = openValue(keyEpoch, meta.Get(keyEpoch), 8); err != nil {
+			return err
+		}
+		epoch = binary.LittleEndian.Uint64(v)
+		b, err := bucket(tx, bucketPacks)
+		if err != nil {
+			return err
+		}
+		return b.ForEach(func(k, v []byte) error {
+			no, p, err := decodePackInfo(k, v)
+			packs[no] = &p
+			return err
+		})
+	})
+	return epoch, packs, err
+}
+
+// changes are what one transaction writes.
+type changes struct {
+	epoch   uint64
+	chunks  map[chunkstore.ID]location
+	deletes []chunkstore.ID
+	packs   map[uint32]packInfo
+	// merge keeps, of two copies of a chunk, the one of higher rank. Without
+	// it the new one wins.
+	merge bool
+}
+
+// commit writes changes in one transaction, keys in order. duplicates counts
+// the chunks that were there already when merging.
+func (c *catalogue) commit(ch changes) (duplicates uint64, err error) {
+	err = c.guard(func() error {
+		return c.db.Update(func(tx *bbolt.Tx) error {
+			duplicates, err = ch.apply(tx)
+			return err
+		})
+	})
+	var pe *fs.PathError
+	switch {
+	case err == nil || errors.Is(err, errCatalogue):
+		return duplicates, err
+	case isFull(err) && errors.As(err, &pe):
+		// A write of bbolt has failed and the transaction was rolled back.
+		return 0, fmt.Errorf("commit catalogue: %w: %w", chunkstore.ErrNoSpace, err)
+	}
+	// Its fsync, the only other thing that can fail, leaves no path.
+	return 0, fmt.Errorf("commit catalogue: %w: %w", errLost, err)
+}
+
+func (ch changes) apply(tx *bbolt.Tx) (duplicates uint64, err error) {
+	chunks, err := bucket(tx, bucketChunks)
+	if err != nil {
+		return 0, err
+	}
+	for _, id := range ch.deletes {
+		if err := chunks.Delete(id[:]); err != nil {
+			return 0, err
+		}
+	}
+	for _, id := range sortedIDs(ch.chunks) {
+		l := ch.chunks[id]
+		if ch.merge {
+			if v := chunks.Get(id[:]); v != nil {
+				duplicates++
+				old, err := decodeLocation(id[:], v)
+				if err != nil {
+					return 0, err
+				}
+				if old.rank >= l.rank {
+					continue
+				}
+			}
+		}
+		if err := chunks.Put(id[:], encodeLocation(id, l)); err != nil {
+			return 0, err
+		}
+	}
+	return duplicates, ch.applyRest(tx)
+}
+
+func (ch changes) applyRest(tx *bbolt.Tx) error {
+	packs, err := bucket(tx, bucketPacks)
+	if err != nil {
+		return err
+	}
+	for no, p := range ch.packs {
+		if err := packs.Put(packKey(no), encodePackInfo(no, p)); err != nil {
+			return err
+		}
+	}
+	meta, err := bucket(tx, bucketMeta)
+	if err != nil {
+		return err
+	}
+	return meta.Put(keyEpoch, sealValue(keyEpoch, binary.LittleEndian.AppendUint64(nil, ch.epoch)))
+}
+
+func sortedIDs(m map[chunkstore.ID]location) []chunkstore.ID {
+	ids := make([]chunkstore.ID, 0, len(m))
+	for id := range m {
+		ids = append(ids, id)
+	}
+	slices.SortFunc(ids, func(a, b chunkstore.ID) int { return bytes.Compare(a[:], b[:]) })
+	return ids
+}
+
+// format makes the buckets of a new catalogue.
+func (c *catalogue) format() error {
+	return c.guard(func() error {
+		return c.db.Update(func(tx *bbolt.Tx) error {
+			for _, name := range [][]byte{bucketPacks, bucketChunks} {
+				if _, err := tx.CreateBucket(name); err != nil {
+					return err
+				}
+			}
+			meta, err := tx.CreateBucket(bucketMeta)
+			if err != nil {
+				return err
+			}
+			return errors.Join(
+				meta.Put(keyVersion, sealValue(keyVersion, binary.LittleEndian.AppendUint32(nil, catalogueVersion))),
+				meta.Put(keyEpoch, sealValue(keyEpoch, binary.LittleEndian.AppendUint64(nil, 0))),
+				meta.Put(keyClock, sealValue(keyClock, binary.LittleEndian.AppendUint64(nil, 0))),
+			)
+		})
+	})
+}

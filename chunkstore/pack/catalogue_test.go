@@ -1,0 +1,394 @@
+package pack
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	"go.etcd.io/bbolt"
+
+	"holdfast/chunkstore"
+	"holdfast/chunkstore/storetest"
+)
+
+// fillBolt makes a catalogue of n chunks in dir, in several transactions with
+// deletions, so that it has branches and free pages.
+func fillBolt(t testing.TB, dir string, n int) map[chunkstore.ID]location {
+	t.Helper()
+	want := make(map[chunkstore.ID]location)
+	fillOnce := func(c *catalogue) error {
+		for first := 0; first < n; first += 200 {
+			ch := changes{epoch: uint64(first), chunks: make(map[chunkstore.ID]location), packs: map[uint32]packInfo{
+				uint32(first): {id: packID{byte(first)}, state: stateOpen, length: int64(first + 64)},
+			}}
+			for i := first; i < min(first+200, n); i++ {
+				l := location{pack: uint32(first), off: int64(64 + i), stored: 100, plain: 7}
+				ch.chunks[sum(binary.LittleEndian.AppendUint32(nil, uint32(i)))] = l
+			}
+			for id, l := range want {
+				if len(ch.deletes) < 20 {
+					ch.deletes = append(ch.deletes, id)
+					delete(want, id)
+				}
+				_ = l
+			}
+			for id, l := range ch.chunks {
+				want[id] = l
+			}
+			if _, err := c.commit(ch); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	if err := createCatalogue(disk{}, dir, fillOnce); err != nil {
+		t.Fatal(err)
+	}
+	return want
+}
+
+// boltBytes makes the bytes of a catalogue.
+func boltBytes(t testing.TB, n int) []byte {
+	t.Helper()
+	dir := tempDir(t)
+	fillBolt(t, dir, n)
+	b, err := os.ReadFile(filepath.Join(dir, catalogueName))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// openBytes opens the bytes of a catalogue, or returns nil.
+func openBytes(t testing.TB, b []byte) *catalogue {
+	t.Helper()
+	path := filepath.Join(tempDir(t), "db")
+	if err := os.WriteFile(path, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c, err := openBolt(path, true, false)
+	if err != nil {
+		return nil
+	}
+	return c
+}
+
+func TestCatalogueValues(t *testing.T) {
+	id := chunkstore.ID{5}
+	l := location{pack: 3, off: 1 << 33, stored: 4000, plain: 9000, rank: 2, flags: flagBad}
+	v := encodeLocation(id, l)
+	got, err := decodeLocation(id[:], v)
+	if err != nil || got != l {
+		t.Fatalf("%+v, %v", got, err)
+	}
+	everyFlip(t, v, func(v []byte) error { _, err := decodeLocation(id[:], v); return err })
+	other := chunkstore.ID{6}
+	if _, err := decodeLocation(other[:], v); !errors.Is(err, errCatalogue) {
+		t.Errorf("the value of another chunk: %v", err)
+	}
+	p := packInfo{id: testPack, state: stateSealed, length: 5000, totals: totals{records: 3, stored: 300, plain: 400}}
+	v = encodePackInfo(7, p)
+	no, q, err := decodePackInfo(packKey(7), v)
+	if err != nil || no != 7 || q.id != p.id || q.length != p.length || q.totals != p.totals || q.savedTo != p.length {
+		t.Fatalf("%d, %+v, %v", no, q, err)
+	}
+	everyFlip(t, v, func(v []byte) error { _, _, err := decodePackInfo(packKey(7), v); return err })
+}
+
+func TestCheckBoltAcceptsWhatBoltWrites(t *testing.T) {
+	for _, n := range []int{0, 1, 30, 300, 5000} {
+		b := boltBytes(t, n)
+		if err := checkBolt(bytes.NewReader(b), int64(len(b))); err != nil {
+			t.Errorf("%d chunks: %v", n, err)
+		}
+	}
+}
+
+// TestCheckBoltFindsDamage changes one byte at a time: either the damage is
+// found, or everything can be read as it was.
+func TestCheckBoltFindsDamage(t *testing.T) {
+	dir := tempDir(t)
+	want := fillBolt(t, dir, 500)
+	whole, err := os.ReadFile(filepath.Join(dir, catalogueName))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := rand.New(rand.NewPCG(1, 2))
+	found := 0
+	const rounds = 300
+	for range rounds {
+		b := slices.Clone(whole)
+		// One meta page may be bad: the other one is what bbolt falls back to
+		// after a power cut, and what it lacks is learned from the packs.
+		at := 2*os.Getpagesize() + r.IntN(len(b)-2*os.Getpagesize())
+		b[at] ^= 1 << r.IntN(8)
+		if checkBolt(bytes.NewReader(b), int64(len(b))) != nil {
+			found++
+			continue
+		}
+		c := openBytes(t, b)
+		if c == nil {
+			t.Fatalf("byte %d: accepted, but bbolt cannot open it", at)
+		}
+		got := make(map[chunkstore.ID]location)
+		if _, _, err := c.scan(chunkstore.ID{}, 10_000, func(id chunkstore.ID, l location) { got[id] = l }); err != nil {
+			t.Fatalf("byte %d: accepted, but %v", at, err)
+		}
+		for id, l := range want {
+			if g, ok, err := c.get(id); err != nil || !ok || g != l || got[id] != l {
+				t.Fatalf("byte %d: accepted, but chunk %s is %+v, %v, %v", at, id.Short(), g, ok, err)
+			}
+		}
+		if len(got) != len(want) {
+			t.Fatalf("byte %d: accepted with %d chunks of %d", at, len(got), len(want))
+		}
+		if err := c.close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// Most of the file is free pages and the space behind the last one.
+	if found < rounds/20 {
+		t.Errorf("damage was found in %d of %d rounds", found, rounds)
+	}
+}
+
+// TestCheckBoltRefusesCycles points a branch to a page above itself, which
+// makes bbolt recurse without an end.
+func TestCheckBoltRefusesCycles(t *testing.T) {
+	b := boltBytes(t, 5000)
+	pageSize := os.Getpagesize()
+	changed := 0
+	for off := 2 * pageSize; off < len(b); off += pageSize {
+		if binary.LittleEndian.Uint16(b[off+8:]) != boltBranch || binary.LittleEndian.Uint16(b[off+10:]) == 0 {
+			continue
+		}
+		no := binary.LittleEndian.Uint64(b[off:])
+		binary.LittleEndian.PutUint64(b[off+boltPageHeader+8:], no)
+		changed++
+	}
+	if changed == 0 {
+		t.Fatal("no branch page in the file")
+	}
+	if err := checkBolt(bytes.NewReader(b), int64(len(b))); !errors.Is(err, errCatalogue) {
+		t.Errorf("got %v", err)
+	}
+}
+
+// TestCheckBoltRefusesUsedFreePages puts a page in use onto the list of free
+// ones: bbolt would write over it.
+func TestCheckBoltRefusesUsedFreePages(t *testing.T) {
+	b := boltBytes(t, 2000)
+	pageSize := os.Getpagesize()
+	m, err := readBoltMeta(bytes.NewReader(b), int64(len(b)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	list := b[int(m.freelist)*pageSize:]
+	n := int(binary.LittleEndian.Uint16(list[10:]))
+	if n == 0 {
+		t.Fatal("no free pages")
+	}
+	binary.LittleEndian.PutUint64(list[boltPageHeader:], m.root)
+	if err := checkBolt(bytes.NewReader(b), int64(len(b))); !errors.Is(err, errCatalogue) {
+		t.Errorf("got %v", err)
+	}
+}
+
+// TestPanicInBolt damages a catalogue under an open store: what bbolt panics
+// on comes back as an error, also for a file cut short, which is a fault of
+// the memory mapping.
+func TestPanicInBolt(t *testing.T) {
+	for name, damage := range map[string]func(t *testing.T, path string, size int64){
+		"pages zeroed": func(t *testing.T, path string, size int64) {
+			f, err := os.OpenFile(path, os.O_WRONLY, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer f.Close()
+			if _, err := f.WriteAt(make([]byte, size-8192), 8192); err != nil {
+				t.Fatal(err)
+			}
+		},
+		"file cut short": func(t *testing.T, path string, _ int64) {
+			if err := os.Truncate(path, 8192); err != nil {
+				t.Fatal(err)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := tempDir(t)
+			want := fillBolt(t, dir, 5000)
+			path := filepath.Join(dir, catalogueName)
+			c, err := openBolt(path, false, false)
+			if err != nil {
+				t.Fatal(err)
+			}
+			st, err := os.Stat(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			damage(t, path, st.Size())
+			for id := range want {
+				if _, _, err := c.get(id); !errors.Is(err, errCatalogue) {
+					t.Fatalf("got %v", err)
+				}
+			}
+			if _, err := c.commit(changes{}); !errors.Is(err, errCatalogue) {
+				t.Errorf("commit: %v", err)
+			}
+			if err := c.close(); err != nil {
+				t.Errorf("close: %v", err)
+			}
+			// The next one is not kept out by the lock of this one.
+			_ = os.Remove(path)
+			fillBolt(t, dir, 3)
+		})
+	}
+}
+
+func TestCommitMerge(t *testing.T) {
+	dir := tempDir(t)
+	fillBolt(t, dir, 0)
+	c, err := openBolt(filepath.Join(dir, catalogueName), false, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.close()
+	id := chunkstore.ID{1}
+	for _, tc := range []struct {
+		rank     uint32
+		off      int64
+		merge    bool
+		want     int64
+		repeated uint64
+	}{
+		{0, 100, true, 100, 0},
+		{0, 200, true, 100, 1},
+		{1, 300, true, 300, 1},
+		{0, 400, true, 300, 1},
+		{0, 500, false, 500, 0},
+	} {
+		n, err := c.commit(changes{merge: tc.merge, chunks: map[chunkstore.ID]location{id: {off: tc.off, rank: tc.rank, stored: 20}}})
+		if err != nil || n != tc.repeated {
+			t.Fatalf("%d, %v", n, err)
+		}
+		if l, ok, err := c.get(id); err != nil || !ok || l.off != tc.want {
+			t.Errorf("after %+v the chunk is at %d", tc, l.off)
+		}
+	}
+}
+
+// catalogueDamages are the ways in which a catalogue is lost. Bug museum M25
+// and M26: bbolt files torn by power cuts, full disks and kills.
+var catalogueDamages = map[string]func(t *testing.T, path string){
+	"missing":   func(t *testing.T, path string) { remove(t, path) },
+	"empty":     func(t *testing.T, path string) { edit(t, path, func([]byte) []byte { return nil }) },
+	"no bolt":   func(t *testing.T, path string) { edit(t, path, func([]byte) []byte { return []byte("hello, world") }) },
+	"cut short": func(t *testing.T, path string) { edit(t, path, func(b []byte) []byte { return b[:len(b)/2] }) },
+	"first four pages torn": func(t *testing.T, path string) {
+		edit(t, path, func(b []byte) []byte { clear(b[512 : 4*os.Getpagesize()]); return b })
+	},
+	"both metas": func(t *testing.T, path string) {
+		edit(t, path, func(b []byte) []byte { return flip(20)(flip(os.Getpagesize() + 20)(b)) })
+	},
+	"newest meta": func(t *testing.T, path string) {
+		edit(t, path, func(b []byte) []byte {
+			first, second := binary.LittleEndian.Uint64(b[64:]), binary.LittleEndian.Uint64(b[os.Getpagesize()+64:])
+			if first > second {
+				return flip(20)(b)
+			}
+			return flip(os.Getpagesize() + 20)(b)
+		})
+	},
+	"all but the metas": func(t *testing.T, path string) {
+		edit(t, path, func(b []byte) []byte { clear(b[2*os.Getpagesize():]); return b })
+	},
+	"a value": func(t *testing.T, path string) {
+		edit(t, path, func(b []byte) []byte { return flip(bytes.Index(b, testChunkKey()) + 35)(b) })
+	},
+	"version": func(t *testing.T, path string) {
+		changeBolt(t, path, func(tx *bbolt.Tx) error {
+			return tx.Bucket(bucketMeta).Put(keyVersion, sealValue(keyVersion, binary.LittleEndian.AppendUint32(nil, 9)))
+		})
+	},
+	"no bucket": func(t *testing.T, path string) {
+		changeBolt(t, path, func(tx *bbolt.Tx) error { return tx.DeleteBucket(bucketPacks) })
+	},
+	"unknown packs": func(t *testing.T, path string) {
+		changeBolt(t, path, func(tx *bbolt.Tx) error {
+			if err := tx.DeleteBucket(bucketPacks); err != nil {
+				return err
+			}
+			_, err := tx.CreateBucket(bucketPacks)
+			return err
+		})
+	},
+}
+
+// mayStand are the damages after which the catalogue may be as good as before:
+// it has one more meta page, and packs can be learned one by one.
+var mayStand = map[string]bool{"newest meta": true, "first four pages torn": true, "unknown packs": true}
+
+func testChunkKey() []byte {
+	id := storetest.Chunk(0, 900).ID
+	return id[:]
+}
+
+func remove(t *testing.T, path string) {
+	t.Helper()
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func changeBolt(t *testing.T, path string, fn func(*bbolt.Tx) error) {
+	t.Helper()
+	db, err := bbolt.Open(path, 0o600, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(db.Update(fn), db.Close()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestCatalogueIsDisposable damages the catalogue in every way there is, after
+// a clean close and after a kill, and opens the store for reading and for
+// writing.
+func TestCatalogueIsDisposable(t *testing.T) {
+	cs := chunks(0, 35)
+	for _, clean := range []bool{true, false} {
+		origin := create(t)
+		s := openAt(t, origin, smallPacks)
+		fill(t, s, cs)
+		if clean {
+			closeStore(t, s)
+		} else {
+			kill(t, s)
+		}
+		for name, damage := range catalogueDamages {
+			for _, readOnly := range []bool{true, false} {
+				t.Run(name, func(t *testing.T) {
+					dir := copyTree(t, origin)
+					damage(t, filepath.Join(dir, catalogueName))
+					o := smallPacks
+					o.ReadOnly = readOnly
+					s := openAt(t, dir, o)
+					defer closeStore(t, s)
+					if s.Opened().Rebuilt == nil && !mayStand[name] {
+						t.Error("the catalogue was not built anew")
+					}
+					holdsAll(t, s, cs)
+					if !readOnly {
+						fill(t, s, chunks(100, 5))
+					}
+				})
+			}
+		}
+	}
+}

@@ -1,0 +1,77 @@
+package pack
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"syscall"
+
+	"holdfast/chunkstore"
+)
+
+// errLost is wrapped by the error of an fsync: what was written before it may
+// be gone, although reading still shows it. Such an error is final, even when
+// it says that the disk is full.
+var errLost = errors.New("what was written may be lost")
+
+// isFinal reports whether nothing may be written any more after err.
+func isFinal(err error) bool {
+	switch {
+	case err == nil, errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+		return false
+	case errors.Is(err, errLost):
+		return true
+	}
+	return !errors.Is(err, chunkstore.ErrNoSpace)
+}
+
+// disk is the one door through which this package changes files. hook is nil
+// except in tests, which let a change fail before or after it has happened.
+type disk struct {
+	hook func(op, path string, change func() error) error
+}
+
+// do makes one change. op is the word for it in an error.
+func (d disk) do(op, path string, change func() error) error {
+	run := change
+	if d.hook != nil {
+		run = func() error { return d.hook(op, path, change) }
+	}
+	err := run()
+	if err == nil {
+		return nil
+	}
+	var pe *fs.PathError
+	if errors.As(err, &pe) {
+		err = pe.Err
+	}
+	if isFull(err) {
+		return fmt.Errorf("%s %s: %w: %w", op, path, chunkstore.ErrNoSpace, err)
+	}
+	return fmt.Errorf("%s %s: %w", op, path, err)
+}
+
+// isFull reports whether err says that there is no room: a full disk, no more
+// inodes, a quota or a limit on the size of files.
+func isFull(err error) bool {
+	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) || errors.Is(err, syscall.EFBIG)
+}
+
+// isReadOnlyDisk reports whether err says that this process may not write here.
+func isReadOnlyDisk(err error) bool {
+	return errors.Is(err, syscall.EROFS) || errors.Is(err, fs.ErrPermission)
+}
+
+// fileSize returns the size of a regular file, in bytes.
+func fileSize(f *os.File) (int64, error) {
+	st, err := f.Stat()
+	if err != nil {
+		return 0, err
+	}
+	if !st.Mode().IsRegular() {
+		return 0, fmt.Errorf("%s: not a regular file", f.Name())
+	}
+	return st.Size(), nil
+}

@@ -1,0 +1,304 @@
+package pack
+
+import (
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"slices"
+
+	"holdfast/chunkstore"
+)
+
+// A pack file. All integers are little-endian; CRC is CRC-32C.
+//
+//	file header, 64 bytes
+//	  0  magic          8   first bytes of SHA-256("Holdfast pack v1")
+//	  8  version        u32 1
+//	 12  zero           u32
+//	 16  pack id        8   as in the file's name
+//	 24  epoch          u64 of the process that made the file
+//	 32  zero           28
+//	 60  CRC            u32 over bytes 0..59
+//
+//	record, 96 bytes and the stored bytes, one after the other
+//	  0  magic          4   first bytes of SHA-256("Holdfast record v1")
+//	  4  version        u16 1
+//	  6  zero           u16
+//	  8  chunk id       32
+//	 40  stored size    u32 length of the stored bytes
+//	 44  plain size     u32 length of the chunk's content
+//	 48  rank           u32 0 for the first copy of a chunk; one more than the
+//	                        copy that it was stored in place of
+//	 52  pack id        8
+//	 60  SHA-256        32  of the stored bytes
+//	 92  CRC            u32 over bytes 0..91
+//	 96  stored bytes
+//
+//	table of a sealed pack, 88 bytes for each record, in the order of offsets
+//	  0  chunk id       32
+//	 32  offset         u64 of the record in the file
+//	 40  stored size    u32
+//	 44  plain size     u32
+//	 48  rank           u32
+//	 52  zero           u32
+//	 56  SHA-256        32
+//
+//	trailer of a sealed pack, 72 bytes, the last of the file
+//	  0  magic          8   first bytes of SHA-256("Holdfast pack footer v1")
+//	  8  version        u32 1
+//	 12  zero           u32
+//	 16  record count   u64
+//	 24  table offset   u64
+//	 32  SHA-256        32  of file header and table
+//	 64  zero           u32
+//	 68  CRC            u32 over bytes 0..67
+//
+// The pack id in a record ties it to its file: when a damaged pack is searched
+// for records, nothing inside a stored chunk can pass for one, since the id is
+// random and no client knows it.
+const (
+	headerSize    = 64
+	recordSize    = 96
+	entrySize     = 88
+	trailerSize   = 72
+	formatVersion = 1
+
+	// recordCountMax bounds the table: a pack of that many records is full
+	// whatever its size.
+	recordCountMax = 1 << 16
+
+	packMagic    = "\x6e\xd6\xd1\x38\x68\xc5\x2f\x98"
+	trailerMagic = "\xed\x39\x84\xb1\x26\x7c\xc6\xd7"
+	recordMagic  = "\x0e\xcd\x4b\x90"
+)
+
+// packID names a pack; it is random.
+type packID [8]byte
+
+func (id packID) String() string { return hex.EncodeToString(id[:]) }
+
+// record is what a record's header says.
+type record struct {
+	id     chunkstore.ID
+	stored uint32 // bytes
+	plain  uint32 // bytes
+	rank   uint32
+	sum    [32]byte
+}
+
+// size is the space the record takes in a pack.
+func (r record) size() int64 { return recordSize + int64(r.stored) }
+
+// validate checks the sizes, so that they may be used for reading.
+func (r record) validate() error {
+	switch {
+	case r.id.IsZero():
+		return errors.New("chunk id is zero")
+	case r.stored <= chunkstore.SealedSizeMin || r.stored > chunkstore.SealedSizeMax:
+		return fmt.Errorf("stored size %d is not within %d..%d", r.stored, chunkstore.SealedSizeMin+1, chunkstore.SealedSizeMax)
+	case r.plain < 1 || r.plain > chunkstore.PlainSizeMax:
+		return fmt.Errorf("plain size %d is not within 1..%d", r.plain, chunkstore.PlainSizeMax)
+	}
+	return nil
+}
+
+// entry is a record and where it begins in its pack.
+type entry struct {
+	record
+	off int64
+}
+
+func (e entry) end() int64 { return e.off + e.size() }
+
+// encodeHeader makes the file header of a pack.
+func encodeHeader(id packID, epoch uint64) []byte {
+	b := make([]byte, headerSize)
+	copy(b, packMagic)
+	binary.LittleEndian.PutUint32(b[8:], formatVersion)
+	copy(b[16:], id[:])
+	binary.LittleEndian.PutUint64(b[24:], epoch)
+	binary.LittleEndian.PutUint32(b[60:], crc(b[:60]))
+	return b
+}
+
+// decodeHeader reads the file header of a pack.
+func decodeHeader(b []byte) (id packID, epoch uint64, err error) {
+	switch {
+	case len(b) != headerSize:
+		return id, 0, fmt.Errorf("file header: %d bytes", len(b))
+	case string(b[:8]) != packMagic:
+		return id, 0, errors.New("file header: wrong magic")
+	case binary.LittleEndian.Uint32(b[60:]) != crc(b[:60]):
+		return id, 0, errors.New("file header: checksum differs")
+	case binary.LittleEndian.Uint32(b[8:]) != formatVersion:
+		return id, 0, fmt.Errorf("file header: unknown version %d", binary.LittleEndian.Uint32(b[8:]))
+	case !allZero(b[12:16]) || !allZero(b[32:60]):
+		return id, 0, errors.New("file header: reserved bytes are set")
+	}
+	copy(id[:], b[16:])
+	return id, binary.LittleEndian.Uint64(b[24:]), nil
+}
+
+// encodeRecord makes the header of a record in the pack called id.
+func encodeRecord(r record, id packID) []byte {
+	b := make([]byte, recordSize)
+	copy(b, recordMagic)
+	binary.LittleEndian.PutUint16(b[4:], formatVersion)
+	copy(b[8:], r.id[:])
+	binary.LittleEndian.PutUint32(b[40:], r.stored)
+	binary.LittleEndian.PutUint32(b[44:], r.plain)
+	binary.LittleEndian.PutUint32(b[48:], r.rank)
+	copy(b[52:], id[:])
+	copy(b[60:], r.sum[:])
+	binary.LittleEndian.PutUint32(b[92:], crc(b[:92]))
+	return b
+}
+
+// decodeRecord reads the header of a record that lies in the pack called id.
+func decodeRecord(b []byte, id packID) (record, error) {
+	var r record
+	switch {
+	case len(b) != recordSize:
+		return r, fmt.Errorf("record: %d bytes", len(b))
+	case string(b[:4]) != recordMagic:
+		return r, errors.New("record: wrong magic")
+	case binary.LittleEndian.Uint32(b[92:]) != crc(b[:92]):
+		return r, errors.New("record: checksum of the header differs")
+	case binary.LittleEndian.Uint16(b[4:]) != formatVersion:
+		return r, fmt.Errorf("record: unknown version %d", binary.LittleEndian.Uint16(b[4:]))
+	case !allZero(b[6:8]):
+		return r, errors.New("record: reserved bytes are set")
+	case packID(b[52:60]) != id:
+		return r, fmt.Errorf("record: belongs to pack %s", packID(b[52:60]))
+	}
+	copy(r.id[:], b[8:])
+	r.stored = binary.LittleEndian.Uint32(b[40:])
+	r.plain = binary.LittleEndian.Uint32(b[44:])
+	r.rank = binary.LittleEndian.Uint32(b[48:])
+	copy(r.sum[:], b[60:])
+	if err := r.validate(); err != nil {
+		return record{}, fmt.Errorf("record: %w", err)
+	}
+	return r, nil
+}
+
+// trailer is the end of a sealed pack.
+type trailer struct {
+	count    int
+	tableOff int64
+	sum      [32]byte
+}
+
+func (t trailer) tableSize() int64 { return int64(t.count) * entrySize }
+
+// encodeFooter makes table and trailer of a pack with this file header. The
+// table goes to tableOff.
+func encodeFooter(header []byte, entries []entry, tableOff int64) []byte {
+	b := make([]byte, 0, headerSize+len(entries)*entrySize+trailerSize)
+	b = append(b, header...)
+	for _, e := range entries {
+		b = append(b, e.id[:]...)
+		b = binary.LittleEndian.AppendUint64(b, uint64(e.off))
+		b = binary.LittleEndian.AppendUint32(b, e.stored)
+		b = binary.LittleEndian.AppendUint32(b, e.plain)
+		b = binary.LittleEndian.AppendUint32(b, e.rank)
+		b = binary.LittleEndian.AppendUint32(b, 0)
+		b = append(b, e.sum[:]...)
+	}
+	s := sum(b)
+	t := make([]byte, trailerSize)
+	copy(t, trailerMagic)
+	binary.LittleEndian.PutUint32(t[8:], formatVersion)
+	binary.LittleEndian.PutUint64(t[16:], uint64(len(entries)))
+	binary.LittleEndian.PutUint64(t[24:], uint64(tableOff))
+	copy(t[32:], s[:])
+	binary.LittleEndian.PutUint32(t[68:], crc(t[:68]))
+	return append(b, t...)[len(header):]
+}
+
+// decodeTrailer reads the last bytes of a pack of fileSize bytes. What it
+// returns fits into the file.
+func decodeTrailer(b []byte, fileSize int64) (trailer, error) {
+	var t trailer
+	switch {
+	case len(b) != trailerSize:
+		return t, fmt.Errorf("footer: %d bytes", len(b))
+	case string(b[:8]) != trailerMagic:
+		return t, errors.New("footer: wrong magic")
+	case binary.LittleEndian.Uint32(b[68:]) != crc(b[:68]):
+		return t, errors.New("footer: checksum of the trailer differs")
+	case binary.LittleEndian.Uint32(b[8:]) != formatVersion:
+		return t, fmt.Errorf("footer: unknown version %d", binary.LittleEndian.Uint32(b[8:]))
+	case !allZero(b[12:16]) || !allZero(b[64:68]):
+		return t, errors.New("footer: reserved bytes are set")
+	}
+	count, off := binary.LittleEndian.Uint64(b[16:]), binary.LittleEndian.Uint64(b[24:])
+	if count > recordCountMax {
+		return t, fmt.Errorf("footer: %d records, at most %d are possible", count, recordCountMax)
+	}
+	want := fileSize - trailerSize - int64(count)*entrySize
+	if want < headerSize || off != uint64(want) {
+		return t, fmt.Errorf("footer: table at %d does not fit into %d bytes", off, fileSize)
+	}
+	t = trailer{count: int(count), tableOff: want}
+	copy(t.sum[:], b[32:])
+	return t, nil
+}
+
+// decodeTable reads the table that t speaks of. header is the file header as
+// it stands in the file. Entries ascend, do not overlap and end before the
+// table.
+func decodeTable(t trailer, header, table []byte) ([]entry, error) {
+	if int64(len(table)) != t.tableSize() {
+		return nil, fmt.Errorf("footer: table of %d bytes for %d records", len(table), t.count)
+	}
+	if sum(slices.Concat(header, table)) != t.sum {
+		return nil, errors.New("footer: checksum of the table differs")
+	}
+	entries := make([]entry, 0, t.count)
+	last := int64(headerSize)
+	for i := range t.count {
+		e, err := decodeEntry(table[i*entrySize : (i+1)*entrySize])
+		if err != nil {
+			return nil, fmt.Errorf("footer: entry %d: %w", i, err)
+		}
+		if e.off < last || e.end() > t.tableOff {
+			return nil, fmt.Errorf("footer: entry %d: offset %d is out of place", i, e.off)
+		}
+		last = e.end()
+		entries = append(entries, e)
+	}
+	return entries, nil
+}
+
+func decodeEntry(b []byte) (entry, error) {
+	var e entry
+	copy(e.id[:], b)
+	off := binary.LittleEndian.Uint64(b[32:])
+	if off > offsetMax {
+		return e, fmt.Errorf("offset %d is out of place", off)
+	}
+	e.off = int64(off)
+	e.stored = binary.LittleEndian.Uint32(b[40:])
+	e.plain = binary.LittleEndian.Uint32(b[44:])
+	e.rank = binary.LittleEndian.Uint32(b[48:])
+	copy(e.sum[:], b[56:])
+	if !allZero(b[52:56]) {
+		return e, errors.New("reserved bytes are set")
+	}
+	return e, e.validate()
+}
+
+// offsetMax is more than any pack can hold; offsets above it would overflow
+// when sizes are added.
+const offsetMax = 1 << 40
+
+func allZero(b []byte) bool {
+	for _, c := range b {
+		if c != 0 {
+			return false
+		}
+	}
+	return true
+}

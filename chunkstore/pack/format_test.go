@@ -1,0 +1,289 @@
+package pack
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"reflect"
+	"slices"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"holdfast/chunkstore"
+	"holdfast/chunkstore/storetest"
+)
+
+func TestMagics(t *testing.T) {
+	for text, magic := range map[string]string{
+		"Holdfast pack v1": packMagic, "Holdfast pack footer v1": trailerMagic, "Holdfast record v1": recordMagic,
+	} {
+		h := sha256.Sum256([]byte(text))
+		if !bytes.HasPrefix(h[:], []byte(magic)) {
+			t.Errorf("%s: magic is %x, want %x", text, magic, h[:8])
+		}
+	}
+}
+
+var testPack = packID{1, 2, 3, 4, 5, 6, 7, 8}
+
+func testRecord(c chunkstore.Chunk) record {
+	return record{id: c.ID, stored: uint32(len(c.Sealed)), plain: c.PlainSize, rank: 3, sum: sum(c.Sealed)}
+}
+
+// buildPack makes the bytes of a pack, with a footer or without.
+func buildPack(cs []chunkstore.Chunk, sealed bool) ([]byte, []entry) {
+	b := encodeHeader(testPack, 7)
+	var es []entry
+	for _, c := range cs {
+		e := entry{record: testRecord(c), off: int64(len(b))}
+		es = append(es, e)
+		b = append(append(b, encodeRecord(e.record, testPack)...), c.Sealed...)
+	}
+	if sealed {
+		b = append(b, encodeFooter(b[:headerSize], es, int64(len(b)))...)
+	}
+	return b, es
+}
+
+// TestVectors pins the format: these bytes are what every later version reads.
+func TestVectors(t *testing.T) {
+	head := hex.EncodeToString(encodeHeader(testPack, 7))
+	if want := "6ed6d13868c52f9801000000000000000102030405060708" + "0700000000000000" + hex.EncodeToString(make([]byte, 28)); head[:120] != want {
+		t.Errorf("file header\n got %s\nwant %s", head[:120], want)
+	}
+	r := encodeRecord(testRecord(storetest.Chunk(1, 20)), testPack)
+	want, _ := hex.DecodeString("0ecd4b9001000000")
+	if !bytes.Equal(r[:8], want) || binary.LittleEndian.Uint32(r[40:]) != 20 || binary.LittleEndian.Uint32(r[44:]) != 2 ||
+		binary.LittleEndian.Uint32(r[48:]) != 3 || !bytes.Equal(r[52:60], testPack[:]) {
+		t.Errorf("record header %x", r)
+	}
+	whole, _ := buildPack([]chunkstore.Chunk{storetest.Chunk(1, 20), storetest.Chunk(2, 33)}, true)
+	got := sha256.Sum256(whole)
+	if want := "2f50fbf193334a11d5634e130135b7a608bee19c8a259cf3b914a85828e39f3d"; hex.EncodeToString(got[:]) != want {
+		t.Errorf("sealed pack of %d bytes: SHA-256 %x, want %s", len(whole), got, want)
+	}
+}
+
+func TestHeaderRoundTripAndDamage(t *testing.T) {
+	b := encodeHeader(testPack, 7)
+	id, epoch, err := decodeHeader(b)
+	if err != nil || id != testPack || epoch != 7 {
+		t.Fatalf("%v, %d, %v", id, epoch, err)
+	}
+	everyFlip(t, b, func(b []byte) error { _, _, err := decodeHeader(b); return err })
+	for _, at := range []int{8, 12, 40} {
+		c := slices.Clone(b)
+		c[at]++
+		binary.LittleEndian.PutUint32(c[60:], crc(c[:60]))
+		if _, _, err := decodeHeader(c); err == nil {
+			t.Errorf("byte %d changed and the checksum with it: accepted", at)
+		}
+	}
+}
+
+func TestRecordRoundTripAndDamage(t *testing.T) {
+	want := testRecord(storetest.Chunk(1, 500))
+	b := encodeRecord(want, testPack)
+	got, err := decodeRecord(b, testPack)
+	if err != nil || got != want {
+		t.Fatalf("%+v, %v", got, err)
+	}
+	everyFlip(t, b, func(b []byte) error { _, err := decodeRecord(b, testPack); return err })
+	if _, err := decodeRecord(b, packID{9}); err == nil {
+		t.Error("a record of another pack was accepted")
+	}
+	for name, change := range map[string]func(*record){
+		"zero id":          func(r *record) { r.id = chunkstore.ID{} },
+		"stored too small": func(r *record) { r.stored = chunkstore.SealedSizeMin },
+		"stored too large": func(r *record) { r.stored = chunkstore.SealedSizeMax + 1 },
+		"plain zero":       func(r *record) { r.plain = 0 },
+		"plain too large":  func(r *record) { r.plain = chunkstore.PlainSizeMax + 1 },
+	} {
+		r := want
+		change(&r)
+		if _, err := decodeRecord(encodeRecord(r, testPack), testPack); err == nil {
+			t.Errorf("%s: accepted", name)
+		}
+	}
+}
+
+// everyFlip wants an error for every byte of b that is changed, and for every
+// length that is not right.
+func everyFlip(t *testing.T, b []byte, decode func([]byte) error) {
+	t.Helper()
+	for i := range b {
+		c := slices.Clone(b)
+		c[i] ^= 1 << (i % 8)
+		if decode(c) == nil {
+			t.Errorf("byte %d changed: accepted", i)
+		}
+	}
+	for n := range len(b) {
+		if decode(b[:n]) == nil {
+			t.Errorf("%d of %d bytes: accepted", n, len(b))
+		}
+	}
+	if decode(append(slices.Clone(b), 0)) == nil {
+		t.Error("a byte too many: accepted")
+	}
+}
+
+func TestFooter(t *testing.T) {
+	b, want := buildPack(chunks(0, 5), true)
+	got, err := readFooter(bytes.NewReader(b), int64(len(b)), testPack)
+	if err != nil || !reflect.DeepEqual(got, want) {
+		t.Fatalf("%v, %v", got, err)
+	}
+	tableOff := int(want[4].end())
+	for i := tableOff; i < len(b); i++ {
+		c := slices.Clone(b)
+		c[i] ^= 4
+		if _, err := readFooter(bytes.NewReader(c), int64(len(c)), testPack); err == nil {
+			t.Errorf("byte %d of the footer changed: accepted", i-tableOff)
+		}
+	}
+	c := slices.Clone(b)
+	c[20] ^= 1
+	if _, err := readFooter(bytes.NewReader(c), int64(len(c)), testPack); err == nil {
+		t.Error("another file header: accepted")
+	}
+	for n := range len(b) {
+		if _, err := readFooter(bytes.NewReader(b[:n]), int64(n), testPack); err == nil {
+			t.Fatalf("%d of %d bytes: accepted", n, len(b))
+		}
+	}
+}
+
+func TestFooterRefusesWrongEntries(t *testing.T) {
+	_, es := buildPack(chunks(0, 3), false)
+	for name, change := range map[string]func([]entry){
+		"offset in the header": func(es []entry) { es[0].off = 10 },
+		"overlap":              func(es []entry) { es[1].off-- },
+		"order":                func(es []entry) { es[0], es[1] = es[1], es[0] },
+		"behind the table":     func(es []entry) { es[2].off += 1 },
+		"huge offset":          func(es []entry) { es[2].off = 1 << 60 },
+		"size zero":            func(es []entry) { es[1].stored = 0 },
+	} {
+		head, bad := encodeHeader(testPack, 1), slices.Clone(es)
+		change(bad)
+		off := es[2].end()
+		f := encodeFooter(head, bad, off)
+		tr, err := decodeTrailer(f[len(f)-trailerSize:], off+int64(len(f)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := decodeTable(tr, head, f[:len(f)-trailerSize]); err == nil {
+			t.Errorf("%s: accepted", name)
+		}
+	}
+}
+
+func TestParsePackName(t *testing.T) {
+	p, ok := parsePackName("0102030405060708.pack")
+	if !ok || p.id != testPack || p.state != stateSealed || p.name() != "0102030405060708.pack" {
+		t.Errorf("%+v, %v", p, ok)
+	}
+	for _, bad := range []string{"", ".open", ".pack", "0102030405060708", "0102030405060708.bad", "010203040506070.pack",
+		"01020304050607081.open", "010203040506070G.open", "0102030405060708.pack.tmp", "010203040506070A.open", "x/0102030405060.open"} {
+		if p, ok := parsePackName(bad); ok {
+			t.Errorf("%q: accepted as %v", bad, p)
+		}
+	}
+}
+
+// scanAll scans a pack in memory.
+func scanAll(t testing.TB, r *readerOf) ([]entry, scanResult) {
+	t.Helper()
+	var es []entry
+	sc := &scanner{r: &patchyReader{r: r}, id: testPack, size: int64(len(r.b)), sound: func(e entry) error { es = append(es, e); return nil }}
+	res, err := sc.scan(context.Background(), headerSize)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return es, res
+}
+
+func TestScanFindsWhatIsSound(t *testing.T) {
+	cs := chunks(0, 20)
+	// A record of another pack, and one of this pack with wrong content,
+	// inside a stored chunk: neither may be taken for a record.
+	fake := testRecord(cs[3])
+	evil := slices.Concat(make([]byte, 50), encodeRecord(fake, packID{7}), cs[3].Sealed, encodeRecord(fake, testPack), make([]byte, 2000))
+	cs[10] = chunkstore.Chunk{ID: sha256.Sum256(evil), PlainSize: 5, Sealed: evil}
+	whole, all := buildPack(cs, false)
+	for _, tc := range []struct {
+		name    string
+		change  func([]byte) []byte
+		lost    []int
+		damaged int
+	}{
+		{"nothing", func(b []byte) []byte { return b }, nil, 0},
+		{"magic", flip(int(all[5].off)), []int{5}, 1},
+		{"size", flip(int(all[5].off) + 41), []int{5}, 1},
+		{"stored bytes", flip(int(all[5].off) + recordSize), []int{5}, 1},
+		{"header before the evil one", flip(int(all[9].off)), []int{9}, 1},
+		{"header of the evil one", flip(int(all[10].off) + 9), []int{10}, 1},
+		{"first and last", func(b []byte) []byte { return flip(int(all[19].off))(flip(int(all[0].off))(b)) }, []int{0, 19}, 2},
+		{"hole over two", func(b []byte) []byte { clear(b[all[6].off+20 : all[7].off+100]); return b }, []int{6, 7}, 1},
+		{"torn end", func(b []byte) []byte { return b[:len(b)-1] }, []int{19}, 1},
+		{"torn header", func(b []byte) []byte { return b[:all[19].off+50] }, []int{19}, 1},
+		{"bytes moved", func(b []byte) []byte { return slices.Insert(b, int(all[4].off), 1, 2, 3) }, nil, 1},
+		{"nothing left", func(b []byte) []byte { clear(b); return b }, []int{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19}, 1},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			es, res := scanAll(t, &readerOf{b: tc.change(slices.Clone(whole))})
+			var want, got []chunkstore.ID
+			for i, e := range all {
+				if !slices.Contains(tc.lost, i) {
+					want = append(want, e.id)
+				}
+			}
+			for _, e := range es {
+				got = append(got, e.id)
+			}
+			if !slices.Equal(got, want) {
+				t.Errorf("%d records found, want %d", len(got), len(want))
+			}
+			if res.damaged != tc.damaged || (res.skipped > 0) != (tc.damaged > 0) {
+				t.Errorf("%+v, want %d damaged", res, tc.damaged)
+			}
+		})
+	}
+}
+
+func TestScanAroundBadSectors(t *testing.T) {
+	whole, all := buildPack(chunks(0, 40), false)
+	r := &readerOf{b: whole, bad: func(off, end int64) error {
+		if off < 5*patch && end > 4*patch {
+			return unix.EIO
+		}
+		return nil
+	}}
+	es, res := scanAll(t, r)
+	want := 0
+	for _, e := range all {
+		if e.end() <= 4*patch || e.off >= 5*patch {
+			want++
+		}
+	}
+	if len(es) != want || res.damaged == 0 {
+		t.Errorf("%d records found, want %d; %+v", len(es), want, res)
+	}
+}
+
+// TestScanIsLinear gives the search a chunk that is nothing but magics: it
+// must not read the file again for each.
+func TestScanIsLinear(t *testing.T) {
+	evil := bytes.Repeat([]byte(recordMagic), 1<<20)
+	cs := []chunkstore.Chunk{{ID: chunkstore.ID{1}, PlainSize: 1, Sealed: evil}, storetest.Chunk(1, 500)}
+	whole, all := buildPack(cs, false)
+	whole[all[0].off+10] ^= 1
+	reads := 0
+	es, _ := scanAll(t, &readerOf{b: whole, bad: func(int64, int64) error { reads++; return nil }})
+	if len(es) != 1 || reads > 50 {
+		t.Errorf("%d records after %d reads", len(es), reads)
+	}
+}

@@ -1,0 +1,193 @@
+package pack
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"holdfast/chunkstore"
+	"holdfast/chunkstore/storetest"
+)
+
+var bg = context.Background()
+
+// smallPacks makes a pack hold about ten of the chunks that chunks makes.
+var smallPacks = Options{PackSize: 10_000}
+
+// tempDir makes a directory in memory if the machine has a file system there:
+// these tests sync thousands of times, and make their own faults.
+func tempDir(t testing.TB) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("/dev/shm", "holdfast-test-")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Errorf("remove %s: %v", dir, err)
+		}
+	})
+	return dir
+}
+
+// create makes an empty store.
+func create(t testing.TB) string {
+	t.Helper()
+	dir := tempDir(t)
+	if err := Create(dir); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+func openAt(t testing.TB, dir string, o Options) *Store {
+	t.Helper()
+	s, err := Open(bg, dir, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// chunks makes n chunks of about 1,000 bytes.
+func chunks(first, n int) []chunkstore.Chunk {
+	cs := make([]chunkstore.Chunk, n)
+	for i := range cs {
+		cs[i] = storetest.Chunk(uint64(first+i), 900+(first+i)%200)
+	}
+	return cs
+}
+
+// fill puts chunks in one session, syncs, and waits until full packs are
+// sealed.
+func fill(t testing.TB, s *Store, cs []chunkstore.Chunk) {
+	t.Helper()
+	se, err := s.Begin(bg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range cs {
+		if _, err := se.Put(bg, c); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := errors.Join(se.Sync(bg), se.Close()); err != nil {
+		t.Fatal(err)
+	}
+	s.sealDone.Wait()
+}
+
+func closeStore(t testing.TB, s *Store) {
+	t.Helper()
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func holdsAll(t testing.TB, s *Store, cs []chunkstore.Chunk) {
+	t.Helper()
+	for _, c := range cs {
+		storetest.Holds(t, s, c)
+	}
+}
+
+// kill ends a store as if its process had been killed: nothing more is
+// written, files and lock are gone.
+func kill(t testing.TB, s *Store) {
+	t.Helper()
+	s.sealDone.Wait()
+	s.mu.Lock()
+	s.closed = true
+	for _, w := range s.writers {
+		w.close()
+	}
+	s.mu.Unlock()
+	s.handles.closeAll()
+	if err := errors.Join(s.cat.close(), s.lock.release()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// copyTree copies a directory of files.
+func copyTree(t testing.TB, from string) string {
+	t.Helper()
+	to := tempDir(t)
+	if err := os.CopyFS(to, os.DirFS(from)); err != nil {
+		t.Fatal(err)
+	}
+	return to
+}
+
+// packsIn returns the pack files of a store.
+func packsIn(t testing.TB, dir string) []packFile {
+	t.Helper()
+	fs, err := listPacks(packsDir(dir))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fs
+}
+
+func packPath(dir string, p packFile) string { return filepath.Join(packsDir(dir), p.name()) }
+
+// edit changes the bytes of a file in place.
+func edit(t testing.TB, path string, change func([]byte) []byte) {
+	t.Helper()
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b = change(b)
+	if err := os.Chmod(path, 0o640); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_TRUNC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = f.Write(b)
+	if err := errors.Join(err, f.Close()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func flip(at int) func([]byte) []byte {
+	return func(b []byte) []byte {
+		b[at] ^= 0x10
+		return b
+	}
+}
+
+// where returns the pack file and offset of a chunk.
+func where(t testing.TB, s *Store, c chunkstore.Chunk) (packFile, location) {
+	t.Helper()
+	l, ok, err := s.lookup(bg, c.ID)
+	if err != nil || !ok {
+		t.Fatalf("chunk %s: %v, %v", c.ID, ok, err)
+	}
+	p := s.packs[l.pack]
+	return packFile{id: p.id, state: p.state}, l
+}
+
+// readerOf is an io.ReaderAt over b that fails where bad says so.
+type readerOf struct {
+	b   []byte
+	bad func(off, end int64) error
+}
+
+func (r readerOf) ReadAt(p []byte, off int64) (int, error) {
+	if r.bad != nil {
+		if err := r.bad(off, off+int64(len(p))); err != nil {
+			return 0, err
+		}
+	}
+	n, err := bytes.NewReader(r.b).ReadAt(p, off)
+	if errors.Is(err, io.EOF) && n == len(p) {
+		err = nil
+	}
+	return n, err
+}

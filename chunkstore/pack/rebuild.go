@@ -1,0 +1,368 @@
+package pack
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"holdfast/chunkstore"
+)
+
+const (
+	// rebuildBatch is how many entries one transaction of a rebuild writes;
+	// it bounds the memory, to about 60 MB and the pages they touch.
+	rebuildBatch = 250_000
+	// namesMax is how many names of files a report lists.
+	namesMax = 16
+)
+
+// Progress says how far the building of a catalogue has come.
+type Progress struct {
+	PacksDone, PacksTotal int
+	Chunks                uint64
+}
+
+// ReindexReport says what the building of a catalogue has found.
+type ReindexReport struct {
+	Packs          int    // pack files read
+	OpenPacks      int    // of them, those that are not sealed
+	Chunks         uint64 // different chunks
+	Duplicates     uint64 // further copies of them
+	FootersDamaged int    // sealed packs that had to be read whole
+	RecordsDamaged int    // records, or stretches of a file, that are not sound
+	BytesSkipped   int64  // in them
+	Unreadable     int    // packs with places that could not be read
+	// Names are the first files that something was wrong with.
+	Names []string
+}
+
+func (r *ReindexReport) name(name string) {
+	if len(r.Names) < namesMax && !slices.Contains(r.Names, name) {
+		r.Names = append(r.Names, name)
+	}
+}
+
+// Reindex builds the catalogue anew from the packs and puts it in place of the
+// old one. Reading and putting go on meanwhile; Sync waits. progress, if not
+// nil, is called after each pack.
+func (s *Store) Reindex(ctx context.Context, progress func(Progress)) (ReindexReport, error) {
+	if err := s.lockCommit(ctx); err != nil {
+		return ReindexReport{}, fmt.Errorf("reindex: %w", err)
+	}
+	defer s.unlockCommit()
+	if err := s.writable(); err != nil {
+		return ReindexReport{}, fmt.Errorf("reindex: %w", err)
+	}
+	report, err := s.rebuildLocked(ctx, progress)
+	if err != nil {
+		return report, fmt.Errorf("reindex: %w", err)
+	}
+	return report, nil
+}
+
+// heal builds the catalogue anew because cause was met in old.
+func (s *Store) heal(ctx context.Context, old *catalogue, cause error) error {
+	if s.writable() != nil {
+		return cause
+	}
+	if err := s.lockCommit(ctx); err != nil {
+		return err
+	}
+	defer s.unlockCommit()
+	s.catMu.RLock()
+	done := s.cat != old
+	s.catMu.RUnlock()
+	if done {
+		return nil
+	}
+	_, err := s.rebuildLocked(ctx, nil)
+	return err
+}
+
+// healMiss builds the catalogue anew because a chunk that should be there is
+// not in it, at most once while the store is open. It reports whether looking
+// again makes sense.
+func (s *Store) healMiss(ctx context.Context) bool {
+	if s.writable() != nil || s.hasHealed() || s.lockCommit(ctx) != nil {
+		return false
+	}
+	defer s.unlockCommit()
+	if s.hasHealed() {
+		return true
+	}
+	s.setHealed()
+	_, err := s.rebuildLocked(ctx, nil)
+	return err == nil
+}
+
+func (s *Store) hasHealed() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.healed
+}
+
+func (s *Store) setHealed() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.healed = true
+}
+
+// rebuildLocked is Reindex for whoever holds commitLock. Records that are not
+// in the catalogue yet stay pending: of a pack that is open only what has been
+// committed is read.
+func (s *Store) rebuildLocked(ctx context.Context, progress func(Progress)) (ReindexReport, error) {
+	s.setHealed()
+	if err := s.epoch.check(s.dir); err != nil {
+		return ReindexReport{}, err
+	}
+	b := &builder{dir: packsDir(s.dir), progress: progress, number: s.takeNumber}
+	b.batch = changes{epoch: s.epoch.Number, chunks: make(map[chunkstore.ID]location), packs: make(map[uint32]packInfo), merge: true}
+	var err error
+	if b.files, err = listPacks(b.dir); err != nil {
+		return b.report, err
+	}
+	b.known, b.running = s.knownPacks()
+	if err := createCatalogue(s.disk, s.dir, func(c *catalogue) error { return b.all(ctx, c) }); err != nil {
+		return b.report, fmt.Errorf("build catalogue: %w", err)
+	}
+	s.sumGone = true
+	if !b.running {
+		s.epoch.Number = max(s.epoch.Number, b.maxEpoch)
+	}
+	return b.report, s.swapCatalogue(b)
+}
+
+// numbered is a pack that the store has a number for.
+type numbered struct {
+	no   uint32
+	info packInfo // as it should stand in the catalogue
+}
+
+// knownPacks returns the packs of the running store; there are none while it
+// is being opened.
+func (s *Store) knownPacks() (known map[packID]numbered, running bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	known = make(map[packID]numbered, len(s.packs))
+	for no, p := range s.packs {
+		info := *p
+		info.totals = info.saved
+		if info.state == stateOpen || s.writers[no] != nil {
+			info.state, info.length = stateOpen, info.savedTo
+		}
+		known[p.id] = numbered{no: no, info: info}
+	}
+	return known, s.cat != nil
+}
+
+func (s *Store) takeNumber() uint32 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.nextPack++
+	return s.nextPack - 1
+}
+
+// swapCatalogue opens the catalogue that has just been built.
+func (s *Store) swapCatalogue(b *builder) error {
+	c, err := openBolt(filepath.Join(s.dir, catalogueName), false, false)
+	if err != nil {
+		return err
+	}
+	// The packs come first: whoever finds a chunk finds its pack.
+	s.mu.Lock()
+	for no, p := range b.built {
+		if q := s.packs[no]; q != nil {
+			q.saved, q.savedTo = p.saved, p.savedTo
+			continue
+		}
+		s.packs[no] = &p
+	}
+	s.mu.Unlock()
+	s.catMu.Lock()
+	old := s.cat
+	s.cat = c
+	s.catMu.Unlock()
+	if old == nil {
+		return nil
+	}
+	return old.close()
+}
+
+// builder fills a new catalogue from packs.
+type builder struct {
+	dir      string // of the packs
+	files    []packFile
+	known    map[packID]numbered
+	running  bool // sessions may be writing meanwhile
+	number   func() uint32
+	progress func(Progress)
+
+	cat      *catalogue
+	batch    changes
+	built    map[uint32]packInfo
+	report   ReindexReport
+	maxEpoch uint64 // the largest in a file header
+}
+
+// all reads every pack.
+func (b *builder) all(ctx context.Context, c *catalogue) error {
+	b.cat = c
+	b.built = make(map[uint32]packInfo, len(b.files))
+	todo := b.todo()
+	for i, k := range todo {
+		// It stays known when it is missing today: it may be back tomorrow.
+		b.built[k.no], b.batch.packs[k.no] = k.info, k.info
+		if err := b.pack(ctx, k); err != nil {
+			return err
+		}
+		if b.progress != nil {
+			b.progress(Progress{PacksDone: i + 1, PacksTotal: len(todo), Chunks: b.report.Chunks})
+		}
+	}
+	return b.flush()
+}
+
+// todo lists all packs: those of the running store, whether the directory has
+// shown them or not (one that is being renamed may have been missed), and
+// those that only the directory knows.
+func (b *builder) todo() []numbered {
+	todo := make([]numbered, 0, len(b.known)+len(b.files))
+	for _, k := range b.known {
+		todo = append(todo, k)
+	}
+	slices.SortFunc(todo, func(x, y numbered) int { return cmp.Compare(x.no, y.no) })
+	for _, f := range b.files {
+		if _, ok := b.known[f.id]; ok || b.running && f.state == stateOpen {
+			continue // an open one may have been made by a session this moment
+		}
+		todo = append(todo, numbered{no: b.number(), info: packInfo{id: f.id, state: f.state}})
+	}
+	return todo
+}
+
+// pack reads one pack. What is wrong with it goes into the report; errors are
+// those that would be met with the next pack too.
+func (b *builder) pack(ctx context.Context, k numbered) error {
+	p := k.info
+	f, name, err := openPack(b.dir, p.id, p.state)
+	if err != nil {
+		if isDamage(err) {
+			return nil
+		}
+		return err
+	}
+	defer f.Close()
+	size, err := fileSize(f)
+	if err != nil {
+		return err
+	}
+	b.readEpoch(f)
+	b.report.Packs++
+	p.seen, p.size, p.totals = 0, size, totals{}
+	if p.state == stateSealed {
+		err = b.sealed(ctx, &p, k.no, f)
+	} else {
+		if b.running {
+			p.size = min(size, p.length)
+		}
+		err = b.open(ctx, &p, k.no, f)
+	}
+	if err != nil && !isDamage(err) {
+		return fmt.Errorf("pack %s: %w", name, err)
+	}
+	if err != nil {
+		b.report.Unreadable++
+		b.report.name(name)
+	}
+	p.saved = p.totals
+	b.built[k.no], b.batch.packs[k.no] = p, p
+	return nil
+}
+
+func (b *builder) readEpoch(f *os.File) {
+	head := make([]byte, headerSize)
+	if _, err := f.ReadAt(head, 0); err != nil {
+		return
+	}
+	if _, epoch, err := decodeHeader(head); err == nil {
+		b.maxEpoch = max(b.maxEpoch, epoch)
+	}
+}
+
+// sealed reads the table of a sealed pack, or its records if that is damaged.
+func (b *builder) sealed(ctx context.Context, p *packInfo, no uint32, f *os.File) error {
+	p.length, p.savedTo = p.size, p.size
+	entries, err := readFooter(f, p.size, p.id)
+	if err != nil {
+		b.report.FootersDamaged++
+		b.report.name(p.name())
+		_, err := b.records(ctx, p, no, f)
+		return err
+	}
+	for _, e := range entries {
+		if err := b.add(p, no, e); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// open reads the records of a pack that is not sealed. What is behind the last
+// sound one is left for recovery to look at.
+func (b *builder) open(ctx context.Context, p *packInfo, no uint32, f *os.File) error {
+	b.report.OpenPacks++
+	res, err := b.records(ctx, p, no, f)
+	if p.length == 0 { // not known before
+		p.length = res.end
+	}
+	p.savedTo = p.length
+	return err
+}
+
+func (b *builder) records(ctx context.Context, p *packInfo, no uint32, f *os.File) (scanResult, error) {
+	r := &patchyReader{r: f}
+	sc := &scanner{r: r, id: p.id, size: p.size, sound: func(e entry) error { return b.add(p, no, e) }}
+	res, err := sc.scan(ctx, headerSize)
+	if r.bad > 0 {
+		b.report.Unreadable++
+	}
+	b.report.RecordsDamaged += res.damaged
+	b.report.BytesSkipped += res.skipped
+	if res.damaged > 0 {
+		b.report.name(p.name())
+	}
+	return res, err
+}
+
+func (b *builder) add(p *packInfo, no uint32, e entry) error {
+	p.add(e.stored, e.plain)
+	l := locate(no, e)
+	old, ok := b.batch.chunks[e.id]
+	if ok {
+		b.report.Duplicates++
+	} else {
+		b.report.Chunks++
+	}
+	if !ok || old.rank < l.rank {
+		b.batch.chunks[e.id] = l
+	}
+	if len(b.batch.chunks) < rebuildBatch {
+		return nil
+	}
+	return b.flush()
+}
+
+func (b *builder) flush() error {
+	duplicates, err := b.cat.commit(b.batch)
+	if err != nil {
+		return err
+	}
+	b.report.Chunks -= duplicates
+	b.report.Duplicates += duplicates
+	clear(b.batch.chunks)
+	clear(b.batch.packs)
+	return nil
+}

@@ -1,0 +1,282 @@
+package pack
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"holdfast/chunkstore"
+	"holdfast/chunkstore/durable"
+)
+
+// reconcile makes the catalogue agree with the packs, after the catalogue has
+// been opened or built anew:
+//
+//	sealed pack, known as such      nothing to do; a changed size is noted
+//	sealed pack, known as open      the catalogue learns the rest of it
+//	sealed pack, not known          its table goes into the catalogue
+//	open pack as the catalogue      the next session goes on with it, if the
+//	says                            last writer has closed the store
+//	any other open pack             its records are proved and learned, a torn
+//	                                rest is cut off, and it is sealed
+//	known pack without a file       remembered as missing
+//
+// A pack whose writer is not known to be gone is never continued: should he
+// live on without his lock, he can only write where nothing counts.
+//
+// Nothing is removed but what no catalogue has vouched for: when the catalogue
+// had to be built anew, nothing is known to be torn, and all bytes stay.
+func (s *Store) reconcile(ctx context.Context) error {
+	files, err := listPacks(packsDir(s.dir))
+	if err != nil {
+		return err
+	}
+	s.compare(files)
+	numbers := make(map[packID]uint32, len(s.packs))
+	for no, p := range s.packs {
+		numbers[p.id] = no
+	}
+	for _, f := range files {
+		no, known := numbers[f.id]
+		if !known {
+			no = s.takeNumber()
+			s.packs[no] = &packInfo{id: f.id, state: f.state, size: f.size, seen: s.generation}
+		}
+		if err := s.recoverPack(ctx, no, f); err != nil {
+			return fmt.Errorf("recover pack %s: %w", f.name(), err)
+		}
+		if err := s.flushRecovered(ctx, pendingMax); err != nil {
+			return err
+		}
+	}
+	return s.flushRecovered(ctx, 1)
+}
+
+// flushRecovered commits what has been learned if that is much. A full disk is
+// no reason not to open: until there is room, it stays in memory.
+func (s *Store) flushRecovered(ctx context.Context, many int) error {
+	if len(s.pending) < many && (many > 1 || len(s.dirty) == 0) {
+		return nil
+	}
+	if err := s.sync(ctx); err != nil && !errors.Is(err, chunkstore.ErrNoSpace) {
+		return err
+	}
+	return nil
+}
+
+func (s *Store) recoverPack(ctx context.Context, no uint32, f packFile) error {
+	p := s.packs[no]
+	switch {
+	case f.state == stateSealed && p.state == stateSealed && p.savedTo > 0:
+		if p.size != p.length {
+			s.opened.name(f.name())
+		}
+		return nil
+	case f.state == stateSealed:
+		return s.adoptSealed(ctx, no, f)
+	case p.state == stateOpen && p.savedTo == f.size && !s.opened.Unclean:
+		s.reusable = append(s.reusable, no)
+		return nil
+	}
+	p.state = stateOpen
+	return s.recoverOpen(ctx, no)
+}
+
+// adoptSealed teaches the catalogue a sealed pack.
+func (s *Store) adoptSealed(ctx context.Context, no uint32, pf packFile) error {
+	p := s.packs[no]
+	f, err := os.Open(filepath.Join(packsDir(s.dir), pf.name()))
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	// It was synced before it got its name, unless somebody has copied it here.
+	if err := s.disk.do("sync", f.Name(), f.Sync); err != nil {
+		return s.passOver(no)
+	}
+	entries, err := readFooter(f, p.size, p.id)
+	if err != nil {
+		s.opened.name(pf.name())
+		sc := &scanner{r: &patchyReader{r: f}, id: p.id, size: p.size, sound: func(e entry) error { entries = append(entries, e); return nil }}
+		if _, err := sc.scan(ctx, headerSize); err != nil {
+			return err
+		}
+	}
+	p.state, p.length = stateSealed, p.size
+	s.dirty[no] = true
+	return s.adopt(no, entries)
+}
+
+// passOver leaves a pack alone whose content the medium did not take: what the
+// catalogue knows of it stays, and nothing is added.
+func (s *Store) passOver(no uint32) error {
+	p := s.packs[no]
+	s.opened.name(p.name())
+	if p.savedTo == 0 {
+		delete(s.packs, no)
+	}
+	return nil
+}
+
+// adopt makes records known that the catalogue does not have.
+func (s *Store) adopt(no uint32, entries []entry) error {
+	p, before := s.packs[no], s.opened.Chunks
+	for _, e := range entries {
+		l := locate(no, e)
+		if l.end() <= p.savedTo {
+			continue
+		}
+		old, ok := s.recent(e.id)
+		if !ok {
+			var err error
+			if old, ok, _, err = s.catalogued(e.id); err != nil {
+				return err
+			}
+		}
+		p.add(e.stored, e.plain)
+		s.opened.Chunks++
+		if ok && old.rank >= l.rank && s.healthy(old) == nil {
+			continue
+		}
+		s.pending[e.id] = l
+	}
+	if s.opened.Chunks > before {
+		s.opened.PacksAdopted++
+	}
+	return nil
+}
+
+// recoverOpen proves the records of an open pack and seals it.
+func (s *Store) recoverOpen(ctx context.Context, no uint32) error {
+	p := s.packs[no]
+	w, err := s.recoverWriter(no)
+	if errors.Is(err, errLost) {
+		return s.passOver(no)
+	}
+	if err != nil {
+		return err
+	}
+	defer w.close()
+	r := &patchyReader{r: w.f}
+	sc := &scanner{r: r, id: p.id, size: p.size, sound: func(e entry) error { w.entries = append(w.entries, e); return nil }}
+	res, err := sc.scan(ctx, headerSize)
+	if err != nil {
+		return err
+	}
+	if r.bad > 0 {
+		// Bad sectors: what could be read counts, and the file stays.
+		s.opened.name(p.name())
+		return s.adopt(no, w.entries)
+	}
+	if p.size < p.savedTo {
+		s.opened.name(p.name())
+		if err := s.dropBeyond(ctx, no, p.size); err != nil {
+			return err
+		}
+		p.savedTo = p.size
+	}
+	if len(w.entries) == 0 {
+		return s.discard(no, w)
+	}
+	w.end = p.size
+	if s.opened.Rebuilt == nil {
+		w.end = max(res.end, p.savedTo)
+	}
+	s.opened.BytesCut += p.size - w.end
+	if err := s.adopt(no, w.entries); err != nil {
+		return err
+	}
+	return s.sealRecovered(no, w)
+}
+
+// recoverWriter opens a pack such that reading it means reading the medium.
+func (s *Store) recoverWriter(no uint32) (*writer, error) {
+	p := s.packs[no]
+	w := &writer{disk: s.disk, no: no, id: p.id, header: make([]byte, headerSize), isNew: true}
+	w.path = filepath.Join(packsDir(s.dir), p.id.String()+openExt)
+	var err error
+	w.f, err = os.OpenFile(w.path, os.O_RDWR, 0)
+	if errors.Is(err, fs.ErrPermission) {
+		// The crash was between the two last steps of sealing it.
+		if err = s.disk.do("chmod", w.path, func() error { return os.Chmod(w.path, 0o640) }); err == nil {
+			w.f, err = os.OpenFile(w.path, os.O_RDWR, 0)
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := w.sync(0); err != nil {
+		return nil, errors.Join(err, w.close())
+	}
+	dropFileCache(w.f)
+	if p.size < headerSize {
+		return w, nil
+	}
+	if _, err := w.f.ReadAt(w.header, 0); err != nil && !isDamage(err) {
+		return nil, errors.Join(err, w.close())
+	}
+	return w, nil
+}
+
+// sealRecovered seals a pack that nobody will continue. On a full disk it
+// stays open until the next start.
+func (s *Store) sealRecovered(no uint32, w *writer) error {
+	size, err := w.seal()
+	if err != nil && !isFinal(err) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	p := s.packs[no]
+	p.state, p.length, p.size = stateSealed, size, size
+	s.dirty[no] = true
+	return nil
+}
+
+// discard deals with an open pack that holds no sound record.
+func (s *Store) discard(no uint32, w *writer) error {
+	p := s.packs[no]
+	if p.savedTo > headerSize {
+		// All of it was vouched for and is damaged now: that is for a human
+		// to see, not for us to remove.
+		s.opened.name(p.name())
+		return nil
+	}
+	delete(s.packs, no)
+	s.opened.BytesCut += p.size
+	if s.opened.Rebuilt == nil || p.size <= headerSize {
+		return s.disk.do("remove", w.path, func() error { return durable.Remove(w.path) })
+	}
+	s.opened.name(p.name())
+	bad := filepath.Join(packsDir(s.dir), p.id.String()+badExt)
+	return s.disk.do("rename", w.path, func() error { return durable.Rename(w.path, bad) })
+}
+
+// dropBeyond removes from the catalogue the chunks of a pack that end behind
+// size.
+func (s *Store) dropBeyond(ctx context.Context, no uint32, size int64) error {
+	var at chunkstore.ID
+	for done := false; !done; {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		ch := changes{epoch: s.epoch.Number}
+		var err error
+		at, done, err = s.cat.scan(at, walkBatch, func(id chunkstore.ID, l location) {
+			if l.pack == no && l.end() > size {
+				ch.deletes = append(ch.deletes, id)
+			}
+		})
+		if err == nil && len(ch.deletes) > 0 {
+			err = s.commitChanges(ch)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}

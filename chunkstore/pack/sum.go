@@ -1,0 +1,172 @@
+package pack
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"holdfast/chunkstore"
+	"holdfast/chunkstore/durable"
+)
+
+const (
+	sumName = "catalogue.sum"
+	// sumSizeMax is the largest catalogue that gets a checksum when it is
+	// closed: reading it takes a fraction of a second.
+	sumSizeMax = 256 << 20
+	// walkSizeMax is the largest catalogue without a checksum that is walked
+	// when it is opened, which takes a few seconds at most. Above it damage is
+	// found when a value is read.
+	walkSizeMax = 512 << 20
+)
+
+// catalogueSum is the content of catalogue.sum. It stands beside the catalogue
+// only while nobody writes to it.
+type catalogueSum struct {
+	Size int64  `json:"size"`   // bytes
+	CRC  uint32 `json:"crc32c"` // of the whole file
+}
+
+// fileSum reads a file to its end.
+func fileSum(path string) (catalogueSum, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return catalogueSum{}, err
+	}
+	defer f.Close()
+	h := crc32.New(castagnoli)
+	n, err := io.CopyBuffer(h, struct{ io.Reader }{f}, make([]byte, 1<<20))
+	return catalogueSum{Size: n, CRC: h.Sum32()}, err
+}
+
+// writeSum makes the checksum of a catalogue that has just been closed.
+func writeSum(d disk, dir string) error {
+	path := filepath.Join(dir, catalogueName)
+	st, err := os.Stat(path)
+	if err != nil {
+		return fmt.Errorf("checksum of the catalogue: %w", err)
+	}
+	if st.Size() > sumSizeMax {
+		return nil
+	}
+	s, err := fileSum(path)
+	if err != nil {
+		return fmt.Errorf("checksum of the catalogue: %w", err)
+	}
+	b, err := json.Marshal(s)
+	if err != nil {
+		return fmt.Errorf("checksum of the catalogue: %w", err)
+	}
+	to := filepath.Join(dir, sumName)
+	return d.do("write", to, func() error { return durable.WriteFile(to, append(b, '\n'), 0o640) })
+}
+
+// removeSum must come before the first write to a catalogue.
+func removeSum(d disk, dir string) error {
+	path := filepath.Join(dir, sumName)
+	if _, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return d.do("remove", path, func() error { return durable.Remove(path) })
+}
+
+// checkCatalogue decides whether the catalogue in dir may be opened: by its
+// checksum if it has one, else by walking it. Doubt is errCatalogue.
+func checkCatalogue(dir string) error {
+	path := filepath.Join(dir, catalogueName)
+	f, err := os.Open(path)
+	if err != nil {
+		return fmt.Errorf("open catalogue: %w", err)
+	}
+	defer f.Close()
+	size, err := fileSize(f)
+	if err != nil {
+		return fmt.Errorf("open catalogue: %w", err)
+	}
+	b, err := os.ReadFile(filepath.Join(dir, sumName))
+	if err == nil {
+		return compareSum(path, b, size)
+	}
+	if size > walkSizeMax {
+		return nil
+	}
+	return checkBolt(f, size)
+}
+
+func compareSum(path string, text []byte, size int64) error {
+	var want catalogueSum
+	if err := json.Unmarshal(text, &want); err != nil {
+		return fmt.Errorf("%w: %s: %w", errCatalogue, sumName, err)
+	}
+	if want.Size != size {
+		return fmt.Errorf("%w: %d bytes, %s says %d", errCatalogue, size, sumName, want.Size)
+	}
+	got, err := fileSum(path)
+	if err != nil {
+		return fmt.Errorf("%w: %w", errCatalogue, err)
+	}
+	if got != want {
+		return fmt.Errorf("%w: its bytes are not those that %s was made for", errCatalogue, sumName)
+	}
+	return nil
+}
+
+// openCatalogue checks the catalogue of a store and opens it. A missing one is
+// fs.ErrNotExist, a doubtful one errCatalogue.
+func openCatalogue(dir string, readOnly bool) (*catalogue, error) {
+	if err := checkCatalogue(dir); err != nil {
+		return nil, err
+	}
+	return openBolt(filepath.Join(dir, catalogueName), readOnly, false)
+}
+
+// createCatalogue makes the catalogue of a store through a temporary file:
+// bbolt's own creation could leave half of its first pages behind.
+func createCatalogue(d disk, dir string, fill func(*catalogue) error) error {
+	tmp := filepath.Join(dir, "."+catalogueName+".tmp-new")
+	if err := os.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("make catalogue: %w", err)
+	}
+	if err := fillCatalogue(tmp, fill); err != nil {
+		return errors.Join(err, ignoreMissing(os.Remove(tmp)))
+	}
+	// A checksum of the old file must not meet the new one.
+	if err := removeSum(d, dir); err != nil {
+		return errors.Join(err, ignoreMissing(os.Remove(tmp)))
+	}
+	path := filepath.Join(dir, catalogueName)
+	return d.do("rename", path, func() error { return durable.Rename(tmp, path) })
+}
+
+func fillCatalogue(tmp string, fill func(*catalogue) error) error {
+	c, err := openBolt(tmp, false, true)
+	if err != nil {
+		return fmt.Errorf("make catalogue: %w", err)
+	}
+	if err = c.format(); err == nil && fill != nil {
+		err = fill(c)
+	}
+	if err == nil {
+		err = c.guard(c.db.Sync)
+	}
+	err = errors.Join(err, c.close())
+	switch {
+	case err == nil:
+		return nil
+	case isFull(err):
+		return fmt.Errorf("make catalogue: %w: %w", chunkstore.ErrNoSpace, err)
+	}
+	return fmt.Errorf("make catalogue: %w", err)
+}
+
+func ignoreMissing(err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}

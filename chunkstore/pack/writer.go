@@ -1,0 +1,248 @@
+package pack
+
+import (
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"holdfast/chunkstore"
+	"holdfast/chunkstore/durable"
+)
+
+// writer is a pack open for writing. It belongs to one session at a time, or
+// to the store while it is idle or being sealed.
+type writer struct {
+	disk disk
+	no   uint32
+	id   packID
+	f    *os.File
+	path string
+	// header is the file header as it stands in the file.
+	header []byte
+
+	// The owner's: the records of the pack, and where the next one goes.
+	entries []entry
+	end     int64
+
+	mu     sync.Mutex // guards all below; held while syncing and sealing
+	isNew  bool       // the directory has not been synced since the file was made
+	closed bool
+}
+
+// createWriter makes a new pack with a random id. Its file is synced with its
+// first records.
+func createWriter(d disk, dir string, epoch uint64) (*writer, error) {
+	w := &writer{disk: d, isNew: true, end: headerSize}
+	if _, err := rand.Read(w.id[:]); err != nil {
+		return nil, fmt.Errorf("create pack: %w", err)
+	}
+	w.path = filepath.Join(dir, w.id.String()+openExt)
+	w.header = encodeHeader(w.id, epoch)
+	err := d.do("create", w.path, func() (err error) {
+		w.f, err = os.OpenFile(w.path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o640)
+		return err
+	})
+	if err == nil {
+		err = d.do("write", w.path, func() error {
+			_, err := w.f.WriteAt(w.header, 0)
+			return err
+		})
+	}
+	if err != nil {
+		if w.f != nil {
+			err = errors.Join(err, w.f.Close(), ignoreMissing(os.Remove(w.path)))
+		}
+		return nil, err
+	}
+	return w, nil
+}
+
+// reopenWriter goes on with a pack that an earlier session has left. Its
+// records must reach exactly to length: anything else is an error, and the
+// pack is better left alone.
+func reopenWriter(d disk, dir string, p packInfo) (*writer, error) {
+	w := &writer{disk: d, id: p.id, path: filepath.Join(dir, p.id.String()+openExt), header: make([]byte, headerSize)}
+	var err error
+	if w.f, err = os.OpenFile(w.path, os.O_RDWR, 0); err != nil {
+		return nil, fmt.Errorf("continue pack: %w", err)
+	}
+	if err = w.load(p.length); err != nil {
+		return nil, errors.Join(fmt.Errorf("continue pack %s: %w", w.path, err), w.f.Close())
+	}
+	return w, nil
+}
+
+func (w *writer) load(length int64) error {
+	size, err := fileSize(w.f)
+	if err != nil {
+		return err
+	}
+	if size != length {
+		return fmt.Errorf("%w: %d bytes, want %d", chunkstore.ErrCorrupt, size, length)
+	}
+	if _, err := w.f.ReadAt(w.header, 0); err != nil {
+		return err
+	}
+	if id, _, err := decodeHeader(w.header); err != nil || id != w.id {
+		return fmt.Errorf("%w: file header: %w", chunkstore.ErrCorrupt, err)
+	}
+	b := make([]byte, recordSize)
+	for w.end = headerSize; w.end < length; {
+		if _, err := w.f.ReadAt(b, w.end); err != nil {
+			return err
+		}
+		r, err := decodeRecord(b, w.id)
+		if err != nil {
+			return fmt.Errorf("%w: at %d: %w", chunkstore.ErrCorrupt, w.end, err)
+		}
+		w.entries = append(w.entries, entry{record: r, off: w.end})
+		w.end += r.size()
+	}
+	if w.end != length {
+		return fmt.Errorf("%w: last record ends at %d", chunkstore.ErrCorrupt, w.end)
+	}
+	return nil
+}
+
+// full reports whether the pack is to be sealed.
+func (w *writer) full(packSize int64) bool {
+	return w.end >= packSize || len(w.entries) >= recordCountMax
+}
+
+// append writes a record. After ErrNoSpace the pack is as it was before; after
+// any other error it must not be used again.
+func (w *writer) append(r record, blob []byte) (entry, error) {
+	e := entry{record: r, off: w.end}
+	head := encodeRecord(r, w.id)
+	err := w.disk.do("write", w.path, func() error {
+		if _, err := w.f.WriteAt(head, e.off); err != nil {
+			return err
+		}
+		_, err := w.f.WriteAt(blob, e.off+recordSize)
+		return err
+	})
+	if err != nil {
+		// Should this fail too, the next record or the seal goes over what
+		// the torn one has left, and recovery cuts it off.
+		return entry{}, w.cutBack(err)
+	}
+	w.end = e.end()
+	w.entries = append(w.entries, e)
+	return e, nil
+}
+
+// sync makes the first upTo bytes of the pack durable. A pack that has been
+// cut short or removed under us is an error.
+func (w *writer) sync(upTo int64) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.closed {
+		return nil // sealed, and with that synced, in the meantime
+	}
+	if err := w.fsync(); err != nil {
+		return err
+	}
+	if err := w.stillThere(upTo); err != nil {
+		return err
+	}
+	if !w.isNew {
+		return nil
+	}
+	dir := filepath.Dir(w.path)
+	if err := w.disk.do("syncdir", dir, func() error { return durable.SyncDir(dir) }); err != nil {
+		return fmt.Errorf("%w: %w", errLost, err)
+	}
+	w.isNew = false
+	return nil
+}
+
+// fsync is called with mu held. It is never tried again after an error.
+func (w *writer) fsync() error {
+	if err := w.disk.do("sync", w.path, w.f.Sync); err != nil {
+		return fmt.Errorf("%w: %w", errLost, err)
+	}
+	return nil
+}
+
+func (w *writer) stillThere(upTo int64) error {
+	var st unix.Stat_t
+	if err := unix.Fstat(int(w.f.Fd()), &st); err != nil {
+		return fmt.Errorf("stat %s: %w", w.path, err)
+	}
+	if st.Nlink == 0 || st.Size < upTo {
+		return fmt.Errorf("pack %s: removed or cut short while it was being written: %w", filepath.Base(w.path), chunkstore.ErrCorrupt)
+	}
+	return nil
+}
+
+// seal ends the pack: table and trailer, fsync, the name of a sealed pack. It
+// returns the size of the file. After ErrNoSpace the pack is as it was before.
+func (w *writer) seal() (int64, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if err := w.writeFooter(); err != nil {
+		return 0, err
+	}
+	if err := w.disk.do("chmod", w.path, func() error { return w.f.Chmod(0o444) }); err != nil {
+		return 0, err
+	}
+	if err := w.fsync(); err != nil {
+		return 0, err
+	}
+	size, err := fileSize(w.f)
+	if err != nil {
+		return 0, err
+	}
+	sealed := filepath.Join(filepath.Dir(w.path), w.id.String()+sealedExt)
+	if err := w.disk.do("rename", w.path, func() error { return durable.Rename(w.path, sealed) }); err != nil {
+		return 0, fmt.Errorf("%w: %w", errLost, err)
+	}
+	w.closed = true
+	return size, w.f.Close()
+}
+
+func (w *writer) writeFooter() error {
+	footer := encodeFooter(w.header, w.entries, w.end)
+	size, err := fileSize(w.f)
+	if err != nil {
+		return err
+	}
+	if size != w.end {
+		if err := w.disk.do("truncate", w.path, func() error { return w.f.Truncate(w.end) }); err != nil {
+			return err
+		}
+	}
+	err = w.disk.do("write", w.path, func() error {
+		_, err := w.f.WriteAt(footer, w.end)
+		return err
+	})
+	if err == nil {
+		return nil
+	}
+	return w.cutBack(err)
+}
+
+// cutBack removes what a failed write has left behind the last record. cause,
+// the error of that write, decides what happens next, not one met here.
+func (w *writer) cutBack(cause error) error {
+	if err := w.disk.do("truncate", w.path, func() error { return w.f.Truncate(w.end) }); err != nil {
+		return fmt.Errorf("%w (then %v)", cause, err)
+	}
+	return cause
+}
+
+// close gives the file back without sealing the pack.
+func (w *writer) close() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.closed {
+		return nil
+	}
+	w.closed = true
+	return w.f.Close()
+}
