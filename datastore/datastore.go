@@ -1,0 +1,247 @@
+// Package datastore is the tree namespace/group/snapshot on a disk, and the
+// sessions that add to it. A Store implements wire.Source, wire.Target and
+// wire.Manager for a directory of this machine.
+//
+// The nouns: a namespace holds backup groups (vm/100), a group holds snapshots
+// (vm/100/2026-11-22T02:00:00Z), a snapshot holds archives: index files, whose
+// chunks lie in the chunk store, and blobs, among them the manifest. A store is a
+// directory:
+//
+//	holdfast.json               what this is, in which version
+//	.chunks/                    the chunk store (package chunkstore/pack)
+//	.tmp/                       snapshots being written
+//	{vm,ct,host}/ID/TIME/       finished snapshots of the root namespace
+//	ns/NAME/…                   the same again for each namespace
+//
+// What it promises: a snapshot is in the tree if and only if it is complete and
+// durable. It is written in .tmp and gets its place by one rename, after the
+// chunk store has made every chunk durable and every reference of every index
+// has been looked up. What a killed process left in .tmp is removed when the
+// store is next opened for writing.
+//
+// Who may run beside whom:
+//
+//	               list  read  session  forget, notes, protect
+//	another process yes  yes*  no       no        * not beside a writer
+//	this process    yes  yes   yes**    yes       ** one to a group
+//
+// Listing takes no lock: the tree is consistent at every moment. Reading chunks
+// takes the chunk store's lock shared, everything else takes it alone.
+//
+// The package imports chunkstore, its pack, durable and blob rooms, crypto and
+// the shared rooms index, manifest and wire.
+package datastore
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"holdfast/chunkstore"
+	"holdfast/chunkstore/durable"
+	"holdfast/chunkstore/pack"
+	"holdfast/datastore/wire"
+)
+
+// Names in the directory of a store.
+const (
+	configName = "holdfast.json"
+	chunksDir  = ".chunks"
+	tempDir    = ".tmp"
+	nsDir      = "ns"
+)
+
+// formatVersion is the version of the layout that this package writes.
+const formatVersion = 1
+
+// config is the content of holdfast.json.
+type config struct {
+	Format  int    `json:"holdfast-store"`
+	Created string `json:"created"`
+}
+
+// configMax caps how much of holdfast.json is read, in bytes.
+const configMax = 64 << 10
+
+// ErrNoStore is returned for a directory that holds no store.
+var ErrNoStore = errors.New("no Holdfast store")
+
+// Options says how to open a store.
+type Options struct {
+	// ReadOnly opens for listing and reading.
+	ReadOnly bool
+	// LockWait is how long to wait for a store that another process has
+	// open; 0 means not at all.
+	LockWait time.Duration
+	// Notify, if set, gets a line of text about what a person should know:
+	// a catalogue that was rebuilt, a pack that is missing.
+	Notify func(message string)
+}
+
+// Store is an open store. All methods but Close are safe for concurrent use.
+type Store struct {
+	path string
+	root *os.Root
+	opts Options
+
+	mu     sync.Mutex
+	chunks *pack.Store         // opened when first needed if read-only
+	busy   map[wire.Group]bool // groups that a session writes to
+}
+
+var (
+	_ wire.Source  = (*Store)(nil)
+	_ wire.Target  = (*Store)(nil)
+	_ wire.Manager = (*Store)(nil)
+)
+
+// Create makes a new, empty store at path, which must be an empty directory or
+// not exist.
+func Create(path string) error {
+	switch names, err := os.ReadDir(path); {
+	case errors.Is(err, fs.ErrNotExist):
+	case err != nil:
+		return fmt.Errorf("create store: %w", err)
+	case len(names) > 0:
+		if _, err := readConfig(path); err == nil {
+			return fmt.Errorf("create store: %s is one: %w", path, wire.ErrExists)
+		}
+		return fmt.Errorf("create store: %s is not empty: %w", path, wire.ErrExists)
+	}
+	for _, dir := range []string{path, filepath.Join(path, chunksDir), filepath.Join(path, tempDir)} {
+		if err := durable.MkdirAll(dir, 0o700); err != nil {
+			return fmt.Errorf("create store: %w", noSpace(err))
+		}
+	}
+	if err := pack.Create(filepath.Join(path, chunksDir)); err != nil {
+		return fmt.Errorf("create store: %w", noSpace(err))
+	}
+	raw, err := json.Marshal(config{Format: formatVersion, Created: time.Now().UTC().Format(time.RFC3339)})
+	if err != nil {
+		return fmt.Errorf("create store: %w", err)
+	}
+	// Last, because its presence makes the directory a store.
+	if err := durable.WriteFile(filepath.Join(path, configName), append(raw, '\n'), 0o600); err != nil {
+		return fmt.Errorf("create store: %w", noSpace(err))
+	}
+	return nil
+}
+
+func readConfig(path string) (config, error) {
+	var c config
+	f, err := os.Open(filepath.Join(path, configName))
+	if errors.Is(err, fs.ErrNotExist) {
+		return c, fmt.Errorf("open store %s: %w", path, ErrNoStore)
+	}
+	if err != nil {
+		return c, fmt.Errorf("open store: %w", err)
+	}
+	defer f.Close()
+	raw, err := readCapped(f, configMax)
+	if err != nil {
+		return c, fmt.Errorf("open store: %w", err)
+	}
+	if err := json.Unmarshal(raw, &c); err != nil || c.Format < 1 {
+		return c, fmt.Errorf("open store: %s: %w", f.Name(), chunkstore.ErrCorrupt)
+	}
+	if c.Format > formatVersion {
+		return c, fmt.Errorf("open store %s: its format %d is newer than this program's %d: %w", path, c.Format, formatVersion, chunkstore.ErrInvalid)
+	}
+	return c, nil
+}
+
+// Open opens a store. For writing it waits for, and then holds, the lock, and
+// removes what a killed session left.
+func Open(ctx context.Context, path string, o Options) (*Store, error) {
+	if _, err := readConfig(path); err != nil {
+		return nil, err
+	}
+	root, err := os.OpenRoot(path)
+	if err != nil {
+		return nil, fmt.Errorf("open store: %w", err)
+	}
+	s := &Store{path: path, root: root, opts: o, busy: make(map[wire.Group]bool)}
+	if o.ReadOnly {
+		return s, nil
+	}
+	if _, err := s.chunkStore(ctx); err != nil {
+		return nil, errors.Join(err, root.Close())
+	}
+	if err := s.sweepTemp(); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	return s, nil
+}
+
+// sweepTemp removes what sessions of a killed process left. The lock is held,
+// so none of it belongs to anybody.
+func (s *Store) sweepTemp() error {
+	names, err := fs.ReadDir(s.root.FS(), tempDir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("clean up %s: %w", tempDir, err)
+	}
+	for _, n := range names {
+		if err := s.root.RemoveAll(filepath.Join(tempDir, n.Name())); err != nil {
+			return fmt.Errorf("clean up %s: %w", tempDir, err)
+		}
+	}
+	return nil
+}
+
+// chunkStore opens the chunk store when it is first needed.
+func (s *Store) chunkStore(ctx context.Context) (*pack.Store, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.chunks != nil {
+		return s.chunks, nil
+	}
+	c, err := pack.Open(ctx, filepath.Join(s.path, chunksDir), pack.Options{
+		ReadOnly: s.opts.ReadOnly, LockWait: s.opts.LockWait,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("open store %s: %w", s.path, err)
+	}
+	s.chunks = c
+	s.notify(c.Opened())
+	return c, nil
+}
+
+// writable returns the chunk store, or an error if the store was opened for
+// reading.
+func (s *Store) writable(ctx context.Context) (*pack.Store, error) {
+	if s.opts.ReadOnly {
+		return nil, fmt.Errorf("store %s was opened for reading: %w", s.path, chunkstore.ErrReadOnly)
+	}
+	return s.chunkStore(ctx)
+}
+
+// Path returns the directory of the store.
+func (s *Store) Path() string { return s.path }
+
+// Check compares a chunk on the medium with its recorded SHA-256. It needs no
+// key.
+func (s *Store) Check(ctx context.Context, id chunkstore.ID) error {
+	c, err := s.chunkStore(ctx)
+	if err != nil {
+		return err
+	}
+	return c.Check(ctx, id)
+}
+
+// Close releases the store and its lock. Sessions must be closed before.
+func (s *Store) Close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var err error
+	if s.chunks != nil {
+		err = s.chunks.Close()
+		s.chunks = nil
+	}
+	return errors.Join(err, s.root.Close())
+}

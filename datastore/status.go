@@ -1,0 +1,127 @@
+package datastore
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"holdfast/chunkstore/pack"
+	"holdfast/datastore/wire"
+)
+
+// Status is how full a store is. Sizes are in bytes.
+type Status struct {
+	Path      string
+	Groups    int
+	Snapshots int
+	// LogicalBytes is the sum of the sizes of all archives of all snapshots.
+	LogicalBytes uint64
+	Chunks       uint64
+	PlainBytes   uint64 // of the chunks
+	StoredBytes  uint64 // of the chunks in their envelopes
+	Packs        int
+	MissingPacks int
+	// The file system the store is on.
+	DiskTotal uint64
+	DiskUsed  uint64
+	DiskAvail uint64
+}
+
+// Status looks at the whole store.
+func (s *Store) Status(ctx context.Context) (Status, error) {
+	st := Status{Path: s.path}
+	chunks, err := s.chunkStore(ctx)
+	if err != nil {
+		return st, err
+	}
+	u, err := chunks.Usage(ctx)
+	if err != nil {
+		return st, fmt.Errorf("status of %s: %w", s.path, err)
+	}
+	st.Chunks, st.PlainBytes, st.StoredBytes = u.Chunks, u.PlainBytes, u.StoredBytes
+	st.Packs, st.MissingPacks = u.Packs, u.MissingPacks
+	if err := s.countSnapshots(ctx, &st); err != nil {
+		return st, err
+	}
+	var fs unix.Statfs_t
+	if err := unix.Statfs(s.path, &fs); err != nil {
+		return st, fmt.Errorf("status of %s: %w", s.path, err)
+	}
+	unit := uint64(fs.Bsize)
+	st.DiskTotal, st.DiskAvail, st.DiskUsed = fs.Blocks*unit, fs.Bavail*unit, (fs.Blocks-fs.Bfree)*unit
+	return st, nil
+}
+
+func (s *Store) countSnapshots(ctx context.Context, st *Status) error {
+	all, err := s.Namespaces(ctx, "")
+	if err != nil {
+		return err
+	}
+	for _, ns := range all {
+		groups, err := s.Groups(ctx, ns)
+		if err != nil {
+			return err
+		}
+		st.Groups += len(groups)
+		for _, g := range groups {
+			snaps, err := s.Snapshots(ctx, g.Group)
+			if err != nil {
+				return err
+			}
+			st.Snapshots += len(snaps)
+			st.LogicalBytes += logical(snaps)
+		}
+	}
+	return nil
+}
+
+func logical(snaps []wire.SnapshotInfo) (sum uint64) {
+	for _, s := range snaps {
+		sum += s.Size
+	}
+	return sum
+}
+
+// ReindexReport says what the building of a catalogue has found.
+type ReindexReport = pack.ReindexReport
+
+// Reindex builds the catalogue of the chunk store anew from the packs. progress,
+// if not nil, is called with the packs read so far and their number.
+func (s *Store) Reindex(ctx context.Context, progress func(done, total int64)) (ReindexReport, error) {
+	chunks, err := s.writable(ctx)
+	if err != nil {
+		return ReindexReport{}, err
+	}
+	r, err := chunks.Reindex(ctx, func(p pack.Progress) {
+		if progress != nil {
+			progress(int64(p.PacksDone), int64(p.PacksTotal))
+		}
+	})
+	if err != nil {
+		return r, fmt.Errorf("reindex %s: %w", s.path, err)
+	}
+	return r, nil
+}
+
+// notify tells what the opening of the chunk store has found and put right.
+func (s *Store) notify(r pack.OpenReport) {
+	tell := func(format string, args ...any) {
+		if s.opts.Notify != nil {
+			s.opts.Notify(fmt.Sprintf(format, args...))
+		}
+	}
+	if r.Rebuilt != nil {
+		tell("the catalogue was rebuilt from %d packs with %d chunks: %v", r.Reindex.Packs, r.Reindex.Chunks, r.Rebuilt)
+		if n := r.Reindex.RecordsDamaged + r.Reindex.Unreadable; n > 0 {
+			tell("%d damaged places were found in %s; run: holdfast verify", n, strings.Join(r.Reindex.Names, ", "))
+		}
+	}
+	if r.BytesCut > 0 {
+		tell("the last writer was interrupted: %d bytes of an unfinished chunk were dropped", r.BytesCut)
+	}
+	if r.PacksMissing > 0 {
+		tell("%d packs are missing: %s; run: holdfast verify, and a new backup of the machines concerned", r.PacksMissing, strings.Join(r.Names, ", "))
+	}
+}

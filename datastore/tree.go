@@ -1,0 +1,266 @@
+package datastore
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"holdfast/chunkstore"
+	"holdfast/datastore/manifest"
+	"holdfast/datastore/wire"
+)
+
+// protectedName is the empty file that marks a protected snapshot.
+const protectedName = ".protected"
+
+// namespacePath returns the directory of a namespace below the store's.
+func namespacePath(ns wire.Namespace) string {
+	p := "."
+	for _, c := range ns.Components() {
+		p = path.Join(p, nsDir, c)
+	}
+	return p
+}
+
+func groupPath(g wire.Group) string { return path.Join(namespacePath(g.NS), g.Type, g.ID) }
+
+func snapshotPath(s wire.Snapshot) string { return path.Join(groupPath(s.Group), s.TimeString()) }
+
+// readDir lists a directory of the tree; one that is not there is empty.
+func (s *Store) readDir(dir string) ([]fs.DirEntry, error) {
+	names, err := fs.ReadDir(s.root.FS(), dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	return names, err
+}
+
+// Namespaces implements wire.Source.
+func (s *Store) Namespaces(ctx context.Context, parent wire.Namespace) ([]wire.Namespace, error) {
+	if _, err := wire.ParseNamespace(string(parent)); err != nil {
+		return nil, err
+	}
+	dir := namespacePath(parent)
+	if st, err := s.root.Stat(dir); err != nil || !st.IsDir() {
+		return nil, fmt.Errorf("namespace %q: %w", parent, chunkstore.ErrNotExist)
+	}
+	list := []wire.Namespace{parent}
+	names, err := s.readDir(path.Join(dir, nsDir))
+	if err != nil {
+		return nil, fmt.Errorf("list namespace %q: %w", parent, err)
+	}
+	for _, n := range names {
+		child, err := wire.ParseNamespace(path.Join(string(parent), n.Name()))
+		if err != nil || !n.IsDir() {
+			continue // not ours
+		}
+		below, err := s.Namespaces(ctx, child)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, below...)
+	}
+	return list, ctx.Err()
+}
+
+// Groups implements wire.Source.
+func (s *Store) Groups(ctx context.Context, ns wire.Namespace) ([]wire.GroupInfo, error) {
+	if _, err := wire.ParseNamespace(string(ns)); err != nil {
+		return nil, err
+	}
+	dir := namespacePath(ns)
+	if _, err := s.root.Stat(dir); err != nil {
+		return nil, fmt.Errorf("namespace %q: %w", ns, chunkstore.ErrNotExist)
+	}
+	var list []wire.GroupInfo
+	for _, typ := range []string{"ct", "host", "vm"} {
+		names, err := s.readDir(path.Join(dir, typ))
+		if err != nil {
+			return nil, fmt.Errorf("list groups: %w", err)
+		}
+		for _, n := range names {
+			g := wire.Group{NS: ns, Type: typ, ID: n.Name()}
+			if g.Validate() != nil || !n.IsDir() {
+				continue // not ours
+			}
+			info, err := s.groupInfo(ctx, g)
+			if err != nil {
+				return nil, err
+			}
+			if info.Count > 0 {
+				list = append(list, info)
+			}
+		}
+	}
+	slices.SortFunc(list, func(a, b wire.GroupInfo) int { return a.Group.Compare(b.Group) })
+	return list, ctx.Err()
+}
+
+func (s *Store) groupInfo(ctx context.Context, g wire.Group) (wire.GroupInfo, error) {
+	info := wire.GroupInfo{Group: g}
+	times, err := s.times(g)
+	if err != nil || len(times) == 0 {
+		return info, err
+	}
+	info.Count, info.LastTime = len(times), times[len(times)-1]
+	last, err := s.snapshotInfo(ctx, wire.Snapshot{Group: g, Time: info.LastTime})
+	for _, f := range last.Files {
+		info.LastFiles = append(info.LastFiles, f.Name)
+	}
+	return info, err
+}
+
+// times lists the times of a group's finished snapshots, oldest first.
+func (s *Store) times(g wire.Group) ([]int64, error) {
+	names, err := s.readDir(groupPath(g))
+	if err != nil {
+		return nil, fmt.Errorf("list group %s: %w", g, err)
+	}
+	var times []int64
+	for _, n := range names {
+		t, err := wire.ParseTime(n.Name())
+		if err != nil || !n.IsDir() {
+			continue // not ours
+		}
+		finished, err := s.finished(wire.Snapshot{Group: g, Time: t})
+		if err != nil {
+			return nil, err
+		}
+		if finished {
+			times = append(times, t)
+		}
+	}
+	slices.SortFunc(times, cmp.Compare[int64])
+	return times, nil
+}
+
+// finished reports whether a snapshot is there and has a manifest.
+func (s *Store) finished(snap wire.Snapshot) (bool, error) {
+	_, err := s.root.Stat(path.Join(snapshotPath(snap), wire.ManifestName))
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("look at snapshot %s: %w", snap, err)
+	}
+	return true, nil
+}
+
+// exists checks a snapshot's name, and that it is there and finished.
+func (s *Store) exists(snap wire.Snapshot) error {
+	if err := snap.Validate(); err != nil {
+		return err
+	}
+	ok, err := s.finished(snap)
+	if err == nil && !ok {
+		err = fmt.Errorf("snapshot %s: %w", snap, chunkstore.ErrNotExist)
+	}
+	return err
+}
+
+// Snapshots implements wire.Source.
+func (s *Store) Snapshots(ctx context.Context, g wire.Group) ([]wire.SnapshotInfo, error) {
+	if err := g.Validate(); err != nil {
+		return nil, err
+	}
+	times, err := s.times(g)
+	if err != nil {
+		return nil, err
+	}
+	if len(times) == 0 {
+		return nil, fmt.Errorf("backup group %s: %w", g, chunkstore.ErrNotExist)
+	}
+	list := make([]wire.SnapshotInfo, 0, len(times))
+	for _, t := range times {
+		info, err := s.snapshotInfo(ctx, wire.Snapshot{Group: g, Time: t})
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, info)
+	}
+	return list, nil
+}
+
+// snapshotInfo reads a manifest for a listing; one that is damaged is told, not
+// an error, so that the others can be listed.
+func (s *Store) snapshotInfo(ctx context.Context, snap wire.Snapshot) (wire.SnapshotInfo, error) {
+	info := wire.SnapshotInfo{Snapshot: snap}
+	if err := ctx.Err(); err != nil {
+		return info, err
+	}
+	if _, err := s.root.Stat(path.Join(snapshotPath(snap), protectedName)); err == nil {
+		info.Protected = true
+	}
+	m, err := s.manifest(snap)
+	if err != nil {
+		info.Damage = err.Error()
+		return info, nil
+	}
+	for _, f := range m.Files {
+		info.Files = append(info.Files, wire.FileInfo{Name: f.Name, CryptMode: string(f.CryptMode), Size: f.Size})
+		info.Size += f.Size
+	}
+	info.Notes = m.Notes()
+	if fp, ok, err := m.KeyFingerprint(); err == nil && ok {
+		info.Fingerprint = fp.String()
+	}
+	return info, nil
+}
+
+// manifest reads a snapshot's manifest, unauthenticated.
+func (s *Store) manifest(snap wire.Snapshot) (*manifest.Manifest, error) {
+	sealed, err := s.readFile(path.Join(snapshotPath(snap), wire.ManifestName), chunkstore.SealedSizeMax)
+	if err != nil {
+		return nil, fmt.Errorf("snapshot %s: %w", snap, err)
+	}
+	m, err := manifest.Open(sealed)
+	if err != nil {
+		return nil, fmt.Errorf("snapshot %s: %s: %w", snap, wire.ManifestName, err)
+	}
+	return m, nil
+}
+
+// readFile reads a file of the tree of at most limit bytes.
+func (s *Store) readFile(name string, limit int64) ([]byte, error) {
+	f, err := s.root.Open(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%s: %w", path.Base(name), chunkstore.ErrNotExist)
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return readCapped(f, limit)
+}
+
+// readCapped reads a file whole, unless it is larger than limit bytes.
+func readCapped(f *os.File, limit int64) ([]byte, error) {
+	st, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if !st.Mode().IsRegular() || st.Size() > limit {
+		return nil, fmt.Errorf("%s: not a file of at most %d bytes: %w", f.Name(), limit, chunkstore.ErrCorrupt)
+	}
+	b, err := io.ReadAll(io.LimitReader(f, limit+1))
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", f.Name(), err)
+	}
+	return b, nil
+}
+
+// noSpace marks errors of a full disk.
+func noSpace(err error) error {
+	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
+		return fmt.Errorf("%w: %w", chunkstore.ErrNoSpace, err)
+	}
+	return err
+}

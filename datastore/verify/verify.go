@@ -1,0 +1,329 @@
+// Package verify reads snapshots back and finds what is damaged.
+//
+// Without a key it proves what can be proved: that manifest, indexes and blobs
+// agree with one another, that plain chunks have the content they are named
+// after, and that encrypted chunks are, byte for byte, what was stored. With the
+// key it also checks the manifest's signature and decrypts every chunk. It
+// changes nothing, and goes on after damage so that the report is complete.
+//
+// The package imports chunkstore, its blob room, crypto, golang.org/x/sync and
+// the shared rooms image, index, manifest and wire.
+package verify
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/sync/errgroup"
+
+	"holdfast/chunkstore"
+	"holdfast/chunkstore/blob"
+	"holdfast/crypto"
+	"holdfast/datastore/image"
+	"holdfast/datastore/index"
+	"holdfast/datastore/manifest"
+	"holdfast/datastore/wire"
+)
+
+// Checker compares a stored chunk with what was stored, without a key.
+type Checker interface {
+	Check(ctx context.Context, id chunkstore.ID) error
+}
+
+// Options says what to verify with.
+type Options struct {
+	Source wire.Source
+	// Checker is used for encrypted chunks when there is no key. Without one
+	// only their checksum is compared.
+	Checker Checker
+	// Key decrypts chunks and checks signatures. nil checks without.
+	Key      *crypto.Key
+	Workers  int // 0 means one for each core
+	Progress *Progress
+}
+
+// Progress is what a running verification has done, in plain bytes.
+type Progress struct {
+	Total atomic.Int64
+	Done  atomic.Int64
+}
+
+// Problem is one thing that is not as it should be.
+type Problem struct {
+	File string        // archive of the snapshot, or the manifest
+	Off  uint64        // offset in the archive in bytes, for a chunk
+	ID   chunkstore.ID // zero if it is not about a chunk
+	Err  error
+}
+
+// ProblemsShown is how many problems a report carries at most.
+const ProblemsShown = 1000
+
+// Report says what was found in one snapshot.
+type Report struct {
+	Snapshot  wire.Snapshot
+	Archives  int
+	Chunks    int64 // entries of its indexes, repeated ones included
+	Bytes     int64 // their plain size
+	Signed    bool  // the signature was checked with the key
+	Decrypted bool  // chunks were opened with the key
+	Count     int64 // problems found, also those not in Problems
+	Problems  []Problem
+}
+
+// OK reports whether nothing was found.
+func (r *Report) OK() bool { return r.Count == 0 }
+
+// Verifier verifies snapshots one after another, and reads a chunk that several
+// of them share only once.
+type Verifier struct {
+	o    Options
+	mu   sync.Mutex
+	good map[half]struct{}
+	bad  map[chunkstore.ID]error
+}
+
+// half of an ID is enough to remember a chunk by: its name is a SHA-256.
+type half [16]byte
+
+// New returns a Verifier.
+func New(o Options) *Verifier {
+	if o.Workers <= 0 {
+		o.Workers = runtime.GOMAXPROCS(0)
+	}
+	if o.Progress == nil {
+		o.Progress = new(Progress)
+	}
+	return &Verifier{o: o, good: make(map[half]struct{}), bad: make(map[chunkstore.ID]error)}
+}
+
+// check is one snapshot being verified.
+type check struct {
+	*Verifier
+	reader wire.Reader
+	mu     sync.Mutex
+	report Report
+}
+
+// Snapshot verifies one snapshot. An error means that it could not be done, not
+// that something was found.
+func (v *Verifier) Snapshot(ctx context.Context, snap wire.Snapshot) (Report, error) {
+	r, err := v.o.Source.Open(ctx, snap)
+	if err != nil {
+		return Report{}, fmt.Errorf("verify %s: %w", snap, err)
+	}
+	c := &check{Verifier: v, reader: r, report: Report{Snapshot: snap}}
+	err = errors.Join(c.run(ctx), r.Close())
+	if err != nil {
+		return Report{}, fmt.Errorf("verify %s: %w", snap, err)
+	}
+	return c.report, nil
+}
+
+func (c *check) run(ctx context.Context) error {
+	m, err := image.OpenManifest(ctx, c.reader, nil)
+	if err != nil {
+		return c.found(ctx, Problem{File: wire.ManifestName, Err: err})
+	}
+	switch err := c.signature(m); {
+	case errors.Is(err, crypto.ErrWrongKey):
+		return err // says nothing about the snapshot
+	case err != nil:
+		if err := c.found(ctx, Problem{File: wire.ManifestName, Err: err}); err != nil {
+			return err
+		}
+	}
+	for _, f := range m.Files {
+		if err := c.file(ctx, f); err != nil {
+			return err
+		}
+		c.report.Archives++
+	}
+	return ctx.Err()
+}
+
+// signature checks a manifest that should have one: it names a key, or an
+// archive that was made with one.
+func (c *check) signature(m *manifest.Manifest) error {
+	_, keyed, err := m.KeyFingerprint()
+	if err != nil {
+		return err
+	}
+	for _, f := range m.Files {
+		keyed = keyed || f.CryptMode != crypto.ModeNone
+	}
+	if !keyed || c.o.Key == nil {
+		return nil
+	}
+	err = m.Verify(c.o.Key)
+	c.report.Signed = err == nil
+	return err
+}
+
+// found adds a problem, unless it is only that the work was interrupted.
+func (c *check) found(ctx context.Context, p Problem) error {
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	for _, end := range []error{chunkstore.ErrLocked, chunkstore.ErrFenced} {
+		if errors.Is(p.Err, end) {
+			return p.Err
+		}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.report.Count++
+	if len(c.report.Problems) < ProblemsShown {
+		c.report.Problems = append(c.report.Problems, p)
+	}
+	return nil
+}
+
+func (c *check) file(ctx context.Context, f manifest.File) error {
+	kind, err := wire.CheckFileName(f.Name)
+	if err == nil && kind != wire.Blob {
+		return c.index(ctx, f)
+	}
+	if err == nil {
+		err = c.blob(ctx, f)
+	}
+	if err != nil {
+		return c.found(ctx, Problem{File: f.Name, Err: err})
+	}
+	return nil
+}
+
+func (c *check) blob(ctx context.Context, f manifest.File) error {
+	sealed, err := image.CheckBlob(ctx, c.reader, f)
+	if err != nil {
+		return err
+	}
+	encrypted, err := blob.Check(sealed)
+	if err != nil || encrypted && c.o.Key == nil {
+		return err
+	}
+	_, err = image.ReadBlob(ctx, c.reader, f, c.o.Key)
+	return err
+}
+
+// index verifies an index and every chunk it names.
+func (c *check) index(ctx context.Context, f manifest.File) error {
+	idx, err := image.OpenIndex(ctx, c.reader, f)
+	if err != nil {
+		return c.found(ctx, Problem{File: f.Name, Err: err})
+	}
+	defer idx.Close()
+	c.o.Progress.Total.Add(int64(idx.Size()))
+	open, err := c.opener(f)
+	if err != nil {
+		return err
+	}
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(c.o.Workers)
+	for e, err := range idx.All(0) {
+		if err != nil {
+			return errors.Join(c.found(ctx, Problem{File: f.Name, Err: err}), g.Wait())
+		}
+		if gctx.Err() != nil {
+			break
+		}
+		c.report.Chunks++
+		c.report.Bytes += int64(e.Size)
+		g.Go(func() error { return c.entry(gctx, f, e, open) })
+	}
+	return g.Wait()
+}
+
+// entry verifies one chunk, unless that has been done.
+func (c *check) entry(ctx context.Context, f manifest.File, e index.Entry, open openFunc) error {
+	defer c.o.Progress.Done.Add(int64(e.Size))
+	done, err := c.seen(e.ID)
+	if !done {
+		err = open(ctx, e)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		c.remember(e.ID, err)
+	}
+	if err == nil {
+		return nil
+	}
+	return c.found(ctx, Problem{File: f.Name, Off: e.Off, ID: e.ID, Err: err})
+}
+
+func (v *Verifier) seen(id chunkstore.ID) (bool, error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if err, ok := v.bad[id]; ok {
+		return true, err
+	}
+	_, ok := v.good[half(id[:16])]
+	return ok, nil
+}
+
+func (v *Verifier) remember(id chunkstore.ID, err error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if err != nil {
+		v.bad[id] = err
+		return
+	}
+	v.good[half(id[:16])] = struct{}{}
+}
+
+// openFunc proves one chunk as far as can be.
+type openFunc func(ctx context.Context, e index.Entry) error
+
+// opener returns how the chunks of an archive are proven.
+func (c *check) opener(f manifest.File) (openFunc, error) {
+	encrypted := f.CryptMode == crypto.ModeEncrypt
+	if encrypted && c.o.Key == nil {
+		return c.checkSealed, nil
+	}
+	codec, err := blob.NewCodec(blob.Options{Key: c.o.Key, Encrypt: encrypted, Workers: c.o.Workers})
+	if err != nil {
+		return nil, err
+	}
+	c.report.Decrypted = c.report.Decrypted || encrypted
+	buffers := sync.Pool{New: func() any { return new([]byte) }}
+	return func(ctx context.Context, e index.Entry) error {
+		sealed, err := c.reader.Get(ctx, e.ID)
+		if err != nil {
+			return err
+		}
+		buf := buffers.Get().(*[]byte)
+		defer buffers.Put(buf)
+		if cap(*buf) < blob.SizeMax(int(e.Size)) {
+			*buf = make([]byte, 0, blob.SizeMax(int(e.Size)))
+		}
+		if _, err = codec.OpenChunk(*buf, e.ID, sealed, int(e.Size)); err == nil {
+			return nil
+		}
+		return c.locate(ctx, e.ID, err)
+	}, nil
+}
+
+// checkSealed proves what needs no key.
+func (c *check) checkSealed(ctx context.Context, e index.Entry) error {
+	if c.o.Checker != nil {
+		return c.o.Checker.Check(ctx, e.ID)
+	}
+	sealed, err := c.reader.Get(ctx, e.ID)
+	if err != nil {
+		return err
+	}
+	_, err = blob.Check(sealed)
+	return err
+}
+
+// locate adds to an error where the store says the damage lies.
+func (c *check) locate(ctx context.Context, id chunkstore.ID, err error) error {
+	if c.o.Checker == nil {
+		return err
+	}
+	return errors.Join(err, c.o.Checker.Check(ctx, id))
+}

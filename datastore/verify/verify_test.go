@@ -1,0 +1,192 @@
+package verify_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"testing"
+
+	"holdfast/chunkstore"
+	"holdfast/chunkstore/blob"
+	"holdfast/crypto"
+	"holdfast/datastore/manifest"
+	"holdfast/datastore/verify"
+	"holdfast/datastore/wire"
+	"holdfast/datastore/wire/wiretest"
+)
+
+func snapshot(time int64) wire.Snapshot {
+	return wire.Snapshot{Group: wire.Group{Type: "vm", ID: "100"}, Time: time}
+}
+
+func testKey(t *testing.T, b byte) *crypto.Key {
+	t.Helper()
+	k, err := crypto.NewKey(bytes.Repeat([]byte{b}, 32))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return k
+}
+
+func stored(t *testing.T, key *crypto.Key) *wiretest.Memory {
+	t.Helper()
+	m := &wiretest.Memory{}
+	wiretest.Store(t, m, wiretest.Content{Snapshot: snapshot(1), Key: key, Chunks: []string{"one", "two", "three", "two"}})
+	wiretest.Store(t, m, wiretest.Content{Snapshot: snapshot(2), Key: key, Chunks: []string{"two", "four"}})
+	return m
+}
+
+func check(t *testing.T, o verify.Options, time int64) verify.Report {
+	t.Helper()
+	r, err := verify.New(o).Snapshot(t.Context(), snapshot(time))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+func TestHealthySnapshot(t *testing.T) {
+	key := testKey(t, 1)
+	for name, c := range map[string]struct {
+		stored, given     *crypto.Key
+		signed, decrypted bool
+	}{
+		"plain":           {nil, nil, false, false},
+		"plain and a key": {nil, key, false, false},
+		"encrypted":       {key, nil, false, false},
+		"with its key":    {key, key, true, true},
+	} {
+		r := check(t, verify.Options{Source: stored(t, c.stored), Key: c.given}, 1)
+		if !r.OK() || r.Chunks != 4 || r.Bytes != 14 || r.Archives != 1 || r.Signed != c.signed || r.Decrypted != c.decrypted {
+			t.Errorf("%s: %+v", name, r)
+		}
+	}
+}
+
+// id returns the name of a content.
+func id(t *testing.T, key *crypto.Key, content string) chunkstore.ID {
+	t.Helper()
+	c, err := blob.NewCodec(blob.Options{Key: key, Encrypt: key != nil})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c.Name(chunkstore.Plain(content))
+}
+
+func seal(t *testing.T, key *crypto.Key, content string) chunkstore.Sealed {
+	t.Helper()
+	c, err := blob.NewCodec(blob.Options{Key: key, Encrypt: key != nil})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := c.Seal(nil, chunkstore.Plain(content))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func TestDamageIsFoundAndPlaced(t *testing.T) {
+	key := testKey(t, 1)
+	for name, c := range map[string]struct {
+		key     *crypto.Key // what it was made with
+		given   *crypto.Key
+		instead chunkstore.Sealed // nil: the chunk is gone
+		want    error
+	}{
+		"missing":              {nil, nil, nil, chunkstore.ErrNotExist},
+		"other plain content":  {nil, nil, seal(t, nil, "owt"), chunkstore.ErrCorrupt},
+		"garbage, no key":      {key, nil, chunkstore.Sealed("this is no blob at all, but it is long enough to be one"), chunkstore.ErrCorrupt},
+		"other content, key":   {key, key, seal(t, key, "owt"), chunkstore.ErrCorrupt},
+		"other key's, key":     {key, key, seal(t, testKey(t, 2), "two"), chunkstore.ErrCorrupt},
+		"plain for encrypted":  {key, key, seal(t, nil, "two"), chunkstore.ErrCorrupt},
+		"missing of encrypted": {key, key, nil, chunkstore.ErrNotExist},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := stored(t, c.key)
+			m.Drop(id(t, c.key, "two"), c.instead)
+			v := verify.New(verify.Options{Source: m, Key: c.given})
+			for _, time := range []int64{1, 2} {
+				r, err := v.Snapshot(t.Context(), snapshot(time))
+				if err != nil {
+					t.Fatal(err)
+				}
+				places := map[int64]int64{1: 2, 2: 1}[time]
+				if r.Count != places || len(r.Problems) != int(places) {
+					t.Fatalf("snapshot %d: %d problems, want %d: %v", time, r.Count, places, r.Problems)
+				}
+				p := r.Problems[0]
+				if !errors.Is(p.Err, c.want) || p.File != "disk.img.didx" || p.ID != id(t, c.key, "two") {
+					t.Errorf("snapshot %d: %+v, want %v", time, p, c.want)
+				}
+			}
+		})
+	}
+}
+
+// checker answers for a store that knows what it stored.
+type checker struct{ bad chunkstore.ID }
+
+func (c checker) Check(_ context.Context, id chunkstore.ID) error {
+	if id == c.bad {
+		return chunkstore.ErrCorrupt
+	}
+	return nil
+}
+
+func TestCheckerIsAskedWithoutAKey(t *testing.T) {
+	key := testKey(t, 1)
+	r := check(t, verify.Options{Source: stored(t, key), Checker: checker{id(t, key, "three")}}, 1)
+	if r.Count != 1 || r.Problems[0].Off != 6 {
+		t.Errorf("%+v", r)
+	}
+}
+
+func TestDamagedFiles(t *testing.T) {
+	for name, c := range map[string]struct {
+		file string
+		want string
+	}{"index": {"disk.img.didx", "disk.img.didx"}, "manifest": {wire.ManifestName, wire.ManifestName}} {
+		m := stored(t, nil)
+		b := m.File(snapshot(1), c.file)
+		b[len(b)-3] ^= 1
+		r := check(t, verify.Options{Source: m}, 1)
+		if r.OK() || r.Problems[0].File != c.want {
+			t.Errorf("%s: %+v", name, r)
+		}
+	}
+}
+
+func TestWrongKeyIsAnErrorNotDamage(t *testing.T) {
+	_, err := verify.New(verify.Options{Source: stored(t, testKey(t, 1)), Key: testKey(t, 2)}).Snapshot(t.Context(), snapshot(1))
+	if !errors.Is(err, crypto.ErrWrongKey) {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestStrippedSignatureIsFound(t *testing.T) {
+	key := testKey(t, 1)
+	m := stored(t, key)
+	mf, err := manifest.Open(m.File(snapshot(1), wire.ManifestName))
+	if err != nil {
+		t.Fatal(err)
+	}
+	mf.Signature, mf.Unprotected = "", nil
+	sealed, err := mf.Seal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.SetFile(snapshot(1), wire.ManifestName, sealed)
+	r := check(t, verify.Options{Source: m, Key: key}, 1)
+	if r.OK() || !errors.Is(r.Problems[0].Err, manifest.ErrUnsigned) {
+		t.Errorf("%+v", r)
+	}
+}
+
+func TestInterrupted(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := verify.New(verify.Options{Source: stored(t, nil)}).Snapshot(ctx, snapshot(1)); !errors.Is(err, context.Canceled) {
+		t.Errorf("%v", err)
+	}
+}
