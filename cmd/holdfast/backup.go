@@ -1,0 +1,248 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/urfave/cli/v2"
+
+	"holdfast/client/backup"
+	"holdfast/client/source"
+	"holdfast/crypto"
+	"holdfast/datastore/wire"
+)
+
+func (a *app) backupCommand() *cli.Command {
+	return &cli.Command{
+		Name: "backup", Usage: "back up disk images and small files as a new snapshot",
+		ArgsUsage: "NAME.img:SOURCE [NAME.conf:FILE ...]",
+		Description: describe(`Reads every SOURCE (a raw or qcow2 image, a block device, or "-" for standard input) and
+stores what the repository does not have yet. The snapshot exists only once everything
+is stored durably; a backup that fails or is interrupted leaves no snapshot behind.
+Backups are encrypted: a key is needed unless --crypt-mode none is given. A public master
+key, if there is one, gets a copy of the key wrapped for it into the snapshot.`,
+			"holdfast backup -r /srv/store --backup-type vm --backup-id 100 disk0.img:/dev/vg0/vm-100",
+			"holdfast backup -r /srv/store disk0.img:disk.qcow2 machine.conf:/etc/machine.conf",
+			"ssh host cat /dev/vg0/root | holdfast backup -r ./store --backup-id web root.img:-"),
+		Flags:  backupFlags(),
+		Action: a.action(arity{1, -1}, runBackup),
+	}
+}
+
+func backupFlags() []cli.Flag {
+	return []cli.Flag{
+		&cli.StringFlag{Name: "backup-type", Value: "host", Usage: "`TYPE` of the group: vm, ct or host (default host)"},
+		&cli.StringFlag{Name: "backup-id", Usage: "`ID` of the group (default the name of this machine)"},
+		&cli.Int64Flag{Name: "backup-time", Usage: "time of the snapshot as `SECONDS` since 1970 (default now)"},
+		keyfileFlag(),
+		&cli.StringFlag{Name: "crypt-mode", Value: "encrypt", Usage: "`MODE` is encrypt, sign-only or none (default encrypt)"},
+		&cli.StringFlag{Name: "master-pubkey-file", Usage: "wrap the key for the public master key in `FILE` (default master-public.pem in the configuration directory, if there)"},
+		&cli.StringFlag{Name: "chunking", Value: "content", Usage: "cut images by `HOW`: content, or fixed for 4 MiB pieces (default content)"},
+		&cli.StringFlag{Name: "source-format", Value: "auto", Usage: "read images as `FORMAT`: raw, qcow2, or auto to look, where devices and *.raw are raw (default auto)"},
+		&cli.BoolFlag{Name: "allow-backing-files", Usage: "read the backing files that a qcow2 image names, wherever they are"},
+		&cli.StringFlag{Name: "notes", Usage: "keep `TEXT` with the snapshot"},
+	}
+}
+
+func runBackup(ctx context.Context, c *call) (err error) {
+	if _, err := c.repository(); err != nil {
+		return err
+	}
+	o, err := c.backupOptions(ctx)
+	if err != nil {
+		return err
+	}
+	if err := c.backupKeys(ctx, &o); err != nil {
+		return err
+	}
+	s, err := c.openStore(ctx, readWrite)
+	if err != nil {
+		return stateAt(ctx, err, "nothing has been done")
+	}
+	defer closing(s, &err)
+	o.Target = s
+	stop := c.watch(ctx, backupStatus(o.Progress))
+	report, err := backup.Run(ctx, o)
+	stop()
+	if err != nil {
+		return stateAt(ctx, fmt.Errorf("backup of %s%s: %w", o.Snapshot, within(o.Snapshot.Group.NS), err),
+			"no snapshot was made; what is stored already is used by the next backup")
+	}
+	for _, w := range report.Warnings {
+		c.ui.warnf("%s", w)
+	}
+	var notesErr error
+	if c.flags.IsSet("notes") {
+		notesErr = s.SetNotes(ctx, report.Snapshot, c.flags.String("notes"))
+	}
+	c.backupSummary(report)
+	if notesErr != nil {
+		return fmt.Errorf("snapshot %s is complete, but its notes were not kept: %w", report.Snapshot, notesErr)
+	}
+	return nil
+}
+
+// backupOptions reads everything about a backup but its keys.
+func (c *call) backupOptions(ctx context.Context) (backup.Options, error) {
+	o := backup.Options{
+		AllowBacking: c.flags.Bool("allow-backing-files"),
+		Stdin:        patient(ctx, c.stdin),
+		Progress:     &backup.Progress{},
+		Now:          c.now,
+	}
+	switch how := c.flags.String("chunking"); how {
+	case "content":
+	case "fixed":
+		o.Fixed = true
+	default:
+		return o, usagef("--chunking %q: want content or fixed", how)
+	}
+	var err error
+	if o.Format, err = source.ParseFormat(c.flags.String("source-format")); err != nil {
+		return o, usagef("--source-format %q: want auto, raw or qcow2", c.flags.String("source-format"))
+	}
+	if err := c.backupArchives(&o); err != nil {
+		return o, err
+	}
+	o.Snapshot, err = c.newSnapshot()
+	return o, err
+}
+
+func (c *call) backupArchives(o *backup.Options) error {
+	for _, spec := range c.args {
+		archive, err := backup.ParseArchive(spec)
+		if err != nil {
+			return err
+		}
+		if archive.Path == "-" && isTerminal(c.stdin) {
+			return usagef("standard input is a terminal; pipe or redirect the data into it")
+		}
+		o.Archives = append(o.Archives, archive)
+	}
+	return nil
+}
+
+// newSnapshot names the snapshot to be made.
+func (c *call) newSnapshot() (wire.Snapshot, error) {
+	ns, err := c.namespace()
+	if err != nil {
+		return wire.Snapshot{}, err
+	}
+	id := c.flags.String("backup-id")
+	if !c.flags.IsSet("backup-id") {
+		if id, err = os.Hostname(); err != nil {
+			return wire.Snapshot{}, hintf(fmt.Errorf("name of this machine: %w", err), "choose one with --backup-id ID")
+		}
+	}
+	s := wire.Snapshot{Group: wire.Group{NS: ns, Type: c.flags.String("backup-type"), ID: id}, Time: c.now().Unix()}
+	if c.flags.IsSet("backup-time") {
+		s.Time = c.flags.Int64("backup-time")
+	}
+	return s, s.Validate()
+}
+
+// backupKeys chooses the mode and loads what it needs.
+func (c *call) backupKeys(ctx context.Context, o *backup.Options) error {
+	mode, err := crypto.ParseMode(c.flags.String("crypt-mode"))
+	if err != nil {
+		return usagef("--crypt-mode %q: want encrypt, sign-only or none", c.flags.String("crypt-mode"))
+	}
+	o.Mode = mode
+	choice, err := c.chooseKey()
+	if err != nil {
+		return err
+	}
+	if mode == crypto.ModeNone {
+		if choice.explicit || c.flags.IsSet("master-pubkey-file") {
+			return usagef("a key and --crypt-mode none contradict each other")
+		}
+		return nil
+	}
+	if choice.path == "" {
+		return hintf(fmt.Errorf("%w to encrypt the backup with", crypto.ErrNoKey),
+			"make a key with: holdfast key create FILE, and name it with --keyfile FILE; or store in the clear with --crypt-mode none")
+	}
+	key, file, err := c.loadKey(ctx, choice.path)
+	if err != nil {
+		return err
+	}
+	o.Key, o.KeyCreated = key, file.Created
+	o.Master, err = c.masterPublic()
+	return err
+}
+
+// backupStatus reads the counters of a running backup.
+func backupStatus(p *backup.Progress) func(*statusRecord) {
+	return func(s *statusRecord) {
+		read, fresh, sent := p.Read.Load(), p.New.Load(), p.Sent.Load()
+		s.Operation = "backup"
+		s.BytesDone, s.BytesTotal = p.Done.Load(), p.Total.Load()
+		s.BytesRead, s.BytesNew, s.BytesStored = &read, &fresh, &sent
+	}
+}
+
+// backupRecord is the last line of a backup.
+type backupRecord struct {
+	MessageType string          `json:"message_type"` // "summary"
+	Operation   string          `json:"operation"`    // "backup"
+	Namespace   string          `json:"ns"`
+	Snapshot    string          `json:"snapshot"`
+	Previous    string          `json:"previous,omitempty"`
+	Archives    []archiveRecord `json:"archives"`
+	BytesTotal  int64           `json:"bytes_total"`
+	BytesRead   int64           `json:"bytes_read"`
+	BytesNew    int64           `json:"bytes_new"`
+	BytesStored int64           `json:"bytes_stored"`
+	Started     string          `json:"started"`
+	Finished    string          `json:"finished"`
+	Seconds     float64         `json:"seconds"`
+	Warnings    []string        `json:"warnings,omitempty"`
+}
+
+type archiveRecord struct {
+	Name        string `json:"name"`
+	Size        int64  `json:"size"`
+	Chunks      int64  `json:"chunks"`
+	NewChunks   int64  `json:"new_chunks"`
+	NewBytes    int64  `json:"new_bytes"`
+	StoredBytes int64  `json:"stored_bytes"`
+}
+
+func (c *call) backupSummary(r backup.Report) {
+	end := c.now()
+	rec := backupRecord{
+		MessageType: "summary", Operation: "backup",
+		Namespace: string(r.Snapshot.Group.NS), Snapshot: r.Snapshot.String(), Previous: r.Previous,
+		BytesTotal: r.BytesTotal, BytesRead: r.BytesRead, BytesNew: r.BytesNew, BytesStored: r.BytesStored,
+		Started: rfc3339(end.Add(-r.Duration)), Finished: rfc3339(end), Seconds: seconds(r.Duration),
+		Warnings: r.Warnings,
+	}
+	for _, a := range r.Archives {
+		rec.Archives = append(rec.Archives, archiveRecord(a))
+	}
+	c.ui.summary(rec, func(w io.Writer) { backupText(w, r) })
+}
+
+// backupText is the summary for people.
+func backupText(w io.Writer, r backup.Report) {
+	rows := [][]string{{"archive", "size", "chunks", "new chunks", "new data", "stored"}}
+	for _, a := range r.Archives {
+		rows = append(rows, []string{
+			a.Name, formatBytes(a.Size), fmt.Sprint(a.Chunks), fmt.Sprint(a.NewChunks),
+			formatBytes(a.NewBytes), formatBytes(a.StoredBytes),
+		})
+	}
+	table(w, rows)
+	fmt.Fprintf(w, "%s in %s: read %s, new %s (%s), stored %s", formatBytes(r.BytesTotal), formatDuration(r.Duration),
+		formatBytes(r.BytesRead), formatBytes(r.BytesNew), formatShare(r.BytesNew, r.BytesTotal), formatBytes(r.BytesStored))
+	if s := r.Duration.Seconds(); s >= 1 && r.BytesTotal > 0 {
+		fmt.Fprintf(w, ", %s/s", formatBytes(int64(float64(r.BytesTotal)/s)))
+	}
+	fmt.Fprintf(w, ", ratio %s\n", formatRatio(r.BytesTotal, r.BytesStored))
+	if r.Previous != "" {
+		fmt.Fprintf(w, "compared with %s\n", r.Previous)
+	}
+	fmt.Fprintf(w, "snapshot %s%s\n", r.Snapshot, within(r.Snapshot.Group.NS))
+}

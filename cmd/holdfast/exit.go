@@ -1,0 +1,167 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"strings"
+	"syscall"
+
+	"holdfast/chunkstore"
+	"holdfast/client/restore"
+	"holdfast/client/source"
+	"holdfast/crypto"
+	"holdfast/datastore"
+	"holdfast/datastore/manifest"
+	"holdfast/datastore/wire"
+)
+
+// Exit codes. They are part of the interface: scripts rely on them.
+const (
+	exitOK           = 0
+	exitError        = 1
+	exitPanic        = 2 // made by the Go runtime
+	exitNoRepository = 10
+	exitLocked       = 11
+	exitKey          = 12
+	exitUsage        = 64
+	exitIntegrity    = 65
+	exitNotFound     = 66
+	exitNoSpace      = 69
+	exitRefused      = 77
+	exitInterrupted  = 130
+)
+
+// exitStatus is the list at the end of every help text.
+const exitStatus = `    0  done
+    1  an error that is none of the others
+    2  the program crashed
+   10  the repository does not exist
+   11  the repository or the group is in use by another process
+   12  no key, or a wrong key or passphrase
+   64  wrong flags or arguments
+   65  damaged, tampered with or not signed
+   66  no such source, file, group, snapshot or archive
+   69  no space left
+   77  refused: protected, existing already, or permission denied
+  130  interrupted`
+
+// errDamage is returned when a check has found damage.
+var errDamage = errors.New("damage found")
+
+// errPassphrase is returned when a passphrase is needed and there is no way to
+// get one.
+var errPassphrase = errors.New("no passphrase")
+
+// exitCode is the only place where an error becomes a number. What is more
+// telling stands further up: a missing chunk that proves damage is damage.
+func exitCode(err error) int {
+	var usage usageError
+	var missing *wire.MissingError
+	switch {
+	case err == nil:
+		return exitOK
+	case errors.As(err, &usage):
+		return exitUsage
+	case errors.Is(err, context.Canceled):
+		return exitInterrupted
+	case errors.Is(err, datastore.ErrNoStore):
+		return exitNoRepository
+	case errors.Is(err, chunkstore.ErrLocked), errors.Is(err, wire.ErrBusy):
+		return exitLocked
+	case errors.Is(err, crypto.ErrWrongKey), errors.Is(err, crypto.ErrWrongPassphrase),
+		errors.Is(err, crypto.ErrNoKey), errors.Is(err, errPassphrase):
+		return exitKey
+	case errors.Is(err, chunkstore.ErrNoSpace), errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+		return exitNoSpace
+	case errors.Is(err, chunkstore.ErrCorrupt), errors.Is(err, crypto.ErrTampered),
+		errors.Is(err, manifest.ErrUnsigned), errors.Is(err, manifest.ErrFormat), errors.Is(err, crypto.ErrFormat),
+		errors.Is(err, source.ErrDamaged), errors.Is(err, errDamage), errors.As(err, &missing):
+		return exitIntegrity
+	case errors.Is(err, wire.ErrName):
+		return exitUsage
+	case errors.Is(err, wire.ErrProtected), errors.Is(err, wire.ErrExists), errors.Is(err, restore.ErrTarget),
+		errors.Is(err, source.ErrBacking), errors.Is(err, fs.ErrExist), errors.Is(err, fs.ErrPermission),
+		errors.Is(err, syscall.EROFS):
+		return exitRefused
+	case errors.Is(err, chunkstore.ErrNotExist), errors.Is(err, manifest.ErrNotFound), errors.Is(err, fs.ErrNotExist):
+		return exitNotFound
+	}
+	return exitError
+}
+
+// hint is the next step for an error, "" if none is known.
+func hint(err error) string {
+	var h hintedError
+	switch {
+	case errors.As(err, &h):
+		return h.hint
+	case errors.Is(err, datastore.ErrNoStore):
+		return "make one with: holdfast init PATH"
+	case errors.Is(err, chunkstore.ErrLocked), errors.Is(err, wire.ErrBusy):
+		return "another holdfast is at work there; --lock-wait 10m waits for it to end"
+	case errors.Is(err, crypto.ErrWrongKey):
+		return "name the key the snapshot was made with: --keyfile FILE (holdfast key show FILE prints a key's fingerprint)"
+	case errors.Is(err, crypto.ErrWrongPassphrase):
+		return "the passphrase is taken from the environment if set there: " + strings.Join(encryptionPassphrase().names(), ", ")
+	case errors.Is(err, crypto.ErrNoKey):
+		return "the data is encrypted; name the key with --keyfile FILE"
+	case errors.Is(err, manifest.ErrUnsigned):
+		return "nothing proves where this snapshot comes from; if it was made without a key on purpose, add --crypt-mode none"
+	case errors.Is(err, crypto.ErrTampered), errors.Is(err, chunkstore.ErrCorrupt):
+		return "holdfast verify SNAPSHOT lists everything that is damaged; an older snapshot may be whole"
+	case errors.Is(err, wire.ErrProtected):
+		return "lift the protection first with: holdfast snapshot unprotect SNAPSHOT"
+	case errors.Is(err, source.ErrChanged):
+		return "back up from something that stands still: a snapshot of the volume, or a stopped machine"
+	case errors.Is(err, chunkstore.ErrNoSpace), errors.Is(err, syscall.ENOSPC):
+		return "reading and restoring still work; make room and run the command again"
+	}
+	return ""
+}
+
+// usageError marks an error that the user corrects on the command line.
+type usageError struct{ err error }
+
+func (e usageError) Error() string { return e.err.Error() }
+func (e usageError) Unwrap() error { return e.err }
+
+func usagef(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
+
+// hintedError carries the next step with an error.
+type hintedError struct {
+	err  error
+	hint string
+}
+
+func (e hintedError) Error() string { return e.err.Error() }
+func (e hintedError) Unwrap() error { return e.err }
+
+func hintf(err error, format string, args ...any) error {
+	return hintedError{err, fmt.Sprintf(format, args...)}
+}
+
+// interruptedError replaces the chain of errors that a cancelled context
+// leaves behind by what the user wants to know: the state of things.
+type interruptedError struct{ state string }
+
+func (e interruptedError) Error() string { return "interrupted: " + e.state }
+func (e interruptedError) Unwrap() error { return context.Canceled }
+
+// stateOfInterrupted words an interruption that no command has worded.
+func stateOfInterrupted(err error) error {
+	var told interruptedError
+	if !errors.Is(err, context.Canceled) || errors.As(err, &told) {
+		return err
+	}
+	return interruptedError{strings.TrimSuffix(err.Error(), ": "+context.Canceled.Error())}
+}
+
+// stateAt turns err into an interruptedError if ctx was cancelled.
+func stateAt(ctx context.Context, err error, state string) error {
+	if err != nil && ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		return interruptedError{state}
+	}
+	return err
+}

@@ -1,0 +1,152 @@
+package main
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// fingerprintOf shows a key and returns its fingerprint.
+func fingerprintOf(t *testing.T, b *bench, path string) string {
+	t.Helper()
+	b.do(t, exitOK, "key", "show", path, "--json")
+	var r keyRecord
+	if err := json.Unmarshal(b.out.Bytes(), &r); err != nil {
+		t.Fatal(err)
+	}
+	if r.MessageType != "key" || len(r.Fingerprint) != 95 || r.Path != path {
+		t.Fatalf("key show: %+v", r)
+	}
+	return r.Fingerprint
+}
+
+func TestKeyFiles(t *testing.T) {
+	b := newBench(t, "HOLDFAST_ENCRYPTION_PASSWORD=first one", "HOLDFAST_NEW_ENCRYPTION_PASSWORD=second one")
+	path := b.path("key.json")
+	b.do(t, exitOK, "key", "create", path, "--kdf", "pbkdf2", "--hint", "the first")
+	b.wantOut(t, "2026-11-22T02:00:00Z")
+	b.wantErr(t, "keep a copy elsewhere")
+	if st, err := os.Stat(path); err != nil || st.Mode().Perm() != 0o600 {
+		t.Errorf("mode %v, %v", st.Mode(), err)
+	}
+	print := fingerprintOf(t, b, path)
+	b.do(t, exitRefused, "key", "create", path)
+	b.wantErr(t, "is not overwritten")
+
+	b.do(t, exitOK, "key", "change-passphrase", path, "--kdf", "pbkdf2")
+	if got := fingerprintOf(t, b, path); got != print {
+		t.Errorf("fingerprint %s, was %s", got, print)
+	}
+	b.do(t, exitKey, "key", "change-passphrase", path)
+	b.wantErr(t, "wrong passphrase")
+	b.env["HOLDFAST_ENCRYPTION_PASSWORD"] = "second one"
+	b.do(t, exitOK, "key", "change-passphrase", path, "--kdf", "none")
+	if got := fingerprintOf(t, b, path); got != print {
+		t.Errorf("fingerprint %s, was %s", got, print)
+	}
+	b.do(t, exitUsage, "key", "change-passphrase", path, "--kdf", "none", "--hint", "x")
+	b.do(t, exitUsage, "key", "create", b.path("other"), "--kdf", "rot13")
+}
+
+func TestKeyDefaults(t *testing.T) {
+	b := newBench(t)
+	b.do(t, exitKey, "key", "show")
+	b.wantErr(t, "holdfast key create FILE")
+	b.do(t, exitOK, "key", "create", "--kdf", "none", "--quiet")
+	ours := b.path("config/holdfast/encryption-key.json")
+	b.wantOut(t, ours)
+	b.do(t, exitOK, "key", "show")
+	b.wantOut(t, ours)
+
+	b.env["HOLDFAST_KEYFILE"] = b.path("other")
+	b.do(t, exitNotFound, "key", "show")
+	b.env["HOLDFAST_KEYFILE"] = ""
+	b.do(t, exitUsage, "key", "show")
+	b.wantErr(t, "$HOLDFAST_KEYFILE is set but empty")
+	delete(b.env, "HOLDFAST_KEYFILE")
+
+	theirs := b.path("config/proxmox-backup/encryption-key.json")
+	if err := os.MkdirAll(filepath.Dir(theirs), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(ours, theirs); err != nil {
+		t.Fatal(err)
+	}
+	b.do(t, exitOK, "key", "show")
+	b.wantOut(t, theirs)
+	if err := os.Chmod(theirs, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	b.do(t, exitOK, "key", "show")
+	b.wantErr(t, "other users may read it (mode 0644)")
+}
+
+func TestPaperKeyIsAKeyFile(t *testing.T) {
+	b := newBench(t)
+	path := b.path("key.json")
+	b.do(t, exitOK, "key", "create", path, "--kdf", "none")
+	print := fingerprintOf(t, b, path)
+	b.do(t, exitOK, "key", "paperkey", path, "--subject", "host elsa")
+	b.wantOut(t, "host elsa")
+	paper := b.write(t, "paper.txt", b.out.String())
+	if got := fingerprintOf(t, b, paper); got != print {
+		t.Errorf("fingerprint from paper %s, want %s", got, print)
+	}
+	b.do(t, exitOK, "key", "paperkey", path, "--output-format=html")
+	b.wantOut(t, "<svg")
+	b.do(t, exitUsage, "key", "paperkey", path, "--output-format=pdf")
+	b.do(t, exitIntegrity, "key", "show", b.write(t, "bad.json", `{"kdf":`))
+}
+
+func TestMasterKeyArguments(t *testing.T) {
+	b := newBench(t)
+	b.do(t, exitNotFound, "key", "show-master-pubkey")
+	b.wantErr(t, "import-master-pubkey FILE")
+	b.do(t, exitUsage, "key", "import-master-pubkey", b.write(t, "x.pem", "-----BEGIN ENCRYPTED PRIVATE KEY-----\n"))
+	b.wantErr(t, "keep it offline")
+	b.do(t, exitIntegrity, "key", "import-master-pubkey", b.write(t, "y.pem", "nothing"))
+	b.do(t, exitUsage, "key", "import-with-master-key", b.path("out"))
+	b.wantErr(t, "--encrypted-keyfile FILE is needed")
+	b.do(t, exitIntegrity, "key", "import-with-master-key", b.path("out"), "--encrypted-keyfile", b.write(t, "z.blob", "short"))
+	b.write(t, "master-public.pem", "")
+	b.env["HOLDFAST_MASTER_PASSWORD"] = "enough"
+	b.do(t, exitRefused, "key", "create-master-key", "--output-dir", b.dir)
+	if _, err := os.Stat(b.path(masterKeyName)); err == nil {
+		t.Error("a private key was written though the public one could not be")
+	}
+}
+
+func TestBackupArguments(t *testing.T) {
+	b := newBench(t, "HOLDFAST_REPOSITORY=/nowhere/at/all")
+	spec := "disk.img:" + b.write(t, "disk", "x")
+	b.do(t, exitKey, "backup", spec)
+	b.wantErr(t, "holdfast key create FILE")
+	b.wantErr(t, "--crypt-mode none")
+	b.do(t, exitNoRepository, "backup", spec, "--crypt-mode", "none")
+	for _, args := range []string{
+		"--crypt-mode no", "--crypt-mode none --keyfile k", "--crypt-mode none --master-pubkey-file k",
+		"--chunking sideways", "--backup-type qm", "--backup-id a/b", "--backup-id=", "--backup-time 0",
+		"--backup-time x", "--ns a//b", "--keyfile=", "x.img", "x.exe:y", "-r tank",
+	} {
+		b.do(t, exitUsage, append([]string{"backup", spec}, strings.Fields(args)...)...)
+	}
+	b.do(t, exitNotFound, "backup", spec, "--keyfile", b.path("none"))
+	b.do(t, exitOK, "key", "create", "--kdf", "none")
+	b.do(t, exitNoRepository, "backup", spec)
+	b.do(t, exitNoRepository, "backup", spec, "--crypt-mode", "none")
+}
+
+func TestRestoreArguments(t *testing.T) {
+	b := newBench(t, "HOLDFAST_REPOSITORY=/nowhere/at/all")
+	b.do(t, exitUsage, "restore", "vm/100/latest", "disk.img")
+	b.wantErr(t, "holdfast restore wants SNAPSHOT ARCHIVE TARGET, got 2")
+	b.wantErr(t, "hint: holdfast restore --help")
+	b.do(t, exitUsage, "restore", "vm/100/latest", "disk.img", "")
+	b.do(t, exitUsage, "restore", "vm/100/latest", "disk.img", "x", "--overwrite", "--differential")
+	b.do(t, exitNoRepository, "restore", "vm/100/latest", "disk.img", "-", "--json")
+	if b.out.Len() > 0 {
+		t.Errorf("standard output is for data only: %q", b.out.String())
+	}
+}

@@ -1,0 +1,232 @@
+// Package main is the command line of Holdfast: the wiring of its rooms and
+// the words spoken to the user. Every command has one file with the same
+// parts: the table entry with help and flags, the action, the JSON records.
+// No decision about data is made here.
+//
+// Voice: results go to standard output, messages to standard error, in lower
+// case and without a full stop; every refusal names the next step. With
+// --json both become one JSON object per line (docs/json.md).
+//
+// The package may import every room.
+package main
+
+import (
+	"context"
+	"io"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/urfave/cli/v2"
+)
+
+func main() {
+	a := &app{
+		stdin:  os.Stdin,
+		stdout: os.Stdout,
+		stderr: os.Stderr,
+		env:    environ(os.Environ()),
+		now:    time.Now,
+	}
+	os.Exit(a.run(os.Args[1:]))
+}
+
+// app is one run of the program: everything it may touch of its surroundings.
+type app struct {
+	stdin  io.Reader
+	stdout io.Writer
+	stderr io.Writer
+	env    map[string]string
+	now    func() time.Time
+
+	ui *output
+	// poke delivers SIGUSR1, the wish to see the state.
+	poke chan os.Signal
+}
+
+// environ turns NAME=VALUE lines into a map.
+func environ(lines []string) map[string]string {
+	env := make(map[string]string, len(lines))
+	for _, l := range lines {
+		if name, value, ok := strings.Cut(l, "="); ok {
+			env[name] = value
+		}
+	}
+	return env
+}
+
+// run executes one command line, without the program's name, and returns the
+// exit code.
+func (a *app) run(args []string) int {
+	a.ui = newOutput(a.stdout, a.stderr)
+	a.poke = make(chan os.Signal, 1)
+	signal.Notify(a.poke, syscall.SIGUSR1)
+	defer signal.Stop(a.poke)
+
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	// The first signal asks for an orderly end; by giving up the handler then,
+	// the second one kills at once.
+	context.AfterFunc(ctx, stop)
+
+	err := a.dispatch(ctx, args)
+	a.ui.clearLine()
+	if err == nil {
+		err = a.ui.writeError()
+	}
+	if err != nil {
+		err = stateOfInterrupted(err)
+		a.ui.fail(err)
+	}
+	return exitCode(err)
+}
+
+// dispatch arranges the arguments and hands them to the command.
+func (a *app) dispatch(ctx context.Context, args []string) error {
+	tree := a.tree()
+	l, err := arrange(tree, args)
+	if err != nil {
+		a.ui.json = wantsJSON(args)
+		return err
+	}
+	if l.help {
+		return printHelp(a.stdout, tree, l.path)
+	}
+	return tree.RunContext(ctx, l.argv)
+}
+
+// tree is the table of all commands.
+func (a *app) tree() *cli.App {
+	t := &cli.App{
+		Name:            "holdfast",
+		Usage:           "deduplicating, encrypted backup of virtual machines and disks",
+		Flags:           globalFlags(),
+		Before:          a.readGlobals,
+		Action:          a.missingCommand(""),
+		HideHelp:        true,
+		HideHelpCommand: true,
+		HideVersion:     true,
+		Reader:          a.stdin,
+		Writer:          a.stdout,
+		ErrWriter:       a.stderr,
+		// The exit is made in one place, run.
+		ExitErrHandler:            func(*cli.Context, error) {},
+		OnUsageError:              onUsageError,
+		DisableSliceFlagSeparator: true,
+		Commands: []*cli.Command{
+			a.initCommand(),
+			a.keyCommand(),
+			a.backupCommand(),
+			a.restoreCommand(),
+			a.listCommand(),
+			a.snapshotCommand(),
+			a.verifyCommand(),
+			a.statusCommand(),
+			a.reindexCommand(),
+			a.versionCommand(),
+			a.completionCommand(),
+		},
+	}
+	t.Setup() // first, since it sets names, too
+	a.prepare(t.Name, t.Commands)
+	return t
+}
+
+// prepare sets what all commands have in common.
+func (a *app) prepare(parent string, commands []*cli.Command) {
+	for _, c := range commands {
+		c.HelpName = parent + " " + c.Name
+		c.HideHelp, c.HideHelpCommand = true, true
+		c.OnUsageError = onUsageError
+		if len(c.Subcommands) > 0 {
+			c.Action = a.missingCommand(c.HelpName)
+			a.prepare(c.HelpName, c.Subcommands)
+		}
+	}
+}
+
+// missingCommand is the action of a name that needs another one behind it.
+func (a *app) missingCommand(path string) cli.ActionFunc {
+	return func(*cli.Context) error {
+		t := a.tree()
+		if !a.ui.json {
+			if err := printHelp(a.stderr, t, strings.Fields(strings.TrimPrefix(path, t.Name))); err != nil {
+				return err
+			}
+		}
+		return usagef("no command given")
+	}
+}
+
+// onUsageError words the cli package's complaints about values as ours.
+func onUsageError(_ *cli.Context, err error, _ bool) error {
+	return usagef("%s", strings.Replace(err.Error(), "for flag -", "for --", 1))
+}
+
+// globalFlags are accepted before and after every command.
+func globalFlags() []cli.Flag {
+	return []cli.Flag{
+		&cli.StringFlag{Name: "repository", Aliases: []string{"r"}, Usage: "the `REPO` to work on: a path, as ./store or /srv/store (or $HOLDFAST_REPOSITORY, $PBS_REPOSITORY)"},
+		&cli.StringFlag{Name: "ns", Usage: "the `NAMESPACE` to work in (or $HOLDFAST_NAMESPACE, $PBS_NAMESPACE; default the root)"},
+		&cli.DurationFlag{Name: "lock-wait", Usage: "wait `DURATION` (as 90s or 10m) for another process to leave the repository; default 0"},
+		&cli.BoolFlag{Name: "json", Usage: "print one JSON object per line"},
+		&cli.BoolFlag{Name: "quiet", Aliases: []string{"q"}, Usage: "print results and errors only"},
+		&cli.BoolFlag{Name: "no-progress", Usage: "show no progress"},
+		&cli.BoolFlag{Name: "verbose", Aliases: []string{"v"}, Usage: "tell more"},
+	}
+}
+
+// readGlobals puts the global flags in force before any command runs.
+func (a *app) readGlobals(c *cli.Context) error {
+	a.ui.json = c.Bool("json")
+	a.ui.quiet = c.Bool("quiet")
+	a.ui.verbose = c.Bool("verbose")
+	a.ui.progress = !c.Bool("no-progress") && !a.ui.quiet
+	if a.ui.quiet && a.ui.verbose {
+		return usagef("--quiet and --verbose exclude each other")
+	}
+	if d := c.Duration("lock-wait"); d < 0 {
+		return usagef("--lock-wait %s: must not be negative", d)
+	}
+	for _, name := range unknownVariables(a.env) {
+		a.ui.warnf("$%s is not a variable of Holdfast and is ignored%s", name, guess(name, knownVariables()))
+	}
+	return nil
+}
+
+// call is one command being carried out.
+type call struct {
+	*app
+	flags *cli.Context
+	args  []string
+}
+
+// arity says how many arguments a command takes; max < 0 means any number.
+type arity struct{ min, max int }
+
+// action makes a command's action from do after checking the number of its
+// arguments.
+func (a *app) action(n arity, do func(context.Context, *call) error) cli.ActionFunc {
+	return func(c *cli.Context) error {
+		args := c.Args().Slice()
+		if len(args) < n.min || n.max >= 0 && len(args) > n.max {
+			want := c.Command.ArgsUsage
+			if want == "" {
+				want = "no arguments"
+			}
+			return hintf(usagef("%s wants %s, got %d", c.Command.HelpName, want, len(args)),
+				"%s --help shows examples", c.Command.HelpName)
+		}
+		return do(c.Context, &call{app: a, flags: c, args: args})
+	}
+}
+
+// arg returns an argument, "" if it was not given.
+func (c *call) arg(i int) string {
+	if i < len(c.args) {
+		return c.args[i]
+	}
+	return ""
+}

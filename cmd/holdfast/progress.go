@@ -1,0 +1,253 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"golang.org/x/term"
+)
+
+// statusRecord is the state of running work: what a progress line shows, and
+// a line of JSON with message_type "status".
+type statusRecord struct {
+	MessageType string  `json:"message_type"`
+	Operation   string  `json:"operation"`
+	PercentDone float64 `json:"percent_done"` // 0..1, 0 while the total is unknown
+	BytesDone   int64   `json:"bytes_done"`
+	BytesTotal  int64   `json:"bytes_total"` // -1 while unknown
+	// Packs counts instead of bytes where work goes by packs.
+	Packs            *packCount `json:"packs,omitempty"`
+	BytesRead        *int64     `json:"bytes_read,omitempty"`
+	BytesNew         *int64     `json:"bytes_new,omitempty"`
+	BytesStored      *int64     `json:"bytes_stored,omitempty"`
+	BytesWritten     *int64     `json:"bytes_written,omitempty"`
+	SecondsElapsed   float64    `json:"seconds_elapsed"`
+	SecondsRemaining float64    `json:"seconds_remaining,omitempty"`
+}
+
+type packCount struct {
+	Done  int64 `json:"done"`
+	Total int64 `json:"total"`
+}
+
+// Rhythm of progress.
+const (
+	// drawEvery keeps a terminal below ten redraws a second.
+	drawEvery = 110 * time.Millisecond
+	// jsonEvery is the distance of status lines for a program that listens.
+	jsonEvery = time.Second
+	// rateWindow is the time over which the rate is averaged.
+	rateWindow = 15 * time.Second
+)
+
+// logDelay is how long a log waits before its line number n (from 0): soon at
+// first, so that one sees that work goes on, then ever more rarely.
+func logDelay(n int) time.Duration {
+	switch n {
+	case 0:
+		return 10 * time.Second
+	case 1:
+		return 20 * time.Second
+	case 2:
+		return 30 * time.Second
+	case 3:
+		return time.Minute
+	case 4:
+		return 3 * time.Minute
+	}
+	return 5 * time.Minute
+}
+
+// watch shows progress until the returned function is called. read fills in
+// the counters; it is called from one goroutine.
+func (a *app) watch(ctx context.Context, read func(*statusRecord)) (stop func()) {
+	w := watcher{app: a, read: read, begin: a.now()}
+	w.onTerminal = isTerminal(a.stderr) && !a.ui.json
+	w.rate.add(w.begin, 0)
+	ctx, cancel := context.WithCancel(ctx)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		w.loop(ctx)
+	}()
+	return func() {
+		cancel()
+		<-ended
+		a.ui.clearLine()
+	}
+}
+
+type watcher struct {
+	app        *app
+	read       func(*statusRecord)
+	begin      time.Time
+	onTerminal bool
+	shown      int // lines or records so far
+	rate       rateMeter
+}
+
+// loop shows the state at each tick and each SIGUSR1.
+func (w *watcher) loop(ctx context.Context) {
+	t := time.NewTicker(w.delay())
+	defer t.Stop()
+	if !w.app.ui.progress {
+		t.Stop()
+	}
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-w.app.poke:
+			w.answer(w.sample())
+		case <-t.C:
+			w.show(w.sample())
+			w.shown++
+			t.Reset(w.delay())
+		}
+	}
+}
+
+// delay is the time until the next showing.
+func (w *watcher) delay() time.Duration {
+	switch {
+	case w.app.ui.json:
+		return jsonEvery
+	case w.onTerminal:
+		return drawEvery
+	}
+	return logDelay(w.shown)
+}
+
+func (w *watcher) sample() statusRecord {
+	s := statusRecord{MessageType: "status", BytesTotal: -1}
+	w.read(&s)
+	now := w.app.now()
+	s.SecondsElapsed = seconds(now.Sub(w.begin))
+	w.rate.add(now, s.BytesDone)
+	s.estimate(w.rate.perSecond())
+	return s
+}
+
+func (w *watcher) show(s statusRecord) {
+	switch {
+	case w.app.ui.json:
+		w.app.ui.result(s, nil)
+	case w.onTerminal:
+		w.app.ui.draw(fit(s.line(w.rate.perSecond()), terminalWidth(w.app.stderr)))
+	default:
+		w.app.ui.notef("%s", s.line(w.rate.perSecond()))
+	}
+}
+
+// answer shows the state to somebody who asked for it.
+func (w *watcher) answer(s statusRecord) {
+	if w.app.ui.json {
+		w.app.ui.result(s, nil)
+		return
+	}
+	w.app.ui.message("", "", s.line(w.rate.perSecond()))
+}
+
+// estimate fills in the fields that follow from the counters and the rate in
+// bytes per second.
+func (s *statusRecord) estimate(rate float64) {
+	if p := s.Packs; p != nil && p.Total > 0 {
+		s.PercentDone = min(1, float64(p.Done)/float64(p.Total))
+	}
+	if s.BytesTotal <= 0 {
+		return
+	}
+	s.PercentDone = min(1, float64(s.BytesDone)/float64(s.BytesTotal))
+	if left := s.BytesTotal - s.BytesDone; left > 0 && rate > 0 {
+		s.SecondsRemaining = seconds(time.Duration(float64(left) / rate * float64(time.Second)))
+	}
+}
+
+// line is the state in words.
+func (s statusRecord) line(rate float64) string {
+	parts := []string{fmt.Sprintf("%s: %s", s.Operation, formatBytes(s.BytesDone))}
+	if s.BytesTotal > 0 {
+		parts[0] = fmt.Sprintf("%s: %.1f %%  %s of %s", s.Operation, 100*s.PercentDone, formatBytes(s.BytesDone), formatBytes(s.BytesTotal))
+	}
+	if p := s.Packs; p != nil {
+		parts[0] = fmt.Sprintf("%s: %.1f %%  %d of %d packs", s.Operation, 100*s.PercentDone, p.Done, p.Total)
+	}
+	if s.BytesNew != nil {
+		parts = append(parts, formatBytes(*s.BytesNew)+" new")
+	}
+	if s.BytesWritten != nil {
+		parts = append(parts, formatBytes(*s.BytesWritten)+" written")
+	}
+	if rate > 0 {
+		parts = append(parts, formatBytes(int64(rate))+"/s")
+	}
+	parts = append(parts, formatDuration(fromSeconds(s.SecondsElapsed)))
+	if s.SecondsRemaining > 0 {
+		parts = append(parts, formatDuration(fromSeconds(s.SecondsRemaining))+" left")
+	}
+	return strings.Join(parts, "  ")
+}
+
+// rateMeter averages over the last rateWindow.
+type rateMeter struct {
+	points []ratePoint
+}
+
+type ratePoint struct {
+	at   time.Time
+	done int64
+}
+
+func (r *rateMeter) add(at time.Time, done int64) {
+	// One point a second is enough; the newest always counts.
+	if n := len(r.points); n > 1 && at.Sub(r.points[n-2].at) < time.Second {
+		r.points[n-1] = ratePoint{at, done}
+	} else {
+		r.points = append(r.points, ratePoint{at, done})
+	}
+	for len(r.points) > 2 && at.Sub(r.points[0].at) > rateWindow {
+		r.points = r.points[1:]
+	}
+}
+
+// perSecond is the rate in bytes per second, 0 while nothing can be said.
+func (r *rateMeter) perSecond() float64 {
+	if len(r.points) < 2 {
+		return 0
+	}
+	first, last := r.points[0], r.points[len(r.points)-1]
+	d := last.at.Sub(first.at).Seconds()
+	if d <= 0 || last.done <= first.done {
+		return 0
+	}
+	return float64(last.done-first.done) / d
+}
+
+// fit cuts a line to the width of the terminal, so that it does not wrap.
+func fit(s string, width int) string {
+	if width > 1 && len(s) >= width {
+		return s[:width-1]
+	}
+	return s
+}
+
+func terminalWidth(f any) int {
+	d, ok := f.(interface{ Fd() uintptr })
+	if !ok {
+		return 0
+	}
+	width, _, err := term.GetSize(int(d.Fd()))
+	if err != nil {
+		return 0
+	}
+	return width
+}
+
+// seconds rounds to milliseconds, for JSON.
+func seconds(d time.Duration) float64 {
+	return float64(d.Round(time.Millisecond)/time.Millisecond) / 1000
+}
+
+func fromSeconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }

@@ -1,0 +1,70 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync/atomic"
+
+	"github.com/urfave/cli/v2"
+)
+
+func (a *app) reindexCommand() *cli.Command {
+	return &cli.Command{
+		Name: "reindex", Usage: "build the catalogue of chunks anew",
+		Description: describe(`Reads all packs and builds the catalogue, which tells where each chunk lies, anew. A missing or
+damaged catalogue is rebuilt without this whenever the repository is opened. Damage in the
+packs ends with exit status 65; what is sound is in the catalogue then.`,
+			"holdfast reindex -r /srv/store"),
+		Action: a.action(arity{0, 0}, runReindex),
+	}
+}
+
+// reindexRecord is the last line.
+type reindexRecord struct {
+	MessageType    string   `json:"message_type"` // "summary"
+	Operation      string   `json:"operation"`    // "reindex"
+	Packs          int      `json:"packs"`
+	Chunks         uint64   `json:"chunks"`
+	Duplicates     uint64   `json:"duplicates"`
+	FootersDamaged int      `json:"footers_damaged"`
+	RecordsDamaged int      `json:"records_damaged"`
+	BytesSkipped   int64    `json:"bytes_skipped"`
+	Unreadable     int      `json:"packs_unreadable"`
+	Names          []string `json:"damaged_files"`
+	Seconds        float64  `json:"seconds"`
+}
+
+func runReindex(ctx context.Context, c *call) (err error) {
+	begin := c.now()
+	s, err := c.openStore(ctx, readWrite)
+	if err != nil {
+		return stateAt(ctx, err, "nothing has been done")
+	}
+	defer closing(s, &err)
+	var done, total atomic.Int64
+	stop := c.watch(ctx, func(st *statusRecord) {
+		st.Operation = "reindex"
+		st.Packs = &packCount{done.Load(), total.Load()}
+	})
+	r, err := s.Reindex(ctx, func(d, t int64) {
+		done.Store(d)
+		total.Store(t)
+	})
+	stop()
+	if err != nil {
+		return stateAt(ctx, err, "the old catalogue stays in use")
+	}
+	rec := reindexRecord{
+		MessageType: "summary", Operation: "reindex",
+		Packs: r.Packs, Chunks: r.Chunks, Duplicates: r.Duplicates,
+		FootersDamaged: r.FootersDamaged, RecordsDamaged: r.RecordsDamaged, BytesSkipped: r.BytesSkipped,
+		Unreadable: r.Unreadable, Names: notNil(r.Names), Seconds: seconds(c.now().Sub(begin)),
+	}
+	c.ui.done(rec, "found %s in %s, and %d further copies of them", plural(int64(r.Chunks), "chunk"), plural(int64(r.Packs), "pack"), r.Duplicates)
+	if r.RecordsDamaged+r.Unreadable > 0 {
+		return hintf(fmt.Errorf("unsound places: %d, packs not readable to their end: %d (%s): %w", r.RecordsDamaged, r.Unreadable, strings.Join(r.Names, ", "), errDamage),
+			"holdfast verify tells which snapshots are concerned")
+	}
+	return nil
+}

@@ -1,0 +1,147 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+
+	"holdfast/client/restore"
+	"holdfast/crypto"
+)
+
+func (a *app) restoreCommand() *cli.Command {
+	return &cli.Command{
+		Name: "restore", Usage: "write an archive of a snapshot back",
+		ArgsUsage: "SNAPSHOT ARCHIVE TARGET",
+		Description: describe(`Writes ARCHIVE to TARGET: a file that does not exist yet, a block device, or "-" for standard
+output. SNAPSHOT is TYPE/ID/TIME, or TYPE/ID/latest. Every chunk is checked against its
+name and the archive against the manifest; with a key, the manifest must be signed by it.`,
+			"holdfast restore -r /srv/store vm/100/latest disk0.img /dev/vg0/vm-100",
+			"holdfast restore -r /srv/store vm/100/latest disk0.img disk.raw --differential",
+			"holdfast restore -r /srv/store host/web/2026-11-22T02:00:00Z machine.conf -"),
+		Flags: []cli.Flag{
+			keyfileFlag(),
+			readModeFlag(),
+			&cli.BoolFlag{Name: "differential", Usage: "compare the existing target with the archive and write only what differs"},
+			&cli.BoolFlag{Name: "overwrite", Usage: "replace an existing file"},
+		},
+		Action: a.action(arity{3, 3}, runRestore),
+	}
+}
+
+func readModeFlag() cli.Flag {
+	return &cli.StringFlag{Name: "crypt-mode", Usage: "`MODE` none uses no key and accepts what nobody signed (default: use the key if there is one)"}
+}
+
+func runRestore(ctx context.Context, c *call) error {
+	target := c.arg(2)
+	if target == "" {
+		return usagef("the target is empty")
+	}
+	if c.flags.Bool("differential") && c.flags.Bool("overwrite") {
+		return usagef("--differential and --overwrite exclude each other")
+	}
+	if target == "-" {
+		if isTerminal(c.stdout) && strings.Contains(c.arg(1), ".img") {
+			return usagef("standard output is a terminal; redirect it, or name a file")
+		}
+		c.ui.resultsToErr()
+	}
+	s, err := c.openStore(ctx, readOnly)
+	if err != nil {
+		return stateAt(ctx, err, "nothing has been done")
+	}
+	defer s.Close()
+	snap, err := c.snapshotToRead(ctx, s, c.arg(0))
+	if err != nil {
+		return err
+	}
+	key, err := c.readerKey(ctx)
+	if err != nil {
+		return err
+	}
+	o := restore.Options{
+		Source: s, Snapshot: snap, Archive: c.arg(1), Key: key,
+		Target: target, Out: c.stdout,
+		Differential: c.flags.Bool("differential"), Overwrite: c.flags.Bool("overwrite"),
+		Progress: &restore.Progress{}, Now: c.now,
+	}
+	stop := c.watch(ctx, restoreStatus(o.Progress))
+	report, err := restore.Run(ctx, o)
+	stop()
+	if err != nil {
+		return interruptedRestore(ctx, fmt.Errorf("restore of %s from %s%s: %w", o.Archive, snap, within(snap.Group.NS), err))
+	}
+	c.restoreSummary(o, report)
+	return nil
+}
+
+// interruptedRestore keeps the whole message: it says in which state the
+// target is.
+func interruptedRestore(ctx context.Context, err error) error {
+	return stateAt(ctx, err, err.Error())
+}
+
+func restoreStatus(p *restore.Progress) func(*statusRecord) {
+	return func(s *statusRecord) {
+		written := p.Written.Load()
+		s.Operation = "restore"
+		s.BytesDone, s.BytesTotal = p.Done.Load(), p.Total.Load()
+		s.BytesWritten = &written
+	}
+}
+
+// restoreRecord is the last line of a restore.
+type restoreRecord struct {
+	MessageType  string  `json:"message_type"` // "summary"
+	Operation    string  `json:"operation"`    // "restore"
+	Namespace    string  `json:"ns"`
+	Snapshot     string  `json:"snapshot"`
+	Archive      string  `json:"archive"`
+	Target       string  `json:"target"`
+	Size         int64   `json:"size"`
+	BytesWritten int64   `json:"bytes_written"`
+	BytesZero    int64   `json:"bytes_zero"`
+	BytesSame    int64   `json:"bytes_same"`
+	Signed       bool    `json:"signed"`
+	Seconds      float64 `json:"seconds"`
+}
+
+func (c *call) restoreSummary(o restore.Options, r restore.Report) {
+	rec := restoreRecord{
+		MessageType: "summary", Operation: "restore",
+		Namespace: string(o.Snapshot.Group.NS), Snapshot: o.Snapshot.String(), Archive: r.Archive, Target: o.Target,
+		Size: r.Size, BytesWritten: r.BytesWritten, BytesZero: r.BytesZero, BytesSame: r.BytesSame,
+		Signed: r.Signed, Seconds: seconds(r.Duration),
+	}
+	c.ui.summary(rec, func(w io.Writer) { restoreText(w, o, r) })
+}
+
+// restoreText is the summary for people.
+func restoreText(w io.Writer, o restore.Options, r restore.Report) {
+	to := o.Target
+	if to == "-" {
+		to = "standard output"
+	}
+	fmt.Fprintf(w, "restored %s of %s%s to %s: %s in %s\n", r.Archive, o.Snapshot, within(o.Snapshot.Group.NS), to,
+		formatBytes(r.Size), formatDuration(r.Duration))
+	fmt.Fprintf(w, "%s written, %s left as holes or zero", formatBytes(r.BytesWritten), formatBytes(r.BytesZero))
+	if o.Differential {
+		fmt.Fprintf(w, ", %s the same already", formatBytes(r.BytesSame))
+	}
+	fmt.Fprintf(w, "\nevery chunk was checked against its name; %s\n", signedText(r.Signed, o.Key))
+}
+
+// signedText says what is known of the manifest's origin.
+func signedText(signed bool, key *crypto.Key) string {
+	switch {
+	case signed && key != nil:
+		return "the manifest is signed by key " + key.Fingerprint().Short()
+	case signed:
+		return "the manifest is signed"
+	}
+	return "the manifest's signature was not checked, as no key was used"
+}

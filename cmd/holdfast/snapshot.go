@@ -1,0 +1,400 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+
+	"holdfast/datastore/wire"
+)
+
+func (a *app) snapshotCommand() *cli.Command {
+	return &cli.Command{
+		Name: "snapshot", Usage: "list, describe, protect and remove snapshots",
+		Description: describe(`Works on snapshots, which are named TYPE/ID/TIME. Where one is read, TYPE/ID/latest and
+TYPE/ID are the newest one of the group; a change needs the exact time.`),
+		Subcommands: []*cli.Command{
+			a.snapshotListCommand(),
+			a.snapshotFilesCommand(),
+			a.snapshotForgetCommand(),
+			a.notesCommand(),
+			a.protectedCommand(),
+			a.protectCommand("protect", true),
+			a.protectCommand("unprotect", false),
+		},
+	}
+}
+
+// snapshotRecord describes a snapshot.
+type snapshotRecord struct {
+	MessageType string       `json:"message_type"` // "snapshot"
+	Namespace   string       `json:"ns"`
+	Snapshot    string       `json:"snapshot"`
+	Group       string       `json:"group"`
+	Time        string       `json:"time"`
+	Size        uint64       `json:"size"`
+	Files       []fileRecord `json:"files"`
+	Protected   bool         `json:"protected"`
+	Notes       string       `json:"notes"`
+	Fingerprint string       `json:"fingerprint,omitempty"`
+	Damage      string       `json:"damage,omitempty"`
+}
+
+// fileRecord describes a file of a snapshot.
+type fileRecord struct {
+	Name      string `json:"name"`
+	CryptMode string `json:"crypt_mode"`
+	Size      uint64 `json:"size"`
+}
+
+func (a *app) snapshotListCommand() *cli.Command {
+	return &cli.Command{
+		Name: "list", Usage: "list snapshots", ArgsUsage: "[GROUP]",
+		Description: describe(`Lists the finished snapshots of a group, or of all groups of the namespace, oldest first.`,
+			"holdfast snapshot list -r /srv/store vm/100"),
+		Action: a.action(arity{0, 1}, snapshotList),
+	}
+}
+
+func snapshotList(ctx context.Context, c *call) error {
+	s, err := c.openStore(ctx, readOnly)
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	groups, err := c.groupsToList(ctx, s)
+	if err != nil {
+		return err
+	}
+	rows := [][]string{{"snapshot", "size", "key", "marks", "files", "notes"}}
+	for _, g := range groups {
+		list, err := s.Snapshots(ctx, g)
+		if err != nil {
+			return fmt.Errorf("list snapshots%s: %w", within(g.NS), err)
+		}
+		for _, i := range list {
+			rows = append(rows, snapshotRow(i))
+			if c.ui.json {
+				c.ui.result(newSnapshotRecord(i), nil)
+			}
+		}
+	}
+	c.printTable(rows, "no snapshots")
+	return nil
+}
+
+// groupsToList is the group that was named, or all of the namespace.
+func (c *call) groupsToList(ctx context.Context, src wire.Source) ([]wire.Group, error) {
+	if c.arg(0) != "" {
+		g, err := c.group(c.arg(0))
+		return []wire.Group{g}, err
+	}
+	ns, err := c.namespace()
+	if err != nil {
+		return nil, err
+	}
+	return groupsOf(ctx, src, []wire.Namespace{ns})
+}
+
+// groupsOf lists the groups of some namespaces.
+func groupsOf(ctx context.Context, src wire.Source, spaces []wire.Namespace) ([]wire.Group, error) {
+	var groups []wire.Group
+	for _, ns := range spaces {
+		infos, err := src.Groups(ctx, ns)
+		if err != nil {
+			return nil, fmt.Errorf("list groups%s: %w", within(ns), err)
+		}
+		for _, i := range infos {
+			groups = append(groups, i.Group)
+		}
+	}
+	return groups, nil
+}
+
+func newSnapshotRecord(i wire.SnapshotInfo) snapshotRecord {
+	r := snapshotRecord{
+		MessageType: "snapshot", Namespace: string(i.Snapshot.Group.NS), Snapshot: i.Snapshot.String(),
+		Group: i.Snapshot.Group.String(), Time: i.Snapshot.TimeString(), Size: i.Size, Files: []fileRecord{},
+		Protected: i.Protected, Notes: i.Notes, Fingerprint: i.Fingerprint, Damage: i.Damage,
+	}
+	for _, f := range i.Files {
+		r.Files = append(r.Files, fileRecord(f))
+	}
+	return r
+}
+
+func snapshotRow(i wire.SnapshotInfo) []string {
+	var marks, files []string
+	if i.Protected {
+		marks = append(marks, "protected")
+	}
+	if i.Damage != "" {
+		marks = append(marks, "damaged")
+	}
+	for _, f := range i.Files {
+		files = append(files, f.Name)
+	}
+	key := "-"
+	if len(i.Fingerprint) >= 23 {
+		key = i.Fingerprint[:23]
+	}
+	notes, _, _ := strings.Cut(i.Notes, "\n")
+	return []string{
+		withNamespace(i.Snapshot.Group.NS, i.Snapshot.String()), formatBytes(int64(i.Size)), key,
+		orDash(strings.Join(marks, " ")), orDash(strings.Join(files, " ")), notes,
+	}
+}
+
+func orDash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
+}
+
+func (a *app) snapshotFilesCommand() *cli.Command {
+	return &cli.Command{
+		Name: "files", Usage: "list the files of a snapshot", ArgsUsage: "SNAPSHOT",
+		Description: describe(`Lists the archives and small files that a snapshot holds, as its manifest names them.`,
+			"holdfast snapshot files -r /srv/store vm/100/latest"),
+		Action: a.action(arity{1, 1}, snapshotFiles),
+	}
+}
+
+type fileLine struct {
+	MessageType string `json:"message_type"` // "file"
+	Snapshot    string `json:"snapshot"`
+	fileRecord
+}
+
+func snapshotFiles(ctx context.Context, c *call) error {
+	s, err := c.openStore(ctx, readOnly)
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	snap, err := c.snapshotToRead(ctx, s, c.arg(0))
+	if err != nil {
+		return err
+	}
+	info, err := find(ctx, s, snap)
+	if err != nil {
+		return err
+	}
+	if info.Damage != "" {
+		return fmt.Errorf("%w: %s", errDamage, info.Damage)
+	}
+	rows := [][]string{{"file", "mode", "size"}}
+	for _, f := range info.Files {
+		rows = append(rows, []string{f.Name, f.CryptMode, formatBytes(int64(f.Size))})
+		if c.ui.json {
+			c.ui.result(fileLine{"file", snap.String(), fileRecord(f)}, nil)
+		}
+	}
+	c.printTable(rows, "no files")
+	return nil
+}
+
+func (a *app) snapshotForgetCommand() *cli.Command {
+	return &cli.Command{
+		Name: "forget", Usage: "remove a snapshot", ArgsUsage: "SNAPSHOT",
+		Description: describe(`Removes a snapshot from the repository. Its exact time must be given; a protected snapshot is
+refused. The space of chunks that no other snapshot needs is not freed by this.`,
+			"holdfast snapshot forget -r /srv/store vm/100/2026-11-22T02:00:00Z"),
+		Action: a.action(arity{1, 1}, snapshotForget),
+	}
+}
+
+type changeRecord struct {
+	MessageType string `json:"message_type"` // "forgotten", "notes" or "protected"
+	Namespace   string `json:"ns"`
+	Snapshot    string `json:"snapshot"`
+}
+
+func snapshotForget(ctx context.Context, c *call) (err error) {
+	snap, err := c.exactSnapshot(c.arg(0))
+	if err != nil {
+		return err
+	}
+	s, err := c.openStore(ctx, readWrite)
+	if err != nil {
+		return err
+	}
+	defer closing(s, &err)
+	if err := s.Forget(ctx, snap); err != nil {
+		return fmt.Errorf("forget%s: %w", within(snap.Group.NS), err)
+	}
+	c.ui.done(changeRecord{"forgotten", string(snap.Group.NS), snap.String()}, "forgot %s%s", snap, within(snap.Group.NS))
+	return nil
+}
+
+func (a *app) notesCommand() *cli.Command {
+	return &cli.Command{
+		Name: "notes", Usage: "show or change the notes of a snapshot",
+		Description: describe(`Notes are a text kept with a snapshot. They are not encrypted and not signed.`),
+		Subcommands: []*cli.Command{
+			{
+				Name: "show", Usage: "print the notes", ArgsUsage: "SNAPSHOT",
+				Description: describe("Prints the notes of a snapshot.", "holdfast snapshot notes show -r /srv/store vm/100/latest"),
+				Action:      a.action(arity{1, 1}, notesShow),
+			},
+			{
+				Name: "update", Usage: "replace the notes", ArgsUsage: "SNAPSHOT TEXT",
+				Description: describe(`Replaces the notes of a snapshot. The TEXT "-" is read from standard input, an empty one
+removes the notes.`, `holdfast snapshot notes update -r /srv/store vm/100/2026-11-22T02:00:00Z "before the upgrade"`),
+				Action: a.action(arity{2, 2}, notesUpdate),
+			},
+		},
+	}
+}
+
+type notesRecord struct {
+	changeRecord
+	Notes string `json:"notes"`
+}
+
+func notesShow(ctx context.Context, c *call) error {
+	s, err := c.openStore(ctx, readOnly)
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	snap, err := c.snapshotToRead(ctx, s, c.arg(0))
+	if err != nil {
+		return err
+	}
+	text, err := s.Notes(ctx, snap)
+	if err != nil {
+		return fmt.Errorf("notes%s: %w", within(snap.Group.NS), err)
+	}
+	r := notesRecord{changeRecord{"notes", string(snap.Group.NS), snap.String()}, text}
+	c.ui.result(r, func(w io.Writer) {
+		if text != "" {
+			fmt.Fprintln(w, printable(strings.TrimSuffix(text, "\n")))
+		}
+	})
+	return nil
+}
+
+// notesSizeMax caps the notes that are read from standard input, in bytes.
+const notesSizeMax = 64 << 10
+
+func notesUpdate(ctx context.Context, c *call) (err error) {
+	snap, err := c.exactSnapshot(c.arg(0))
+	if err != nil {
+		return err
+	}
+	text := c.arg(1)
+	if text == "-" {
+		b, err := io.ReadAll(io.LimitReader(c.stdin, notesSizeMax+1))
+		if err != nil {
+			return fmt.Errorf("read notes: %w", err)
+		}
+		text = string(b)
+	}
+	if len(text) > notesSizeMax {
+		return usagef("the notes are longer than %s", formatBytes(notesSizeMax))
+	}
+	s, err := c.openStore(ctx, readWrite)
+	if err != nil {
+		return err
+	}
+	defer closing(s, &err)
+	if err := s.SetNotes(ctx, snap, text); err != nil {
+		return fmt.Errorf("notes%s: %w", within(snap.Group.NS), err)
+	}
+	r := notesRecord{changeRecord{"notes", string(snap.Group.NS), snap.String()}, text}
+	c.ui.done(r, "changed the notes of %s%s", snap, within(snap.Group.NS))
+	return nil
+}
+
+func (a *app) protectedCommand() *cli.Command {
+	return &cli.Command{
+		Name: "protected", Usage: "show or change whether a snapshot is protected",
+		Description: describe(`A protected snapshot cannot be removed.`),
+		Subcommands: []*cli.Command{
+			{
+				Name: "show", Usage: "print true or false", ArgsUsage: "SNAPSHOT",
+				Description: describe("Prints whether a snapshot is protected.", "holdfast snapshot protected show -r /srv/store vm/100/latest"),
+				Action:      a.action(arity{1, 1}, protectedShow),
+			},
+			{
+				Name: "update", Usage: "protect or release a snapshot", ArgsUsage: "SNAPSHOT true|false",
+				Description: describe("Sets or clears the protection of a snapshot.", "holdfast snapshot protected update -r /srv/store vm/100/2026-11-22T02:00:00Z true"),
+				Action:      a.action(arity{2, 2}, protectedUpdate),
+			},
+		},
+	}
+}
+
+// protectCommand is a short form of protected update.
+func (a *app) protectCommand(name string, protected bool) *cli.Command {
+	words := map[bool]string{true: "keep a snapshot from being removed", false: "allow a snapshot to be removed"}
+	return &cli.Command{
+		Name: name, Usage: words[protected], ArgsUsage: "SNAPSHOT",
+		Description: describe(fmt.Sprintf("The same as holdfast snapshot protected update SNAPSHOT %v.", protected),
+			fmt.Sprintf("holdfast snapshot %s -r /srv/store vm/100/2026-11-22T02:00:00Z", name)),
+		Action: a.action(arity{1, 1}, func(ctx context.Context, c *call) error {
+			return c.setProtected(ctx, protected)
+		}),
+	}
+}
+
+type protectedRecord struct {
+	changeRecord
+	Protected bool `json:"protected"`
+}
+
+func protectedShow(ctx context.Context, c *call) error {
+	s, err := c.openStore(ctx, readOnly)
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	snap, err := c.snapshotToRead(ctx, s, c.arg(0))
+	if err != nil {
+		return err
+	}
+	info, err := find(ctx, s, snap)
+	if err != nil {
+		return err
+	}
+	r := protectedRecord{changeRecord{"protected", string(snap.Group.NS), snap.String()}, info.Protected}
+	c.ui.result(r, func(w io.Writer) { fmt.Fprintln(w, info.Protected) })
+	return nil
+}
+
+func protectedUpdate(ctx context.Context, c *call) error {
+	switch c.arg(1) {
+	case "true":
+		return c.setProtected(ctx, true)
+	case "false":
+		return c.setProtected(ctx, false)
+	}
+	return usagef("protection %q: want true or false", c.arg(1))
+}
+
+func (c *call) setProtected(ctx context.Context, protected bool) (err error) {
+	snap, err := c.exactSnapshot(c.arg(0))
+	if err != nil {
+		return err
+	}
+	s, err := c.openStore(ctx, readWrite)
+	if err != nil {
+		return err
+	}
+	defer closing(s, &err)
+	if err := s.SetProtected(ctx, snap, protected); err != nil {
+		return fmt.Errorf("protection%s: %w", within(snap.Group.NS), err)
+	}
+	done := "released"
+	if protected {
+		done = "protected"
+	}
+	r := protectedRecord{changeRecord{"protected", string(snap.Group.NS), snap.String()}, protected}
+	c.ui.done(r, "%s %s%s", done, snap, within(snap.Group.NS))
+	return nil
+}

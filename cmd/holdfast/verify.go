@@ -1,0 +1,230 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+
+	"holdfast/crypto"
+	"holdfast/datastore"
+	"holdfast/datastore/verify"
+	"holdfast/datastore/wire"
+)
+
+func (a *app) verifyCommand() *cli.Command {
+	return &cli.Command{
+		Name: "verify", Usage: "read snapshots back and find damage", ArgsUsage: "[SNAPSHOT|GROUP]",
+		Description: describe(`Reads every chunk of a snapshot, of all snapshots of a group, or of everything in the
+namespace and below. Without a key each chunk is compared with the sums kept beside it,
+which finds any damage; with --keyfile chunks are also decrypted and compared with their
+names, and the manifest's signature is checked. Damage ends with exit status 65.`,
+			"holdfast verify -r /srv/store",
+			"holdfast verify -r /srv/store vm/100/latest --keyfile key.json"),
+		Flags:  []cli.Flag{&cli.StringFlag{Name: "keyfile", Usage: "decrypt with the key in `FILE`, too (or $HOLDFAST_KEYFILE)"}},
+		Action: a.action(arity{0, 1}, runVerify),
+	}
+}
+
+// verifyRecord is the result of one snapshot.
+type verifyRecord struct {
+	MessageType string `json:"message_type"` // "verified"
+	Namespace   string `json:"ns"`
+	Snapshot    string `json:"snapshot"`
+	OK          bool   `json:"ok"`
+	Archives    int    `json:"archives"`
+	Chunks      int64  `json:"chunks"`
+	Bytes       int64  `json:"bytes"`
+	Signed      bool   `json:"signed"`
+	Decrypted   bool   `json:"decrypted"`
+	Problems    int64  `json:"problems"`
+}
+
+// problemRecord is one thing found.
+type problemRecord struct {
+	MessageType string `json:"message_type"` // "error"
+	Namespace   string `json:"ns"`
+	Snapshot    string `json:"snapshot"`
+	File        string `json:"file,omitempty"`
+	Offset      uint64 `json:"offset,omitempty"`
+	Chunk       string `json:"chunk,omitempty"`
+	Message     string `json:"message"`
+}
+
+// verifySummary is the last line.
+type verifySummary struct {
+	MessageType string  `json:"message_type"` // "summary"
+	Operation   string  `json:"operation"`    // "verify"
+	Snapshots   int     `json:"snapshots"`
+	Damaged     int     `json:"damaged"`
+	Failed      int     `json:"failed"` // could not be verified
+	Chunks      int64   `json:"chunks"`
+	Bytes       int64   `json:"bytes"`
+	Seconds     float64 `json:"seconds"`
+}
+
+func runVerify(ctx context.Context, c *call) error {
+	begin := c.now()
+	key, err := c.verifyKey(ctx)
+	if err != nil {
+		return err
+	}
+	s, err := c.openStore(ctx, readOnly)
+	if err != nil {
+		return stateAt(ctx, err, "nothing has been checked")
+	}
+	defer s.Close()
+	list, err := c.snapshotsToVerify(ctx, s)
+	if err != nil {
+		return err
+	}
+	o := verify.Options{Source: s, Checker: s, Key: key, Progress: &verify.Progress{}}
+	stop := c.watch(ctx, verifyStatus(o.Progress))
+	sum, failure := c.verifyAll(ctx, verify.New(o), list)
+	stop()
+	if ctx.Err() != nil {
+		return interruptedError{fmt.Sprintf("%d of %d snapshots were checked, %d of them damaged", sum.Snapshots, len(list), sum.Damaged)}
+	}
+	sum.Seconds = seconds(c.now().Sub(begin))
+	c.verifyText(sum)
+	switch {
+	case sum.Damaged > 0:
+		return hintf(fmt.Errorf("%w in %d of %s", errDamage, sum.Damaged, plural(int64(len(list)), "snapshot")),
+			"what is damaged cannot be repaired here; back up again, and look at the disk below the repository")
+	case failure != nil:
+		return fmt.Errorf("%d of %s could not be verified: %w", sum.Failed, plural(int64(len(list)), "snapshot"), failure)
+	}
+	return nil
+}
+
+// verifyKey loads the key if one was named; a default key is not used, since
+// verifying needs none.
+func (c *call) verifyKey(ctx context.Context) (*crypto.Key, error) {
+	choice, err := c.chooseKey()
+	if err != nil || choice.path == "" || choice.found {
+		return nil, err
+	}
+	key, _, err := c.loadKey(ctx, choice.path)
+	return key, err
+}
+
+// snapshotsToVerify is the snapshot or group that was named, or everything.
+func (c *call) snapshotsToVerify(ctx context.Context, s *datastore.Store) ([]wire.Snapshot, error) {
+	var groups []wire.Group
+	switch name := c.arg(0); strings.Count(name, "/") {
+	case 0:
+		if name != "" {
+			_, err := c.group(name)
+			return nil, err
+		}
+		spaces, err := c.namespaces(ctx, s, true)
+		if err != nil {
+			return nil, err
+		}
+		if groups, err = groupsOf(ctx, s, spaces); err != nil {
+			return nil, err
+		}
+	case 1:
+		g, err := c.group(name)
+		if err != nil {
+			return nil, err
+		}
+		groups = []wire.Group{g}
+	default:
+		snap, err := c.snapshotToRead(ctx, s, name)
+		return []wire.Snapshot{snap}, err
+	}
+	var list []wire.Snapshot
+	for _, g := range groups {
+		infos, err := s.Snapshots(ctx, g)
+		if err != nil {
+			return nil, fmt.Errorf("list snapshots%s: %w", within(g.NS), err)
+		}
+		for _, i := range infos {
+			list = append(list, i.Snapshot)
+		}
+	}
+	return list, nil
+}
+
+// verifyAll goes through the list to its end whatever it finds. failure is the
+// first reason why a snapshot could not be verified.
+func (c *call) verifyAll(ctx context.Context, v *verify.Verifier, list []wire.Snapshot) (sum verifySummary, failure error) {
+	sum.MessageType, sum.Operation = "summary", "verify"
+	for _, snap := range list {
+		r, err := v.Snapshot(ctx, snap)
+		if ctx.Err() != nil {
+			return sum, ctx.Err()
+		}
+		if err != nil {
+			sum.Failed++
+			failure = errors.Join(failure, err)
+			c.problem(snap, verify.Problem{Err: err})
+			continue
+		}
+		sum.Snapshots++
+		sum.Chunks += r.Chunks
+		sum.Bytes += r.Bytes
+		if !r.OK() {
+			sum.Damaged++
+		}
+		c.verified(r)
+	}
+	return sum, failure
+}
+
+// verified prints the result of one snapshot.
+func (c *call) verified(r verify.Report) {
+	for _, p := range r.Problems {
+		c.problem(r.Snapshot, p)
+	}
+	ns := r.Snapshot.Group.NS
+	rec := verifyRecord{
+		"verified", string(ns), r.Snapshot.String(), r.OK(), r.Archives,
+		r.Chunks, r.Bytes, r.Signed, r.Decrypted, r.Count,
+	}
+	c.ui.result(rec, func(w io.Writer) {
+		verdict := "ok"
+		if !r.OK() {
+			verdict = "DAMAGED, " + plural(r.Count, "problem")
+		}
+		how := "checked without a key"
+		if r.Decrypted {
+			how = "decrypted"
+		}
+		if r.Signed {
+			how += ", signed"
+		}
+		fmt.Fprintf(w, "%s: %s (%s, %s, %s; %s)\n", withNamespace(ns, r.Snapshot.String()), verdict,
+			plural(int64(r.Archives), "archive"), plural(r.Chunks, "chunk"), formatBytes(r.Bytes), how)
+	})
+}
+
+// problem prints one thing found.
+func (c *call) problem(s wire.Snapshot, p verify.Problem) {
+	rec := problemRecord{"error", string(s.Group.NS), s.String(), p.File, p.Off, "", p.Err.Error()}
+	where := withNamespace(s.Group.NS, s.String())
+	if p.File != "" {
+		where += " " + p.File
+	}
+	if !p.ID.IsZero() {
+		rec.Chunk = p.ID.String()
+		where += fmt.Sprintf(" at %d, chunk %s", p.Off, p.ID.Short())
+	}
+	c.ui.result(rec, func(w io.Writer) { fmt.Fprintf(w, "%s: %s\n", where, printable(p.Err.Error())) })
+}
+
+func (c *call) verifyText(sum verifySummary) {
+	c.ui.done(sum, "verified %s: %d damaged, %d not verified; %s, %s in %s", plural(int64(sum.Snapshots), "snapshot"),
+		sum.Damaged, sum.Failed, plural(sum.Chunks, "chunk"), formatBytes(sum.Bytes), formatDuration(fromSeconds(sum.Seconds)))
+}
+
+func verifyStatus(p *verify.Progress) func(*statusRecord) {
+	return func(s *statusRecord) {
+		s.Operation = "verify"
+		s.BytesDone, s.BytesTotal = p.Done.Load(), p.Total.Load()
+	}
+}
