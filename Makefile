@@ -1,0 +1,49 @@
+# Holdfast. `make help` lists what there is.
+.POSIX:
+.SUFFIXES:
+
+GO = go
+FUZZTIME = 10s
+TEST_TIMEOUT = 20m
+
+.PHONY: help build demo test lint bench fuzz clean
+
+help:
+	@echo "make build   bin/holdfast, one static binary"
+	@echo "make demo    the main job on a real disk image, every command shown (no root, under two minutes)"
+	@echo "make test    gofmt, vet, staticcheck, and all tests with the race detector"
+	@echo "make bench   against restic and borg on real disk images; writes docs/bench.md (root, about 25 GiB of disk)"
+	@echo "make fuzz    every fuzz target for FUZZTIME=$(FUZZTIME)"
+	@echo "make clean   removes bin/"
+
+build: .go
+	@vcs=auto; git status >/dev/null 2>&1 || vcs=false; \
+	set -x; CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=$$vcs -o bin/holdfast ./cmd/holdfast
+
+demo: .go
+	@sh tests/demo/demo.sh
+
+test: .go lint
+	@sh tests/run.sh $(TEST_TIMEOUT)
+
+lint: .go
+	@unformatted=$$(gofmt -l .) || exit 1; if [ -n "$$unformatted" ]; then \
+		echo "gofmt would change:" >&2; echo "$$unformatted" >&2; exit 1; fi
+	$(GO) vet ./...
+	$(GO) tool staticcheck ./...
+
+bench: .go
+	@sh tests/needs.sh --bench
+	$(GO) run ./tests/bench
+
+fuzz: .go
+	@sh tests/fuzz.sh $(FUZZTIME)
+
+clean:
+	rm -rf bin
+
+.PHONY: .go
+.go:
+	@command -v $(GO) >/dev/null 2>&1 || { \
+		echo "Holdfast is built with Go 1.26 or newer, and no 'go' command was found." >&2; \
+		echo "Get it from https://go.dev/dl/ and put its bin folder on the PATH." >&2; exit 1; }

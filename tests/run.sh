@@ -1,0 +1,32 @@
+#!/bin/sh
+# Runs all tests with the race detector and ends with the slowest ones and one
+# line "N passed, N failed, N skipped". Argument: the time limit of a package.
+set -eu
+cd "$(dirname "$0")/.."
+PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
+export PATH
+
+if ! sh tests/needs.sh && [ "$(id -u)" = 0 ]; then
+	exit 1
+fi
+if [ "$(id -u)" != 0 ]; then
+	HOLDFAST_TEST_NOROOT=1
+	export HOLDFAST_TEST_NOROOT
+	echo "not root: tests that need loop devices and mounts will say that they did not run" >&2
+fi
+
+bin=$(mktemp -d)
+trap 'rm -rf "$bin"' EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+go build -buildvcs=false -o "$bin/slowest" ./tests/slowest
+
+# Both must agree that the run is good: the summary fails for a failed test, a
+# package that does not build and a run without tests, and the status of the
+# run itself tells when it was cut off.
+{
+	status=0
+	go test -race -timeout "${1:-20m}" -json ./... 2>&1 || status=$?
+	echo "$status" >"$bin/status"
+} | "$bin/slowest"
+[ "$(cat "$bin/status")" = 0 ]
