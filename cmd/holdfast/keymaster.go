@@ -18,6 +18,8 @@ import (
 	"holdfast/chunkstore/blob"
 	"holdfast/chunkstore/durable"
 	"holdfast/crypto"
+	"holdfast/datastore"
+	"holdfast/datastore/wire"
 )
 
 // wrappedKeyName is the file of a snapshot that holds its key, wrapped for the
@@ -210,28 +212,21 @@ $HOLDFAST_MASTER_PASSWORD, the one for the new key file from $HOLDFAST_ENCRYPTIO
 }
 
 func keyRecover(ctx context.Context, c *call) error {
-	s, err := c.openStore(ctx, readOnly)
-	if err != nil {
-		return err
-	}
-	defer s.Close()
-	snap, err := c.snapshotToRead(ctx, s, c.arg(0))
-	if err != nil {
-		return err
-	}
-	r, err := s.Open(ctx, snap)
-	if err != nil {
-		return fmt.Errorf("open snapshot %s: %w", snap, err)
-	}
-	defer r.Close()
-	b, err := r.Blob(ctx, wrappedKeyName)
-	if errors.Is(err, chunkstore.ErrNotExist) || errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("snapshot %s holds no wrapped key, it was made without a master key: %w", snap, err)
-	}
-	if err != nil {
-		return fmt.Errorf("read wrapped key of %s: %w", snap, err)
-	}
-	return c.unwrapTo(ctx, c.arg(1), snap.String(), b)
+	return c.reading(ctx, func(s *datastore.Store, snap wire.Snapshot) error {
+		r, err := s.Open(ctx, snap)
+		if err != nil {
+			return fmt.Errorf("open snapshot %s: %w", snap, err)
+		}
+		defer r.Close()
+		b, err := r.Blob(ctx, wrappedKeyName)
+		if errors.Is(err, chunkstore.ErrNotExist) {
+			return fmt.Errorf("snapshot %s holds no wrapped key, it was made without a master key: %w", snap, err)
+		}
+		if err != nil {
+			return fmt.Errorf("read wrapped key of %s: %w", snap, err)
+		}
+		return c.unwrapTo(ctx, c.arg(1), snap.String(), b)
+	})
 }
 
 // unwrapTo opens a wrapped key, given as an encoded blob, and writes it to a
