@@ -35,10 +35,6 @@ import (
 const (
 	catalogueName    = "catalogue.db"
 	catalogueVersion = 1
-
-	locationSize = 28
-	packInfoSize = 44
-	crcSize      = 4
 )
 
 var (
@@ -53,144 +49,6 @@ var (
 
 // errCatalogue is wrapped by every error that a new catalogue would cure.
 var errCatalogue = fmt.Errorf("catalogue: %w", chunkstore.ErrCorrupt)
-
-// flagBad marks a location whose bytes are known to be damaged.
-const flagBad = 1
-
-// location is where a chunk lies.
-type location struct {
-	pack   uint32
-	stored uint32
-	plain  uint32
-	rank   uint32
-	flags  uint32
-	off    int64
-}
-
-func (l location) end() int64 { return l.off + recordSize + int64(l.stored) }
-
-func (l location) info() chunkstore.Info {
-	return chunkstore.Info{StoredSize: l.stored, PlainSize: l.plain}
-}
-
-// samePlace reports whether two locations are the same record.
-func (l location) samePlace(m location) bool { return l.pack == m.pack && l.off == m.off }
-
-func locate(pack uint32, e entry) location {
-	return location{pack: pack, off: e.off, stored: e.stored, plain: e.plain, rank: e.rank}
-}
-
-// packInfo is what is known of a pack.
-type packInfo struct {
-	id     packID
-	state  packState
-	length int64 // in bytes: of a sealed pack its file, else the end of the last record in the catalogue
-	totals       // with the records that are not in the catalogue yet
-
-	saved   totals // as in the catalogue
-	savedTo int64  // end of the last record in the catalogue
-	missing bool   // not on disk when last looked at
-	size    int64  // of the file when last looked at, in bytes
-	seen    uint64 // generation of that look
-}
-
-// totals count records.
-type totals struct {
-	records, stored, plain uint64
-}
-
-func (t *totals) add(stored, plain uint32) {
-	t.records++
-	t.stored += uint64(stored)
-	t.plain += uint64(plain)
-}
-
-func (p packInfo) name() string { return p.id.String() + p.state.ext() }
-
-// seal appends the checksum of a value.
-func sealValue(key, v []byte) []byte {
-	return binary.LittleEndian.AppendUint32(v, crc(append(bytes.Clone(key), v...)))
-}
-
-// openValue checks length and checksum of a value and returns it without the
-// checksum.
-func openValue(key, v []byte, size int) ([]byte, error) {
-	if len(v) != size+crcSize {
-		return nil, fmt.Errorf("%w: value of %d bytes for %q", errCatalogue, len(v), key)
-	}
-	if binary.LittleEndian.Uint32(v[size:]) != crc(append(bytes.Clone(key), v[:size]...)) {
-		return nil, fmt.Errorf("%w: checksum of %q differs", errCatalogue, key)
-	}
-	return v[:size], nil
-}
-
-func encodeLocation(id chunkstore.ID, l location) []byte {
-	b := make([]byte, 0, locationSize+crcSize)
-	b = binary.LittleEndian.AppendUint32(b, l.pack)
-	b = binary.LittleEndian.AppendUint64(b, uint64(l.off))
-	b = binary.LittleEndian.AppendUint32(b, l.stored)
-	b = binary.LittleEndian.AppendUint32(b, l.plain)
-	b = binary.LittleEndian.AppendUint32(b, l.rank)
-	b = binary.LittleEndian.AppendUint32(b, l.flags)
-	return sealValue(id[:], b)
-}
-
-func decodeLocation(key, v []byte) (location, error) {
-	v, err := openValue(key, v, locationSize)
-	if err != nil {
-		return location{}, err
-	}
-	l := location{
-		pack:   binary.LittleEndian.Uint32(v),
-		off:    int64(binary.LittleEndian.Uint64(v[4:])),
-		stored: binary.LittleEndian.Uint32(v[12:]),
-		plain:  binary.LittleEndian.Uint32(v[16:]),
-		rank:   binary.LittleEndian.Uint32(v[20:]),
-		flags:  binary.LittleEndian.Uint32(v[24:]),
-	}
-	if l.off < headerSize || l.off > offsetMax || l.stored > chunkstore.SealedSizeMax {
-		return location{}, fmt.Errorf("%w: impossible location of chunk %x", errCatalogue, key)
-	}
-	return l, nil
-}
-
-func packKey(no uint32) []byte { return binary.BigEndian.AppendUint32(nil, no) }
-
-func encodePackInfo(no uint32, p packInfo) []byte {
-	b := make([]byte, 0, packInfoSize+crcSize)
-	b = append(b, p.id[:]...)
-	b = binary.LittleEndian.AppendUint32(b, uint32(p.state))
-	b = binary.LittleEndian.AppendUint64(b, uint64(p.length))
-	b = binary.LittleEndian.AppendUint64(b, p.records)
-	b = binary.LittleEndian.AppendUint64(b, p.stored)
-	b = binary.LittleEndian.AppendUint64(b, p.plain)
-	return sealValue(packKey(no), b)
-}
-
-func decodePackInfo(key, v []byte) (uint32, packInfo, error) {
-	if len(key) != 4 {
-		return 0, packInfo{}, fmt.Errorf("%w: pack number of %d bytes", errCatalogue, len(key))
-	}
-	v, err := openValue(key, v, packInfoSize)
-	if err != nil {
-		return 0, packInfo{}, err
-	}
-	p := packInfo{
-		id:     packID(v[:8]),
-		state:  packState(binary.LittleEndian.Uint32(v[8:])),
-		length: int64(binary.LittleEndian.Uint64(v[12:])),
-		totals: totals{
-			records: binary.LittleEndian.Uint64(v[20:]),
-			stored:  binary.LittleEndian.Uint64(v[28:]),
-			plain:   binary.LittleEndian.Uint64(v[36:]),
-		},
-	}
-	p.saved, p.savedTo = p.totals, p.length
-	if p.length < 0 || p.length > offsetMax || p.state != stateOpen && p.state != stateSealed {
-		return 0, packInfo{}, fmt.Errorf("%w: impossible pack %x", errCatalogue, key)
-	}
-	return binary.BigEndian.Uint32(key), p, nil
-}
 
 // catalogue is one open bbolt file. Any number of readers may use it beside
 // one writer.
@@ -410,24 +268,29 @@ func (ch changes) apply(tx *bbolt.Tx) (duplicates uint64, err error) {
 		}
 	}
 	for _, id := range sortedIDs(ch.chunks) {
-		l := ch.chunks[id]
-		if ch.merge {
-			if v := chunks.Get(id[:]); v != nil {
-				duplicates++
-				old, err := decodeLocation(id[:], v)
-				if err != nil {
-					return 0, err
-				}
-				if old.rank >= l.rank {
-					continue
-				}
-			}
-		}
-		if err := chunks.Put(id[:], encodeLocation(id, l)); err != nil {
+		there, err := ch.put(chunks, id)
+		if err != nil {
 			return 0, err
+		}
+		if there {
+			duplicates++
 		}
 	}
 	return duplicates, ch.applyRest(tx)
+}
+
+// put writes the location of one chunk. When merging it tells whether there
+// was one.
+func (ch changes) put(b *bbolt.Bucket, id chunkstore.ID) (there bool, err error) {
+	l := ch.chunks[id]
+	if v := b.Get(id[:]); ch.merge && v != nil {
+		old, err := decodeLocation(id[:], v)
+		if err != nil || old.rank >= l.rank {
+			return true, err
+		}
+		there = true
+	}
+	return there, b.Put(id[:], encodeLocation(id, l))
 }
 
 func (ch changes) applyRest(tx *bbolt.Tx) error {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -371,24 +372,90 @@ func TestCatalogueIsDisposable(t *testing.T) {
 		} else {
 			kill(t, s)
 		}
-		for name, damage := range catalogueDamages {
-			for _, readOnly := range []bool{true, false} {
-				t.Run(name, func(t *testing.T) {
-					dir := copyTree(t, origin)
-					damage(t, filepath.Join(dir, catalogueName))
-					o := smallPacks
-					o.ReadOnly = readOnly
-					s := openAt(t, dir, o)
-					defer closeStore(t, s)
-					if s.Opened().Rebuilt == nil && !mayStand[name] {
-						t.Error("the catalogue was not built anew")
-					}
-					holdsAll(t, s, cs)
-					if !readOnly {
-						fill(t, s, chunks(100, 5))
-					}
-				})
+		for name := range catalogueDamages {
+			t.Run(fmt.Sprintf("%s,clean=%v", name, clean), func(t *testing.T) {
+				disposeOfCatalogue(t, origin, name, true)
+				disposeOfCatalogue(t, origin, name, false)
+			})
+		}
+	}
+}
+
+func disposeOfCatalogue(t *testing.T, origin, name string, readOnly bool) {
+	t.Helper()
+	dir := copyTree(t, origin)
+	catalogueDamages[name](t, filepath.Join(dir, catalogueName))
+	o := smallPacks
+	o.ReadOnly = readOnly
+	s := openAt(t, dir, o)
+	defer closeStore(t, s)
+	if s.Opened().Rebuilt == nil && !mayStand[name] {
+		t.Error("the catalogue was not built anew")
+	}
+	holdsAll(t, s, chunks(0, 35))
+	if !readOnly {
+		fill(t, s, chunks(100, 5))
+	}
+}
+
+// TestIndexAgainstModel is bug museum M20: many operations on the index beside
+// a map, with small batches, reopenings and rebuilds in between.
+func TestIndexAgainstModel(t *testing.T) {
+	r := rand.New(rand.NewPCG(5, 6))
+	dir := tempDir(t)
+	fillBolt(t, dir, 0)
+	path := filepath.Join(dir, catalogueName)
+	c, err := openBolt(path, false, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := make(map[chunkstore.ID]location)
+	id := func() chunkstore.ID { return sum([]byte(fmt.Sprint(r.IntN(20_000)))) }
+	for round := range 40 {
+		ch := changes{chunks: make(map[chunkstore.ID]location)}
+		for range r.IntN(1500) {
+			ch.chunks[id()] = location{pack: r.Uint32(), off: headerSize + r.Int64N(1<<30), stored: uint32(r.IntN(1 << 20)), rank: r.Uint32()}
+		}
+		for range r.IntN(300) {
+			x := id()
+			ch.deletes = append(ch.deletes, x)
+			delete(want, x)
+		}
+		for x, l := range ch.chunks {
+			want[x] = l
+		}
+		if _, err := c.commit(ch); err != nil {
+			t.Fatal(err)
+		}
+		for range 500 {
+			x := id()
+			l, ok, err := c.get(x)
+			if w, there := want[x]; err != nil || ok != there || l != w {
+				t.Fatalf("round %d: %+v, %v, %v; want %+v, %v", round, l, ok, err, w, there)
 			}
 		}
+		if round%20 == 10 {
+			if err := c.close(); err != nil {
+				t.Fatal(err)
+			}
+			if err := checkCatalogue(dir); err != nil {
+				t.Fatal(err)
+			}
+			if c, err = openBolt(path, false, true); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	n := 0
+	if _, done, err := c.scan(chunkstore.ID{}, 1<<20, func(x chunkstore.ID, l location) {
+		n++
+		if want[x] != l {
+			t.Errorf("chunk %s differs", x.Short())
+		}
+	}); err != nil || !done || n != len(want) {
+		t.Errorf("%d of %d chunks, %v", n, len(want), err)
+	}
+	if err := c.close(); err != nil {
+		t.Fatal(err)
 	}
 }

@@ -20,7 +20,7 @@
 //
 // Who may run beside whom: any number of Get, Stat, Check and Walk beside
 // anything. Put beside everything, except that it waits while 100,000 entries
-// are on their way into the catalogue. Sync, Rebuild and Close one at a time.
+// are on their way into the catalogue. Sync, Reindex and Close one at a time.
 // The locks, in the order they are taken: Store.commitLock, session.mu,
 // writer.mu, Store.catMu, Store.mu. Store.mu is never held across a system
 // call.

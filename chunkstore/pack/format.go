@@ -76,6 +76,7 @@ const (
 // packID names a pack; it is random.
 type packID [8]byte
 
+// String returns 16 hex digits.
 func (id packID) String() string { return hex.EncodeToString(id[:]) }
 
 // record is what a record's header says.

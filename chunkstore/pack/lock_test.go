@@ -124,31 +124,30 @@ func listing(t *testing.T, dir string) string {
 	return b.String()
 }
 
+// putSome puts n chunks and stops at the first error.
+func putSome(se chunkstore.Session, n int) error {
+	for _, c := range chunks(50, n) {
+		if _, err := se.Put(bg, c); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// fencedActs are what a writer may do that has lost its store.
+var fencedActs = map[string]func(*Store, chunkstore.Session) error{
+	"sync":         func(_ *Store, se chunkstore.Session) error { return se.Sync(bg) },
+	"put and sync": func(_ *Store, se chunkstore.Session) error { return errors.Join(putSome(se, 5), se.Sync(bg)) },
+	"many puts":    func(_ *Store, se chunkstore.Session) error { return putSome(se, 30) },
+	"close":        func(s *Store, _ chunkstore.Session) error { return s.Close() },
+	"reindex":      func(s *Store, _ chunkstore.Session) error { _, err := s.Reindex(bg, nil); return err },
+}
+
 // TestFencing takes the lock away under a writer, as a network file system may
 // do, and lets another one in. Whatever the first does then, nothing of it is
 // acknowledged and nothing that the second stores is harmed.
 func TestFencing(t *testing.T) {
-	for name, act := range map[string]func(*Store, chunkstore.Session) error{
-		"sync": func(_ *Store, se chunkstore.Session) error { return se.Sync(bg) },
-		"put and sync": func(_ *Store, se chunkstore.Session) error {
-			for _, c := range chunks(50, 5) {
-				if _, err := se.Put(bg, c); err != nil {
-					return err
-				}
-			}
-			return se.Sync(bg)
-		},
-		"many puts": func(_ *Store, se chunkstore.Session) error {
-			for _, c := range chunks(50, 30) {
-				if _, err := se.Put(bg, c); err != nil {
-					return err
-				}
-			}
-			return errors.New("no error")
-		},
-		"close":   func(s *Store, _ chunkstore.Session) error { return s.Close() },
-		"reindex": func(s *Store, _ chunkstore.Session) error { _, err := s.Reindex(bg, nil); return err },
-	} {
+	for name, act := range fencedActs {
 		t.Run(name, func(t *testing.T) {
 			dir := create(t)
 			commits := 0
@@ -179,23 +178,31 @@ func TestFencing(t *testing.T) {
 			if err := act(first, se); !errors.Is(err, chunkstore.ErrFenced) {
 				t.Errorf("the first writer got %v", err)
 			}
-			if err := first.Writable(); name != "close" && name != "reindex" && (!errors.Is(err, chunkstore.ErrFenced) || !errors.Is(err, chunkstore.ErrReadOnly)) {
-				t.Errorf("and then %v", err)
-			}
 			if commits > 0 {
 				t.Error("the first writer has written to the catalogue")
 			}
-			fill(t, second, chunks(30, 15))
-			closeStore(t, second)
-			_ = first.Close()
-			third := openAt(t, dir, smallPacks)
-			defer closeStore(t, third)
-			holdsAll(t, third, chunks(0, 5))
-			holdsAll(t, third, chunks(10, 15))
-			holdsAll(t, third, chunks(30, 15))
-			checkEverything(t, third)
+			afterFencing(t, dir, first, second)
 		})
 	}
+}
+
+// afterFencing lets both writers go on, and looks at what is there then.
+func afterFencing(t *testing.T, dir string, first, second *Store) {
+	t.Helper()
+	if err := first.Close(); !errors.Is(err, chunkstore.ErrFenced) && !first.closed {
+		t.Errorf("close of the first writer: %v", err)
+	}
+	if _, err := first.Begin(bg); err == nil {
+		t.Error("the first writer may go on")
+	}
+	fill(t, second, chunks(30, 15))
+	closeStore(t, second)
+	third := openAt(t, dir, smallPacks)
+	defer closeStore(t, third)
+	holdsAll(t, third, chunks(0, 5))
+	holdsAll(t, third, chunks(10, 15))
+	holdsAll(t, third, chunks(30, 15))
+	checkEverything(t, third)
 }
 
 // TestFencingDuringCommit lets another writer in while a transaction is being

@@ -150,8 +150,8 @@ func (s *Store) knownPacks() (known map[packID]numbered, running bool) {
 	for no, p := range s.packs {
 		info := *p
 		info.totals = info.saved
-		if info.state == stateOpen || s.writers[no] != nil {
-			info.state, info.length = stateOpen, info.savedTo
+		if info.state == stateOpen {
+			info.length = info.savedTo
 		}
 		known[p.id] = numbered{no: no, info: info}
 	}

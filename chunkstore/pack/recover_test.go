@@ -51,14 +51,17 @@ func offsets(n int) []int {
 	return at
 }
 
-func TestRecoverOpenPack(t *testing.T) {
+// openPackCase is what a crash or damage makes of the pack of openTail.
+type openPackCase struct {
+	name   string
+	change func(b []byte) []byte
+	held   []int // chunks that are there afterwards
+	adopts uint64
+}
+
+func openPackCases() []openPackCase {
 	at := offsets(8)
-	for _, tc := range []struct {
-		name   string
-		change func(b []byte) []byte
-		held   []int // chunks that are there afterwards
-		adopts uint64
-	}{
+	return []openPackCase{
 		{"whole", func(b []byte) []byte { return b }, []int{0, 1, 2, 3, 4, 5, 6, 7}, 3},
 		{"torn blob", func(b []byte) []byte { return b[:at[7]+200] }, []int{0, 1, 2, 3, 4, 5, 6}, 2},
 		{"torn header", func(b []byte) []byte { return b[:at[7]+20] }, []int{0, 1, 2, 3, 4, 5, 6}, 2},
@@ -71,7 +74,11 @@ func TestRecoverOpenPack(t *testing.T) {
 		{"cut to nothing", func(b []byte) []byte { return nil }, nil, 0},
 		{"file header damaged", flip(5), []int{0, 1, 2, 3, 4, 5, 6, 7}, 3},
 		{"garbage behind", func(b []byte) []byte { return append(b, bytes.Repeat([]byte(recordMagic), 500)...) }, []int{0, 1, 2, 3, 4, 5, 6, 7}, 3},
-	} {
+	}
+}
+
+func TestRecoverOpenPack(t *testing.T) {
+	for _, tc := range openPackCases() {
 		t.Run(tc.name, func(t *testing.T) {
 			dir, p := openTail(t)
 			edit(t, packPath(dir, p), tc.change)
@@ -239,16 +246,11 @@ func TestRecoverSealedButNotCommitted(t *testing.T) {
 	}
 	kill(t, s)
 	for _, damaged := range []bool{false, true} {
-		dir := copyTree(t, dir)
-		if damaged {
-			for _, p := range packsIn(t, dir) {
-				if p.state == stateSealed {
-					edit(t, packPath(dir, p), flip(int(p.size)-10))
-				}
-			}
-		}
 		for _, readOnly := range []bool{true, false} {
 			dir := copyTree(t, dir)
+			if damaged {
+				damageFooters(t, dir)
+			}
 			o := smallPacks
 			o.ReadOnly = readOnly
 			s := openAt(t, dir, o)
@@ -257,6 +259,15 @@ func TestRecoverSealedButNotCommitted(t *testing.T) {
 			}
 			holdsAll(t, s, cs)
 			closeStore(t, s)
+		}
+	}
+}
+
+func damageFooters(t *testing.T, dir string) {
+	t.Helper()
+	for _, p := range packsIn(t, dir) {
+		if p.state == stateSealed {
+			edit(t, packPath(dir, p), flip(int(p.size)-10))
 		}
 	}
 }
@@ -279,41 +290,44 @@ func TestRecoverAfterChmod(t *testing.T) {
 	holdsAll(t, s, chunks(0, 8))
 }
 
-// TestRecoverSealedPacks loses or damages a sealed pack while the store is
-// closed.
+// sealedDamages are what may happen to a sealed pack while the store is closed.
+var sealedDamages = []struct {
+	name   string
+	damage func(t *testing.T, path string)
+	stat   bool   // notices
+	want   string // in the error of Get or Check
+}{
+	{"missing", remove, true, "missing"},
+	{"cut short", func(t *testing.T, path string) { edit(t, path, func(b []byte) []byte { return b[:headerSize+10] }) }, true, "ends within"},
+	{"empty", func(t *testing.T, path string) { edit(t, path, func([]byte) []byte { return nil }) }, true, "ends within"},
+	{"record headers", func(t *testing.T, path string) {
+		edit(t, path, func(b []byte) []byte {
+			for i := bytes.Index(b, []byte(recordMagic)); i >= 0; i = bytes.Index(b, []byte(recordMagic)) {
+				b[i] ^= 1
+			}
+			return b
+		})
+	}, false, "magic"},
+	{"stored bytes", func(t *testing.T, path string) {
+		edit(t, path, func(b []byte) []byte {
+			for i := 0; i+700 < len(b); i += 700 {
+				b[i+50] ^= 1
+			}
+			return b
+		})
+	}, false, "checksum"},
+	{"content of another pack", func(t *testing.T, path string) {
+		edit(t, path, func(b []byte) []byte {
+			whole, _ := buildPack(chunks(0, 10), true)
+			return append(whole, make([]byte, len(b)-len(whole))...)
+		})
+	}, false, ""},
+}
+
+// TestRecoverSealedPacks loses or damages a sealed pack: what the store says of
+// its chunks names the pack, and the next run heals them.
 func TestRecoverSealedPacks(t *testing.T) {
-	for _, tc := range []struct {
-		name   string
-		damage func(t *testing.T, path string)
-		stat   bool   // notices
-		want   string // in the error of Get or Check
-	}{
-		{"missing", remove, true, "missing"},
-		{"cut short", func(t *testing.T, path string) { edit(t, path, func(b []byte) []byte { return b[:headerSize+10] }) }, true, "ends within"},
-		{"empty", func(t *testing.T, path string) { edit(t, path, func([]byte) []byte { return nil }) }, true, "ends within"},
-		{"record headers", func(t *testing.T, path string) {
-			edit(t, path, func(b []byte) []byte {
-				for i := bytes.Index(b, []byte(recordMagic)); i >= 0; i = bytes.Index(b, []byte(recordMagic)) {
-					b[i] ^= 1
-				}
-				return b
-			})
-		}, false, "magic"},
-		{"stored bytes", func(t *testing.T, path string) {
-			edit(t, path, func(b []byte) []byte {
-				for i := 0; i+700 < len(b); i += 700 {
-					b[i+50] ^= 1
-				}
-				return b
-			})
-		}, false, "checksum"},
-		{"content of another pack", func(t *testing.T, path string) {
-			edit(t, path, func(b []byte) []byte {
-				whole, _ := buildPack(chunks(0, 10), true)
-				return append(whole, make([]byte, len(b)-len(whole))...)
-			})
-		}, false, ""},
-	} {
+	for _, tc := range sealedDamages {
 		t.Run(tc.name, func(t *testing.T) {
 			dir := create(t)
 			cs := chunks(0, 30)
@@ -323,28 +337,14 @@ func TestRecoverSealedPacks(t *testing.T) {
 			closeStore(t, s)
 			tc.damage(t, packPath(dir, hurt))
 			s = openAt(t, dir, smallPacks)
-			damaged := 0
-			for _, c := range cs {
-				p, _ := where(t, s, c)
-				if p.id != hurt.id {
-					storetest.Holds(t, s, c)
-					continue
-				}
-				_, serr := s.Stat(bg, c.ID)
-				if tc.stat != errors.Is(serr, chunkstore.ErrNotExist) {
-					t.Errorf("stat: %v", serr)
-				}
-				err := s.Check(bg, c.ID)
-				if err == nil {
-					continue
-				}
-				damaged++
-				if !errors.Is(err, chunkstore.ErrCorrupt) || !strings.Contains(err.Error(), hurt.name()) || !strings.Contains(err.Error(), tc.want) {
-					t.Errorf("check: %v", err)
-				}
+			if _, err := s.Stat(bg, cs[0].ID); tc.stat != errors.Is(err, chunkstore.ErrNotExist) {
+				t.Errorf("stat: %v", err)
 			}
-			if damaged < 5 {
-				t.Errorf("%d chunks are damaged", damaged)
+			closeStore(t, s)
+			s = openAt(t, dir, smallPacks)
+			checkHurt(t, s, hurt, tc.want)
+			if _, err := s.Stat(bg, cs[0].ID); !errors.Is(err, chunkstore.ErrNotExist) {
+				t.Errorf("stat after check: %v", err)
 			}
 			// Every chunk that Stat does not vouch for is stored again.
 			fill(t, s, cs)
@@ -357,6 +357,30 @@ func TestRecoverSealedPacks(t *testing.T) {
 				closeStore(t, s)
 			}
 		})
+	}
+}
+
+// checkHurt wants all chunks to be sound but those in one pack, which want an
+// error that names it.
+func checkHurt(t *testing.T, s *Store, hurt packFile, want string) {
+	t.Helper()
+	damaged := 0
+	for _, c := range chunks(0, 30) {
+		if p, _ := where(t, s, c); p.id != hurt.id {
+			storetest.Holds(t, s, c)
+			continue
+		}
+		err := s.Check(bg, c.ID)
+		if err == nil {
+			continue
+		}
+		damaged++
+		if !errors.Is(err, chunkstore.ErrCorrupt) || !strings.Contains(err.Error(), hurt.name()) || !strings.Contains(err.Error(), want) {
+			t.Errorf("check: %v", err)
+		}
+	}
+	if damaged < 5 {
+		t.Errorf("%d chunks are damaged", damaged)
 	}
 }
 
@@ -382,6 +406,15 @@ func TestMissingPackComesBack(t *testing.T) {
 	}
 	if u, err := s.Usage(bg); err != nil || u.MissingPacks != 1 {
 		t.Errorf("%+v, %v", u, err)
+	}
+	// A new catalogue does not make the loss be forgotten.
+	if _, err := s.Reindex(bg, nil); err != nil {
+		t.Fatal(err)
+	}
+	closeStore(t, s)
+	s = openAt(t, dir, smallPacks)
+	if o := s.Opened(); o.PacksMissing != 1 || !slices.Contains(o.Names, p.name()) {
+		t.Errorf("%+v", o)
 	}
 	if err := os.Rename(away, packPath(dir, p)); err != nil {
 		t.Fatal(err)

@@ -132,18 +132,22 @@ func (f *Faulty) Begin(ctx context.Context) (chunkstore.Session, error) {
 // Close implements chunkstore.Store.
 func (f *Faulty) Close() error { return f.do(OpClose, f.inner.Close) }
 
+// faultySession is a session of a Faulty store.
 type faultySession struct {
 	f     *Faulty
 	inner chunkstore.Session
 }
 
+// Put implements chunkstore.Session.
 func (se *faultySession) Put(ctx context.Context, c chunkstore.Chunk) (added bool, err error) {
 	err = se.f.do(OpPut, func() (err error) { added, err = se.inner.Put(ctx, c); return err })
 	return added && err == nil, err
 }
 
+// Sync implements chunkstore.Session.
 func (se *faultySession) Sync(ctx context.Context) error {
 	return se.f.do(OpSync, func() error { return se.inner.Sync(ctx) })
 }
 
+// Close implements chunkstore.Session.
 func (se *faultySession) Close() error { return se.f.do(OpCloseSession, se.inner.Close) }
