@@ -21,13 +21,20 @@ fi
 
 dir=${1:?usage: images.sh FOLDER MKIMAGE}
 mkimage=${2:?usage: images.sh FOLDER MKIMAGE}
-mirror=${HOLDFAST_BENCH_MIRROR:-http://deb.debian.org/debian}
-security=${HOLDFAST_BENCH_SECURITY:-http://deb.debian.org/debian-security}
 suite=bookworm
 # what the administrator installs on every machine
 common=python3,openssh-server,build-essential,linux-image-amd64,git,vim,ca-certificates,curl,less,man-db,locales
 offset=1048576
 part_size=8586788864
+
+# archive CODENAME: where this machine's apt gets that part of Debian from.
+archive() {
+	apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' "Codename: $1" | sed -n 1p
+}
+mirror=${HOLDFAST_BENCH_MIRROR:-$(archive "$suite")}
+security=${HOLDFAST_BENCH_SECURITY:-$(archive "$suite-security")}
+[ -n "$mirror" ] && [ -n "$security" ] ||
+	{ echo "images: apt knows no $suite and $suite-security; set HOLDFAST_BENCH_MIRROR and HOLDFAST_BENCH_SECURITY" >&2; exit 1; }
 
 export DEBIAN_FRONTEND=noninteractive LC_ALL=C.UTF-8
 
