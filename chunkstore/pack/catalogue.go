@@ -35,6 +35,9 @@ import (
 const (
 	catalogueName    = "catalogue.db"
 	catalogueVersion = 1
+	// allocSize is by how much the file grows beyond what it needs; bbolt's own
+	// 16 MiB would be most of a small store.
+	allocSize = 64 << 10
 )
 
 var (
@@ -76,7 +79,9 @@ func openBolt(path string, readOnly, bulk bool) (*catalogue, error) {
 		},
 	}
 	err := c.guard(func() (err error) {
-		c.db, err = bbolt.Open(path, 0o640, o)
+		if c.db, err = bbolt.Open(path, 0o640, o); err == nil {
+			c.db.AllocSize = allocSize
+		}
 		return err
 	})
 	switch {
@@ -266,6 +271,11 @@ func (ch changes) apply(tx *bbolt.Tx) (duplicates uint64, err error) {
 		if err := chunks.Delete(id[:]); err != nil {
 			return 0, err
 		}
+	}
+	if first, _ := chunks.Cursor().First(); first == nil {
+		// Keys come in order now, so pages can be filled; later ones fall
+		// anywhere and need room.
+		chunks.FillPercent = 0.9
 	}
 	for _, id := range sortedIDs(ch.chunks) {
 		there, err := ch.put(chunks, id)

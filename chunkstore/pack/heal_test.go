@@ -1,6 +1,7 @@
 package pack
 
 import (
+	"bytes"
 	"errors"
 	"os"
 	"path/filepath"
@@ -168,5 +169,66 @@ func TestHealsWhileOpen(t *testing.T) {
 			}
 			closeStore(t, s)
 		})
+	}
+}
+
+// TestReaderKeepsWhatItFoundDamaged lets a reader find a flipped bit. The next
+// writer must not take the chunk for stored.
+func TestReaderKeepsWhatItFoundDamaged(t *testing.T) {
+	dir := create(t)
+	s := openAt(t, dir, Options{})
+	all := chunks(1, 3)
+	se, err := s.Begin(bg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(putAndSync(se, all), se.Close()); err != nil {
+		t.Fatal(err)
+	}
+	closeStore(t, s)
+	flipStored(t, dir, all[1])
+
+	r := openAt(t, dir, Options{ReadOnly: true})
+	if err := r.Check(bg, all[1].ID); !errors.Is(err, chunkstore.ErrCorrupt) {
+		t.Fatalf("check: %v", err)
+	}
+	closeStore(t, r)
+
+	s = openAt(t, dir, Options{})
+	if _, err := s.Stat(bg, all[1].ID); !errors.Is(err, chunkstore.ErrNotExist) {
+		t.Errorf("stat of what was found damaged: %v", err)
+	}
+	if _, err := s.Stat(bg, all[0].ID); err != nil {
+		t.Errorf("stat of a sound one: %v", err)
+	}
+	if se, err = s.Begin(bg); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(putAndSync(se, all[1:2]), se.Close()); err != nil {
+		t.Fatal(err)
+	}
+	holdsAll(t, s, all)
+	closeStore(t, s)
+}
+
+// flipStored changes one bit in the stored bytes of a chunk.
+func flipStored(t *testing.T, dir string, c chunkstore.Chunk) {
+	t.Helper()
+	files, err := listPacks(packsDir(dir))
+	if err != nil || len(files) != 1 {
+		t.Fatalf("packs: %v %v", files, err)
+	}
+	path := filepath.Join(packsDir(dir), files[0].id.String()+files[0].state.ext())
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := bytes.Index(b, c.Sealed)
+	if at < 0 {
+		t.Fatal("the chunk is not in the pack")
+	}
+	b[at+len(c.Sealed)/2] ^= 1
+	if err := os.WriteFile(path, b, 0o640); err != nil {
+		t.Fatal(err)
 	}
 }

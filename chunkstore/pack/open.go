@@ -132,9 +132,7 @@ func (s *Store) closeCatalogue() error {
 	return s.cat.close()
 }
 
-// errStale says that the packs hold more than the catalogue knows. An open pack
-// that it does not know at all is no reason: it may be the start of a session
-// that never came to its first Sync.
+// errStale says that the packs hold more than the catalogue knows.
 var errStale = fmt.Errorf("%w: the packs hold more than it knows", errCatalogue)
 
 // load opens the catalogue and reads what it says of the packs, and what the
@@ -164,7 +162,7 @@ func (s *Store) load(readOnly bool) error {
 	}
 	s.compare(files)
 	for _, f := range files {
-		if f.state == stateSealed && !known[f.id] {
+		if !known[f.id] && (f.state == stateSealed || f.size > headerSize) {
 			return errStale
 		}
 	}

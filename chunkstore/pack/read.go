@@ -284,3 +284,24 @@ func (s *Store) mark(ctx context.Context, id chunkstore.ID, l location, bad bool
 	}
 	s.pending[id] = now
 }
+
+// keepMarks brings what a reader has found out about damage into the catalogue,
+// so that the next session stores those chunks again. The reader, closed by now,
+// becomes a writer for a moment. When another process has the store, or the disk
+// cannot be written, the marks are lost, and the next check makes them again.
+func (s *Store) keepMarks() {
+	ctx := context.Background()
+	l, err := acquireLock(ctx, s.dir, false, 0)
+	if err != nil {
+		return
+	}
+	o := s.options
+	o.ReadOnly = false
+	if w, err := openWriter(ctx, s.dir, o); err == nil {
+		for id, at := range s.pending {
+			w.mark(ctx, id, at, at.flags&flagBad != 0)
+		}
+		_ = w.shutdown()
+	}
+	_ = l.release()
+}

@@ -253,7 +253,11 @@ func (s *Store) Close() error {
 		return nil
 	}
 	err := s.shutdown()
-	return errors.Join(err, s.lock.release())
+	err = errors.Join(err, s.lock.release())
+	if s.options.ReadOnly && len(s.pending) > 0 {
+		s.keepMarks()
+	}
+	return err
 }
 
 // shutdown does all of Close but giving the lock back.
