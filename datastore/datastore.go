@@ -102,20 +102,19 @@ var (
 )
 
 // Create makes a new, empty store at path, which must be an empty directory or
-// not exist.
+// not exist. What a Create that was killed has left counts as empty.
 func Create(path string) error {
-	switch names, err := os.ReadDir(path); {
-	case errors.Is(err, fs.ErrNotExist):
-	case err != nil:
+	if err := checkVacant(path); err != nil {
 		return fmt.Errorf("create store: %w", err)
-	case len(names) > 0:
-		if _, err := readConfig(path); err == nil {
-			return fmt.Errorf("create store: %s is one: %w", path, wire.ErrExists)
-		}
-		return fmt.Errorf("create store: %s is not empty: %w", path, wire.ErrExists)
 	}
-	for _, dir := range []string{path, filepath.Join(path, chunksDir), filepath.Join(path, tempDir)} {
-		if err := durable.MkdirAll(dir, 0o700); err != nil {
+	if err := durable.MkdirAll(path, 0o700); err != nil {
+		return fmt.Errorf("create store: %w", noSpace(err))
+	}
+	if err := os.RemoveAll(filepath.Join(path, chunksDir)); err != nil {
+		return fmt.Errorf("create store: %w", err)
+	}
+	for _, dir := range []string{chunksDir, tempDir} {
+		if err := durable.MkdirAll(filepath.Join(path, dir), 0o700); err != nil {
 			return fmt.Errorf("create store: %w", noSpace(err))
 		}
 	}
@@ -129,6 +128,34 @@ func Create(path string) error {
 	// Last, because its presence makes the directory a store.
 	if err := durable.WriteFile(filepath.Join(path, configName), append(raw, '\n'), 0o600); err != nil {
 		return fmt.Errorf("create store: %w", noSpace(err))
+	}
+	return nil
+}
+
+// checkVacant returns nil if a store may be made at path: there is nothing, or
+// only what a store has before its first chunk and its configuration.
+func checkVacant(path string) error {
+	names, err := os.ReadDir(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	for _, n := range names {
+		if n.Name() == configName {
+			return fmt.Errorf("%s is one: %w", path, wire.ErrExists)
+		}
+		if n.Name() != chunksDir && n.Name() != tempDir && !durable.IsTemp(n.Name()) {
+			return fmt.Errorf("%s is not empty: %w", path, wire.ErrExists)
+		}
+	}
+	packs, err := os.ReadDir(filepath.Join(path, chunksDir, "packs"))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if len(packs) > 0 {
+		return fmt.Errorf("%s holds packs of a store whose %s is lost: %w", path, configName, wire.ErrExists)
 	}
 	return nil
 }

@@ -57,6 +57,33 @@ func TestCreateRefusesWhatIsThere(t *testing.T) {
 	}
 }
 
+// A Create that is killed leaves a directory without holdfast.json: the same
+// command must simply work again, unless there is a chunk that could be lost.
+func TestCreateGoesOnAfterAKill(t *testing.T) {
+	path := create(t)
+	config := filepath.Join(path, "holdfast.json")
+	if err := os.Remove(config); err != nil {
+		t.Fatal(err)
+	}
+	if err := datastore.Create(path); err != nil {
+		t.Fatalf("again: %v", err)
+	}
+	s := open(t, path, datastore.Options{})
+	wiretest.Store(t, s, wiretest.Content{Snapshot: wire.Snapshot{Group: wire.Group{Type: "vm", ID: "1"}, Time: 1}, Chunks: []string{"precious"}})
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.RemoveAll(filepath.Join(path, "vm")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(config); err != nil {
+		t.Fatal(err)
+	}
+	if err := datastore.Create(path); !errors.Is(err, wire.ErrExists) {
+		t.Errorf("over packs: %v", err)
+	}
+}
+
 func TestOpenRefusesWhatIsNoStore(t *testing.T) {
 	for name, config := range map[string]string{"none": "", "newer": `{"holdfast-store":99}`, "garbage": "{", "other": "{}"} {
 		path := create(t)
