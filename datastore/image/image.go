@@ -112,8 +112,13 @@ func (m *Image) Chunk(ctx context.Context, e index.Entry, dst []byte) (chunkstor
 	return plain, nil
 }
 
+// errorAt names the place; err names the chunk. A chunk that is not there is
+// damage of the store, not a thing that was asked for in vain.
 func (m *Image) errorAt(e index.Entry, err error) error {
-	return fmt.Errorf("%s at offset %d: chunk %s: %w", m.name, e.Off, e.ID.Short(), err)
+	if errors.Is(err, chunkstore.ErrNotExist) {
+		err = fmt.Errorf("%w: %w", chunkstore.ErrCorrupt, err)
+	}
+	return fmt.Errorf("%s at offset %d: %w", m.name, e.Off, err)
 }
 
 // Matches reports whether content is what the entry stands for, without the
