@@ -285,11 +285,28 @@ func (s *Store) mark(ctx context.Context, id chunkstore.ID, l location, bad bool
 	s.pending[id] = now
 }
 
-// keepMarks brings what a reader has found out about damage into the catalogue,
-// so that the next session stores those chunks again. The reader, closed by now,
-// becomes a writer for a moment. When another process has the store, or the disk
-// cannot be written, the marks are lost, and the next check makes them again.
-func (s *Store) keepMarks() {
+// marksToKeep returns what a reader has found out about records that only a
+// reading shows to be damaged. That a pack is missing or short everybody sees.
+func (s *Store) marksToKeep() map[chunkstore.ID]location {
+	if !s.options.ReadOnly {
+		return nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	marks := make(map[chunkstore.ID]location)
+	for id, l := range s.pending {
+		if p := s.packs[l.pack]; !p.missing && l.end() <= p.size {
+			marks[id] = l
+		}
+	}
+	return marks
+}
+
+// keepMarks brings the marks of a reader into the catalogue, so that the next
+// session stores those chunks again. The reader, closed by now, becomes a writer
+// for a moment. When another process has the store, or the disk cannot be
+// written, the marks are lost, and the next check makes them again.
+func (s *Store) keepMarks(marks map[chunkstore.ID]location) {
 	ctx := context.Background()
 	l, err := acquireLock(ctx, s.dir, false, 0)
 	if err != nil {
@@ -298,7 +315,7 @@ func (s *Store) keepMarks() {
 	o := s.options
 	o.ReadOnly = false
 	if w, err := openWriter(ctx, s.dir, o); err == nil {
-		for id, at := range s.pending {
+		for id, at := range marks {
 			w.mark(ctx, id, at, at.flags&flagBad != 0)
 		}
 		_ = w.shutdown()

@@ -253,9 +253,10 @@ func (s *Store) Close() error {
 		return nil
 	}
 	err := s.shutdown()
+	marks := s.marksToKeep()
 	err = errors.Join(err, s.lock.release())
-	if s.options.ReadOnly && len(s.pending) > 0 {
-		s.keepMarks()
+	if len(marks) > 0 {
+		s.keepMarks(marks)
 	}
 	return err
 }

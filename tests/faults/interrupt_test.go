@@ -1,0 +1,82 @@
+package faults
+
+import (
+	"crypto/sha256"
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+// pause holds up the thread that met a signal, in microseconds, so that the work
+// is not done before the signal is looked at.
+const pause = "500000"
+
+// TestInterrupt sends SIGINT and SIGTERM to backups and restores under way. They
+// end with status 130, say how things stand, and leave nothing half done behind.
+func TestInterrupt(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	r := newRepo(t, dir)
+	content := mixed(50, 30<<20)
+	image := write(t, filepath.Join(dir, "disk.raw"), content)
+	base := snap{"vm/1", 0}
+	r.backup(t, base, "disk0.img:"+image).want(t, exitOK)
+
+	changed := mixed(51, 30<<20)
+	other := write(t, filepath.Join(dir, "other.raw"), changed)
+	for i, sig := range []string{"SIGINT", "SIGTERM"} {
+		s := snap{"vm/1", int64(i + 1)}
+		got := start(t, command{
+			args: r.backupArgs(s, "disk0.img:"+other), env: oneThread,
+			wrap: strace("pread64", fmt.Sprintf("pread64:signal=%s:delay_exit=%s:when=9", sig, pause), other),
+		}).wait(t)
+		got.want(t, exitInterrupted, "interrupted", "no snapshot was made")
+		r.wantList(t, base)
+	}
+	t.Run("restore", func(t *testing.T) { interruptedRestore(t, r, base, content) })
+	t.Run("waiting for standard input", func(t *testing.T) { interruptedStdin(t, r, base) })
+	s := snap{"vm/1", 10}
+	r.backup(t, s, "disk0.img:"+other).want(t, exitOK)
+	r.verify(t).want(t, exitOK)
+	r.restored(t, s, "disk0.img", sha256.Sum256(changed))
+	if left := glob(t, r.path, ".tmp/*"); len(left) > 0 {
+		t.Errorf("left behind: %v", left)
+	}
+}
+
+// interruptedRestore stops restores to a new file, over an old one, and in place.
+func interruptedRestore(t *testing.T, r repo, s snap, content []byte) {
+	target := filepath.Join(t.TempDir(), "target.raw")
+	interrupted := func(more ...string) result {
+		t.Helper()
+		args := append([]string{"restore", "-r", r.path, "--keyfile", r.key, s.String(), "disk0.img", target}, more...)
+		return start(t, command{
+			args: args, env: oneThread, wrap: strace("pwrite64", "pwrite64:signal=SIGINT:delay_exit="+pause+":when=2"),
+		}).wait(t).want(t, exitInterrupted, "interrupted", target)
+	}
+	interrupted().says(t, "not created")
+	gone(t, target)
+	write(t, target, []byte("precious"))
+	interrupted("--overwrite").says(t, "as it was")
+	if string(read(t, target)) != "precious" {
+		t.Error("the old target was changed")
+	}
+	// In place there is no way back, but a way on.
+	write(t, target, mixed(52, len(content)))
+	interrupted("--differential").says(t, "do not use it", "--differential")
+	r.restore(t, s, "disk0.img", target, "--differential").want(t, exitOK)
+	if sha256.Sum256(read(t, target)) != sha256.Sum256(content) {
+		t.Error("came back different")
+	}
+}
+
+// interruptedStdin stops a backup while it waits for its source.
+func interruptedStdin(t *testing.T, r repo, base snap) {
+	h := r.hold(t, snap{"vm/2", 5})
+	if err := h.cmd.Process.Signal(os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
+	h.wait(t).want(t, exitInterrupted, "interrupted")
+	r.wantList(t, base)
+}

@@ -1,0 +1,250 @@
+package faults
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// Exit codes of the program that the tests wait for.
+const (
+	exitOK           = 0
+	exitError        = 1
+	exitPanic        = 2
+	exitNoRepository = 10
+	exitLocked       = 11
+	exitKey          = 12
+	exitUsage        = 64
+	exitIntegrity    = 65
+	exitNotFound     = 66
+	exitNoSpace      = 69
+	exitRefused      = 77
+	exitInterrupted  = 130
+	exitKilled       = -1 // by a signal
+)
+
+// patience is how long a command may take before it counts as hanging.
+const patience = 60 * time.Second
+
+// program is the path of the binary under test, home an empty directory where
+// it finds no configuration.
+var program, home string
+
+func TestMain(m *testing.M) { os.Exit(buildAndRun(m)) }
+
+func buildAndRun(m *testing.M) int {
+	dir, err := os.MkdirTemp("", "holdfast-faults-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(dir)
+	program, home = filepath.Join(dir, "holdfast"), filepath.Join(dir, "home")
+	build := exec.Command("go", "build", "-buildvcs=false", "-o", program, "holdfast/cmd/holdfast")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		fmt.Fprintf(os.Stderr, "go build: %v\n%s", err, out)
+		return 1
+	}
+	return m.Run()
+}
+
+// command is one run of the program.
+type command struct {
+	args  []string
+	wrap  []string // what runs it: strace and its arguments
+	env   []string // besides an empty configuration
+	stdin io.Reader
+	// stdout receives what goes there; nil keeps it in the result.
+	stdout io.Writer
+}
+
+// process is a command that has been started.
+type process struct {
+	cmd      *exec.Cmd
+	args     []string
+	cancel   context.CancelFunc
+	ctx      context.Context
+	out, err bytes.Buffer
+	begin    time.Time
+	exited   atomic.Bool
+}
+
+// result is how a command ended.
+type result struct {
+	args     []string
+	code     int
+	out, err string
+	took     time.Duration
+}
+
+// start begins a command. The process group is killed when it takes too long
+// or the test ends before it.
+func start(t testing.TB, c command) *process {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	argv := append(slices.Clone(c.wrap), program)
+	argv = append(argv, c.args...)
+	p := &process{cmd: exec.CommandContext(ctx, argv[0], argv[1:]...), args: c.args, ctx: ctx, cancel: cancel}
+	p.cmd.Env = append([]string{
+		"PATH=" + os.Getenv("PATH"), "HOME=" + home, "XDG_CONFIG_HOME=" + home, "TMPDIR=" + os.TempDir(),
+	}, c.env...)
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	p.cmd.Cancel = func() error { return syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL) }
+	p.cmd.WaitDelay = 10 * time.Second
+	p.cmd.Stdin, p.cmd.Stderr = c.stdin, &p.err
+	if p.cmd.Stdout = c.stdout; c.stdout == nil {
+		p.cmd.Stdout = &p.out
+	}
+	p.begin = time.Now()
+	if err := p.cmd.Start(); err != nil {
+		cancel()
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if !p.exited.Load() {
+			p.cmd.Cancel() // a test that failed half way has left it
+		}
+	})
+	return p
+}
+
+// wait waits for the end of a command. A crash or a hang fails the test.
+func (p *process) wait(t testing.TB) result {
+	t.Helper()
+	err := p.cmd.Wait()
+	p.exited.Store(true)
+	r := result{args: p.args, out: p.out.String(), err: p.err.String(), took: time.Since(p.begin)}
+	var exit *exec.ExitError
+	switch {
+	case p.ctx.Err() != nil:
+		t.Errorf("holdfast %s hung: %s", strings.Join(p.args, " "), r.err)
+		r.code = exitKilled
+	case errors.As(err, &exit):
+		r.code = exit.ExitCode()
+	case err != nil:
+		t.Errorf("holdfast %s: %v", strings.Join(p.args, " "), err)
+		r.code = exitKilled
+	}
+	p.cancel()
+	if r.code == exitPanic || strings.Contains(r.err, "goroutine ") || strings.Contains(r.err, "fatal error: ") {
+		t.Errorf("crashed: %s", r)
+	}
+	return r
+}
+
+// holdfast runs the program.
+func holdfast(t testing.TB, args ...string) result {
+	t.Helper()
+	return start(t, command{args: args}).wait(t)
+}
+
+func (r result) String() string {
+	return fmt.Sprintf("holdfast %s: exit %d\n%s%s", strings.Join(r.args, " "), r.code, r.out, r.err)
+}
+
+// want ends the test unless the command ended with that code and its messages
+// contain all words.
+func (r result) want(t testing.TB, code int, words ...string) result {
+	t.Helper()
+	if r.code != code {
+		t.Fatalf("want exit %d: %s", code, r)
+	}
+	r.says(t, words...)
+	return r
+}
+
+// says fails the test for words that are missing from the messages.
+func (r result) says(t testing.TB, words ...string) {
+	t.Helper()
+	for _, w := range words {
+		if !strings.Contains(r.err+r.out, w) {
+			t.Errorf("%q is not said: %s", w, r)
+		}
+	}
+}
+
+// strace is what puts faults between the program and the system. trace and
+// inject are its expressions; paths, if there are any, limit both to calls on
+// these files. It counts calls for each thread by itself.
+func strace(trace, inject string, paths ...string) []string {
+	w := []string{"strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=" + trace, "-e", "inject=" + inject}
+	for _, p := range paths {
+		w = append(w, "-P", p)
+	}
+	return w
+}
+
+// oneThread makes the runtime use as few threads as it can.
+var oneThread = []string{"GOMAXPROCS=1"}
+
+// tracee returns the process that runs below strace, 0 if there is none yet.
+func (p *process) tracee() int {
+	pid := p.cmd.Process.Pid
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid))
+	if err != nil {
+		return 0
+	}
+	child, _ := strconv.Atoi(strings.TrimSpace(string(b)))
+	return child
+}
+
+// eventually polls until done or the time for a command is over.
+func eventually(t testing.TB, what string, done func() bool) {
+	t.Helper()
+	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+		if done() {
+			return
+		}
+	}
+	t.Fatalf("waited in vain for: %s", what)
+}
+
+// mayUseDevices reports whether loop devices and mounts can be used. It fails
+// the test if they cannot, unless the environment says that this is known.
+func mayUseDevices(t testing.TB) bool {
+	t.Helper()
+	if os.Geteuid() == 0 {
+		return true
+	}
+	if os.Getenv("HOLDFAST_TEST_NOROOT") != "1" {
+		t.Fatal("loop devices and mounts need root; HOLDFAST_TEST_NOROOT=1 lets the tests pass without them")
+	}
+	t.Logf("NOT RUN: %s needs loop devices and mounts, and this is not root", t.Name())
+	return false
+}
+
+// must runs a tool of the system and returns what it prints.
+func must(t testing.TB, name string, args ...string) string {
+	t.Helper()
+	out, err := exec.Command(name, args...).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%s %s: %v\n%s", name, strings.Join(args, " "), err, out)
+	}
+	return strings.TrimSpace(string(out))
+}
+
+// loop attaches a file to a loop device.
+func loop(t testing.TB, file string) string {
+	t.Helper()
+	var dev string
+	eventually(t, "a loop device for "+file, func() bool {
+		out, err := exec.Command("losetup", "--find", "--show", file).Output()
+		dev = strings.TrimSpace(string(out))
+		return err == nil && dev != ""
+	})
+	t.Cleanup(func() { exec.Command("losetup", "--detach", dev).Run() })
+	return dev
+}
