@@ -3,7 +3,7 @@
 # Needs root (loop mounts, chroot) and a Debian mirror. An image that is there
 # already is kept, so that later runs start at once.
 #
-#   night1.img  a Debian system on ext4 in a 16 GiB disk, most of it holes
+#   night1.img  a Debian system on ext4 in a 10 GiB disk, most of it holes
 #   night2.img  the same disk after a night: packages, logs, a database
 #   xfs.img     another Debian server of the same administrator on XFS
 #   other.img   a Debian system with quite other software on XFS
@@ -25,7 +25,7 @@ suite=bookworm
 # what the administrator installs on every machine
 common=python3,openssh-server,build-essential,linux-image-amd64,git,vim,ca-certificates,curl,less,man-db,locales
 offset=1048576
-part_size=17176723456
+part_size=10734272512
 
 # archive CODENAME: where this machine's apt gets that part of Debian from.
 archive() {

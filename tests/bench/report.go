@@ -154,6 +154,7 @@ func chunkingDoc(rows []chunkRow) string {
 		}
 		fmt.Fprintf(&d, " %d | %d | %s | %s |\n", t.chunks, t.plain/max(1, t.chunks)/kib, speed, saved(rows, row))
 	}
+	d.WriteString(chunkingTail)
 	return d.String()
 }
 
@@ -184,4 +185,16 @@ skipped below the minimum counted as cut. The last column compares stored after 
 
 | set | night plain | stored | + next plain | stored | + XFS plain | stored | + other plain | stored | chunks | average, KiB | cut, MB/s | saved |
 |---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|
+`
+
+const chunkingTail = `
+## What was chosen
+
+512/18/2048. Small chunks find more that is equal and compress worse. After the first night that makes half a percent for
+each halving of the minimum, in favour of the large ones; after several machines it is some percent in favour of the
+small. What decides between them is the work: the minimum is skipped without hashing, so that 512/18 is cut twice as
+fast as 256/20; there are fewer chunks to keep in catalogue and index; and a maximum of 2 MiB halves the buffers. It
+stores a fifth less than fixed chunks of 4 MiB over two nights of one machine and a second machine that shares its basic
+packages. How much it is elsewhere depends on what the machines share, and on how scattered a night's changes are: with
+unrelated software on the second machine it is far less.
 `
