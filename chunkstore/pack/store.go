@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"holdfast/chunkstore"
@@ -90,6 +91,7 @@ type Store struct {
 	sealDone sync.WaitGroup
 
 	failure failure // first error after which nothing may be written
+	begun   atomic.Bool // there has been a session
 
 	mu         sync.Mutex // guards all below
 	closed     bool
@@ -239,6 +241,7 @@ func (s *Store) Begin(ctx context.Context) (chunkstore.Session, error) {
 	if err := s.writable(); err != nil {
 		return nil, fmt.Errorf("begin session: %w", err)
 	}
+	s.begun.Store(true)
 	return &session{s: s}, nil
 }
 
@@ -269,6 +272,11 @@ func (s *Store) shutdown() error {
 	writable := err == nil && !s.options.ReadOnly
 	if writable {
 		err = s.sync(context.Background())
+	}
+	if errors.Is(err, chunkstore.ErrNoSpace) && !s.begun.Load() {
+		// Nobody has put anything: it is what Open has found in the packs, and
+		// the next one finds it there again.
+		err, writable = nil, false
 	}
 	s.mu.Lock()
 	s.closed = true

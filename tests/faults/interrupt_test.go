@@ -2,15 +2,11 @@ package faults
 
 import (
 	"crypto/sha256"
-	"fmt"
 	"os"
 	"path/filepath"
+	"syscall"
 	"testing"
 )
-
-// pause holds up the thread that met a signal, in microseconds, so that the work
-// is not done before the signal is looked at.
-const pause = "500000"
 
 // TestInterrupt sends SIGINT and SIGTERM to backups and restores under way. They
 // end with status 130, say how things stand, and leave nothing half done behind.
@@ -25,12 +21,9 @@ func TestInterrupt(t *testing.T) {
 
 	changed := mixed(51, 30<<20)
 	other := write(t, filepath.Join(dir, "other.raw"), changed)
-	for i, sig := range []string{"SIGINT", "SIGTERM"} {
+	for i, sig := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM} {
 		s := snap{"vm/1", int64(i + 1)}
-		got := start(t, command{
-			args: r.backupArgs(s, "disk0.img:"+other), env: oneThread,
-			wrap: strace("pread64", fmt.Sprintf("pread64:signal=%s:delay_exit=%s:when=9", sig, pause), other),
-		}).wait(t)
+		got := signalled(t, r.backupArgs(s, "disk0.img:"+other), stop{"pread64", 9, other}, sig)
 		got.want(t, exitInterrupted, "interrupted", "no snapshot was made")
 		r.wantList(t, base)
 	}
@@ -45,15 +38,24 @@ func TestInterrupt(t *testing.T) {
 	}
 }
 
+// signalled stops a command at a system call and lets it go on with a signal
+// pending, so that exactly one reaches it in the middle of its work.
+func signalled(t *testing.T, args []string, at stop, sig syscall.Signal) result {
+	t.Helper()
+	return stoppedAt(t, args, at, func(pid int) {
+		if err := syscall.Kill(pid, sig); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
 // interruptedRestore stops restores to a new file, over an old one, and in place.
 func interruptedRestore(t *testing.T, r repo, s snap, content []byte) {
 	target := filepath.Join(t.TempDir(), "target.raw")
 	interrupted := func(more ...string) result {
 		t.Helper()
 		args := append([]string{"restore", "-r", r.path, "--keyfile", r.key, s.String(), "disk0.img", target}, more...)
-		return start(t, command{
-			args: args, env: oneThread, wrap: strace("pwrite64", "pwrite64:signal=SIGINT:delay_exit="+pause+":when=2"),
-		}).wait(t).want(t, exitInterrupted, "interrupted", target)
+		return signalled(t, args, stop{"pwrite64", 2, ""}, syscall.SIGINT).want(t, exitInterrupted, "interrupted", target)
 	}
 	interrupted().says(t, "not created")
 	gone(t, target)

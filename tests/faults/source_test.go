@@ -2,6 +2,7 @@ package faults
 
 import (
 	"bytes"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -80,17 +81,37 @@ func failed(t *testing.T, r result, words ...string) {
 // meanwhile and lets it go on.
 func (r repo) stopped(t *testing.T, path string, meanwhile func(), args ...string) result {
 	t.Helper()
+	return stoppedAt(t, r.backupArgs(snap{"vm/1", 0}, args...), stop{"pread64", 4, path}, func(int) { meanwhile() })
+}
+
+// pause holds up the thread that was stopped, in microseconds, when the others go
+// on: time enough for them to look at a signal before the work is done.
+const pause = "500000"
+
+// stop is a system call at which a process is stopped: the one of that number
+// in any thread, on a file if there is a path.
+type stop struct {
+	call string
+	when int
+	path string
+}
+
+// stoppedAt starts a command, stops it, calls meanwhile with its process number
+// and lets it go on.
+func stoppedAt(t *testing.T, args []string, at stop, meanwhile func(pid int)) result {
+	t.Helper()
 	log := filepath.Join(t.TempDir(), "strace.txt")
-	wrap := strace("pread64", "pread64:signal=SIGSTOP:when=4", path)
+	wrap := strace(at.call, fmt.Sprintf("%s:signal=SIGSTOP:delay_exit=%s:when=%d", at.call, pause, at.when), at.paths()...)
 	wrap[slices.Index(wrap, "/dev/null")] = log
-	p := start(t, command{args: r.backupArgs(snap{"vm/1", 0}, args...), env: oneThread, wrap: wrap})
+	p := start(t, command{args: args, env: oneThread, wrap: wrap})
 	eventually(t, "a stopped process", func() bool {
 		b, err := os.ReadFile(log)
 		return err == nil && bytes.Contains(b, []byte("--- stopped by SIGSTOP ---"))
 	})
 	pid := p.tracee()
-	meanwhile()
-	// Every thread stops at its own fourth read, so it has to be told again.
+	meanwhile(pid)
+	// Every thread stops at its own call of that number, so it has to be told
+	// again.
 	done := make(chan struct{})
 	go func() {
 		for {
@@ -104,6 +125,13 @@ func (r repo) stopped(t *testing.T, path string, meanwhile func(), args ...strin
 	}()
 	defer close(done)
 	return p.wait(t)
+}
+
+func (s stop) paths() []string {
+	if s.path == "" {
+		return nil
+	}
+	return []string{s.path}
 }
 
 // sourceReadError lets reads of a regular file fail.
