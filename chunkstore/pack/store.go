@@ -90,7 +90,7 @@ type Store struct {
 	sealing  chan struct{} // a place for each pack being sealed
 	sealDone sync.WaitGroup
 
-	failure failure // first error after which nothing may be written
+	failure failure     // first error after which nothing may be written
 	begun   atomic.Bool // there has been a session
 
 	mu         sync.Mutex // guards all below
