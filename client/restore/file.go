@@ -23,7 +23,12 @@ type file struct {
 	replace bool
 	size    int64
 	touched bool
+	pushed  int64 // up to where the kernel has been asked to write
 }
+
+// pushSize is after how many bytes the kernel is asked to begin writing, so that
+// the disk works while chunks are decoded and finish has little to wait for.
+const pushSize = 16 << 20
 
 // newFile makes a sparse file of size bytes that finish will call path.
 func newFile(path string, size int64, replace bool) (*file, error) {
@@ -60,6 +65,11 @@ func (t *file) writeAt(p []byte, off int64) error {
 	t.touched = true
 	if _, err := t.f.WriteAt(p, off); err != nil {
 		return t.errorf("write", err)
+	}
+	if end := off + int64(len(p)); end-t.pushed >= pushSize {
+		// Advice: finish waits for all of it and gets the errors.
+		_ = unix.SyncFileRange(int(t.f.Fd()), t.pushed, end-t.pushed, unix.SYNC_FILE_RANGE_WRITE)
+		t.pushed = end
 	}
 	return nil
 }

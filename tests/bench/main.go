@@ -39,7 +39,7 @@ type settings struct {
 func main() {
 	var s settings
 	flag.IntVar(&s.rounds, "rounds", 3, "how often each command is measured")
-	flag.StringVar(&s.only, "only", "", "measure only this `SCENARIO`: night, neighbour or dense")
+	flag.StringVar(&s.only, "only", "", "measure only these `SCENARIOS`, joined by commas: night, neighbour, dense")
 	flag.BoolVar(&s.chunking, "chunking", false, "compare ways of cutting instead; writes docs/chunking.md")
 	flag.BoolVar(&s.limits, "limits", false, "print the limits of this machine as JSON and nothing else")
 	flag.StringVar(&s.out, "o", "", "write the document to `FILE` instead of docs/")

@@ -6,6 +6,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strings"
 )
 
 // step is one thing that is measured.
@@ -77,7 +79,7 @@ func compare(ctx context.Context, s settings) (string, error) {
 	b := bench{settings: s, tools: tools(bin), work: work}
 	var all []results
 	for _, sc := range scenarios() {
-		if s.only != "" && s.only != sc.name {
+		if s.only != "" && !slices.Contains(strings.Split(s.only, ","), sc.name) {
 			continue
 		}
 		r, err := b.measureScenario(ctx, sc)
