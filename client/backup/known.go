@@ -9,7 +9,7 @@ import (
 )
 
 // known is the set of chunks that need not be sent: those of the previous
-// snapshot, and those this backup has sent. It holds half of each ID, some 25
+// snapshot, and those this backup has sent. It holds half of each ID, some 40
 // bytes a chunk; that two of a backup's chunks agree in 128 bits is not going
 // to happen, and the finish would refuse the snapshot if it did.
 type known struct {

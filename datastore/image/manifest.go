@@ -2,7 +2,6 @@ package image
 
 import (
 	"context"
-	"errors"
 	"fmt"
 
 	"holdfast/chunkstore"
@@ -80,5 +79,5 @@ func CheckBlob(ctx context.Context, r wire.Reader, f manifest.File) (chunkstore.
 	if _, checkErr := blob.Check(sealed); err == nil && checkErr != nil {
 		err = fmt.Errorf("read %s: %w", f.Name, checkErr)
 	}
-	return sealed, errors.Join(err)
+	return sealed, err
 }
