@@ -16,6 +16,7 @@ import (
 	"holdfast/chunkstore/durable"
 	"holdfast/chunkstore/pack"
 	"holdfast/crypto"
+	"holdfast/datastore/index"
 	"holdfast/datastore/manifest"
 	"holdfast/datastore/wire"
 )
@@ -229,12 +230,12 @@ func (ss *session) proveIndex(ctx context.Context, name string, missing *wire.Mi
 		return err
 	}
 	defer idx.Close()
-	var last chunkstore.ID // runs of one chunk are looked up once
+	var last index.Entry // runs of one chunk are looked up once
 	for e, err := range idx.All(0) {
 		if err != nil {
 			return err
 		}
-		if e.ID == last {
+		if e.ID == last.ID && e.Size == last.Size {
 			continue
 		}
 		info, err := ss.chunks.Stat(ctx, e.ID)
@@ -242,7 +243,7 @@ func (ss *session) proveIndex(ctx context.Context, name string, missing *wire.Mi
 			return ctx.Err()
 		}
 		if err == nil && info.PlainSize == e.Size {
-			last = e.ID
+			last = e
 			continue
 		}
 		if err == nil {

@@ -30,6 +30,7 @@ func Run(t *testing.T, open func(t *testing.T) Ports) {
 		"what is not finished is not":      unfinished,
 		"snapshots only get newer":         newer,
 		"one session to a group":           busy,
+		"finish proves every size":         provesSizes,
 		"finish proves every reference":    proves,
 		"finish checks the manifest":       checksManifest,
 		"an index must be as announced":    announced,
@@ -284,6 +285,36 @@ func proves(t *testing.T, p Ports) {
 	d.close()
 	if got := listed(t, p, s.Group); len(got) != 0 {
 		t.Errorf("listed: %v", got)
+	}
+}
+
+// provesSizes repeats a chunk under another size, right behind the first.
+func provesSizes(t *testing.T, p Ports) {
+	d := begin(t, p, snapshot("100", 1000))
+	defer d.close()
+	c := d.chunk("content")
+	w, err := d.sess.Create(t.Context(), "disk.img.didx", -1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.PutChunk(t.Context(), c); err != nil {
+		t.Fatal(err)
+	}
+	sum := index.NewSummer(index.Dynamic)
+	list := []index.Entry{{Size: c.PlainSize, ID: c.ID}, {Off: uint64(c.PlainSize), Size: c.PlainSize + 1, ID: c.ID}}
+	for _, e := range list {
+		sum.Add(e)
+	}
+	if err := w.Append(t.Context(), list); err != nil {
+		return // refused right away
+	}
+	s := sum.Summary()
+	if err := w.Close(t.Context(), s); err != nil {
+		return
+	}
+	d.man.Files = []manifest.File{{Name: "disk.img.didx", CryptMode: crypto.ModeNone, Size: s.Size, Csum: s.Csum}}
+	if err := d.finish(); err == nil {
+		t.Error("a snapshot with a chunk of the wrong size was finished")
 	}
 }
 
