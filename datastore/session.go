@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path"
 	"path/filepath"
@@ -281,7 +282,17 @@ func (ss *session) commit() error {
 	if _, err := os.Lstat(final); err == nil {
 		return fmt.Errorf("%s: %w", final, wire.ErrExists)
 	}
-	return noSpace(durable.Rename(filepath.Join(ss.store.path, ss.dir), final))
+	written := filepath.Join(ss.store.path, ss.dir)
+	err := durable.Rename(written, final)
+	if err == nil {
+		return nil
+	}
+	// It may have moved and only its parent could not be synced. What is not
+	// acknowledged must not be listed.
+	if back := os.Rename(final, written); back != nil && !errors.Is(back, fs.ErrNotExist) {
+		err = errors.Join(err, back)
+	}
+	return noSpace(err)
 }
 
 // Close implements wire.Session.
