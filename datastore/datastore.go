@@ -64,6 +64,9 @@ const formatVersion = 1
 type config struct {
 	Format  int    `json:"holdfast-store"`
 	Created string `json:"created"`
+	// Check is Format again, so that a flipped bit is not taken for a store of
+	// a newer program.
+	Check int `json:"check"`
 }
 
 // configMax caps how much of holdfast.json is read, in bytes.
@@ -121,7 +124,7 @@ func Create(path string) error {
 	if err := pack.Create(filepath.Join(path, chunksDir)); err != nil {
 		return fmt.Errorf("create store: %w", noSpace(err))
 	}
-	raw, err := json.Marshal(config{Format: formatVersion, Created: time.Now().UTC().Format(time.RFC3339)})
+	raw, err := json.Marshal(config{Format: formatVersion, Check: formatVersion, Created: time.Now().UTC().Format(time.RFC3339)})
 	if err != nil {
 		return fmt.Errorf("create store: %w", err)
 	}
@@ -174,11 +177,11 @@ func readConfig(path string) (config, error) {
 	if err != nil {
 		return c, fmt.Errorf("open store: %w", err)
 	}
-	if err := json.Unmarshal(raw, &c); err != nil || c.Format < 1 {
+	if err := json.Unmarshal(raw, &c); err != nil || c.Format < 1 || c.Check != c.Format {
 		return c, fmt.Errorf("open store: %s: %w", f.Name(), chunkstore.ErrCorrupt)
 	}
 	if c.Format > formatVersion {
-		return c, fmt.Errorf("open store %s: its format %d is newer than this program's %d: %w", path, c.Format, formatVersion, chunkstore.ErrInvalid)
+		return c, fmt.Errorf("open store: %s: its format %d is newer than this program's %d: %w", f.Name(), c.Format, formatVersion, chunkstore.ErrInvalid)
 	}
 	return c, nil
 }

@@ -85,7 +85,7 @@ func TestCreateGoesOnAfterAKill(t *testing.T) {
 }
 
 func TestOpenRefusesWhatIsNoStore(t *testing.T) {
-	for name, config := range map[string]string{"none": "", "newer": `{"holdfast-store":99}`, "garbage": "{", "other": "{}"} {
+	for name, config := range map[string]string{"none": "", "newer": `{"holdfast-store":99,"check":99}`, "garbage": "{", "other": "{}"} {
 		path := create(t)
 		file := filepath.Join(path, "holdfast.json")
 		if config == "" {
