@@ -171,22 +171,8 @@ func checkDatastore(s, name string) error {
 
 // checkAuthID checks name@realm, with !token behind it for an API token.
 func checkAuthID(s, id string) error {
-	if len(id) < 3 || len(id) > 64 {
-		return repositoryError(s, "user or token: want 3 to 64 characters")
-	}
-	at := strings.LastIndexByte(id, '@')
-	if at < 1 {
-		return repositoryError(s, fmt.Sprintf("user %q: want NAME@REALM, for example root@pam", id))
-	}
-	if strings.ContainsAny(id[:at], ": \t") {
-		return repositoryError(s, fmt.Sprintf("user %q: no space and no colon is allowed", id[:at]))
-	}
-	realm, token, isToken := strings.Cut(id[at+1:], "!")
-	if len(realm) < 2 || len(realm) > 32 || CheckSafeID("realm", realm) != nil {
-		return repositoryError(s, fmt.Sprintf("realm %q: want 2 to 32 letters, digits, \"_\", \".\" or \"-\"", realm))
-	}
-	if isToken && CheckSafeID("token", token) != nil {
-		return repositoryError(s, fmt.Sprintf("token name %q: use letters, digits, \"_\", \".\" and \"-\"", token))
+	if why := authIDFault(id); why != "" {
+		return repositoryError(s, "user or token: "+why)
 	}
 	return nil
 }

@@ -7,7 +7,9 @@
 // the network; whoever uses the ports cannot tell which side it talks to.
 //
 // A Snapshot is named by namespace, group and time; names.go holds the one
-// grammar for all of them, repository.go the one for repositories.
+// grammar for all of them, repository.go the one for repositories, authid.go
+// the one for users and tokens, upid.go the one for tasks. protocol.go has the
+// numbers that both ends of a connection must agree on.
 //
 // The package imports chunkstore, datastore/index and the standard library.
 package wire
@@ -121,6 +123,8 @@ type GroupInfo struct {
 	Count     int   // finished snapshots
 	LastTime  int64 // of the newest one, in Unix seconds
 	LastFiles []string
+	Owner     AuthID // "" if not known
+	Comment   string // first line of the group's notes
 }
 
 // SnapshotInfo describes a snapshot in a listing. Its contents come from the
@@ -134,7 +138,31 @@ type SnapshotInfo struct {
 	Fingerprint string // of the key, in colon form; "" if there is none
 	// Damage says why the manifest cannot be read, "" if it can.
 	Damage string
+
+	Owner AuthID // of the group, "" if not known
+	// Verify is what the last verification by the server found, nil if there
+	// was none.
+	Verify *VerifyState
+	// Signed tells that the manifest has a signature. Nobody has checked it.
+	Signed bool
+	// ManifestSize is the length of the manifest's blob, in bytes.
+	ManifestSize uint64
+	// Extra are the archives that the manifest does not name, a log for one.
+	Extra []string
 }
+
+// VerifyState is the result of a verification: State is VerifyOK or
+// VerifyFailed, UPID the task that found it.
+type VerifyState struct {
+	State string `json:"state"`
+	UPID  string `json:"upid"`
+}
+
+// The states of a verification.
+const (
+	VerifyOK     = "ok"
+	VerifyFailed = "failed"
+)
 
 // FileInfo describes one archive of a snapshot.
 type FileInfo struct {
