@@ -17,3 +17,10 @@ type Replacer interface {
 	// From its return on Get answers with the new one.
 	Replace(ctx context.Context, c Chunk) error
 }
+
+// Keeper is a session that can hold on to a chunk which it has not put.
+type Keeper interface {
+	// Keep tells the sizes of a stored chunk as Store.Stat does. Until the
+	// session is closed the chunk is not removed.
+	Keep(ctx context.Context, id ID) (Info, error)
+}

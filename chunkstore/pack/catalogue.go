@@ -236,6 +236,7 @@ type changes struct {
 	chunks  map[chunkstore.ID]location
 	deletes []chunkstore.ID
 	packs   map[uint32]packInfo
+	drop    []uint32 // packs that are no more
 	// merge keeps, of two copies of a chunk, the one of higher rank. Without
 	// it the new one wins.
 	merge bool
@@ -310,6 +311,11 @@ func (ch changes) applyRest(tx *bbolt.Tx) error {
 	}
 	for no, p := range ch.packs {
 		if err := packs.Put(packKey(no), encodePackInfo(no, p)); err != nil {
+			return err
+		}
+	}
+	for _, no := range ch.drop {
+		if err := packs.Delete(packKey(no)); err != nil {
 			return err
 		}
 	}

@@ -18,9 +18,13 @@
 // session that met it. Damage is an error that names the file, never wrong
 // sizes or another chunk's bytes.
 //
+// Chunks leave the store by a Sweep only (sweep.go), which may run beside all
+// else and removes nothing that an open session has put or counts on.
+//
 // Who may run beside whom: any number of Get, Stat, Check and Walk beside
 // anything. Put beside everything, except that it waits while 100,000 entries
-// are on their way into the catalogue. Sync, Reindex and Close one at a time.
+// are on their way into the catalogue. Sync, Reindex and Close one at a time,
+// and one Sweep.
 // The locks, in the order they are taken: Store.commitLock, session.mu,
 // writer.mu, Store.catMu, Store.mu. Store.mu is never held across a system
 // call.

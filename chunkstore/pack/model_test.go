@@ -76,6 +76,7 @@ var steps = []struct {
 	{"read-only", 1, (*model).doReadOnly},
 	{"kill", 3, (*model).doKill},
 	{"reindex", 1, (*model).doReindex},
+	{"sweep", 4, (*model).doSweep},
 	{"lose catalogue", 1, (*model).doLoseCatalogue},
 	{"damage catalogue", 2, (*model).doDamageCatalogue},
 	{"cut open pack", 1, (*model).doCutOpen},
@@ -238,6 +239,37 @@ func (m *model) doKill() {
 	}
 	// What was put may be there or not; it is no longer owed.
 	clear(m.put)
+	m.verifyAll()
+}
+
+// doSweep lets go of some chunks and sweeps. Those put by sessions that are
+// open stay; a chunk that was let go of may be gone or not.
+func (m *model) doSweep() {
+	gone := make(map[chunkstore.ID]bool)
+	for n := range m.synced {
+		if m.r.IntN(3) == 0 {
+			gone[m.chunk(n).ID] = true
+			delete(m.synced, n)
+		}
+	}
+	for n := range m.put {
+		// Put again by a session that is open, whether let go of or not.
+		delete(gone, m.chunk(n).ID)
+	}
+	sw, err := m.s.BeginSweep(bg)
+	if err != nil {
+		m.fatal("begin sweep: %v", err)
+	}
+	defer sw.Close()
+	_, err = sw.Run(bg, func(id chunkstore.ID) bool { return !gone[id] }, SweepOptions{Waste: 0.1})
+	if err != nil {
+		m.fatal("sweep: %v", err)
+	}
+	for n := range m.synced {
+		if l, ok, err := m.s.lookup(bg, m.chunk(n).ID); err == nil && ok {
+			m.home[n] = m.s.packs[l.pack].id
+		}
+	}
 	m.verifyAll()
 }
 

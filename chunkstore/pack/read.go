@@ -55,17 +55,23 @@ func (s *Store) lookup(ctx context.Context, id chunkstore.ID) (location, bool, e
 		return location{}, false, err
 	}
 	if l, ok := s.recent(id); ok {
-		return l, true, nil
+		return l, !s.isCondemned(id, l), nil
 	}
 	l, ok, cat, err := s.catalogued(id)
-	if !errors.Is(err, errCatalogue) {
-		return l, ok, err
+	if errors.Is(err, errCatalogue) {
+		if err := s.heal(ctx, cat, err); err != nil {
+			return location{}, false, err
+		}
+		l, ok, _, err = s.catalogued(id)
 	}
-	if err := s.heal(ctx, cat, err); err != nil {
-		return location{}, false, err
-	}
-	l, ok, _, err = s.catalogued(id)
-	return l, ok, err
+	return l, ok && !s.isCondemned(id, l), err
+}
+
+// moved reports whether a chunk lies elsewhere than it was looked for: a sweep
+// has rewritten its pack in the meantime.
+func (s *Store) moved(ctx context.Context, id chunkstore.ID, from location) (to location, moved bool) {
+	to, ok, err := s.lookup(ctx, id)
+	return to, err == nil && ok && !to.samePlace(from)
 }
 
 // look returns what is known of a pack, with a look at its file unless there
@@ -138,7 +144,11 @@ func (s *Store) Stat(ctx context.Context, id chunkstore.ID) (chunkstore.Info, er
 	if !ok {
 		return chunkstore.Info{}, fmt.Errorf("chunk %s: %w", id, chunkstore.ErrNotExist)
 	}
-	if err := s.healthy(l); err != nil {
+	err = s.healthy(l)
+	if to, moved := s.moved(ctx, id, l); err != nil && moved {
+		l, err = to, s.healthy(to)
+	}
+	if err != nil {
 		if !errors.Is(err, chunkstore.ErrCorrupt) {
 			return chunkstore.Info{}, fmt.Errorf("chunk %s: %w", id, err)
 		}
@@ -197,6 +207,18 @@ type recordReader struct {
 // read reads a record. What is damaged is read again, and if it stays damaged
 // it is marked so.
 func (s *Store) read(ctx context.Context, id chunkstore.ID, l location, rr recordReader) error {
+	err := s.readAt(ctx, id, l, rr)
+	if err == nil || !errors.Is(err, chunkstore.ErrCorrupt) {
+		return err
+	}
+	// The sizes are the same wherever a sweep has put it.
+	if to, moved := s.moved(ctx, id, l); moved && to.stored == l.stored {
+		return s.readAt(ctx, id, to, rr)
+	}
+	return err
+}
+
+func (s *Store) readAt(ctx context.Context, id chunkstore.ID, l location, rr recordReader) error {
 	s.mu.Lock()
 	at := *s.packs[l.pack]
 	s.mu.Unlock()

@@ -148,6 +148,9 @@ func (s *Store) knownPacks() (known map[packID]numbered, running bool) {
 	defer s.mu.Unlock()
 	known = make(map[packID]numbered, len(s.packs))
 	for no, p := range s.packs {
+		if p.dropped {
+			continue
+		}
 		info := *p
 		info.totals = info.saved
 		if info.state == stateOpen {

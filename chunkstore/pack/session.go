@@ -18,6 +18,10 @@ type session struct {
 	mu     sync.Mutex // guards all below, and appending to w
 	w      *writer    // nil until there is something to write
 	closed bool
+
+	// Guarded by Store.mu.
+	order uint64 // Store.order when it began
+	kept  idSet  // chunks of others that this session counts on
 }
 
 // Put implements chunkstore.Session.
@@ -81,6 +85,7 @@ func (se *session) store(ctx context.Context, c chunkstore.Chunk, force bool) (b
 	if err := se.usable(); err != nil {
 		return false, err
 	}
+	se.keep(c.ID) // before the look, so that a sweep cannot come between
 	old, found, err := se.s.lookup(ctx, c.ID)
 	if err != nil {
 		return false, err
@@ -95,6 +100,7 @@ func (se *session) store(ctx context.Context, c chunkstore.Chunk, force bool) (b
 	if err := se.append(ctx, r, c.Sealed); err != nil {
 		return false, err
 	}
+	se.unkeep(c.ID) // it lies in a pack too young to be swept
 	if err := se.s.flushIfMany(ctx); err != nil {
 		return false, se.failed(err)
 	}
@@ -191,6 +197,7 @@ func (se *session) Close() error {
 		se.s.putWriter(se.w)
 		se.w = nil
 	}
+	se.s.endSession(se)
 	return nil
 }
 
@@ -310,7 +317,7 @@ func (s *Store) sealPack(w *writer) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	p := s.packs[w.no]
-	p.state, p.length, p.size = stateSealed, size, size
+	p.state, p.length, p.size, p.sealed = stateSealed, size, size, s.order
 	s.dirty[w.no] = true
 	delete(s.writers, w.no)
 	return nil

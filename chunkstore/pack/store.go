@@ -103,6 +103,10 @@ type Store struct {
 	dirty      map[uint32]bool // packs that differ from the catalogue
 	nextPack   uint32
 	writers    map[uint32]*writer // by pack number: all packs open for writing
+	order      uint64             // counts the sessions and sweeps begun
+	sessions   map[*session]bool  // those that are open
+	sweep      *Sweep             // the one that is running
+	condemned  map[uint32]idSet   // chunks without use in packs about to go
 	idle       []*writer          // those of them that no session has
 	reusable   []uint32           // open packs without a writer
 	generation uint64             // of looks at pack files; each Sync begins one
@@ -174,6 +178,8 @@ func newStore(dir string, o Options) *Store {
 		packs:      make(map[uint32]*packInfo),
 		dirty:      make(map[uint32]bool),
 		writers:    make(map[uint32]*writer),
+		sessions:   make(map[*session]bool),
+		condemned:  make(map[uint32]idSet),
 		generation: 1,
 	}
 	s.handles = newHandles(packsDir(dir))
@@ -242,7 +248,7 @@ func (s *Store) Begin(ctx context.Context) (chunkstore.Session, error) {
 		return nil, fmt.Errorf("begin session: %w", err)
 	}
 	s.begun.Store(true)
-	return &session{s: s}, nil
+	return s.newSession(), nil
 }
 
 // Close implements chunkstore.Store. What was put but not synced is synced
@@ -334,6 +340,9 @@ func (s *Store) Usage(ctx context.Context) (Usage, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, p := range s.packs {
+		if p.dropped {
+			continue
+		}
 		if p.missing {
 			u.MissingPacks++
 			continue

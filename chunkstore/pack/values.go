@@ -51,6 +51,8 @@ type packInfo struct {
 	saved   totals // as in the catalogue
 	savedTo int64  // end of the last record in the catalogue
 	missing bool   // not on disk when last looked at
+	dropped bool   // removed by a sweep: kept for who still has a location in it
+	sealed  uint64 // Store.order when it was sealed; 0 if before the store was opened
 	size    int64  // of the file when last looked at, in bytes
 	seen    uint64 // generation of that look
 }

@@ -1,0 +1,494 @@
+package pack
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"holdfast/chunkstore"
+	"holdfast/chunkstore/durable"
+)
+
+// A sweep removes chunks that nobody needs. It asks no clock:
+//
+//  1. BeginSweep. From now on everything that a session puts or counts on is
+//     kept, and so is what the sessions open at this moment have put.
+//  2. The caller finds out what is in use: after 1, so that a snapshot he does
+//     not see is one whose session is covered by 1.
+//  3. Run. A pack with much waste is condemned: its chunks without use count as
+//     not stored from then on, so that a backup which has one of them stores it
+//     anew. Those in use are copied to another pack and synced; one transaction
+//     of the catalogue then forgets the pack, and when that is durable the file
+//     is removed.
+//
+// A crash at any point leaves what was in use in place: the pack is there
+// until its copies are, and one that is there without being known is learned
+// again by the next start, as garbage for the next sweep.
+
+// wasteDefault is the part of a pack that may be garbage before it is
+// rewritten.
+const wasteDefault = 0.25
+
+// smallPacksMax is how many packs of less than a quarter of the usual size may
+// lie about before they are merged.
+const smallPacksMax = 8
+
+// ErrSweeping is returned by BeginSweep while another sweep runs.
+var ErrSweeping = errors.New("another sweep is running")
+
+// errLeft says that a pack was left as it is, because of doubt.
+var errLeft = errors.New("left as it is")
+
+// Sweep is one removal of chunks without use.
+type Sweep struct {
+	s       *Store
+	kept    idSet  // of sessions that have ended since it began; guarded by Store.mu
+	horizon uint64 // packs sealed at or after it may hold chunks of running sessions
+}
+
+// SweepOptions say what a sweep does.
+type SweepOptions struct {
+	// DryRun only counts.
+	DryRun bool
+	// Waste is the part of a pack, between 0 and 1, that may be garbage; 0
+	// means a quarter.
+	Waste float64
+	// Progress, if set, is called after each pack.
+	Progress func(SweepReport)
+}
+
+// SweepReport says what a sweep has done, or in a dry run would do. Sizes are
+// in bytes.
+type SweepReport struct {
+	Chunks      uint64 // in the catalogue
+	StoredBytes uint64 // of their blobs
+	UsedChunks  uint64 // of them, those in use or kept for a session
+	UsedBytes   uint64
+
+	PacksTotal     int // packs that are to be removed or rewritten
+	PacksDone      int
+	PacksRemoved   int
+	PacksRewritten int
+	ChunksRemoved  uint64
+	BytesRemoved   uint64 // size of the pack files that went
+	ChunksMoved    uint64
+	BytesMoved     uint64 // what was written again
+
+	// GarbageBytes stay: in packs with little waste, or too young.
+	GarbageBytes uint64
+	// Left are packs with damage or doubt that were not touched, and why.
+	Left []string
+}
+
+// BeginSweep begins a sweep. There is one at a time.
+func (s *Store) BeginSweep(ctx context.Context) (*Sweep, error) {
+	if err := s.usable(ctx); err != nil {
+		return nil, fmt.Errorf("begin sweep: %w", err)
+	}
+	if err := s.writable(); err != nil {
+		return nil, fmt.Errorf("begin sweep: %w", err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.sweep != nil {
+		return nil, ErrSweeping
+	}
+	s.order++
+	sw := &Sweep{s: s, kept: make(idSet), horizon: s.order}
+	for se := range s.sessions {
+		sw.horizon = min(sw.horizon, se.order)
+	}
+	s.sweep = sw
+	return sw, nil
+}
+
+// Close ends the sweep.
+func (sw *Sweep) Close() {
+	sw.s.mu.Lock()
+	defer sw.s.mu.Unlock()
+	if sw.s.sweep == sw {
+		sw.s.sweep = nil
+	}
+}
+
+// victim is a pack to be removed or rewritten.
+type victim struct {
+	no    uint32
+	used  uint64 // bytes of records in use
+	waste uint64
+	small bool
+}
+
+// Run removes what used says is not in use. used is asked for every chunk, by
+// one goroutine. When it fails or is interrupted, what was done until then is
+// done, and nothing that is in use is gone.
+func (sw *Sweep) Run(ctx context.Context, used func(chunkstore.ID) bool, o SweepOptions) (SweepReport, error) {
+	var r SweepReport
+	if o.Waste <= 0 {
+		o.Waste = wasteDefault
+	}
+	// What is pending has to be in the catalogue for the count.
+	if err := sw.s.sync(ctx); err != nil && !errors.Is(err, chunkstore.ErrNoSpace) {
+		return r, fmt.Errorf("sweep: %w", err)
+	}
+	victims, err := sw.plan(ctx, used, o, &r)
+	if err != nil {
+		return r, fmt.Errorf("sweep: %w", err)
+	}
+	r.PacksTotal = len(victims)
+	if o.DryRun {
+		sw.wouldDo(victims, &r)
+		return r, nil
+	}
+	for _, v := range victims {
+		err := sw.pack(ctx, v, used, &r)
+		if err != nil && !errors.Is(err, errLeft) {
+			return r, fmt.Errorf("sweep: %w", err)
+		}
+		if err != nil {
+			r.Left = append(r.Left, err.Error())
+			r.GarbageBytes += v.waste
+		}
+		r.PacksDone++
+		if o.Progress != nil {
+			o.Progress(r)
+		}
+	}
+	return r, nil
+}
+
+// plan counts use and garbage by pack and chooses what to sweep: packs without
+// any use first, since they need no room.
+func (sw *Sweep) plan(ctx context.Context, used func(chunkstore.ID) bool, o SweepOptions, r *SweepReport) ([]victim, error) {
+	inUse := make(map[uint32]uint64)
+	err := sw.s.eachLocation(ctx, func(id chunkstore.ID, l location) {
+		r.Chunks++
+		r.StoredBytes += uint64(l.stored)
+		if used(id) || sw.s.keeps(id) {
+			r.UsedChunks++
+			r.UsedBytes += uint64(l.stored)
+			inUse[l.pack] += uint64(l.end() - l.off)
+		}
+	})
+	if err != nil {
+		return nil, err
+	}
+	var victims []victim
+	small := 0
+	for no, p := range sw.s.sealedBefore(sw.horizon) {
+		v := victim{no: no, used: inUse[no], small: p.size < sw.s.options.PackSize/4}
+		if body := uint64(max(p.size-headerSize, 0)); body > v.used {
+			v.waste = body - v.used
+		}
+		if v.small {
+			small++
+		}
+		victims = append(victims, v)
+	}
+	victims = slices.DeleteFunc(victims, func(v victim) bool {
+		merge := v.small && small > smallPacksMax
+		stays := v.used > 0 && !merge && float64(v.waste) < o.Waste*float64(v.waste+v.used)
+		if stays {
+			r.GarbageBytes += v.waste
+		}
+		return stays
+	})
+	slices.SortFunc(victims, func(a, b victim) int { return cmp.Or(cmp.Compare(a.used, b.used), cmp.Compare(a.no, b.no)) })
+	return victims, nil
+}
+
+// eachLocation calls fn for every chunk in the catalogue.
+func (s *Store) eachLocation(ctx context.Context, fn func(chunkstore.ID, location)) error {
+	var at chunkstore.ID
+	for done := false; !done; {
+		if err := s.usable(ctx); err != nil {
+			return err
+		}
+		var err error
+		s.catMu.RLock()
+		at, done, err = s.cat.scan(at, walkBatch, fn)
+		s.catMu.RUnlock()
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *Store) keeps(id chunkstore.ID) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.isKept(id)
+}
+
+// sealedBefore returns the packs that no open session has put anything into
+// and that the catalogue knows as they are.
+func (s *Store) sealedBefore(horizon uint64) map[uint32]packInfo {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	packs := make(map[uint32]packInfo)
+	for no, p := range s.packs {
+		if p.state == stateSealed && p.sealed < horizon && !s.dirty[no] && !p.missing && !p.dropped {
+			packs[no] = *p
+		}
+	}
+	return packs
+}
+
+func (sw *Sweep) wouldDo(victims []victim, r *SweepReport) {
+	packs := sw.s.sealedBefore(sw.horizon)
+	for _, v := range victims {
+		r.BytesRemoved += uint64(packs[v.no].size)
+		r.BytesMoved += v.used
+		if v.used > 0 {
+			r.PacksRewritten++
+		} else {
+			r.PacksRemoved++
+		}
+	}
+	r.ChunksRemoved = r.Chunks - r.UsedChunks // at most: those in packs that stay are among them
+}
+
+// pack sweeps one pack.
+func (sw *Sweep) pack(ctx context.Context, v victim, used func(chunkstore.ID) bool, r *SweepReport) error {
+	p := sw.s.packNow(v.no)
+	entries, err := sw.s.currentEntries(ctx, v.no, p)
+	if err != nil {
+		return err
+	}
+	var candidates []entry
+	var keep []entry
+	for _, e := range entries {
+		if used(e.id) {
+			keep = append(keep, e)
+		} else {
+			candidates = append(candidates, e)
+		}
+	}
+	dead := sw.condemn(v.no, candidates, &keep)
+	if err := sw.move(ctx, v.no, keep, r); err != nil {
+		sw.pardon(v.no)
+		return err
+	}
+	if err := sw.drop(ctx, v.no, dead); err != nil {
+		sw.pardon(v.no)
+		return err
+	}
+	if len(keep) > 0 {
+		r.PacksRewritten++
+	} else {
+		r.PacksRemoved++
+	}
+	r.ChunksRemoved += uint64(len(dead))
+	r.BytesRemoved += uint64(p.size)
+	return nil
+}
+
+func (s *Store) packNow(no uint32) packInfo {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return *s.packs[no]
+}
+
+// currentEntries lists the records of a sealed pack that the catalogue points
+// to. If the table of the pack is damaged, the catalogue knows them, too.
+func (s *Store) currentEntries(ctx context.Context, no uint32, p packInfo) ([]entry, error) {
+	f, err := os.Open(filepath.Join(packsDir(s.dir), p.name()))
+	if err != nil {
+		return nil, fmt.Errorf("pack %s: %w: %w", p.name(), errLeft, err)
+	}
+	all, err := readFooter(f, p.size, p.id)
+	f.Close()
+	if err != nil {
+		return s.scanEntries(ctx, no)
+	}
+	current := all[:0]
+	for _, e := range all {
+		l, ok := s.recent(e.id)
+		if !ok {
+			if l, ok, _, err = s.catalogued(e.id); err != nil {
+				return nil, err
+			}
+		}
+		if ok && l.pack == no && l.off == e.off {
+			current = append(current, e)
+		}
+	}
+	return current, nil
+}
+
+func (s *Store) scanEntries(ctx context.Context, no uint32) ([]entry, error) {
+	var list []entry
+	err := s.eachLocation(ctx, func(id chunkstore.ID, l location) {
+		if l.pack == no {
+			r := record{id: id, stored: l.stored, plain: l.plain, rank: l.rank}
+			list = append(list, entry{record: r, off: l.off})
+		}
+	})
+	return list, err
+}
+
+// condemn makes those of the candidates that no session counts on count as not
+// stored, and moves the others to keep.
+func (sw *Sweep) condemn(no uint32, candidates []entry, keep *[]entry) (dead []entry) {
+	s := sw.s
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	set := make(idSet, len(candidates))
+	for _, e := range candidates {
+		if s.isKept(e.id) {
+			*keep = append(*keep, e)
+			continue
+		}
+		dead = append(dead, e)
+		set.add(e.id)
+	}
+	s.condemned[no] = set
+	return dead
+}
+
+// pardon takes back what condemn has done.
+func (sw *Sweep) pardon(no uint32) {
+	sw.s.mu.Lock()
+	defer sw.s.mu.Unlock()
+	delete(sw.s.condemned, no)
+}
+
+// move copies chunks in use to another pack and makes the copies durable. A
+// record that cannot be read as it was written leaves the pack as it is:
+// quarantined, not removed.
+func (sw *Sweep) move(ctx context.Context, no uint32, keep []entry, r *SweepReport) error {
+	if len(keep) == 0 {
+		return nil
+	}
+	se := sw.s.newSession()
+	defer se.Close()
+	for _, e := range keep {
+		moved, err := se.move(ctx, no, e)
+		if err != nil {
+			return err
+		}
+		if moved {
+			r.ChunksMoved++
+			r.BytesMoved += uint64(e.size())
+		}
+	}
+	return se.Sync(ctx)
+}
+
+// move writes a record again if it is still where e says.
+func (se *session) move(ctx context.Context, no uint32, e entry) (bool, error) {
+	leave, err := se.s.enterFlight(ctx, e.id)
+	if err != nil {
+		return false, err
+	}
+	defer leave()
+	l, ok, err := se.s.lookup(ctx, e.id)
+	if err != nil || !ok || l.pack != no || l.off != e.off {
+		return false, err
+	}
+	b := make([]byte, recordSize+int(l.stored))
+	if err := se.s.read(ctx, e.id, l, recordReader{buf: b, prove: true}); err != nil {
+		if ctx.Err() != nil {
+			return false, ctx.Err()
+		}
+		return false, fmt.Errorf("%w: %w", errLeft, err)
+	}
+	blob := b[recordSize:]
+	rec := record{id: e.id, stored: l.stored, plain: l.plain, sum: sum(blob), rank: l.rank + 1}
+	if err := se.append(ctx, rec, blob); err != nil {
+		return false, err
+	}
+	return true, se.s.flushIfMany(ctx)
+}
+
+// drop forgets a pack whose chunks in use have been moved, and removes it.
+func (sw *Sweep) drop(ctx context.Context, no uint32, dead []entry) error {
+	s := sw.s
+	if err := s.lockCommit(ctx); err != nil {
+		return err
+	}
+	defer s.unlockCommit()
+	if err := s.writable(); err != nil {
+		return err
+	}
+	ch := changes{epoch: s.epoch.Number, drop: []uint32{no}}
+	for _, e := range dead {
+		l, ok, _, err := s.catalogued(e.id)
+		if err != nil {
+			return err
+		}
+		if ok && l.pack == no {
+			ch.deletes = append(ch.deletes, e.id)
+		}
+	}
+	if err := sw.proveUnused(ctx, no, dead); err != nil {
+		return err
+	}
+	if err := s.epoch.check(s.dir); err != nil {
+		s.failure.set(err)
+		return err
+	}
+	if err := s.commitChanges(ch); err != nil {
+		if isFinal(err) {
+			s.failure.set(err)
+		}
+		return err
+	}
+	return s.removePack(no)
+}
+
+// proveUnused looks at the catalogue once more: but for the dead ones, no
+// chunk may lie in the pack. commitLock is held.
+func (sw *Sweep) proveUnused(_ context.Context, no uint32, dead []entry) error {
+	s := sw.s
+	gone := make(idSet, len(dead))
+	for _, e := range dead {
+		gone.add(e.id)
+	}
+	p := s.packNow(no)
+	f, err := os.Open(filepath.Join(packsDir(s.dir), p.name()))
+	if err != nil {
+		return fmt.Errorf("pack %s: %w: %w", p.name(), errLeft, err)
+	}
+	all, err := readFooter(f, p.size, p.id)
+	f.Close()
+	if err != nil {
+		if all, err = s.scanEntries(context.Background(), no); err != nil {
+			return err
+		}
+	}
+	for _, e := range all {
+		l, ok, _, err := s.catalogued(e.id)
+		if err != nil {
+			return err
+		}
+		if ok && l.pack == no && !gone.has(e.id) {
+			return fmt.Errorf("pack %s: %w: chunk %s is in use and was not moved", p.name(), errLeft, e.id.Short())
+		}
+	}
+	return nil
+}
+
+// removePack removes the file of a pack that the catalogue has forgotten.
+// commitLock is held.
+func (s *Store) removePack(no uint32) error {
+	s.mu.Lock()
+	p := s.packs[no]
+	p.dropped, p.missing, p.totals, p.saved = true, true, totals{}, totals{}
+	for id, l := range s.pending {
+		if l.pack == no { // a mark; the record it is about is going
+			delete(s.pending, id)
+		}
+	}
+	delete(s.condemned, no)
+	name, id := p.name(), p.id
+	s.mu.Unlock()
+	s.handles.forget(id)
+	path := filepath.Join(packsDir(s.dir), name)
+	return s.disk.do("remove", path, func() error { return durable.Remove(path) })
+}
