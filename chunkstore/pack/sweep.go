@@ -181,8 +181,8 @@ func (sw *Sweep) plan(ctx context.Context, used func(chunkstore.ID) bool, o Swee
 	small := 0
 	for no, p := range sw.s.sealedBefore(sw.horizon) {
 		v := victim{no: no, used: inUse[no], small: p.size < sw.s.options.PackSize/4}
-		if body := uint64(max(p.size-headerSize, 0)); body > v.used {
-			v.waste = body - v.used
+		if all := p.records*recordSize + p.stored; all > v.used {
+			v.waste = all - v.used
 		}
 		if v.small {
 			small++

@@ -34,6 +34,8 @@ var rooms = map[string][]string{
 	"datastore/verify": {"chunkstore", "chunkstore/blob", "crypto", "datastore/image", "datastore/index",
 		"datastore/manifest", "datastore/wire"},
 
+	"datastore/gc": {"chunkstore", "chunkstore/pack", "datastore", "datastore/index"},
+
 	"client/source":   {},
 	"client/pipeline": {},
 	"client/backup": {"chunkstore", "chunkstore/blob", "chunkstore/chunker", "client/pipeline", "client/source", "crypto",

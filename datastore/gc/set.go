@@ -1,0 +1,82 @@
+package gc
+
+import (
+	"encoding/binary"
+	"math/bits"
+	"sync"
+
+	"holdfast/chunkstore"
+)
+
+// key is half of a chunk's ID. Should two agree in 128 bits, one chunk stays
+// that could go.
+type key struct{ hi, lo uint64 }
+
+func keyOf(id chunkstore.ID) key {
+	return key{binary.BigEndian.Uint64(id[:8]), binary.BigEndian.Uint64(id[8:16])}
+}
+
+// set is a hash table of keys with open addressing: IDs are random already, so
+// their first bits are the hash. It is several times smaller and faster than a
+// map. The zero value is an empty set.
+type set struct {
+	mu    sync.Mutex // for add; has must not run beside it
+	slots []key      // a power of two; a zero key is a free slot
+	count int
+	zero  bool // the zero key is in the set
+}
+
+const slotsMin = 1 << 10
+
+// add puts keys into the set.
+func (s *set) add(keys []key) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, k := range keys {
+		if (s.count+1)*3 > len(s.slots)*2 {
+			s.grow()
+		}
+		s.put(k)
+	}
+}
+
+func (s *set) put(k key) {
+	if k == (key{}) {
+		s.zero = true
+		return
+	}
+	i := s.find(k)
+	if s.slots[i] != k {
+		s.slots[i] = k
+		s.count++
+	}
+}
+
+// find returns the slot that holds k, or the free one where it would go.
+func (s *set) find(k key) int {
+	mask := len(s.slots) - 1
+	i := int(k.hi >> (64 - bits.TrailingZeros(uint(len(s.slots)))))
+	for s.slots[i] != k && s.slots[i] != (key{}) {
+		i = (i + 1) & mask
+	}
+	return i
+}
+
+func (s *set) grow() {
+	old := s.slots
+	s.slots, s.count = make([]key, max(slotsMin, 2*len(old))), 0
+	for _, k := range old {
+		if k != (key{}) {
+			s.put(k)
+		}
+	}
+}
+
+// has reports whether a chunk is in the set.
+func (s *set) has(id chunkstore.ID) bool {
+	k := keyOf(id)
+	if k == (key{}) {
+		return s.zero
+	}
+	return len(s.slots) > 0 && s.slots[s.find(k)] == k
+}
