@@ -34,7 +34,9 @@ var rooms = map[string][]string{
 	"datastore/verify": {"chunkstore", "chunkstore/blob", "crypto", "datastore/image", "datastore/index",
 		"datastore/manifest", "datastore/wire"},
 
-	"datastore/gc": {"chunkstore", "chunkstore/pack", "datastore", "datastore/index"},
+	"datastore/prune": {"datastore/wire"},
+	"datastore/task":  {"chunkstore", "chunkstore/durable", "datastore/wire"},
+	"datastore/gc":    {"chunkstore", "chunkstore/pack", "datastore", "datastore/index"},
 
 	"client/source":   {},
 	"client/pipeline": {},

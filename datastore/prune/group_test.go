@@ -1,0 +1,115 @@
+package prune
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"holdfast/chunkstore"
+	"holdfast/datastore/wire"
+)
+
+// fakeStore holds one group and notes what is forgotten.
+type fakeStore struct {
+	list   []wire.SnapshotInfo
+	refuse map[int64]error
+	gone   []int64
+	after  func() // called after each Forget
+}
+
+func (s *fakeStore) Snapshots(_ context.Context, g wire.Group) ([]wire.SnapshotInfo, error) {
+	if g.ID != "100" {
+		return nil, chunkstore.ErrNotExist
+	}
+	return s.list, nil
+}
+
+func (s *fakeStore) Forget(_ context.Context, snap wire.Snapshot) error {
+	if s.after != nil {
+		defer s.after()
+	}
+	if err := s.refuse[snap.Time]; err != nil {
+		return err
+	}
+	s.gone = append(s.gone, snap.Time)
+	return nil
+}
+
+var group = wire.Group{Type: "vm", ID: "100"}
+
+func newFake() *fakeStore {
+	s := &fakeStore{refuse: map[int64]error{}}
+	for at := int64(1); at <= 6; at++ {
+		s.list = append(s.list, wire.SnapshotInfo{Snapshot: wire.Snapshot{Group: group, Time: at}, Protected: at == 3})
+	}
+	return s
+}
+
+func TestGroup(t *testing.T) {
+	for _, tc := range []struct {
+		name string
+		o    Options
+		gone []int64
+	}{
+		{"nothing asked", Options{}, nil},
+		{"last", Options{Keep: Keep{Last: 2}}, []int64{1, 2, 4}},
+		{"dry run", Options{Keep: Keep{Last: 2}, DryRun: true}, nil},
+	} {
+		s := newFake()
+		tc.o.Location = time.UTC
+		tc.o.Warn = func(err error) { t.Errorf("%s: %v", tc.name, err) }
+		got, err := Group(context.Background(), s, group, tc.o)
+		if err != nil || !slices.Equal(s.gone, tc.gone) {
+			t.Errorf("%s: %v is gone, %v; want %v", tc.name, s.gone, err, tc.gone)
+		}
+		want := Select(candidatesOf(s.list), tc.o.Keep, time.UTC)
+		if !slices.Equal(got, want) || len(got) != 6 {
+			t.Errorf("%s: %+v", tc.name, got)
+		}
+	}
+}
+
+func candidatesOf(list []wire.SnapshotInfo) []Candidate {
+	var out []Candidate
+	for _, s := range list {
+		out = append(out, Candidate{Time: s.Snapshot.Time, Protected: s.Protected})
+	}
+	return out
+}
+
+func TestGroupGoesOn(t *testing.T) {
+	s := newFake()
+	s.refuse[1] = wire.ErrBusy
+	s.refuse[4] = fmt.Errorf("snapshot: %w", wire.ErrProtected) // since the listing
+	var warned []error
+	got, err := Group(context.Background(), s, group, Options{Keep: Keep{Last: 1}, Warn: func(err error) { warned = append(warned, err) }})
+	if err != nil || !slices.Equal(s.gone, []int64{2, 5}) {
+		t.Errorf("%v is gone, %v", s.gone, err)
+	}
+	if len(warned) != 2 || !errors.Is(warned[0], wire.ErrBusy) || !errors.Is(warned[1], wire.ErrProtected) {
+		t.Errorf("warned of %v", warned)
+	}
+	if got[0].Keep || got[3].Keep || !got[2].Keep {
+		t.Errorf("%+v", got)
+	}
+	if _, err := Group(context.Background(), s, group, Options{Keep: Keep{Last: 1}}); err != nil {
+		t.Errorf("without Warn: %v", err)
+	}
+}
+
+func TestGroupStops(t *testing.T) {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	s := newFake()
+	s.after = cancel
+	got, err := Group(ctx, s, group, Options{Keep: Keep{Last: 1}})
+	if !errors.Is(err, context.Canceled) || len(got) != 6 || !slices.Equal(s.gone, []int64{1}) {
+		t.Errorf("%v is gone, %v", s.gone, err)
+	}
+	if _, err := Group(context.Background(), s, wire.Group{Type: "vm", ID: "9"}, Options{}); !errors.Is(err, chunkstore.ErrNotExist) {
+		t.Errorf("got %v", err)
+	}
+}

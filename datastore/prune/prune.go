@@ -1,0 +1,198 @@
+// Package prune decides which snapshots of a group are kept, and removes the
+// others.
+//
+// Deciding is pure: Select looks at times and marks and touches nothing.
+// Group does what Select says, oldest snapshot first, so that a run that is
+// interrupted has only removed what the next run would have removed too. With
+// no option given everything is kept, and a protected snapshot is never asked
+// to go.
+//
+// The package imports datastore/wire and the standard library.
+package prune
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"time"
+)
+
+// Keep says how many snapshots to keep, one number for each kind of period. A
+// number below 1 is an option that was not given.
+type Keep struct {
+	Last, Hourly, Daily, Weekly, Monthly, Yearly int
+}
+
+// Any reports whether an option was given at all.
+func (k Keep) Any() bool {
+	return k.Last > 0 || k.Hourly > 0 || k.Daily > 0 || k.Weekly > 0 || k.Monthly > 0 || k.Yearly > 0
+}
+
+// Candidate is a finished snapshot that Select decides about.
+type Candidate struct {
+	Time      int64 // Unix seconds
+	Protected bool
+}
+
+// Decision is what is to happen to one snapshot.
+type Decision struct {
+	Time      int64 // Unix seconds
+	Keep      bool
+	Protected bool
+	// Reason says why, in words for people: the option that keeps the
+	// snapshot, or what its place was taken by.
+	Reason string
+}
+
+// Reasons to keep a snapshot, beside the names of the options.
+const (
+	reasonAll       = "no keep option given"
+	reasonProtected = "protected"
+	reasonOver      = "older than all that the keep options reach"
+)
+
+// Select decides about the finished snapshots of one group, by section 4.5 of
+// the protocol specification. The periods are those of the calendar in loc;
+// nil is the local time of this machine. The result has one element for every
+// candidate, sorted by time, oldest first; it does not depend on the order of
+// list, which is left as it is.
+func Select(list []Candidate, k Keep, loc *time.Location) []Decision {
+	if loc == nil {
+		loc = time.Local
+	}
+	marks := newestFirst(list)
+	for i := range marks {
+		switch {
+		case marks[i].Protected:
+			marks[i].keep(reasonProtected)
+		case !k.Any():
+			marks[i].keep(reasonAll)
+		}
+	}
+	for _, p := range passes(k, loc) {
+		p.run(marks)
+	}
+	out := make([]Decision, 0, len(marks))
+	for _, m := range slices.Backward(marks) {
+		if m.Reason == "" {
+			m.Reason = reasonOver
+		}
+		out = append(out, m.Decision)
+	}
+	return out
+}
+
+// mark is a decision in the making.
+type mark struct {
+	Decision
+	final bool // no later pass may change it
+}
+
+func (m *mark) keep(reason string) {
+	m.Keep, m.Reason, m.final = true, reason, true
+}
+
+// newestFirst makes an undecided mark for every candidate.
+func newestFirst(list []Candidate) []mark {
+	marks := make([]mark, len(list))
+	for i, c := range list {
+		marks[i].Decision = Decision{Time: c.Time, Protected: c.Protected}
+	}
+	slices.SortFunc(marks, func(a, b mark) int {
+		if c := cmp.Compare(b.Time, a.Time); c != 0 || a.Protected == b.Protected {
+			return c
+		}
+		if a.Protected {
+			return -1
+		}
+		return 1
+	})
+	return marks
+}
+
+// period names a stretch of the calendar. Its numbers have a meaning only
+// beside other periods of the same pass.
+type period [4]int
+
+// pass is one option at work.
+type pass struct {
+	name   string
+	slots  int
+	period func(index int, unix int64) period // index is that of the mark
+}
+
+// passes are the options in the order in which they choose. Those not given
+// have no slots.
+func passes(k Keep, loc *time.Location) []pass {
+	calendar := func(of func(t time.Time) period) func(int, int64) period {
+		return func(_ int, unix int64) period { return of(time.Unix(unix, 0).In(loc)) }
+	}
+	return []pass{
+		{"keep-last", k.Last, func(i int, _ int64) period { return period{i} }},
+		{"keep-hourly", k.Hourly, calendar(func(t time.Time) period {
+			return period{t.Year(), int(t.Month()), t.Day(), t.Hour()}
+		})},
+		{"keep-daily", k.Daily, calendar(func(t time.Time) period {
+			return period{t.Year(), int(t.Month()), t.Day()}
+		})},
+		{"keep-weekly", k.Weekly, calendar(func(t time.Time) period {
+			year, week := t.ISOWeek()
+			return period{year, week}
+		})},
+		{"keep-monthly", k.Monthly, calendar(func(t time.Time) period {
+			return period{t.Year(), int(t.Month())}
+		})},
+		{"keep-yearly", k.Yearly, calendar(func(t time.Time) period {
+			return period{t.Year()}
+		})},
+	}
+}
+
+// run lets one option choose among the marks, newest first.
+func (p pass) run(marks []mark) {
+	if p.slots < 1 {
+		return
+	}
+	covered := p.covered(marks)
+	selected := map[period]int64{}
+	for i := range marks {
+		m := &marks[i]
+		if m.final {
+			continue
+		}
+		key := p.period(i, m.Time)
+		if by, ok := covered[key]; ok {
+			m.Reason = p.superseded(by)
+			continue
+		}
+		if by, ok := selected[key]; ok {
+			m.Reason, m.final = p.superseded(by), true
+			continue
+		}
+		if len(selected) >= p.slots {
+			return
+		}
+		selected[key] = m.Time
+		m.keep(p.name)
+	}
+}
+
+// covered maps the periods that earlier options have kept a snapshot of to
+// that snapshot. A protected one covers nothing: it is there for its own sake.
+func (p pass) covered(marks []mark) map[period]int64 {
+	out := map[period]int64{}
+	for i, m := range marks {
+		if !m.Keep || m.Protected {
+			continue
+		}
+		key := p.period(i, m.Time)
+		if _, ok := out[key]; !ok {
+			out[key] = m.Time
+		}
+	}
+	return out
+}
+
+func (p pass) superseded(by int64) string {
+	return fmt.Sprintf("superseded by %s (%s)", time.Unix(by, 0).UTC().Format(time.RFC3339), p.name)
+}
