@@ -1,0 +1,124 @@
+package access
+
+import "holdfast/datastore/wire"
+
+// What Datastore.Maintenance may say besides "".
+const (
+	MaintenanceReadOnly = "read-only"
+	MaintenanceOffline  = "offline"
+)
+
+// Datastore is an entry of the list of datastores. ACLs and quotas of a
+// datastore stay when it leaves the list.
+type Datastore struct {
+	Name string `json:"name"`
+	// Path is the directory, absolute and clean. No datastore lies within
+	// another.
+	Path    string `json:"path"`
+	Comment string `json:"comment,omitempty"`
+	// Maintenance is "", MaintenanceReadOnly or MaintenanceOffline.
+	Maintenance string `json:"maintenance,omitempty"`
+	// VerifyNew has every new snapshot verified.
+	VerifyNew bool `json:"verify-new,omitempty"`
+}
+
+// Datastores returns the list, sorted by name. The caller owns the slice.
+func (s *Store) Datastores() ([]Datastore, error) {
+	return sorted(s.config.Load().stores, func(d Datastore) string { return d.Name }), nil
+}
+
+// Datastore returns one entry, or chunkstore.ErrNotExist.
+func (s *Store) Datastore(name string) (Datastore, error) {
+	d, ok := s.config.Load().stores[name]
+	if !ok {
+		return Datastore{}, notExist("datastore", name)
+	}
+	return d, nil
+}
+
+// AddDatastore adds an entry. A name or directory that is taken is
+// wire.ErrExists.
+func (s *Store) AddDatastore(d Datastore) error {
+	return s.update(func(c *config) error {
+		if _, ok := c.stores[d.Name]; ok {
+			return already("datastore", d.Name)
+		}
+		c.stores[d.Name] = d
+		return nil
+	})
+}
+
+// SetDatastore replaces an entry.
+func (s *Store) SetDatastore(d Datastore) error {
+	return s.update(func(c *config) error {
+		if _, ok := c.stores[d.Name]; !ok {
+			return notExist("datastore", d.Name)
+		}
+		c.stores[d.Name] = d
+		return nil
+	})
+}
+
+// RemoveDatastore takes an entry off the list and leaves the directory alone.
+func (s *Store) RemoveDatastore(name string) error {
+	return s.update(func(c *config) error {
+		if _, ok := c.stores[name]; !ok {
+			return notExist("datastore", name)
+		}
+		delete(c.stores, name)
+		return nil
+	})
+}
+
+// Quota bounds what a subject may store; 0 is no bound.
+type Quota struct {
+	// Subject is an ACL path below /datastore, or a user or token.
+	Subject string `json:"subject"`
+	// BytesMax is in bytes.
+	BytesMax uint64 `json:"bytes-max,omitempty"`
+	// SnapshotsPerDay is a number of new snapshots.
+	SnapshotsPerDay uint32 `json:"snapshots-per-day,omitempty"`
+}
+
+// Quotas returns all quotas, sorted by subject. The caller owns the slice.
+func (s *Store) Quotas() ([]Quota, error) {
+	return sorted(s.config.Load().quotas, func(q Quota) string { return q.Subject }), nil
+}
+
+// Quota returns the quota of exactly this subject, or chunkstore.ErrNotExist.
+func (s *Store) Quota(subject string) (Quota, error) {
+	q, ok := s.config.Load().quotas[subject]
+	if !ok {
+		return Quota{}, notExist("quota of", subject)
+	}
+	return q, nil
+}
+
+// SetQuota adds or replaces a quota. A user or token must exist, a datastore
+// need not.
+func (s *Store) SetQuota(q Quota) error {
+	if len(q.Subject) > 0 && q.Subject[0] == '/' {
+		p, err := parsePath(q.Subject)
+		if err != nil {
+			return err
+		}
+		q.Subject = p
+	} else if _, err := wire.ParseAuthID(q.Subject); err != nil {
+		return err
+	}
+	return s.update(func(c *config) error {
+		c.quotas[q.Subject] = q
+		return nil
+	})
+}
+
+// RemoveQuota removes the quota of exactly this subject.
+func (s *Store) RemoveQuota(subject string) error {
+	return s.update(func(c *config) error {
+		if _, ok := c.quotas[subject]; !ok {
+			return notExist("quota of", subject)
+		}
+		delete(c.quotas, subject)
+		return nil
+	})
+}

@@ -1,0 +1,224 @@
+package access
+
+import (
+	"crypto/subtle"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"strings"
+
+	"holdfast/datastore/wire"
+)
+
+// Credentials are what a request says about who sends it.
+type Credentials struct {
+	// Method is the HTTP method.
+	Method string
+	// Authorization and CSRF are the values of the headers Authorization and
+	// CSRFPreventionToken, "" if there is none.
+	Authorization, CSRF string
+	// Cookies are the values of all Cookie headers as they came.
+	Cookies []string
+	// From is the address of the other side; the zero value is not throttled.
+	From netip.Addr
+}
+
+// Cookies that carry a ticket, in the order in which they are looked for.
+var cookieNames = []string{"__Host-PBSAuthCookie", "PBSAuthCookie"}
+
+const (
+	tokenScheme      = "PBSAPIToken"
+	authorizationMax = 1024 // bytes
+	passwordTextMax  = 1024 // bytes of what is sent as a password
+)
+
+// Authenticate tells who sends a request (sections 1.6 and 1.7 of the protocol
+// specification). A cookie with a ticket decides, good or bad; the
+// Authorization header counts only without one. Anything but a valid ticket or
+// token is wire.ErrUnauthenticated, after too many failures ErrThrottled.
+func (s *Store) Authenticate(c Credentials) (wire.AuthID, error) {
+	if raw, ok := ticketCookie(c.Cookies); ok {
+		return s.byTicket(raw, c)
+	}
+	if c.Authorization == "" {
+		return "", fmt.Errorf("no credentials given: %w", wire.ErrUnauthenticated)
+	}
+	return s.byToken(c)
+}
+
+// ticketCookie finds the cookie with the ticket among the values of all Cookie
+// headers and returns it as it stands there.
+func ticketCookie(headers []string) (raw string, ok bool) {
+	for _, name := range cookieNames {
+		for _, h := range headers {
+			if raw, ok := cookie(h, name); ok {
+				return raw, true
+			}
+		}
+	}
+	return "", false
+}
+
+// cookie finds one cookie in a header.
+func cookie(header, name string) (string, bool) {
+	for pair := range strings.SplitSeq(header, ";") {
+		k, v, ok := strings.Cut(strings.Trim(pair, " \t"), "=")
+		if ok && k == name {
+			return v, true
+		}
+	}
+	return "", false
+}
+
+// byTicket checks a cookie. Tickets cannot be guessed, so a genuine one is
+// accepted whatever else comes from the same address.
+func (s *Store) byTicket(raw string, c Credentials) (wire.AuthID, error) {
+	if len(raw) > 3*ticketMax {
+		return "", fmt.Errorf("ticket: %w", wire.ErrUnauthenticated)
+	}
+	// Unlike in a query, "+" stands for itself: it is part of base64.
+	text, err := url.PathUnescape(raw)
+	if err != nil {
+		return "", fmt.Errorf("ticket: %w", wire.ErrUnauthenticated)
+	}
+	t, err := parseTicket(text)
+	if err != nil {
+		return "", fmt.Errorf("ticket: %w", wire.ErrUnauthenticated)
+	}
+	cfg, now := s.config.Load(), s.now()
+	if err := s.redeem(cfg, t, c.From); err != nil {
+		return "", err
+	}
+	if c.Method != http.MethodGet && !cfg.guards(c.CSRF, t.user, now.Unix()) {
+		return "", fmt.Errorf("ticket of %s: missing or wrong CSRF token: %w", t.user, wire.ErrUnauthenticated)
+	}
+	return t.user, nil
+}
+
+// redeem checks a ticket. One that this server never made counts as a failure
+// of the address alone: it says nothing about the user it names.
+func (s *Store) redeem(cfg *config, t ticket, from netip.Addr) error {
+	now := s.now()
+	if !cfg.genuine(t) {
+		return s.reject(attempt{from: from, now: now}, fmt.Sprintf("ticket of %s", t.user))
+	}
+	if !fresh(t.issued, now.Unix()) || !cfg.active(t.user, now.Unix()) {
+		return fmt.Errorf("ticket of %s: expired: %w", t.user, wire.ErrUnauthenticated)
+	}
+	return nil
+}
+
+// reject counts a failure and returns its error, which is ErrThrottled if it
+// was one too many before.
+func (s *Store) reject(a attempt, what string) error {
+	if err := s.brake.check(a); err != nil {
+		return err
+	}
+	s.brake.failed(a)
+	return fmt.Errorf("%s: %w", what, wire.ErrUnauthenticated)
+}
+
+var errAuthorization = errors.New("not in the form of an API token")
+
+// parseAuthorization reads PBSAPIToken, a space or "=", USER!TOKEN, ":" and
+// the percent-encoded secret. Its errors do not repeat any of it.
+func parseAuthorization(h string) (id wire.AuthID, secret string, err error) {
+	rest, ok := strings.CutPrefix(h, tokenScheme)
+	if !ok || len(h) > authorizationMax || rest == "" || rest[0] != ' ' && rest[0] != '=' {
+		return "", "", errAuthorization
+	}
+	name, raw, ok := strings.Cut(rest[1:], ":")
+	if !ok {
+		return "", "", errAuthorization
+	}
+	if id, err = wire.ParseAuthID(name); err != nil {
+		return "", "", errAuthorization
+	}
+	if _, isToken := id.Token(); !isToken {
+		return "", "", errAuthorization
+	}
+	if secret, err = url.PathUnescape(raw); err != nil {
+		return "", "", errAuthorization
+	}
+	return id, secret, nil
+}
+
+// byToken checks an Authorization header. The right secret is accepted
+// whatever else comes from the same address: it cannot be guessed.
+func (s *Store) byToken(c Credentials) (wire.AuthID, error) {
+	id, secret, err := parseAuthorization(c.Authorization)
+	if err != nil {
+		return "", fmt.Errorf("authorization header: %w: %w", err, wire.ErrUnauthenticated)
+	}
+	cfg, now := s.config.Load(), s.now()
+	// The zero record of an unknown token has no hash that could be equal.
+	r := cfg.tokens[id]
+	if subtle.ConstantTimeCompare([]byte(hashSecret(secret)), []byte(r.Secret)) != 1 {
+		return "", s.reject(attempt{name: id, from: c.From, now: now}, fmt.Sprintf("token %s", id))
+	}
+	if !cfg.active(id, now.Unix()) {
+		return "", fmt.Errorf("token %s: disabled or expired: %w", id, wire.ErrUnauthenticated)
+	}
+	return id, nil
+}
+
+// Login checks a password, or a ticket that is still valid in its place, and
+// hands out a new ticket. A name that is not one of a user is wire.ErrName;
+// anything else that is wrong is wire.ErrUnauthenticated, and too many
+// failures are ErrThrottled.
+func (s *Store) Login(user wire.AuthID, password string, from netip.Addr) (Ticket, error) {
+	if _, err := wire.ParseAuthID(string(user)); err != nil {
+		return Ticket{}, fmt.Errorf("log in: %w", err)
+	}
+	if _, isToken := user.Token(); isToken {
+		return Ticket{}, fmt.Errorf("log in as %s: a token cannot log in: %w", user, wire.ErrName)
+	}
+	var err error
+	cfg := s.config.Load()
+	if t, bad := parseTicket(password); bad == nil {
+		err = s.renew(cfg, user, t, from)
+	} else {
+		err = s.checkPassword(cfg, attempt{name: user, from: from, now: s.now()}, password)
+	}
+	if err != nil {
+		return Ticket{}, fmt.Errorf("log in as %s: %w", user, err)
+	}
+	return cfg.issue(user, s.now().Unix()), nil
+}
+
+// renew checks a ticket that stands in place of a password.
+func (s *Store) renew(cfg *config, user wire.AuthID, t ticket, from netip.Addr) error {
+	if err := s.redeem(cfg, t, from); err != nil {
+		return err
+	}
+	if t.user != user {
+		return fmt.Errorf("ticket of another user: %w", wire.ErrUnauthenticated)
+	}
+	return nil
+}
+
+// checkPassword checks a password. Whether the user is unknown, disabled or
+// has no password can be told neither from the answer nor from its time.
+func (s *Store) checkPassword(cfg *config, a attempt, password string) error {
+	if err := s.brake.check(a); err != nil {
+		return err
+	}
+	if len(password) > passwordTextMax {
+		password = ""
+	}
+	return s.hashes.run(func() error {
+		// Those who waited for their turn may have failed too often by now.
+		if err := s.brake.check(a); err != nil {
+			return err
+		}
+		same := s.hashes.matches(password, cfg.users[a.name].Password)
+		if !same || !cfg.active(a.name, a.now.Unix()) {
+			s.brake.failed(a)
+			return wire.ErrUnauthenticated
+		}
+		s.brake.succeeded(a)
+		return nil
+	})
+}
