@@ -9,7 +9,10 @@
 //
 //	holdfast.json               what this is, in which version
 //	.chunks/                    the chunk store (package chunkstore/pack)
-//	.tmp/                       snapshots being written
+//	.tmp/                       snapshots being written, and what is being removed
+//	.resume/                    which chunks unfinished sessions have received
+//	{vm,ct,host}/ID/owner       who a backup group belongs to
+//	{vm,ct,host}/ID/notes       the comment of the group
 //	{vm,ct,host}/ID/TIME/       finished snapshots of the root namespace
 //	ns/NAME/…                   the same again for each namespace
 //
@@ -19,14 +22,26 @@
 // has been looked up. What a killed process left in .tmp is removed when the
 // store is next opened for writing.
 //
-// Who may run beside whom:
+// A session is embedded, of a caller that is trusted, or foreign: then plain
+// chunks are compared with their names, and of two blobs under one name the one
+// whose content was compared stays (section 7 of the design).
 //
-//	               list  read  session  forget, notes, protect
-//	another process yes  yes*  no       no        * not beside a writer
-//	this process    yes  yes   yes**    yes       ** one to a group
+// Who may run beside whom, in one process that has the store open for writing:
 //
-// Listing takes no lock: the tree is consistent at every moment. Reading chunks
-// takes the chunk store's lock shared, everything else takes it alone.
+//	         list  read  session  change  forget
+//	list     yes   yes   yes      yes     yes
+//	read           yes   yes      yes     not the snapshot that is read
+//	session              *        yes     not the snapshot that it builds on
+//	change                        **      **
+//
+//	change   notes, owner, protection, verification and log
+//	*        one to a group, until it is finished
+//	**       one after the other for each snapshot and each group
+//
+// Other processes can list at any time, which takes no lock: the tree is
+// consistent at every moment. Reading chunks takes the chunk store's lock shared,
+// everything else takes it alone; so another process can read while no process
+// writes.
 //
 // The package imports chunkstore, its pack, durable and blob rooms, crypto and
 // the shared rooms index, manifest and wire.
@@ -54,6 +69,8 @@ const (
 	configName = "holdfast.json"
 	chunksDir  = ".chunks"
 	tempDir    = ".tmp"
+	resumeDir  = ".resume"
+	resumeName = "resume" // in the directory of a session
 	nsDir      = "ns"
 )
 
@@ -89,13 +106,17 @@ type Options struct {
 
 // Store is an open store. All methods but Close are safe for concurrent use.
 type Store struct {
-	path string
-	root *os.Root
-	opts Options
+	path  string
+	root  *os.Root
+	opts  Options
+	locks *locks
+	// tree is held while namespaces come and go, and shared while a group is
+	// made in one.
+	tree   sync.RWMutex
+	proofs *prover
 
 	mu     sync.Mutex
-	chunks *pack.Store         // opened when first needed if read-only
-	busy   map[wire.Group]bool // groups that a session writes to
+	chunks *pack.Store // opened when first needed if read-only
 }
 
 var (
@@ -196,7 +217,10 @@ func Open(ctx context.Context, path string, o Options) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open store: %w", err)
 	}
-	s := &Store{path: path, root: root, opts: o, busy: make(map[wire.Group]bool)}
+	s := &Store{path: path, root: root, opts: o, locks: newLocks()}
+	if s.proofs, err = newProver(); err != nil {
+		return nil, errors.Join(fmt.Errorf("open store: %w", err), root.Close())
+	}
 	if o.ReadOnly {
 		return s, nil
 	}
@@ -209,14 +233,15 @@ func Open(ctx context.Context, path string, o Options) (*Store, error) {
 	return s, nil
 }
 
-// sweepTemp removes what sessions of a killed process left. The lock is held,
-// so none of it belongs to anybody.
+// sweepTemp removes what sessions of a killed process left, but for the lists
+// of what they had received. The lock is held, so none of it belongs to anybody.
 func (s *Store) sweepTemp() error {
 	names, err := fs.ReadDir(s.root.FS(), tempDir)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("clean up %s: %w", tempDir, err)
 	}
 	for _, n := range names {
+		s.salvageResume(filepath.Join(tempDir, n.Name()))
 		if err := s.root.RemoveAll(filepath.Join(tempDir, n.Name())); err != nil {
 			return fmt.Errorf("clean up %s: %w", tempDir, err)
 		}

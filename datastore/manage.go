@@ -9,16 +9,32 @@ import (
 	"path/filepath"
 
 	"holdfast/chunkstore"
+	"holdfast/chunkstore/blob"
 	"holdfast/chunkstore/durable"
+	"holdfast/datastore/manifest"
 	"holdfast/datastore/wire"
 )
 
 // Forget implements wire.Manager. The snapshot leaves the tree by one rename,
-// so that a crash leaves it whole or gone; its chunks stay.
+// so that a crash leaves it whole or gone; its chunks stay. One that is being
+// read, or that a running backup builds on, is wire.ErrBusy.
 func (s *Store) Forget(ctx context.Context, snap wire.Snapshot) error {
+	if err := s.forget(ctx, snap); err != nil {
+		return err
+	}
+	return s.removeEmpty(snap.Group)
+}
+
+func (s *Store) forget(ctx context.Context, snap wire.Snapshot) error {
+	defer s.locks.edit(snap)()
 	if err := s.change(ctx, snap); err != nil {
 		return err
 	}
+	release, err := s.locks.remove(snap)
+	if err != nil {
+		return err
+	}
+	defer release()
 	protected, err := s.protected(snap)
 	if err != nil {
 		return err
@@ -26,27 +42,10 @@ func (s *Store) Forget(ctx context.Context, snap wire.Snapshot) error {
 	if protected {
 		return fmt.Errorf("snapshot %s: %w", snap, wire.ErrProtected)
 	}
-	dir := filepath.Join(s.path, snapshotPath(snap))
-	trash := path.Join(tempDir, "forgotten-"+snap.Group.Type+"-"+snap.Group.ID+"-"+snap.TimeString())
-	if err := s.root.RemoveAll(trash); err != nil {
+	if err := s.trash(snapshotPath(snap)); err != nil {
 		return fmt.Errorf("forget %s: %w", snap, err)
 	}
-	if err := durable.Rename(dir, filepath.Join(s.path, trash)); err != nil {
-		return fmt.Errorf("forget %s: %w", snap, err)
-	}
-	if err := s.root.RemoveAll(trash); err != nil {
-		return fmt.Errorf("forget %s: %w", snap, err)
-	}
-	return s.removeEmpty(snap.Group)
-}
-
-// removeEmpty removes a group's directory with its last snapshot.
-func (s *Store) removeEmpty(g wire.Group) error {
-	left, err := s.readDir(groupPath(g))
-	if err != nil || len(left) > 0 {
-		return err
-	}
-	return durable.Remove(filepath.Join(s.path, groupPath(g)))
+	return nil
 }
 
 // change checks that a snapshot is there and may be changed.
@@ -83,12 +82,43 @@ func (s *Store) Notes(_ context.Context, snap wire.Snapshot) (string, error) {
 // notesMax caps a comment, in bytes.
 const notesMax = 64 << 10
 
-// SetNotes implements wire.Manager. Notes lie in the part of the manifest that
-// the signature does not cover.
-func (s *Store) SetNotes(ctx context.Context, snap wire.Snapshot, text string) error {
+func checkNotes(text string) error {
 	if len(text) > notesMax {
 		return fmt.Errorf("notes of %d bytes are longer than %d: %w", len(text), notesMax, chunkstore.ErrInvalid)
 	}
+	return nil
+}
+
+// SetNotes implements wire.Manager. Notes lie in the part of the manifest that
+// the signature does not cover.
+func (s *Store) SetNotes(ctx context.Context, snap wire.Snapshot, text string) error {
+	if err := checkNotes(text); err != nil {
+		return err
+	}
+	return s.editManifest(ctx, snap, func(m *manifest.Manifest) error {
+		m.SetNotes(text)
+		return nil
+	})
+}
+
+// upidMax caps the name of a task in a manifest, in bytes.
+const upidMax = 1024
+
+// SetVerifyState records what a verification of a snapshot has found, in the
+// part of the manifest that the signature does not cover.
+func (s *Store) SetVerifyState(ctx context.Context, snap wire.Snapshot, v wire.VerifyState) error {
+	if v.State != wire.VerifyOK && v.State != wire.VerifyFailed || len(v.UPID) > upidMax {
+		return fmt.Errorf("snapshot %s: the result of a verification is %q or %q: %w", snap, wire.VerifyOK, wire.VerifyFailed, chunkstore.ErrInvalid)
+	}
+	return s.editManifest(ctx, snap, func(m *manifest.Manifest) error {
+		return m.SetVerification(manifest.Verification{State: v.State, UPID: v.UPID})
+	})
+}
+
+// editManifest rewrites the unprotected part of a manifest. Changes of one
+// snapshot come one after the other, so that none is lost.
+func (s *Store) editManifest(ctx context.Context, snap wire.Snapshot, edit func(*manifest.Manifest) error) error {
+	defer s.locks.edit(snap)()
 	if err := s.change(ctx, snap); err != nil {
 		return err
 	}
@@ -96,20 +126,23 @@ func (s *Store) SetNotes(ctx context.Context, snap wire.Snapshot, text string) e
 	if err != nil {
 		return err
 	}
-	m.SetNotes(text)
+	if err := edit(m); err != nil {
+		return fmt.Errorf("snapshot %s: %w", snap, err)
+	}
 	sealed, err := m.Seal()
 	if err != nil {
 		return fmt.Errorf("snapshot %s: %w", snap, err)
 	}
 	name := filepath.Join(s.path, snapshotPath(snap), wire.ManifestName)
 	if err := durable.WriteFile(name, sealed, 0o600); err != nil {
-		return fmt.Errorf("snapshot %s: write notes: %w", snap, noSpace(err))
+		return fmt.Errorf("snapshot %s: write the manifest: %w", snap, noSpace(err))
 	}
 	return nil
 }
 
 // SetProtected implements wire.Manager.
 func (s *Store) SetProtected(ctx context.Context, snap wire.Snapshot, protected bool) error {
+	defer s.locks.edit(snap)()
 	if err := s.change(ctx, snap); err != nil {
 		return err
 	}
@@ -124,4 +157,71 @@ func (s *Store) SetProtected(ctx context.Context, snap wire.Snapshot, protected 
 		return fmt.Errorf("snapshot %s: %w", snap, noSpace(err))
 	}
 	return nil
+}
+
+// LogName is the log of the client, which comes when the snapshot is finished
+// and which no manifest names.
+const LogName = "client.log.blob"
+
+// AddLog stores the log of a finished snapshot; a second one is
+// wire.ErrExists.
+func (s *Store) AddLog(ctx context.Context, snap wire.Snapshot, sealed chunkstore.Sealed) error {
+	return s.addBlob(ctx, snap, LogName, sealed)
+}
+
+// addBlob adds a file to a finished snapshot, beside its manifest.
+func (s *Store) addBlob(ctx context.Context, snap wire.Snapshot, name string, sealed chunkstore.Sealed) error {
+	if err := checkBlob(name, sealed); err != nil {
+		return err
+	}
+	defer s.locks.edit(snap)()
+	if err := s.change(ctx, snap); err != nil {
+		return err
+	}
+	if _, err := s.root.Lstat(path.Join(snapshotPath(snap), name)); !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("snapshot %s: %s: %w", snap, name, errors.Join(wire.ErrExists, err))
+	}
+	if err := durable.WriteFile(filepath.Join(s.path, snapshotPath(snap), name), sealed, 0o600); err != nil {
+		return fmt.Errorf("snapshot %s: write %s: %w", snap, name, noSpace(err))
+	}
+	return nil
+}
+
+// checkBlob checks the name and the envelope of a blob.
+func checkBlob(name string, sealed chunkstore.Sealed) error {
+	kind, err := wire.CheckFileName(name)
+	if err != nil {
+		return err
+	}
+	if kind != wire.Blob {
+		return fmt.Errorf("%s is no blob: %w", name, wire.ErrName)
+	}
+	if len(sealed) > chunkstore.SealedSizeMax {
+		return fmt.Errorf("%s has %d bytes, more than %d: %w", name, len(sealed), chunkstore.SealedSizeMax, chunkstore.ErrInvalid)
+	}
+	_, err = blob.Check(sealed)
+	return err
+}
+
+// Files lists the archives in a finished snapshot's directory, sorted, whether
+// the manifest names them or not.
+func (s *Store) Files(snap wire.Snapshot) ([]string, error) {
+	if err := s.exists(snap); err != nil {
+		return nil, err
+	}
+	return s.files(snap)
+}
+
+func (s *Store) files(snap wire.Snapshot) ([]string, error) {
+	entries, err := s.readDir(snapshotPath(snap))
+	if err != nil {
+		return nil, fmt.Errorf("list the files of snapshot %s: %w", snap, err)
+	}
+	var names []string
+	for _, e := range entries {
+		if _, err := wire.CheckFileName(e.Name()); err == nil && e.Type().IsRegular() {
+			names = append(names, e.Name())
+		}
+	}
+	return names, nil
 }

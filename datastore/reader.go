@@ -14,16 +14,26 @@ import (
 
 // reader is one open snapshot. It implements wire.Reader.
 type reader struct {
-	store *Store
-	snap  wire.Snapshot
+	store   *Store
+	snap    wire.Snapshot
+	release func()
 }
 
-// Open implements wire.Source.
+// Open implements wire.Source. Until the reader is closed, nobody in this
+// process can remove the snapshot.
 func (s *Store) Open(_ context.Context, snap wire.Snapshot) (wire.Reader, error) {
-	if err := s.exists(snap); err != nil {
+	if err := snap.Validate(); err != nil {
 		return nil, err
 	}
-	return &reader{store: s, snap: snap}, nil
+	release, err := s.locks.hold(snap)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.exists(snap); err != nil {
+		release()
+		return nil, err
+	}
+	return &reader{store: s, snap: snap, release: release}, nil
 }
 
 // Snapshot implements wire.Reader.
@@ -56,16 +66,28 @@ func (r *reader) Blob(_ context.Context, name string) (chunkstore.Sealed, error)
 
 // Index implements wire.Reader.
 func (r *reader) Index(_ context.Context, name string) (*index.Reader, error) {
-	kind, err := indexKind(name)
+	if _, err := indexKind(name); err != nil {
+		return nil, err
+	}
+	idx, err := r.store.openIndex(path.Join(snapshotPath(r.snap), name))
+	if err != nil {
+		return nil, fmt.Errorf("snapshot %s: %w", r.snap, err)
+	}
+	return idx, nil
+}
+
+// openIndex opens an index file of the store.
+func (s *Store) openIndex(name string) (*index.Reader, error) {
+	kind, err := indexKind(path.Base(name))
 	if err != nil {
 		return nil, err
 	}
-	f, err := r.store.root.Open(path.Join(snapshotPath(r.snap), name))
+	f, err := s.root.Open(name)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("snapshot %s: %s: %w", r.snap, name, chunkstore.ErrNotExist)
+		err = chunkstore.ErrNotExist
 	}
 	if err != nil {
-		return nil, fmt.Errorf("snapshot %s: %w", r.snap, err)
+		return nil, fmt.Errorf("%s: %w", path.Base(name), err)
 	}
 	st, err := f.Stat()
 	if err != nil {
@@ -73,13 +95,16 @@ func (r *reader) Index(_ context.Context, name string) (*index.Reader, error) {
 	}
 	idx, err := index.Open(f, st.Size(), kind)
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("snapshot %s: %s: %w", r.snap, name, err), f.Close())
+		return nil, errors.Join(fmt.Errorf("%s: %w", path.Base(name), err), f.Close())
 	}
 	return idx, nil
 }
 
 // Close implements wire.Reader.
-func (r *reader) Close() error { return nil }
+func (r *reader) Close() error {
+	r.release()
+	return nil
+}
 
 // indexKind checks the name of an index file.
 func indexKind(name string) (index.Kind, error) {

@@ -7,36 +7,60 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path"
-	"path/filepath"
 	"sync"
+	"sync/atomic"
 
 	"holdfast/chunkstore"
-	"holdfast/chunkstore/blob"
-	"holdfast/chunkstore/durable"
 	"holdfast/chunkstore/pack"
 	"holdfast/crypto"
-	"holdfast/datastore/index"
 	"holdfast/datastore/manifest"
 	"holdfast/datastore/wire"
 )
 
-// session is a snapshot being written. It implements wire.Session and
-// wire.Asker.
-type session struct {
+// Session is a snapshot being written. Besides wire.Session it implements
+// wire.Asker and wire.Resumer. All methods but Close are safe for concurrent
+// use. After a Finish that returned nil, everything but Blob, Previous, Base and
+// Close is refused with ErrFinished.
+type Session struct {
 	store  *Store
+	o      SessionOptions
 	snap   wire.Snapshot
 	chunks *pack.Store
-	puts   chunkstore.Session
-	dir    string // below .tmp, relative to the store
+	puts   chunkWriter
+	temp   string // its directory below .tmp, relative to the store
+	dir    string // the snapshot in the making, in temp
+	resume *resumeList
+	base   *wire.Snapshot // nil if there is none
+	unbase func()         // gives the base free
 
-	mu       sync.Mutex
-	open     map[string]*indexWriter // indexes not yet closed
-	files    map[string]written      // files that are complete
-	finished bool
-	closed   bool
+	state atomic.Int32 // stateRunning and so on
+
+	mu    sync.Mutex
+	open  map[string]*IndexWriter // indexes not yet closed
+	files map[string]written      // files that are complete
+	stats *UploadStats
 }
+
+// The states of a session. They change under its lock.
+const (
+	stateRunning = iota
+	stateFinished
+	stateClosed
+)
+
+// chunkWriter is what a session needs of one of the chunk store.
+type chunkWriter interface {
+	chunkstore.Session
+	chunkstore.Keeper
+	chunkstore.Replacer
+}
+
+var (
+	_ wire.Session = (*Session)(nil)
+	_ wire.Asker   = (*Session)(nil)
+	_ wire.Resumer = (*Session)(nil)
+)
 
 // written is what the session knows of a file it has completed.
 type written struct {
@@ -44,273 +68,295 @@ type written struct {
 	csum [32]byte
 }
 
-// Begin implements wire.Target.
+// UploadStats is what the sender of a snapshot has sent.
+type UploadStats = manifest.UploadStats
+
+// ErrFinished is returned for the use of a session whose snapshot is finished.
+var ErrFinished = errors.New("backup already marked as finished")
+
+// SessionOptions say what snapshot to begin, and for whom.
+type SessionOptions struct {
+	Snapshot wire.Snapshot
+	// Owner is who writes, "" for wire.RootUser.
+	Owner wire.AuthID
+	// Foreign says that the other side is not trusted: the content of plain
+	// chunks is compared with their names, the namespace must exist, and the
+	// group and its owner are recorded at once and stay.
+	Foreign bool
+	// Benchmark says that nothing is to stay, whatever happens.
+	Benchmark bool
+}
+
+// Begin implements wire.Target for a caller on this machine, which is trusted
+// and writes as wire.RootUser. Namespace and group are made when the snapshot
+// is finished.
 func (s *Store) Begin(ctx context.Context, snap wire.Snapshot) (wire.Session, error) {
-	if err := snap.Validate(); err != nil {
+	ss, err := s.BeginSession(ctx, SessionOptions{Snapshot: snap})
+	if err != nil {
 		return nil, err
 	}
-	if _, err := wire.ParseNamespace(string(snap.Group.NS)); err != nil {
+	return ss, nil
+}
+
+// BeginSession starts a snapshot. A group that belongs to somebody else is
+// ErrOwner, one that is being written to wire.ErrBusy, a snapshot that is not
+// newer than the base wire.ErrExists, and a namespace that is missing
+// chunkstore.ErrNotExist if the session is foreign.
+func (s *Store) BeginSession(ctx context.Context, o SessionOptions) (*Session, error) {
+	if err := o.check(); err != nil {
 		return nil, err
 	}
 	chunks, err := s.writable(ctx)
 	if err != nil {
 		return nil, err
 	}
-	if err := s.occupy(snap.Group); err != nil {
+	if o.Foreign {
+		if err := s.checkNamespace(o.Snapshot.Group.NS); err != nil {
+			return nil, err
+		}
+	}
+	if err := s.locks.occupy(o.Snapshot.Group); err != nil {
 		return nil, err
 	}
-	ss := &session{store: s, snap: snap, chunks: chunks, open: make(map[string]*indexWriter), files: make(map[string]written)}
+	ss := &Session{
+		store: s, o: o, snap: o.Snapshot, chunks: chunks, unbase: func() {},
+		open: make(map[string]*IndexWriter), files: make(map[string]written),
+	}
 	if err := ss.begin(ctx); err != nil {
-		s.vacate(snap.Group)
-		return nil, fmt.Errorf("begin snapshot %s: %w", snap, err)
+		ss.unbase()
+		s.locks.vacate(ss.snap.Group)
+		return nil, fmt.Errorf("begin snapshot %s: %w", ss.snap, noSpace(err))
 	}
 	return ss, nil
 }
 
-func (s *Store) occupy(g wire.Group) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.busy[g] {
-		return fmt.Errorf("backup group %s is being written to by another backup: %w", g, wire.ErrBusy)
-	}
-	s.busy[g] = true
-	return nil
-}
-
-func (s *Store) vacate(g wire.Group) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.busy, g)
-}
-
-func (ss *session) begin(ctx context.Context) error {
-	times, err := ss.store.times(ss.snap.Group)
-	if err != nil {
+// check checks the names and fills in the owner.
+func (o *SessionOptions) check() error {
+	if err := o.Snapshot.Validate(); err != nil {
 		return err
 	}
-	if n := len(times); n > 0 && times[n-1] >= ss.snap.Time {
-		last := wire.Snapshot{Group: ss.snap.Group, Time: times[n-1]}
-		return fmt.Errorf("the group's newest snapshot %s is not older: %w", last, wire.ErrExists)
+	if _, err := wire.ParseNamespace(string(o.Snapshot.Group.NS)); err != nil {
+		return err
 	}
-	var random [8]byte
-	rand.Read(random[:])
-	ss.dir = path.Join(tempDir, hex.EncodeToString(random[:]))
-	if err := ss.store.root.MkdirAll(ss.dir, 0o700); err != nil {
-		return noSpace(err)
+	if o.Owner == "" {
+		o.Owner = wire.RootUser
 	}
-	ss.puts, err = ss.chunks.Begin(ctx)
+	_, err := wire.ParseAuthID(string(o.Owner))
 	return err
 }
 
-// Previous implements wire.Session.
-func (ss *session) Previous(ctx context.Context) (wire.Reader, error) {
-	times, err := ss.store.times(ss.snap.Group)
+func (ss *Session) begin(ctx context.Context) error {
+	if !ss.o.Benchmark {
+		if err := ss.enterGroup(); err != nil {
+			return err
+		}
+	}
+	var random [8]byte
+	rand.Read(random[:])
+	ss.temp = path.Join(tempDir, hex.EncodeToString(random[:]))
+	ss.dir = path.Join(ss.temp, "snapshot")
+	err := ss.store.root.MkdirAll(ss.dir, 0o700)
+	if err == nil && !ss.o.Benchmark {
+		ss.resume, err = ss.store.openResume(ss.temp, newResumeKey(ss.snap.Group, ss.o.Owner))
+	}
+	if err == nil {
+		err = ss.beginChunks(ctx)
+	}
 	if err != nil {
-		return nil, err
+		return errors.Join(err, ss.leave(true))
 	}
-	if len(times) == 0 {
-		return nil, fmt.Errorf("backup group %s has no snapshot yet: %w", ss.snap.Group, chunkstore.ErrNotExist)
+	return nil
+}
+
+func (ss *Session) beginChunks(ctx context.Context) error {
+	puts, err := ss.chunks.Begin(ctx)
+	if err != nil {
+		return err
 	}
-	return ss.store.Open(ctx, wire.Snapshot{Group: ss.snap.Group, Time: times[len(times)-1]})
+	var ok bool
+	if ss.puts, ok = puts.(chunkWriter); !ok {
+		return errors.Join(fmt.Errorf("the chunk store cannot keep or replace chunks: %w", chunkstore.ErrInvalid), puts.Close())
+	}
+	return nil
+}
+
+// enterGroup checks the owner and finds the base, in the order of section 2.1
+// of the protocol specification.
+func (ss *Session) enterGroup() error {
+	// While the tree is held no namespace goes.
+	ss.store.tree.RLock()
+	defer ss.store.tree.RUnlock()
+	if ss.o.Foreign {
+		if err := ss.store.checkNamespace(ss.snap.Group.NS); err != nil {
+			return err
+		}
+	}
+	if err := ss.store.claim(ss.snap.Group, ss.o.Owner); err != nil {
+		return err
+	}
+	if ss.o.Foreign {
+		if err := ss.store.makeGroup(ss.snap.Group, ss.o.Owner); err != nil {
+			return err
+		}
+	}
+	if err := ss.findBase(); err != nil {
+		return err
+	}
+	_, err := ss.store.root.Lstat(snapshotPath(ss.snap))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return fmt.Errorf("its directory is there: %w", errors.Join(wire.ErrExists, err))
+}
+
+// findBase takes the newest finished snapshot as the one to build on and keeps
+// it from being removed. One that a verification has found damaged, or whose
+// manifest cannot be read, is none; older ones are not looked at.
+func (ss *Session) findBase() error {
+	last, release, err := ss.store.holdLast(ss.snap.Group)
+	if err != nil || last == nil {
+		return err
+	}
+	m, err := ss.store.manifest(*last)
+	if err == nil {
+		if v, ok := m.Verification(); ok && v.State == wire.VerifyFailed {
+			release()
+			return nil
+		}
+	}
+	if last.Time >= ss.snap.Time {
+		release()
+		return fmt.Errorf("the group's newest snapshot %s is not older: %w", last, wire.ErrExists)
+	}
+	if err != nil {
+		release()
+		return nil
+	}
+	ss.base, ss.unbase = last, release
+	return nil
+}
+
+// holdLast finds the newest finished snapshot of a group and holds it; nil if
+// there is none.
+func (s *Store) holdLast(g wire.Group) (*wire.Snapshot, func(), error) {
+	for {
+		times, err := s.times(g)
+		if err != nil || len(times) == 0 {
+			return nil, nil, err
+		}
+		last := wire.Snapshot{Group: g, Time: times[len(times)-1]}
+		release, err := s.locks.hold(last)
+		if err != nil {
+			return nil, nil, err
+		}
+		ok, err := s.finished(last)
+		if ok {
+			return &last, release, nil
+		}
+		release() // it went before it was held
+		if err != nil {
+			return nil, nil, err
+		}
+	}
+}
+
+// running returns an error if the session has ended.
+func (ss *Session) running() error {
+	switch ss.state.Load() {
+	case stateRunning:
+		return nil
+	case stateFinished:
+		return fmt.Errorf("snapshot %s: %w: %w", ss.snap, ErrFinished, chunkstore.ErrInvalid)
+	}
+	return fmt.Errorf("snapshot %s: the session is closed: %w", ss.snap, chunkstore.ErrInvalid)
+}
+
+// Snapshot returns the name of the snapshot being written.
+func (ss *Session) Snapshot() wire.Snapshot { return ss.snap }
+
+// Base returns the snapshot that this one builds on: the newest finished one of
+// the group, unless a verification has found it damaged. It cannot be removed
+// while the session is open.
+func (ss *Session) Base() (wire.Snapshot, bool) {
+	if ss.base == nil {
+		return wire.Snapshot{}, false
+	}
+	return *ss.base, true
+}
+
+// Previous implements wire.Session: it opens the base.
+func (ss *Session) Previous(ctx context.Context) (wire.Reader, error) {
+	if ss.base == nil {
+		return nil, fmt.Errorf("backup group %s has no snapshot to build on: %w", ss.snap.Group, chunkstore.ErrNotExist)
+	}
+	return ss.store.Open(ctx, *ss.base)
 }
 
 // Has implements wire.Asker.
-func (ss *session) Has(ctx context.Context, id chunkstore.ID, plainSize uint32) (bool, error) {
-	info, err := ss.chunks.Stat(ctx, id)
+func (ss *Session) Has(ctx context.Context, id chunkstore.ID, plainSize uint32) (bool, error) {
+	if err := ss.running(); err != nil {
+		return false, err
+	}
+	info, err := ss.puts.Keep(ctx, id) // the caller counts on it from now on
 	if errors.Is(err, chunkstore.ErrNotExist) || errors.Is(err, chunkstore.ErrCorrupt) {
 		return false, nil
 	}
 	return err == nil && info.PlainSize == plainSize, err
 }
 
-// Blob implements wire.Session.
-func (ss *session) Blob(_ context.Context, name string, sealed chunkstore.Sealed) error {
-	kind, err := wire.CheckFileName(name)
-	if err == nil && kind != wire.Blob {
-		err = fmt.Errorf("%s is no blob: %w", name, wire.ErrName)
-	}
-	if err == nil && len(sealed) > chunkstore.SealedSizeMax {
-		err = fmt.Errorf("%s has %d bytes, more than %d: %w", name, len(sealed), chunkstore.SealedSizeMax, chunkstore.ErrInvalid)
-	}
-	if err == nil {
-		_, err = blob.Check(sealed)
-	}
-	if err != nil {
+// Blob implements wire.Session. A blob that comes when the snapshot is finished
+// lies beside what the manifest names and replaces nothing.
+func (ss *Session) Blob(ctx context.Context, name string, sealed chunkstore.Sealed) error {
+	if err := checkBlob(name, sealed); err != nil {
 		return err
+	}
+	// Held throughout, so that Finish proves what is there in the end.
+	ss.mu.Lock()
+	defer ss.mu.Unlock()
+	if err := ss.running(); err != nil {
+		if !errors.Is(err, ErrFinished) || ss.o.Benchmark {
+			return err
+		}
+		return ss.store.addBlob(ctx, ss.snap, name, sealed)
 	}
 	if err := ss.store.root.WriteFile(path.Join(ss.dir, name), sealed, 0o600); err != nil {
 		return fmt.Errorf("write %s: %w", name, noSpace(err))
 	}
-	ss.mu.Lock()
-	defer ss.mu.Unlock()
 	ss.files[name] = written{size: uint64(len(sealed)), csum: crypto.Sum(sealed)}
 	return nil
 }
 
-// Finish implements wire.Session. The order is that of DESIGN: chunks durable,
-// references proven, files durable, one rename.
-func (ss *session) Finish(ctx context.Context) error {
+// SetStats sets what Finish writes into the manifest about the upload.
+func (ss *Session) SetStats(u UploadStats) {
 	ss.mu.Lock()
 	defer ss.mu.Unlock()
-	if err := ss.finish(ctx); err != nil {
-		return fmt.Errorf("finish snapshot %s: %w", ss.snap, err)
-	}
-	ss.finished = true
-	return nil
+	ss.stats = &u
 }
 
-func (ss *session) finish(ctx context.Context) error {
-	if ss.finished || ss.closed {
-		return fmt.Errorf("the session has ended: %w", chunkstore.ErrInvalid)
-	}
-	for name := range ss.open {
-		return fmt.Errorf("index %s has not been closed: %w", name, chunkstore.ErrInvalid)
-	}
-	if err := ss.checkManifest(); err != nil {
-		return err
-	}
-	if err := ss.puts.Sync(ctx); err != nil {
-		return err
-	}
-	if err := ss.prove(ctx); err != nil {
-		return err
-	}
-	if err := ss.syncFiles(); err != nil {
-		return noSpace(err)
-	}
-	return ss.commit()
-}
-
-// checkManifest makes sure that the manifest is this snapshot's and names only
-// files that are here, as they are.
-func (ss *session) checkManifest() error {
-	sealed, err := ss.store.readFile(path.Join(ss.dir, wire.ManifestName), chunkstore.SealedSizeMax)
-	if err != nil {
-		return err
-	}
-	m, err := manifest.Open(sealed)
-	if err != nil {
-		return err
-	}
-	g := ss.snap.Group
-	if m.Type != g.Type || m.ID != g.ID || m.Time != ss.snap.Time {
-		return fmt.Errorf("the manifest is that of %s/%s at %d: %w", m.Type, m.ID, m.Time, chunkstore.ErrInvalid)
-	}
-	for _, f := range m.Files {
-		w, ok := ss.files[f.Name]
-		if !ok {
-			return fmt.Errorf("the manifest names %s, which was not sent: %w", f.Name, chunkstore.ErrInvalid)
-		}
-		if w.size != f.Size || w.csum != f.Csum {
-			return fmt.Errorf("the manifest describes another %s than was sent: %w", f.Name, chunkstore.ErrInvalid)
-		}
-	}
-	return nil
-}
-
-// prove looks up every reference of every index.
-func (ss *session) prove(ctx context.Context) error {
-	missing := &wire.MissingError{}
-	for name := range ss.files {
-		if kind, err := wire.CheckFileName(name); err != nil || kind == wire.Blob {
-			continue
-		}
-		if err := ss.proveIndex(ctx, name, missing); err != nil {
-			return fmt.Errorf("prove %s: %w", name, err)
-		}
-	}
-	if missing.Count > 0 {
-		return missing
-	}
-	return nil
-}
-
-func (ss *session) proveIndex(ctx context.Context, name string, missing *wire.MissingError) error {
-	idx, err := ss.openIndex(name)
-	if err != nil {
-		return err
-	}
-	defer idx.Close()
-	var last index.Entry // runs of one chunk are looked up once
-	for e, err := range idx.All(0) {
-		if err != nil {
-			return err
-		}
-		if e.ID == last.ID && e.Size == last.Size {
-			continue
-		}
-		info, err := ss.chunks.Stat(ctx, e.ID)
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		if err == nil && info.PlainSize == e.Size {
-			last = e
-			continue
-		}
-		if err == nil {
-			err = fmt.Errorf("%d bytes, not %d: %w", info.PlainSize, e.Size, chunkstore.ErrInvalid)
-		}
-		missing.Count++
-		if len(missing.Refs) < wire.MissingShown {
-			missing.Refs = append(missing.Refs, wire.MissingRef{File: name, Off: e.Off, ID: e.ID, Why: err})
-		}
-	}
-	return nil
-}
-
-// syncFiles makes the snapshot's files and their directory durable.
-func (ss *session) syncFiles() error {
-	for name := range ss.files {
-		f, err := ss.store.root.Open(path.Join(ss.dir, name))
-		if err != nil {
-			return err
-		}
-		if err := errors.Join(durable.SyncFile(f), f.Close()); err != nil {
-			return fmt.Errorf("sync %s: %w", name, err)
-		}
-	}
-	return durable.SyncDir(filepath.Join(ss.store.path, ss.dir))
-}
-
-// commit gives the snapshot its place in the tree.
-func (ss *session) commit() error {
-	group := filepath.Join(ss.store.path, groupPath(ss.snap.Group))
-	if err := durable.MkdirAll(group, 0o700); err != nil {
-		return noSpace(err)
-	}
-	final := filepath.Join(ss.store.path, snapshotPath(ss.snap))
-	if _, err := os.Lstat(final); err == nil {
-		return fmt.Errorf("%s: %w", final, wire.ErrExists)
-	}
-	written := filepath.Join(ss.store.path, ss.dir)
-	err := durable.Rename(written, final)
-	if err == nil {
-		return nil
-	}
-	// It may have moved and only its parent could not be synced. What is not
-	// acknowledged must not be listed.
-	if back := os.Rename(final, written); back != nil && !errors.Is(back, fs.ErrNotExist) {
-		err = errors.Join(err, back)
-	}
-	return noSpace(err)
-}
-
-// Close implements wire.Session.
-func (ss *session) Close() error {
+// Close implements wire.Session. What was not finished is gone, but for the
+// list of the chunks that have arrived.
+func (ss *Session) Close() error {
 	ss.mu.Lock()
 	defer ss.mu.Unlock()
-	if ss.closed {
+	before := ss.state.Swap(stateClosed)
+	if before == stateClosed {
 		return nil
 	}
-	ss.closed = true
-	defer ss.store.vacate(ss.snap.Group)
+	defer ss.unbase()
 	var errs []error
 	for _, w := range ss.open {
 		errs = append(errs, w.file.Close())
 	}
+	clear(ss.open)
 	errs = append(errs, ss.puts.Close())
-	if !ss.finished {
-		errs = append(errs, ss.store.root.RemoveAll(ss.dir))
+	if before == stateRunning {
+		defer ss.store.locks.vacate(ss.snap.Group)
+		errs = append(errs, ss.leave(true))
 	}
 	return errors.Join(errs...)
+}
+
+// leave removes what the session has in .tmp.
+func (ss *Session) leave(keepList bool) error {
+	return errors.Join(ss.resume.close(ss.store, keepList), ss.store.root.RemoveAll(ss.temp))
 }

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path"
 	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -80,24 +81,18 @@ func (s *Store) Groups(ctx context.Context, ns wire.Namespace) ([]wire.GroupInfo
 	if _, err := s.root.Stat(dir); err != nil {
 		return nil, fmt.Errorf("namespace %q: %w", ns, chunkstore.ErrNotExist)
 	}
+	groups, err := s.groupDirs(ns)
+	if err != nil {
+		return nil, err
+	}
 	var list []wire.GroupInfo
-	for _, typ := range []string{"ct", "host", "vm"} {
-		names, err := s.readDir(path.Join(dir, typ))
+	for _, g := range groups {
+		info, err := s.groupInfo(ctx, g)
 		if err != nil {
-			return nil, fmt.Errorf("list groups: %w", err)
+			return nil, err
 		}
-		for _, n := range names {
-			g := wire.Group{NS: ns, Type: typ, ID: n.Name()}
-			if g.Validate() != nil || !n.IsDir() {
-				continue // not ours
-			}
-			info, err := s.groupInfo(ctx, g)
-			if err != nil {
-				return nil, err
-			}
-			if info.Count > 0 {
-				list = append(list, info)
-			}
+		if info.Count > 0 {
+			list = append(list, info)
 		}
 	}
 	slices.SortFunc(list, func(a, b wire.GroupInfo) int { return a.Group.Compare(b.Group) })
@@ -111,6 +106,14 @@ func (s *Store) groupInfo(ctx context.Context, g wire.Group) (wire.GroupInfo, er
 		return info, err
 	}
 	info.Count, info.LastTime = len(times), times[len(times)-1]
+	// What cannot be read of owner and notes is for Owner and GroupNotes to
+	// tell; it must not hide the group.
+	if owner, err := s.owner(g); err == nil {
+		info.Owner = owner
+	}
+	if notes, err := s.GroupNotes(g); err == nil {
+		info.Comment, _, _ = strings.Cut(notes, "\n")
+	}
 	last, err := s.snapshotInfo(ctx, wire.Snapshot{Group: g, Time: info.LastTime})
 	for _, f := range last.Files {
 		info.LastFiles = append(info.LastFiles, f.Name)
@@ -159,6 +162,9 @@ func (s *Store) exists(snap wire.Snapshot) error {
 	if err := snap.Validate(); err != nil {
 		return err
 	}
+	if _, err := wire.ParseNamespace(string(snap.Group.NS)); err != nil {
+		return err
+	}
 	ok, err := s.finished(snap)
 	if err == nil && !ok {
 		err = fmt.Errorf("snapshot %s: %w", snap, chunkstore.ErrNotExist)
@@ -168,7 +174,7 @@ func (s *Store) exists(snap wire.Snapshot) error {
 
 // Snapshots implements wire.Source.
 func (s *Store) Snapshots(ctx context.Context, g wire.Group) ([]wire.SnapshotInfo, error) {
-	if err := g.Validate(); err != nil {
+	if err := checkGroup(g); err != nil {
 		return nil, err
 	}
 	times, err := s.times(g)
@@ -178,12 +184,17 @@ func (s *Store) Snapshots(ctx context.Context, g wire.Group) ([]wire.SnapshotInf
 	if len(times) == 0 {
 		return nil, fmt.Errorf("backup group %s: %w", g, chunkstore.ErrNotExist)
 	}
+	owner, err := s.owner(g)
+	if err != nil {
+		owner = "" // it is for Owner to tell
+	}
 	list := make([]wire.SnapshotInfo, 0, len(times))
 	for _, t := range times {
 		info, err := s.snapshotInfo(ctx, wire.Snapshot{Group: g, Time: t})
 		if err != nil {
 			return nil, err
 		}
+		info.Owner = owner
 		list = append(list, info)
 	}
 	return list, nil
@@ -199,33 +210,55 @@ func (s *Store) snapshotInfo(ctx context.Context, snap wire.Snapshot) (wire.Snap
 	if _, err := s.root.Stat(path.Join(snapshotPath(snap), protectedName)); err == nil {
 		info.Protected = true
 	}
-	m, err := s.manifest(snap)
+	names, err := s.files(snap)
+	if err != nil {
+		return info, err
+	}
+	m, size, err := s.readManifest(snap)
 	if err != nil {
 		info.Damage = err.Error()
-		return info, nil
+		m = &manifest.Manifest{}
 	}
+	info.ManifestSize = uint64(size)
+	describe(&info, m)
+	info.Extra = slices.DeleteFunc(names, func(name string) bool {
+		named := func(f wire.FileInfo) bool { return f.Name == name }
+		return name == wire.ManifestName || slices.ContainsFunc(info.Files, named)
+	})
+	return info, nil
+}
+
+// describe fills in what the manifest says.
+func describe(info *wire.SnapshotInfo, m *manifest.Manifest) {
 	for _, f := range m.Files {
 		info.Files = append(info.Files, wire.FileInfo{Name: f.Name, CryptMode: string(f.CryptMode), Size: f.Size})
 		info.Size += f.Size
 	}
-	info.Notes = m.Notes()
+	info.Notes, info.Signed = m.Notes(), m.Signature != ""
 	if fp, ok, err := m.KeyFingerprint(); err == nil && ok {
 		info.Fingerprint = fp.String()
 	}
-	return info, nil
+	if v, ok := m.Verification(); ok {
+		info.Verify = &wire.VerifyState{State: v.State, UPID: v.UPID}
+	}
 }
 
 // manifest reads a snapshot's manifest, unauthenticated.
 func (s *Store) manifest(snap wire.Snapshot) (*manifest.Manifest, error) {
+	m, _, err := s.readManifest(snap)
+	return m, err
+}
+
+// readManifest also tells how long the manifest's blob is, in bytes.
+func (s *Store) readManifest(snap wire.Snapshot) (m *manifest.Manifest, size int, err error) {
 	sealed, err := s.readFile(path.Join(snapshotPath(snap), wire.ManifestName), chunkstore.SealedSizeMax)
 	if err != nil {
-		return nil, fmt.Errorf("snapshot %s: %w", snap, err)
+		return nil, 0, fmt.Errorf("snapshot %s: %w", snap, err)
 	}
-	m, err := manifest.Open(sealed)
-	if err != nil {
-		return nil, fmt.Errorf("snapshot %s: %s: %w", snap, wire.ManifestName, err)
+	if m, err = manifest.Open(sealed); err != nil {
+		return nil, len(sealed), fmt.Errorf("snapshot %s: %s: %w", snap, wire.ManifestName, err)
 	}
-	return m, nil
+	return m, len(sealed), nil
 }
 
 // readFile reads a file of the tree of at most limit bytes.

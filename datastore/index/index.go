@@ -8,7 +8,8 @@
 //	.fidx    per chunk: chunk id 32
 //
 // A Writer puts out records as they come and the header last, so that a file
-// that was not completed is no index. A Reader never holds more of a file than
+// that was not completed is no index. Records of the fixed kind can also be put
+// in any order; then they are read back once at the end. A Reader never holds more of a file than
 // a buffer and trusts none of it: counts, offsets and sizes are checked when an
 // entry is read, and the checksum is computed from the records, never taken
 // from the header.

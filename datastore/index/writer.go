@@ -19,6 +19,10 @@ type Options struct {
 	// its chunks but the last, a power of two; both for the fixed kind only.
 	Size      uint64
 	ChunkSize uint64
+	// Grow says that the size of the image of a fixed index is not known;
+	// Size is 0 then and entries are put by WriteAt. The image ends with the
+	// last chunk.
+	Grow bool
 	// UUID and Ctime (Unix seconds) go into the header; nothing depends on
 	// them.
 	UUID  [16]byte
@@ -37,6 +41,9 @@ type Writer struct {
 	buf    []byte
 	off    int64 // where buf goes in the file
 	err    error // first error; nothing is written after it
+
+	placed  bool // entries came by WriteAt, so that sum is of no use
+	growing bool // the size of the image is not known yet
 }
 
 // NewWriter begins an index in w, which must be empty. The writer does not
@@ -45,11 +52,18 @@ func NewWriter(w io.WriterAt, o Options) (*Writer, error) {
 	l := layout{o.Size, o.ChunkSize}
 	switch o.Kind {
 	case Dynamic:
-		if o.Size != 0 || o.ChunkSize != 0 {
+		if o.Size != 0 || o.ChunkSize != 0 || o.Grow {
 			return nil, fmt.Errorf("create a dynamic index: size and chunk size belong to the fixed kind: %w", chunkstore.ErrInvalid)
 		}
 	case Fixed:
-		if err := l.check(); err != nil {
+		if o.Grow && o.Size != 0 {
+			return nil, fmt.Errorf("create a fixed index: it has a size and is to grow: %w", chunkstore.ErrInvalid)
+		}
+		checked := l
+		if o.Grow {
+			checked.size = 1
+		}
+		if err := checked.check(); err != nil {
 			return nil, fmt.Errorf("create a fixed index: %w: %w", err, chunkstore.ErrInvalid)
 		}
 	default:
@@ -60,14 +74,20 @@ func NewWriter(w io.WriterAt, o Options) (*Writer, error) {
 		sum: NewSummer(o.Kind),
 		buf: make([]byte, 0, bufferSize),
 		off: headerSize,
+
+		placed: o.Grow, growing: o.Grow,
 	}, nil
 }
 
 // Append adds entries that follow the last one without a gap. Entries of a
 // fixed index must have its chunk size, but for the last. An entry that does
 // not fit is chunkstore.ErrInvalid and is not added, while those before it
-// are; after an error of the file underneath nothing more can be added.
+// are; after an error of the file underneath nothing more can be added. After
+// WriteAt, Append is the same as that.
 func (w *Writer) Append(entries ...Entry) error {
+	if w.placed {
+		return w.WriteAt(entries...)
+	}
 	for _, e := range entries {
 		if w.err != nil {
 			return w.err
@@ -123,10 +143,10 @@ func (w *Writer) Close() (Summary, error) {
 	if w.err != nil {
 		return Summary{}, w.err
 	}
-	sum := w.sum.Summary()
-	if err := w.complete(sum); err != nil {
+	sum, err := w.summary()
+	if err != nil {
 		w.err = errClosed
-		return Summary{}, fmt.Errorf("close the index: %w: %w", err, chunkstore.ErrInvalid)
+		return Summary{}, fmt.Errorf("close the index: %w", err)
 	}
 	w.flush()
 	if w.err != nil {
@@ -140,14 +160,19 @@ func (w *Writer) Close() (Summary, error) {
 	return sum, nil
 }
 
-func (w *Writer) complete(sum Summary) error {
+// summary describes the entries if they are complete.
+func (w *Writer) summary() (Summary, error) {
+	if w.placed {
+		return w.placedSummary()
+	}
+	sum := w.sum.Summary()
 	if sum.Count == 0 {
-		return errors.New("it has no entries")
+		return Summary{}, fmt.Errorf("it has no entries: %w", chunkstore.ErrInvalid)
 	}
 	if w.o.Kind == Fixed && sum.Size != w.layout.size {
-		return fmt.Errorf("%d of %d bytes of the image are there", sum.Size, w.layout.size)
+		return Summary{}, fmt.Errorf("%d of %d bytes of the image are there: %w", sum.Size, w.layout.size, chunkstore.ErrInvalid)
 	}
-	return nil
+	return sum, nil
 }
 
 func (w *Writer) header(sum Summary) []byte {

@@ -1,0 +1,195 @@
+package datastore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+
+	"holdfast/chunkstore"
+	"holdfast/chunkstore/durable"
+	"holdfast/datastore/index"
+	"holdfast/datastore/manifest"
+	"holdfast/datastore/wire"
+)
+
+// Finish implements wire.Session. The order is that of DESIGN: chunks durable,
+// references proven, files durable, one rename. When it returns nil, the next
+// session of the group may begin.
+func (ss *Session) Finish(ctx context.Context) error {
+	ss.mu.Lock()
+	defer ss.mu.Unlock()
+	if err := ss.finish(ctx); err != nil {
+		return fmt.Errorf("finish snapshot %s: %w", ss.snap, err)
+	}
+	ss.state.Store(stateFinished)
+	// The snapshot is there; what is left in .tmp goes at the next opening
+	// if it cannot go now.
+	_ = ss.leave(false)
+	ss.store.locks.vacate(ss.snap.Group)
+	return nil
+}
+
+func (ss *Session) finish(ctx context.Context) error {
+	if err := ss.running(); err != nil {
+		return err
+	}
+	for name := range ss.open {
+		return fmt.Errorf("index %s has not been closed: %w", name, chunkstore.ErrInvalid)
+	}
+	if ss.o.Benchmark {
+		return nil
+	}
+	m, err := ss.checkManifest()
+	if err != nil {
+		return err
+	}
+	if err := ss.puts.Sync(ctx); err != nil {
+		return err
+	}
+	if err := ss.prove(ctx); err != nil {
+		return err
+	}
+	if err := ss.writeStats(m); err != nil {
+		return noSpace(err)
+	}
+	if err := ss.syncFiles(); err != nil {
+		return noSpace(err)
+	}
+	return ss.commit()
+}
+
+// checkManifest makes sure that the manifest is this snapshot's and names only
+// files that are here, as they are.
+func (ss *Session) checkManifest() (*manifest.Manifest, error) {
+	sealed, err := ss.store.readFile(path.Join(ss.dir, wire.ManifestName), chunkstore.SealedSizeMax)
+	if err != nil {
+		return nil, err
+	}
+	m, err := manifest.Open(sealed)
+	if err != nil {
+		return nil, err
+	}
+	g := ss.snap.Group
+	if m.Type != g.Type || m.ID != g.ID || m.Time != ss.snap.Time {
+		return nil, fmt.Errorf("the manifest is that of %s/%s at %d: %w", m.Type, m.ID, m.Time, chunkstore.ErrInvalid)
+	}
+	for _, f := range m.Files {
+		w, ok := ss.files[f.Name]
+		if !ok {
+			return nil, fmt.Errorf("the manifest names %s, which was not sent: %w", f.Name, chunkstore.ErrInvalid)
+		}
+		if w.size != f.Size || w.csum != f.Csum {
+			return nil, fmt.Errorf("the manifest describes another %s than was sent: %w", f.Name, chunkstore.ErrInvalid)
+		}
+	}
+	return m, nil
+}
+
+// prove looks up every reference of every index.
+func (ss *Session) prove(ctx context.Context) error {
+	missing := &wire.MissingError{}
+	for name := range ss.files {
+		if kind, err := wire.CheckFileName(name); err != nil || kind == wire.Blob {
+			continue
+		}
+		if err := ss.proveIndex(ctx, name, missing); err != nil {
+			return fmt.Errorf("prove %s: %w", name, err)
+		}
+	}
+	if missing.Count > 0 {
+		return missing
+	}
+	return nil
+}
+
+func (ss *Session) proveIndex(ctx context.Context, name string, missing *wire.MissingError) error {
+	idx, err := ss.store.openIndex(path.Join(ss.dir, name))
+	if err != nil {
+		return err
+	}
+	defer idx.Close()
+	var last index.Entry // runs of one chunk are looked up once
+	for e, err := range idx.All(0) {
+		if err != nil {
+			return err
+		}
+		if e.ID == last.ID && e.Size == last.Size {
+			continue
+		}
+		// A sweep that does not see this snapshot, and not the one it builds
+		// on because that goes right afterwards, keeps what is kept here.
+		info, err := ss.puts.Keep(ctx, e.ID)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if err == nil && info.PlainSize == e.Size {
+			last = e
+			continue
+		}
+		if err == nil {
+			err = fmt.Errorf("%d bytes, not %d: %w", info.PlainSize, e.Size, chunkstore.ErrInvalid)
+		}
+		missing.Count++
+		if len(missing.Refs) < wire.MissingShown {
+			missing.Refs = append(missing.Refs, wire.MissingRef{File: name, Off: e.Off, ID: e.ID, Why: err})
+		}
+	}
+	return nil
+}
+
+// writeStats puts the counts of the upload into the manifest, if there are any.
+func (ss *Session) writeStats(m *manifest.Manifest) error {
+	if ss.stats == nil {
+		return nil
+	}
+	if err := m.SetUploadStats(*ss.stats); err != nil {
+		return err
+	}
+	sealed, err := m.Seal()
+	if err != nil {
+		return err
+	}
+	return durable.WriteFile(filepath.Join(ss.store.path, ss.dir, wire.ManifestName), sealed, 0o600)
+}
+
+// syncFiles makes the snapshot's files and their directory durable.
+func (ss *Session) syncFiles() error {
+	for name := range ss.files {
+		f, err := ss.store.root.Open(path.Join(ss.dir, name))
+		if err != nil {
+			return err
+		}
+		if err := errors.Join(durable.SyncFile(f), f.Close()); err != nil {
+			return fmt.Errorf("sync %s: %w", name, err)
+		}
+	}
+	return durable.SyncDir(filepath.Join(ss.store.path, ss.dir))
+}
+
+// commit gives the snapshot its place in the tree.
+func (ss *Session) commit() error {
+	ss.store.tree.RLock()
+	defer ss.store.tree.RUnlock()
+	if err := ss.store.makeGroup(ss.snap.Group, ss.o.Owner); err != nil {
+		return err
+	}
+	final := filepath.Join(ss.store.path, snapshotPath(ss.snap))
+	if _, err := os.Lstat(final); err == nil {
+		return fmt.Errorf("%s: %w", final, wire.ErrExists)
+	}
+	written := filepath.Join(ss.store.path, ss.dir)
+	err := durable.Rename(written, final)
+	if err == nil {
+		return nil
+	}
+	// It may have moved and only its parent could not be synced. What is not
+	// acknowledged must not be listed.
+	if back := os.Rename(final, written); back != nil && !errors.Is(back, fs.ErrNotExist) {
+		err = errors.Join(err, back)
+	}
+	return noSpace(err)
+}

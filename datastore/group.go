@@ -1,0 +1,272 @@
+package datastore
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"path"
+	"path/filepath"
+	"strings"
+
+	"holdfast/chunkstore"
+	"holdfast/chunkstore/durable"
+	"holdfast/datastore/wire"
+)
+
+// Files in the directory of a group, and how much of them is read, in bytes.
+const (
+	ownerName = "owner"
+	notesName = "notes"
+	ownerMax  = 256
+)
+
+// ErrOwner is returned when a backup group belongs to somebody else (section
+// 7.4 of the protocol specification).
+var ErrOwner = errors.New("backup owner check failed")
+
+// CheckOwner returns ErrOwner, naming both, unless caller counts as owner.
+func CheckOwner(caller, owner wire.AuthID) error {
+	if caller.Owns(owner) {
+		return nil
+	}
+	return fmt.Errorf("%w (%s != %s)", ErrOwner, caller, owner)
+}
+
+// checkGroup checks all parts of a group's name.
+func checkGroup(g wire.Group) error {
+	if _, err := wire.ParseNamespace(string(g.NS)); err != nil {
+		return err
+	}
+	return g.Validate()
+}
+
+// Owner returns who a group belongs to. A group of snapshots that no owner was
+// recorded for belongs to wire.RootUser, one that nobody has ever begun a
+// backup in is chunkstore.ErrNotExist, and an owner file that cannot be
+// understood is chunkstore.ErrCorrupt.
+func (s *Store) Owner(g wire.Group) (wire.AuthID, error) {
+	if err := checkGroup(g); err != nil {
+		return "", err
+	}
+	return s.owner(g)
+}
+
+func (s *Store) owner(g wire.Group) (wire.AuthID, error) {
+	raw, err := s.readFile(path.Join(groupPath(g), ownerName), ownerMax)
+	if errors.Is(err, chunkstore.ErrNotExist) {
+		return s.unrecordedOwner(g)
+	}
+	if err != nil {
+		return "", fmt.Errorf("owner of backup group %s: %w", g, err)
+	}
+	id, err := wire.ParseAuthID(strings.TrimSuffix(string(raw), "\n"))
+	if err != nil {
+		return "", fmt.Errorf("owner of backup group %s: %w: %w", g, chunkstore.ErrCorrupt, err)
+	}
+	return id, nil
+}
+
+func (s *Store) unrecordedOwner(g wire.Group) (wire.AuthID, error) {
+	times, err := s.times(g)
+	if err == nil && len(times) == 0 {
+		err = fmt.Errorf("backup group %s: %w", g, chunkstore.ErrNotExist)
+	}
+	if err != nil {
+		return "", err
+	}
+	return wire.RootUser, nil
+}
+
+// SetOwner gives a group to somebody else.
+func (s *Store) SetOwner(ctx context.Context, g wire.Group, id wire.AuthID) error {
+	if _, err := wire.ParseAuthID(string(id)); err != nil {
+		return err
+	}
+	return s.editGroup(ctx, g, func() error { return s.writeOwner(g, id) })
+}
+
+func (s *Store) writeOwner(g wire.Group, id wire.AuthID) error {
+	name := filepath.Join(s.path, groupPath(g), ownerName)
+	return noSpace(durable.WriteFile(name, []byte(id+"\n"), 0o600))
+}
+
+// editGroup calls change while nobody else changes the group, which must be
+// there.
+func (s *Store) editGroup(ctx context.Context, g wire.Group, change func() error) error {
+	if err := checkGroup(g); err != nil {
+		return err
+	}
+	if _, err := s.writable(ctx); err != nil {
+		return err
+	}
+	defer s.locks.edit(g)()
+	if _, err := s.owner(g); err != nil && !errors.Is(err, chunkstore.ErrCorrupt) {
+		return err
+	}
+	if err := change(); err != nil {
+		return fmt.Errorf("backup group %s: %w", g, err)
+	}
+	return nil
+}
+
+// claim checks that caller may write to a group.
+func (s *Store) claim(g wire.Group, caller wire.AuthID) error {
+	owner, err := s.owner(g)
+	if errors.Is(err, chunkstore.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return CheckOwner(caller, owner)
+}
+
+// makeGroup makes a group and records its owner where that has not been done;
+// one that is new belongs to caller. The caller occupies the group.
+func (s *Store) makeGroup(g wire.Group, caller wire.AuthID) error {
+	defer s.locks.edit(g)()
+	owner, err := s.owner(g)
+	if errors.Is(err, chunkstore.ErrNotExist) {
+		owner, err = caller, nil
+	}
+	if err != nil {
+		return err
+	}
+	if err := durable.MkdirAll(filepath.Join(s.path, groupPath(g)), 0o700); err != nil {
+		return noSpace(err)
+	}
+	if _, err := s.root.Lstat(path.Join(groupPath(g), ownerName)); err == nil {
+		return nil
+	}
+	return s.writeOwner(g, owner)
+}
+
+// GroupNotes returns the comment of a group, "" if it has none.
+func (s *Store) GroupNotes(g wire.Group) (string, error) {
+	if _, err := s.Owner(g); err != nil && !errors.Is(err, chunkstore.ErrCorrupt) {
+		return "", err
+	}
+	text, err := s.readFile(path.Join(groupPath(g), notesName), notesMax)
+	if err != nil && !errors.Is(err, chunkstore.ErrNotExist) {
+		return "", fmt.Errorf("notes of backup group %s: %w", g, err)
+	}
+	return string(text), nil
+}
+
+// SetGroupNotes replaces the comment of a group; "" removes it.
+func (s *Store) SetGroupNotes(ctx context.Context, g wire.Group, text string) error {
+	if err := checkNotes(text); err != nil {
+		return err
+	}
+	return s.editGroup(ctx, g, func() error {
+		name := filepath.Join(s.path, groupPath(g), notesName)
+		if text == "" {
+			return durable.Remove(name)
+		}
+		return noSpace(durable.WriteFile(name, []byte(text), 0o600))
+	})
+}
+
+// Removed says what a removal of several snapshots has done. Protected is how
+// many stayed because they are.
+type Removed struct {
+	Groups    int
+	Snapshots int
+	Protected int
+}
+
+func (r *Removed) add(more Removed) {
+	r.Groups += more.Groups
+	r.Snapshots += more.Snapshots
+	r.Protected += more.Protected
+}
+
+// ForgetGroup removes the snapshots of a group and then the group with its
+// owner and notes. Protected snapshots stay, and the group with them; that is
+// no error. Snapshots that are being read stay too, and a group that is being
+// written to stays whole; that is wire.ErrBusy. What it returns has been done,
+// with an error as well.
+func (s *Store) ForgetGroup(ctx context.Context, g wire.Group) (Removed, error) {
+	if err := checkGroup(g); err != nil {
+		return Removed{}, err
+	}
+	if _, err := s.writable(ctx); err != nil {
+		return Removed{}, err
+	}
+	if _, err := s.root.Stat(groupPath(g)); err != nil {
+		return Removed{}, fmt.Errorf("backup group %s: %w", g, chunkstore.ErrNotExist)
+	}
+	return s.forgetGroup(ctx, g)
+}
+
+func (s *Store) forgetGroup(ctx context.Context, g wire.Group) (r Removed, err error) {
+	if err := s.locks.occupy(g); err != nil {
+		return r, err
+	}
+	defer s.locks.vacate(g)
+	times, err := s.times(g)
+	if err != nil {
+		return r, err
+	}
+	var errs []error
+	for _, t := range times {
+		err := s.forget(ctx, wire.Snapshot{Group: g, Time: t})
+		switch {
+		case err == nil:
+			r.Snapshots++
+		case errors.Is(err, wire.ErrProtected):
+			r.Protected++
+		case !errors.Is(err, chunkstore.ErrNotExist):
+			errs = append(errs, err)
+		}
+	}
+	defer s.locks.edit(g)()
+	gone, err := s.removeGroup(g)
+	if gone {
+		r.Groups++
+	}
+	return r, errors.Join(append(errs, err)...)
+}
+
+// removeEmpty removes a group with its last snapshot, unless a session writes
+// to it.
+func (s *Store) removeEmpty(g wire.Group) error {
+	defer s.locks.edit(g)()
+	if s.locks.occupied(g) {
+		return nil
+	}
+	_, err := s.removeGroup(g)
+	return err
+}
+
+// removeGroup removes the directory of a group that holds nothing but owner
+// and notes. The caller has the group's edit lock.
+func (s *Store) removeGroup(g wire.Group) (gone bool, err error) {
+	names, err := s.readDir(groupPath(g))
+	if err != nil {
+		return false, fmt.Errorf("remove backup group %s: %w", g, err)
+	}
+	for _, n := range names {
+		if n.Name() != ownerName && n.Name() != notesName && !durable.IsTemp(n.Name()) {
+			return false, nil
+		}
+	}
+	if err := s.trash(groupPath(g)); err != nil {
+		return false, fmt.Errorf("remove backup group %s: %w", g, err)
+	}
+	return true, s.dropResume(g)
+}
+
+// trash removes a directory of the tree by one rename, so that a crash leaves
+// it whole or gone.
+func (s *Store) trash(dir string) error {
+	var random [8]byte
+	rand.Read(random[:])
+	to := path.Join(tempDir, "forgotten-"+hex.EncodeToString(random[:]))
+	if err := durable.Rename(filepath.Join(s.path, dir), filepath.Join(s.path, to)); err != nil {
+		return err
+	}
+	return s.root.RemoveAll(to)
+}

@@ -1,0 +1,248 @@
+package datastore
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"slices"
+	"strings"
+	"sync"
+
+	"holdfast/crypto"
+	"holdfast/datastore/wire"
+)
+
+// A resume list names the chunks that a session has received, so that the next
+// one of the same group and owner need not get them again if this one ends
+// unfinished. It is a help and no more: what it says is looked up before it is
+// believed, and losing it costs only time.
+//
+//	magic 16 | group 16 | owner 16 | records of wire.ChunkSize
+//
+// group and owner are the first bytes of SHA-256 sums, and make its name. It
+// lies in the session's directory while the session runs and in .resume
+// between sessions.
+const (
+	resumeMagic  = "holdfast resume\n"
+	resumeKeyLen = 32
+	resumeHead   = len(resumeMagic) + resumeKeyLen
+	// resumeMax is how much of a list is kept and read, in bytes.
+	resumeMax = 64 << 20
+)
+
+// resumeKey is what a list is filed under.
+type resumeKey [resumeKeyLen]byte
+
+func newResumeKey(g wire.Group, owner wire.AuthID) (k resumeKey) {
+	// No part can hold a line feed.
+	group := crypto.Sum([]byte(string(g.NS) + "\n" + g.Type + "\n" + g.ID))
+	user := crypto.Sum([]byte(owner))
+	copy(k[:resumeKeyLen/2], group[:])
+	copy(k[resumeKeyLen/2:], user[:])
+	return k
+}
+
+// group is what the names of all lists of a group begin with.
+func (k resumeKey) group() string { return hex.EncodeToString(k[:resumeKeyLen/2]) + "-" }
+
+func (k resumeKey) path() string {
+	return path.Join(resumeDir, k.group()+hex.EncodeToString(k[resumeKeyLen/2:]))
+}
+
+// decodeResume reads a list as it may lie there after a crash: it ends before
+// the first record that makes no sense. Sizes are within the limits of the
+// format, nothing else is known of the records. ok is false if it is no list.
+func decodeResume(raw []byte) (key resumeKey, list []wire.ChunkSize, ok bool) {
+	if len(raw) < resumeHead || string(raw[:len(resumeMagic)]) != resumeMagic {
+		return key, nil, false
+	}
+	copy(key[:], raw[len(resumeMagic):])
+	raw = raw[resumeHead:]
+	list = make([]wire.ChunkSize, 0, len(raw)/wire.ChunkSizeLen)
+	for ; len(raw) >= wire.ChunkSizeLen; raw = raw[wire.ChunkSizeLen:] {
+		one, err := wire.ParseChunkSizes(raw[:wire.ChunkSizeLen])
+		if err != nil {
+			break
+		}
+		list = append(list, one...)
+	}
+	return key, list, true
+}
+
+// resumeList is the list of a running session. A nil one records nothing.
+type resumeList struct {
+	key  resumeKey
+	path string // in the session's directory, relative to the store
+
+	mu   sync.Mutex
+	file *os.File
+	old  int64 // length of what an earlier session left
+	size int64
+	full bool // or broken: nothing more is recorded
+}
+
+// openResume begins a list in a session's directory, with what an unfinished
+// session has left.
+func (s *Store) openResume(dir string, key resumeKey) (*resumeList, error) {
+	l := &resumeList{key: key, path: path.Join(dir, resumeName)}
+	err := s.root.Rename(key.path(), l.path)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	if l.file, err = s.root.OpenFile(l.path, os.O_RDWR|os.O_CREATE, 0o600); err != nil {
+		return nil, err
+	}
+	if err := l.load(); err != nil {
+		return nil, errors.Join(err, l.file.Close())
+	}
+	return l, nil
+}
+
+// load cuts the list to what can be used, or begins it.
+func (l *resumeList) load() error {
+	head := append([]byte(resumeMagic), l.key[:]...)
+	st, err := l.file.Stat()
+	if err != nil {
+		return err
+	}
+	size := min(st.Size(), resumeMax)
+	have := make([]byte, len(head))
+	if _, err := l.file.ReadAt(have, 0); err != nil || !bytes.Equal(have, head) {
+		size = 0
+	}
+	if size == 0 {
+		_, err = l.file.WriteAt(head, 0)
+		size = int64(resumeHead)
+	}
+	size -= (size - int64(resumeHead)) % wire.ChunkSizeLen
+	l.old, l.size = size, size
+	return errors.Join(err, l.file.Truncate(size))
+}
+
+// add records a chunk. Not being able to is no reason to fail a backup.
+func (l *resumeList) add(c wire.ChunkSize) {
+	if l == nil {
+		return
+	}
+	var buf [wire.ChunkSizeLen]byte
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.full = l.full || l.size+wire.ChunkSizeLen > resumeMax; l.full {
+		return
+	}
+	if _, err := l.file.WriteAt(c.Append(buf[:0]), l.size); err != nil {
+		l.full = true
+		return
+	}
+	l.size += wire.ChunkSizeLen
+}
+
+// earlier reads what was there when the session began.
+func (l *resumeList) earlier() ([]wire.ChunkSize, error) {
+	if l == nil {
+		return nil, nil
+	}
+	raw, err := io.ReadAll(io.NewSectionReader(l.file, 0, l.old))
+	if err != nil {
+		return nil, fmt.Errorf("read what an interrupted backup has sent: %w", err)
+	}
+	_, list, _ := decodeResume(raw)
+	return list, nil
+}
+
+// close ends the list. If it is to be kept, it is filed for the next session.
+func (l *resumeList) close(s *Store, keep bool) error {
+	if l == nil {
+		return nil
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.full = true
+	err := l.file.Close()
+	if keep && l.size > int64(resumeHead) {
+		err = errors.Join(err, s.fileResume(l.path, l.key))
+	}
+	return err
+}
+
+func (s *Store) fileResume(from string, key resumeKey) error {
+	if err := s.root.MkdirAll(resumeDir, 0o700); err != nil {
+		return noSpace(err)
+	}
+	return noSpace(s.root.Rename(from, key.path()))
+}
+
+// salvageResume files the list of a session whose process was killed. What is
+// no list, or cannot be read, goes the way of the rest of the session.
+func (s *Store) salvageResume(dir string) {
+	name := path.Join(dir, resumeName)
+	if st, err := s.root.Lstat(name); err != nil || !st.Mode().IsRegular() {
+		return
+	}
+	f, err := s.root.Open(name)
+	if err != nil {
+		return
+	}
+	defer f.Close()
+	head := make([]byte, resumeHead+wire.ChunkSizeLen)
+	if _, err := io.ReadFull(f, head); err != nil {
+		return
+	}
+	if key, list, ok := decodeResume(head); ok && len(list) == 1 {
+		// The backup starts from nothing if this fails.
+		_ = s.fileResume(name, key)
+	}
+}
+
+// dropResume removes the lists of a group that is no more.
+func (s *Store) dropResume(g wire.Group) error {
+	names, err := s.readDir(resumeDir)
+	if err != nil {
+		return fmt.Errorf("list %s: %w", resumeDir, err)
+	}
+	prefix := newResumeKey(g, "").group()
+	for _, n := range names {
+		if !strings.HasPrefix(n.Name(), prefix) {
+			continue
+		}
+		if err := s.root.Remove(path.Join(resumeDir, n.Name())); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("remove a list of %s: %w", resumeDir, err)
+		}
+	}
+	return nil
+}
+
+// Resume implements wire.Resumer. Each chunk is listed once.
+func (ss *Session) Resume(ctx context.Context) ([]wire.ChunkSize, error) {
+	if err := ss.running(); err != nil {
+		return nil, err
+	}
+	list, err := ss.resume.earlier()
+	if err != nil {
+		return nil, err
+	}
+	slices.SortFunc(list, func(a, b wire.ChunkSize) int {
+		return cmp.Or(bytes.Compare(a.ID[:], b.ID[:]), cmp.Compare(a.Size, b.Size))
+	})
+	stored := list[:0]
+	for i, c := range list {
+		if i > 0 && c == list[i-1] {
+			continue
+		}
+		ok, err := ss.Has(ctx, c.ID, c.Size)
+		if err != nil {
+			return nil, err
+		}
+		if ok {
+			stored = append(stored, c)
+		}
+	}
+	return stored, nil
+}
