@@ -26,7 +26,8 @@ import (
 //	               "epoch"   -> u64 of the last writer
 //	               "clock"   -> u64, reserved for the time that was seen last
 //	bucket packs   pack number u32 -> id 8, state u32, length u64,
-//	               record count u64, stored bytes u64, plain bytes u64
+//	               record count u64, stored bytes u64, plain bytes u64,
+//	               u64 Unix seconds of the last good check
 //	bucket chunks  chunk id 32 -> pack number u32, offset u64, stored size u32,
 //	               plain size u32, rank u32, flags u32
 //

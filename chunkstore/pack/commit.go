@@ -55,6 +55,9 @@ func (s *Store) syncLocked(ctx context.Context) error {
 	b := s.takeBatch()
 	err := s.commitBatch(ctx, b)
 	s.endBatch(b, err == nil)
+	if err == nil {
+		err = s.saveQuarantine()
+	}
 	if isFinal(err) {
 		s.failure.set(err)
 	}
@@ -73,6 +76,11 @@ func (s *Store) takeBatch() batch {
 	s.generation++
 	for no := range s.dirty {
 		b.packs[no] = *s.packs[no]
+	}
+	for no := range s.stamped {
+		if p := s.packs[no]; !p.dropped {
+			b.packs[no] = *p
+		}
 	}
 	for _, l := range b.chunks {
 		p := s.packs[l.pack]
@@ -117,6 +125,9 @@ func (s *Store) endBatch(b batch, ok bool) {
 		p.saved, p.savedTo = q.saved, q.savedTo
 		if p.state == q.state {
 			delete(s.dirty, no)
+		}
+		if p.checked == q.checked {
+			delete(s.stamped, no)
 		}
 	}
 }

@@ -7,6 +7,8 @@
 //	packs/<16 hex digits>.pack   a sealed pack: it never changes again
 //	catalogue.db                 chunk -> pack, offset, sizes (a cache)
 //	catalogue.sum                size and checksum of catalogue.db, while it is at rest
+//	quarantine                   records that were found damaged (a hint)
+//	reserve                      empty blocks: the room that a sweep of a full disk has
 //	epoch                        who opened the store for writing last
 //	lock                         held while the store is open
 //
@@ -21,7 +23,11 @@
 // Chunks leave the store by a Sweep only (sweep.go), which may run beside all
 // else and removes nothing that an open session has put or counts on.
 //
-// Who may run beside whom: any number of Get, Stat, Check and Walk beside
+// A Scrub (scrub.go) reads every byte there is. What is damaged is quarantined:
+// it does not count as stored any more, so that the next session that has the
+// chunk stores it anew, and nothing of it is removed while it is in use.
+//
+// Who may run beside whom: any number of Get, Stat, Check, Walk and Scrub beside
 // anything. Put beside everything, except that it waits while 100,000 entries
 // are on their way into the catalogue. Sync, Reindex and Close one at a time,
 // and one Sweep.
@@ -30,5 +36,5 @@
 // call.
 //
 // The package imports chunkstore, chunkstore/durable, crypto, bbolt,
-// golang.org/x/sys and the standard library.
+// golang.org/x/sync, golang.org/x/sys and the standard library.
 package pack

@@ -74,10 +74,12 @@ func (s *Store) isKept(id chunkstore.ID) bool {
 	return false
 }
 
-// isCondemned reports whether the record of a chunk is about to be removed:
-// then the chunk counts as not stored.
-func (s *Store) isCondemned(id chunkstore.ID, l location) bool {
+// leaving tells what a sweep does to the record of a chunk: condemned means that
+// it is about to be removed, and the chunk counts as not stored; dropped, that
+// the pack it was in has been forgotten.
+func (s *Store) leaving(id chunkstore.ID, l location) (condemned, dropped bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.condemned[l.pack].has(id)
+	p := s.packs[l.pack]
+	return s.condemned[l.pack].has(id), p != nil && p.dropped
 }

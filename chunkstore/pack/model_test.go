@@ -77,6 +77,8 @@ var steps = []struct {
 	{"kill", 3, (*model).doKill},
 	{"reindex", 1, (*model).doReindex},
 	{"sweep", 4, (*model).doSweep},
+	{"scrub", 3, (*model).doScrub},
+	{"flip and scrub", 3, (*model).doFlip},
 	{"lose catalogue", 1, (*model).doLoseCatalogue},
 	{"damage catalogue", 2, (*model).doDamageCatalogue},
 	{"cut open pack", 1, (*model).doCutOpen},
@@ -271,6 +273,52 @@ func (m *model) doSweep() {
 		}
 	}
 	m.verifyAll()
+}
+
+// doScrub reads everything: only packs that were damaged are called so.
+func (m *model) doScrub() {
+	r, err := m.s.Scrub(bg, ScrubOptions{Workers: 1 + m.r.IntN(3), Damaged: func(id chunkstore.ID, err error) {
+		if l, ok, _ := m.s.lookup(bg, id); ok && !m.hurt[m.s.packs[l.pack].id] {
+			m.fatal("scrub: %v", err)
+		}
+	}})
+	if err != nil {
+		m.fatal("scrub: %v", err)
+	}
+	for _, name := range r.Names {
+		if p, ok := parsePackName(name); !ok || !m.hurt[p.id] {
+			m.fatal("scrub calls %s damaged", name)
+		}
+	}
+	m.verifyAll()
+}
+
+// doFlip flips a bit in the record of a synced chunk. A scrub finds it, and from
+// then on the chunk is not vouched for until it is put again.
+func (m *model) doFlip() {
+	m.settleAll()
+	for n := range m.synced {
+		c := m.chunk(n)
+		l, ok, err := m.s.lookup(bg, c.ID)
+		if err != nil || !ok || m.s.healthy(l) != nil {
+			continue
+		}
+		p := m.s.packNow(l.pack)
+		m.hurt[p.id] = true
+		path := packPath(m.dir, packFile{id: p.id, state: p.state})
+		flipAt(m.t, rawFile(m.t, path), l.off+m.r.Int64N(l.end()-l.off), 1)
+		m.doScrub()
+		if _, err := m.s.Stat(bg, c.ID); !errors.Is(err, chunkstore.ErrNotExist) {
+			m.fatal("chunk %d was damaged and a scrub has not found it: %v", n, err)
+		}
+		break
+	}
+}
+
+// settleAll has everything synced and sealed that is on its way.
+func (m *model) settleAll() {
+	m.doSync()
+	m.s.sealDone.Wait()
 }
 
 func (m *model) doReindex() {

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"holdfast/chunkstore"
@@ -43,7 +44,7 @@ func (s *Store) Opened() OpenReport { return s.opened }
 // that is no store is chunkstore.ErrNotExist, one that another process has
 // open chunkstore.ErrLocked.
 func Open(ctx context.Context, dir string, o Options) (*Store, error) {
-	if err := o.check(); err != nil {
+	if err := o.check(dir); err != nil {
 		return nil, fmt.Errorf("open chunk store: %w", err)
 	}
 	if st, err := os.Stat(packsDir(dir)); errors.Is(err, fs.ErrNotExist) || err == nil && !st.IsDir() {
@@ -207,6 +208,7 @@ func openWriter(ctx context.Context, dir string, o Options) (*Store, error) {
 		s.handles.closeAll()
 		return nil, errors.Join(err, s.closeCatalogue())
 	}
+	s.keepReserve(s.reserveSize())
 	return s, nil
 }
 
@@ -248,6 +250,9 @@ func (s *Store) startOver(ctx context.Context, cause error) error {
 	return s.reconcile(ctx)
 }
 
+// tempPrefixes are what the names of temporary files in a store begin with.
+var tempPrefixes = []string{".catalogue.", ".epoch.", ".quarantine."}
+
 // removeTemps removes what a crash has left of temporary files.
 func (s *Store) removeTemps() error {
 	des, err := os.ReadDir(s.dir)
@@ -255,7 +260,8 @@ func (s *Store) removeTemps() error {
 		return fmt.Errorf("remove temporary files: %w", err)
 	}
 	for _, de := range des {
-		if !durable.IsTemp(de.Name()) || !strings.HasPrefix(de.Name(), ".catalogue.") && !strings.HasPrefix(de.Name(), ".epoch.") {
+		ours := slices.ContainsFunc(tempPrefixes, func(p string) bool { return strings.HasPrefix(de.Name(), p) })
+		if !durable.IsTemp(de.Name()) || !ours {
 			continue
 		}
 		path := filepath.Join(s.dir, de.Name())

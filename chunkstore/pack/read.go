@@ -54,8 +54,27 @@ func (s *Store) lookup(ctx context.Context, id chunkstore.ID) (location, bool, e
 	if err := s.usable(ctx); err != nil {
 		return location{}, false, err
 	}
+	var gone location
+	for {
+		l, ok, err := s.find(ctx, id)
+		if err != nil || !ok {
+			return l, false, err
+		}
+		condemned, dropped := s.leaving(id, l)
+		if !dropped {
+			return l, !condemned, nil
+		}
+		if l == gone {
+			return l, false, nil
+		}
+		gone = l // read before the sweep was done with that pack: look again
+	}
+}
+
+// find is lookup without a look at what a sweep does to the pack.
+func (s *Store) find(ctx context.Context, id chunkstore.ID) (location, bool, error) {
 	if l, ok := s.recent(id); ok {
-		return l, !s.isCondemned(id, l), nil
+		return l, true, nil
 	}
 	l, ok, cat, err := s.catalogued(id)
 	if errors.Is(err, errCatalogue) {
@@ -64,7 +83,7 @@ func (s *Store) lookup(ctx context.Context, id chunkstore.ID) (location, bool, e
 		}
 		l, ok, _, err = s.catalogued(id)
 	}
-	return l, ok && !s.isCondemned(id, l), err
+	return l, ok, err
 }
 
 // moved reports whether a chunk lies elsewhere than it was looked for: a sweep
@@ -91,7 +110,7 @@ func (s *Store) look(no uint32) (packInfo, error) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	p.seen, p.missing = now, err != nil
+	p.seen, p.missing = now, err != nil || p.dropped
 	if s.writers[no] != nil {
 		// It grows while we look; that it is not cut short is for its own
 		// sync to find out.
@@ -172,7 +191,8 @@ func (s *Store) Get(ctx context.Context, id chunkstore.ID) (chunkstore.Sealed, e
 		return nil, fmt.Errorf("chunk %s: %w", id, err)
 	}
 	b := make([]byte, recordSize+int(l.stored))
-	if err := s.read(ctx, id, l, recordReader{buf: b}); err != nil {
+	// What is in quarantine may be sound again, but has to be proved so.
+	if err := s.read(ctx, id, l, recordReader{buf: b, prove: l.flags&flagBad != 0}); err != nil {
 		return nil, fmt.Errorf("chunk %s: %w", id, err)
 	}
 	return chunkstore.Sealed(b[recordSize:]), nil
@@ -305,6 +325,7 @@ func (s *Store) mark(ctx context.Context, id chunkstore.ID, l location, bad bool
 		return
 	}
 	s.pending[id] = now
+	s.setQuarantine(l, id, bad)
 }
 
 // marksToKeep returns what a reader has found out about records that only a

@@ -125,6 +125,7 @@ func (s *Store) rebuildLocked(ctx context.Context, progress func(Progress)) (Rei
 		return b.report, err
 	}
 	b.known, b.running = s.knownPacks()
+	b.damaged = s.isQuarantined
 	if err := createCatalogue(s.disk, s.dir, func(c *catalogue) error { return b.all(ctx, c) }); err != nil {
 		return b.report, fmt.Errorf("build catalogue: %w", err)
 	}
@@ -201,6 +202,7 @@ type builder struct {
 	known    map[packID]numbered
 	running  bool // sessions may be writing meanwhile
 	number   func() uint32
+	damaged  func(place, chunkstore.ID) bool
 	progress func(Progress)
 
 	cat      *catalogue
@@ -343,6 +345,9 @@ func (b *builder) records(ctx context.Context, p *packInfo, no uint32, f *os.Fil
 func (b *builder) add(p *packInfo, no uint32, e entry) error {
 	p.add(e.stored, e.plain)
 	l := locate(no, e)
+	if b.damaged(place{p.id, e.off}, e.id) {
+		l.flags |= flagBad
+	}
 	old, ok := b.batch.chunks[e.id]
 	if ok {
 		b.report.Duplicates++

@@ -126,6 +126,9 @@ func (s *Store) adopt(no uint32, entries []entry) error {
 	p, before := s.packs[no], s.opened.Chunks
 	for _, e := range entries {
 		l := locate(no, e)
+		if s.isQuarantined(place{p.id, e.off}, e.id) {
+			l.flags |= flagBad
+		}
 		if l.end() <= p.savedTo {
 			continue
 		}

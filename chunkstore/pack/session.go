@@ -14,6 +14,7 @@ import (
 type session struct {
 	s       *Store
 	failure failure // first error after which this session may not write
+	sweeps  bool    // writes for a sweep
 
 	mu     sync.Mutex // guards all below, and appending to w
 	w      *writer    // nil until there is something to write
@@ -130,12 +131,15 @@ func (se *session) append(ctx context.Context, r record, blob []byte) error {
 	if se.closed {
 		return errClosed
 	}
+	if !se.sweeps && se.s.reserve.out.Load() > 0 {
+		return se.failed(fmt.Errorf("%w while room is being made", chunkstore.ErrNoSpace))
+	}
 	if se.w == nil {
 		w, err := se.s.takeWriter(ctx, se)
 		if err != nil {
 			return se.failed(err)
 		}
-		se.w = w
+		se.w, w.order = w, max(w.order, se.order)
 	}
 	e, err := se.w.append(r, blob)
 	if err != nil {

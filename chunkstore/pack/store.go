@@ -45,18 +45,21 @@ type Options struct {
 	// means not at all.
 	LockWait time.Duration
 	// PackSize is the size in bytes at which a pack is sealed; 0 means
-	// PackSizeDefault.
+	// PackSizeDefault, or less on a small file system.
 	PackSize int64
 	// Progress, if not nil, is called while Open builds the catalogue anew.
 	Progress func(Progress)
 
 	// hook stands in front of every change to the disk, in tests.
 	hook func(op, path string, change func() error) error
+	// readHook is called after a scrub has read b at off of a pack; the error
+	// takes the place of what was read. In tests.
+	readHook func(path string, off int64, b []byte) error
 }
 
-func (o *Options) check() error {
+func (o *Options) check(dir string) error {
 	if o.PackSize == 0 {
-		o.PackSize = PackSizeDefault
+		o.PackSize = packSizeFor(dir)
 	}
 	if o.PackSize < packSizeMin || o.PackSize > packSizeMax {
 		return fmt.Errorf("pack size %d is not within %d..%d: %w", o.PackSize, packSizeMin, packSizeMax, chunkstore.ErrInvalid)
@@ -90,6 +93,7 @@ type Store struct {
 	sealing  chan struct{} // a place for each pack being sealed
 	sealDone sync.WaitGroup
 
+	reserve reserve
 	failure failure     // first error after which nothing may be written
 	begun   atomic.Bool // there has been a session
 
@@ -101,6 +105,8 @@ type Store struct {
 	flights    map[chunkstore.ID]chan struct{} // chunks being put
 	packs      map[uint32]*packInfo
 	dirty      map[uint32]bool // packs that differ from the catalogue
+	stamped    map[uint32]bool // packs whose date of a check is not in the catalogue
+	quarantine quarantine
 	nextPack   uint32
 	writers    map[uint32]*writer // by pack number: all packs open for writing
 	order      uint64             // counts the sessions and sweeps begun
@@ -177,12 +183,14 @@ func newStore(dir string, o Options) *Store {
 		flights:    make(map[chunkstore.ID]chan struct{}),
 		packs:      make(map[uint32]*packInfo),
 		dirty:      make(map[uint32]bool),
+		stamped:    make(map[uint32]bool),
 		writers:    make(map[uint32]*writer),
 		sessions:   make(map[*session]bool),
 		condemned:  make(map[uint32]idSet),
 		generation: 1,
 	}
 	s.handles = newHandles(packsDir(dir))
+	s.quarantine.load(dir)
 	return s
 }
 

@@ -10,7 +10,6 @@ import (
 	"slices"
 
 	"holdfast/chunkstore"
-	"holdfast/chunkstore/durable"
 )
 
 // A sweep removes chunks that nobody needs. It asks no clock:
@@ -121,6 +120,7 @@ type victim struct {
 	used  uint64 // bytes of records in use
 	waste uint64
 	small bool
+	open  bool // to be sealed first
 }
 
 // Run removes what used says is not in use. used is asked for every chunk, by
@@ -130,6 +130,13 @@ func (sw *Sweep) Run(ctx context.Context, used func(chunkstore.ID) bool, o Sweep
 	var r SweepReport
 	if o.Waste <= 0 {
 		o.Waste = wasteDefault
+	}
+	if !o.DryRun {
+		take, err := sw.s.FreeReserve(ctx)
+		if err != nil {
+			return r, fmt.Errorf("sweep: %w", err)
+		}
+		defer take()
 	}
 	// What is pending has to be in the catalogue for the count.
 	if err := sw.s.sync(ctx); err != nil && !errors.Is(err, chunkstore.ErrNoSpace) {
@@ -145,7 +152,13 @@ func (sw *Sweep) Run(ctx context.Context, used func(chunkstore.ID) bool, o Sweep
 		return r, nil
 	}
 	for _, v := range victims {
-		err := sw.pack(ctx, v, used, &r)
+		var err error
+		if v.open {
+			err = sw.seal(ctx, v.no)
+		}
+		if err == nil {
+			err = sw.pack(ctx, v, used, &r)
+		}
 		if err != nil && !errors.Is(err, errLeft) {
 			return r, fmt.Errorf("sweep: %w", err)
 		}
@@ -180,14 +193,15 @@ func (sw *Sweep) plan(ctx context.Context, used func(chunkstore.ID) bool, o Swee
 	var victims []victim
 	small := 0
 	for no, p := range sw.s.sealedBefore(sw.horizon) {
-		v := victim{no: no, used: inUse[no], small: p.size < sw.s.options.PackSize/4}
-		if all := p.records*recordSize + p.stored; all > v.used {
-			v.waste = all - v.used
-		}
-		if v.small {
+		v := newVictim(no, p, inUse[no], false)
+		// A pack is full by the number of its records, too.
+		if v.small = p.size < sw.s.options.PackSize/4 && p.records < recordCountMax/4; v.small {
 			small++
 		}
 		victims = append(victims, v)
+	}
+	for no, p := range sw.s.unsealedBefore(sw.horizon) {
+		victims = append(victims, newVictim(no, p, inUse[no], true))
 	}
 	victims = slices.DeleteFunc(victims, func(v victim) bool {
 		merge := v.small && small > smallPacksMax
@@ -199,6 +213,14 @@ func (sw *Sweep) plan(ctx context.Context, used func(chunkstore.ID) bool, o Swee
 	})
 	slices.SortFunc(victims, func(a, b victim) int { return cmp.Or(cmp.Compare(a.used, b.used), cmp.Compare(a.no, b.no)) })
 	return victims, nil
+}
+
+func newVictim(no uint32, p packInfo, used uint64, open bool) victim {
+	v := victim{no: no, used: used, open: open}
+	if all := p.records*recordSize + p.stored; all > used {
+		v.waste = all - used
+	}
+	return v
 }
 
 // eachLocation calls fn for every chunk in the catalogue.
@@ -240,9 +262,8 @@ func (s *Store) sealedBefore(horizon uint64) map[uint32]packInfo {
 }
 
 func (sw *Sweep) wouldDo(victims []victim, r *SweepReport) {
-	packs := sw.s.sealedBefore(sw.horizon)
 	for _, v := range victims {
-		r.BytesRemoved += uint64(packs[v.no].size)
+		r.BytesRemoved += uint64(sw.s.packNow(v.no).size)
 		r.BytesMoved += v.used
 		if v.used > 0 {
 			r.PacksRewritten++
@@ -366,8 +387,14 @@ func (sw *Sweep) move(ctx context.Context, no uint32, keep []entry, r *SweepRepo
 		return nil
 	}
 	se := sw.s.newSession()
+	se.sweeps = true
 	defer se.Close()
-	for _, e := range keep {
+	for i, e := range keep {
+		if i%sweepBatch == sweepBatch-1 {
+			if err := se.Sync(ctx); err != nil {
+				return err
+			}
+		}
 		moved, err := se.move(ctx, no, e)
 		if err != nil {
 			return err
@@ -404,91 +431,4 @@ func (se *session) move(ctx context.Context, no uint32, e entry) (bool, error) {
 		return false, err
 	}
 	return true, se.s.flushIfMany(ctx)
-}
-
-// drop forgets a pack whose chunks in use have been moved, and removes it.
-func (sw *Sweep) drop(ctx context.Context, no uint32, dead []entry) error {
-	s := sw.s
-	if err := s.lockCommit(ctx); err != nil {
-		return err
-	}
-	defer s.unlockCommit()
-	if err := s.writable(); err != nil {
-		return err
-	}
-	ch := changes{epoch: s.epoch.Number, drop: []uint32{no}}
-	for _, e := range dead {
-		l, ok, _, err := s.catalogued(e.id)
-		if err != nil {
-			return err
-		}
-		if ok && l.pack == no {
-			ch.deletes = append(ch.deletes, e.id)
-		}
-	}
-	if err := sw.proveUnused(ctx, no, dead); err != nil {
-		return err
-	}
-	if err := s.epoch.check(s.dir); err != nil {
-		s.failure.set(err)
-		return err
-	}
-	if err := s.commitChanges(ch); err != nil {
-		if isFinal(err) {
-			s.failure.set(err)
-		}
-		return err
-	}
-	return s.removePack(no)
-}
-
-// proveUnused looks at the catalogue once more: but for the dead ones, no
-// chunk may lie in the pack. commitLock is held.
-func (sw *Sweep) proveUnused(_ context.Context, no uint32, dead []entry) error {
-	s := sw.s
-	gone := make(idSet, len(dead))
-	for _, e := range dead {
-		gone.add(e.id)
-	}
-	p := s.packNow(no)
-	f, err := os.Open(filepath.Join(packsDir(s.dir), p.name()))
-	if err != nil {
-		return fmt.Errorf("pack %s: %w: %w", p.name(), errLeft, err)
-	}
-	all, err := readFooter(f, p.size, p.id)
-	f.Close()
-	if err != nil {
-		if all, err = s.scanEntries(context.Background(), no); err != nil {
-			return err
-		}
-	}
-	for _, e := range all {
-		l, ok, _, err := s.catalogued(e.id)
-		if err != nil {
-			return err
-		}
-		if ok && l.pack == no && !gone.has(e.id) {
-			return fmt.Errorf("pack %s: %w: chunk %s is in use and was not moved", p.name(), errLeft, e.id.Short())
-		}
-	}
-	return nil
-}
-
-// removePack removes the file of a pack that the catalogue has forgotten.
-// commitLock is held.
-func (s *Store) removePack(no uint32) error {
-	s.mu.Lock()
-	p := s.packs[no]
-	p.dropped, p.missing, p.totals, p.saved = true, true, totals{}, totals{}
-	for id, l := range s.pending {
-		if l.pack == no { // a mark; the record it is about is going
-			delete(s.pending, id)
-		}
-	}
-	delete(s.condemned, no)
-	name, id := p.name(), p.id
-	s.mu.Unlock()
-	s.handles.forget(id)
-	path := filepath.Join(packsDir(s.dir), name)
-	return s.disk.do("remove", path, func() error { return durable.Remove(path) })
 }

@@ -11,8 +11,11 @@ import (
 // Sizes of the values in the catalogue, in bytes; each is followed by its CRC.
 const (
 	locationSize = 28
-	packInfoSize = 44
+	packInfoSize = 52
 	crcSize      = 4
+	// packInfoOld is the size of a packInfo without the date of its check, as
+	// it was written before there was a scrub.
+	packInfoOld = 44
 )
 
 // flagBad marks a location whose bytes are known to be damaged.
@@ -46,7 +49,10 @@ type packInfo struct {
 	id     packID
 	state  packState
 	length int64 // in bytes: of a sealed pack its file, else the end of the last record in the catalogue
-	totals       // with the records that are not in the catalogue yet
+	// checked is when a scrub has found all of a sealed pack sound, in Unix
+	// seconds; 0 if none has since damage was last met in it.
+	checked int64
+	totals  // with the records that are not in the catalogue yet
 
 	saved   totals // as in the catalogue
 	savedTo int64  // end of the last record in the catalogue
@@ -127,6 +133,7 @@ func encodePackInfo(no uint32, p packInfo) []byte {
 	b = binary.LittleEndian.AppendUint64(b, p.records)
 	b = binary.LittleEndian.AppendUint64(b, p.stored)
 	b = binary.LittleEndian.AppendUint64(b, p.plain)
+	b = binary.LittleEndian.AppendUint64(b, uint64(p.checked))
 	return sealValue(packKey(no), b)
 }
 
@@ -134,7 +141,11 @@ func decodePackInfo(key, v []byte) (uint32, packInfo, error) {
 	if len(key) != 4 {
 		return 0, packInfo{}, fmt.Errorf("%w: pack number of %d bytes", errCatalogue, len(key))
 	}
-	v, err := openValue(key, v, packInfoSize)
+	size := packInfoSize
+	if len(v) == packInfoOld+crcSize {
+		size = packInfoOld
+	}
+	v, err := openValue(key, v, size)
 	if err != nil {
 		return 0, packInfo{}, err
 	}
@@ -149,7 +160,10 @@ func decodePackInfo(key, v []byte) (uint32, packInfo, error) {
 		},
 	}
 	p.saved, p.savedTo = p.totals, p.length
-	if p.length < 0 || p.length > offsetMax || p.state != stateOpen && p.state != stateSealed {
+	if size == packInfoSize {
+		p.checked = int64(binary.LittleEndian.Uint64(v[44:]))
+	}
+	if p.checked < 0 || p.length < 0 || p.length > offsetMax || p.state != stateOpen && p.state != stateSealed {
 		return 0, packInfo{}, fmt.Errorf("%w: impossible pack %x", errCatalogue, key)
 	}
 	return binary.BigEndian.Uint32(key), p, nil

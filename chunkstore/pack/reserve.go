@@ -1,0 +1,163 @@
+package pack
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+
+	"holdfast/chunkstore"
+)
+
+// A store keeps a file of real, empty blocks, so that on a full disk a sweep
+// has room to work: for the chunks of one pack that it copies, and for the pages
+// of the catalogue that it writes anew. While the reserve is given up, sessions
+// are told that the disk is full, so that none of them takes it.
+const (
+	reserveName = "reserve"
+	// reserveCatalogue is the room for one transaction of a sweep, which
+	// changes sweepBatch entries at most.
+	reserveCatalogue = 4 << 20
+	sweepBatch       = 500
+	// reserveShare is the part of a file system that a reserve may be of, and
+	// the packs that stores there begin if nobody says how large.
+	reserveShare = 32
+)
+
+// reserve is the state of that file.
+type reserve struct {
+	out atomic.Int32 // how many have given it up at the moment
+}
+
+// packSizeFor chooses the size of packs for a directory: PackSizeDefault unless
+// the file system is so small that copying one would need much of it.
+func packSizeFor(dir string) int64 {
+	var st unix.Statfs_t
+	if err := unix.Statfs(dir, &st); err != nil {
+		return PackSizeDefault
+	}
+	const least = 1 << 20
+	return min(PackSizeDefault, max(least, int64(st.Blocks)*st.Bsize/reserveShare))
+}
+
+// reserveSize is what a sweep may need: room for the largest pack, and for what
+// it writes to the catalogue, which for a small catalogue is no more than that.
+func (s *Store) reserveSize() int64 {
+	room := int64(256 << 10)
+	if st, err := os.Stat(filepath.Join(s.dir, catalogueName)); err == nil {
+		room = min(reserveCatalogue, max(room, st.Size()))
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var largest int64
+	for _, p := range s.packs {
+		if !p.dropped && !p.missing {
+			largest = max(largest, p.size)
+		}
+	}
+	return room + largest
+}
+
+// freeSpace is how many bytes can be written to the file system of the store.
+func (s *Store) freeSpace() (int64, error) {
+	var st unix.Statfs_t
+	if err := unix.Statfs(s.dir, &st); err != nil {
+		return 0, &fs.PathError{Op: "statfs", Path: s.dir, Err: err}
+	}
+	return int64(st.Bavail) * st.Bsize, nil
+}
+
+// keepReserve makes the reserve as large as it should be, or as large as there
+// is room for if spare bytes are to be left. It is a precaution: that it
+// cannot be had is no error; that it cannot be synced is one of the disk.
+func (s *Store) keepReserve(spare int64) {
+	path := filepath.Join(s.dir, reserveName)
+	want := s.reserveSize()
+	var have int64
+	if st, err := os.Stat(path); err == nil {
+		have = st.Size()
+	}
+	free, err := s.freeSpace()
+	if err != nil {
+		return
+	}
+	if want = min(want, have+free-spare); want <= have {
+		return
+	}
+	if err := s.disk.do("reserve", path, func() error { return allocate(path, want) }); isFinal(err) {
+		s.failure.set(err)
+	}
+}
+
+// allocate gives a file real blocks up to size, or as few as it had.
+func allocate(path string, size int64) error {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o640)
+	if err != nil {
+		return err
+	}
+	before, err := fileSize(f)
+	if err == nil {
+		err = unix.Fallocate(int(f.Fd()), 0, 0, size)
+		if errors.Is(err, unix.EOPNOTSUPP) {
+			err = nil // no such file system is relied on; what there is stays
+		}
+		if err != nil {
+			err = errors.Join(err, f.Truncate(before))
+		}
+	}
+	if err == nil {
+		err = f.Sync()
+	}
+	return errors.Join(err, f.Close())
+}
+
+// FreeReserve gives the blocks of the reserve back to the file system if there
+// is less room than it is for, and refuses new chunks until take is called,
+// which takes them again as far as there is room. A sweep does that by itself;
+// who removes something else from a full disk may do it, too.
+func (s *Store) FreeReserve(ctx context.Context) (take func(), err error) {
+	if err := s.usable(ctx); err != nil {
+		return nil, err
+	}
+	if err := s.writable(); err != nil {
+		return nil, err
+	}
+	free, err := s.freeSpace()
+	if err != nil {
+		return nil, err
+	}
+	if free >= s.reserveSize() {
+		return func() { s.keepReserve(0) }, nil
+	}
+	s.reserve.out.Add(1)
+	take = func() {
+		if s.reserve.out.Add(-1) == 0 {
+			s.keepReserve(0)
+		}
+	}
+	path := filepath.Join(s.dir, reserveName)
+	err = s.disk.do("free", path, func() error { return ignoreMissing(empty(path)) })
+	if err != nil && !errors.Is(err, chunkstore.ErrNoSpace) {
+		take()
+		return nil, err
+	}
+	return take, nil
+}
+
+// empty cuts a file to nothing. The sync has the file system give the blocks
+// free now, and not some seconds later.
+func empty(path string) error {
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	err = f.Truncate(0)
+	if err == nil {
+		err = f.Sync()
+	}
+	return errors.Join(err, f.Close())
+}

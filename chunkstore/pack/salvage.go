@@ -1,0 +1,241 @@
+package pack
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+
+	"holdfast/chunkstore"
+)
+
+// SalvageReport says what a salvage has found and rebuilt.
+type SalvageReport struct {
+	// Lost are the chunks that the catalogue names and that cannot be read:
+	// in quarantine, or in packs that are missing or cut short.
+	Lost int
+	// Rescued are those of them of which the bytes were found all the same,
+	// and stored again.
+	Rescued int
+	// Renewed are the sealed packs whose table or file header is damaged and
+	// whose chunks, Moved of them, were written to another pack. What is left
+	// of them is garbage.
+	Renewed int
+	Moved   int
+}
+
+// Salvage rebuilds what can be rebuilt from what is there: a chunk of which
+// another record holds the same bytes, or whose record has a damaged header but
+// sound bytes, and packs that have lost their table. It removes nothing, and
+// changes nothing where nothing is damaged. A record is believed if its bytes
+// have the SHA-256 that the table or the header of the damaged one tells.
+func (s *Store) Salvage(ctx context.Context) (SalvageReport, error) {
+	sv := &salvage{s: s, lost: make(map[chunkstore.ID]*lostChunk)}
+	err := s.usable(ctx)
+	if err == nil {
+		err = s.writable()
+	}
+	if err == nil {
+		err = s.sync(ctx)
+	}
+	if err == nil {
+		err = sv.run(ctx)
+	}
+	if err != nil {
+		return sv.report, fmt.Errorf("salvage: %w", err)
+	}
+	return sv.report, nil
+}
+
+// lostChunk is a chunk that cannot be read where the catalogue says.
+type lostChunk struct {
+	at     location
+	sum    [32]byte // of its stored bytes, if known
+	known  bool
+	copies []copyOf
+}
+
+// copyOf is a record of a chunk, in whatever state.
+type copyOf struct {
+	pack uint32
+	entry
+}
+
+type salvage struct {
+	s      *Store
+	lost   map[chunkstore.ID]*lostChunk
+	worn   []uint32 // sealed packs without a sound table or header
+	report SalvageReport
+}
+
+func (sv *salvage) run(ctx context.Context) error {
+	if err := sv.findLost(ctx); err != nil {
+		return err
+	}
+	for _, p := range sv.s.present() {
+		if err := sv.search(ctx, p); err != nil {
+			return err
+		}
+	}
+	sv.report.Lost = len(sv.lost)
+	if len(sv.lost) == 0 && len(sv.worn) == 0 {
+		return nil
+	}
+	se := sv.s.newSession()
+	defer se.Close()
+	for id, l := range sv.lost {
+		if err := sv.rescue(ctx, se, id, l); err != nil {
+			return err
+		}
+	}
+	for _, no := range sv.worn {
+		if err := sv.renew(ctx, se, no); err != nil {
+			return err
+		}
+	}
+	return se.Sync(ctx)
+}
+
+// findLost lists the chunks that the catalogue names and Stat denies.
+func (sv *salvage) findLost(ctx context.Context) error {
+	var err error
+	scanErr := sv.s.eachLocation(ctx, func(id chunkstore.ID, l location) {
+		switch herr := sv.s.healthy(l); {
+		case herr == nil:
+		case errors.Is(herr, chunkstore.ErrCorrupt):
+			sv.lost[id] = &lostChunk{at: l}
+		default:
+			err = herr
+		}
+	})
+	return errors.Join(scanErr, err)
+}
+
+// present lists the packs that are on disk.
+func (s *Store) present() []copyOf {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var list []copyOf
+	for no, p := range s.packs {
+		if !p.dropped && !p.missing {
+			list = append(list, copyOf{pack: no})
+		}
+	}
+	return list
+}
+
+// search notes which records of lost chunks a pack holds, and whether the pack
+// itself is sound.
+func (sv *salvage) search(ctx context.Context, at copyOf) error {
+	p := sv.s.packNow(at.pack)
+	f, _, err := openPack(packsDir(sv.s.dir), p.id, p.state)
+	if err != nil {
+		return nil // it was there a moment ago: not ours to rescue from
+	}
+	defer f.Close()
+	entries, tabled := sv.entries(ctx, f, p)
+	if !tabled && p.state == stateSealed {
+		sv.worn = append(sv.worn, at.pack)
+	}
+	for _, e := range entries {
+		l := sv.lost[e.id]
+		if l == nil {
+			continue
+		}
+		l.copies = append(l.copies, copyOf{pack: at.pack, entry: e})
+		if l.at.pack == at.pack && l.at.off == e.off {
+			l.sum, l.known = e.sum, true
+		}
+	}
+	return ctx.Err()
+}
+
+// entries lists the records of a pack. tabled says that its table and its file
+// header are sound.
+func (sv *salvage) entries(ctx context.Context, f *os.File, p packInfo) (list []entry, tabled bool) {
+	size, err := fileSize(f)
+	if err != nil {
+		return nil, true
+	}
+	if p.state == stateSealed {
+		head := make([]byte, headerSize)
+		if _, err := f.ReadAt(head, 0); err == nil {
+			_, _, err = decodeHeader(head)
+			tabled = err == nil
+		}
+		if list, err = readFooter(f, size, p.id); err == nil {
+			return list, tabled
+		}
+	}
+	if len(sv.lost) == 0 {
+		return nil, false
+	}
+	sc := &scanner{r: &patchyReader{r: f}, id: p.id, size: size, sound: func(e entry) error { list = append(list, e); return nil }}
+	// The header of a record with damaged bytes still tells their sum.
+	sc.damaged = func(e entry) { list = append(list, e) }
+	_, _ = sc.scan(ctx, headerSize)
+	return list, false
+}
+
+// rescue stores a lost chunk again if one of its records has the right bytes.
+func (sv *salvage) rescue(ctx context.Context, se *session, id chunkstore.ID, l *lostChunk) error {
+	for _, c := range l.copies {
+		own := c.pack == l.at.pack && c.off == l.at.off
+		if c.stored != l.at.stored || c.plain != l.at.plain || own && !l.known {
+			continue
+		}
+		b, err := sv.s.bytesAt(c)
+		if err != nil {
+			continue
+		}
+		got := sum(b)
+		if got != c.sum || l.known && got != l.sum {
+			continue
+		}
+		if now, ok := sv.s.current(id); !ok || !now.samePlace(l.at) {
+			return ctx.Err() // somebody has stored it meanwhile
+		}
+		err = se.Replace(ctx, chunkstore.Chunk{ID: id, PlainSize: c.plain, Sealed: b})
+		if err == nil {
+			sv.report.Rescued++
+		}
+		return err
+	}
+	return ctx.Err()
+}
+
+// bytesAt reads the stored bytes of a record whatever its header says.
+func (s *Store) bytesAt(c copyOf) ([]byte, error) {
+	p := s.packNow(c.pack)
+	f, _, err := openPack(packsDir(s.dir), p.id, p.state)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	dropFileCache(f)
+	b := make([]byte, c.stored)
+	_, err = f.ReadAt(b, c.off+recordSize)
+	return b, err
+}
+
+// renew writes what is in use of a pack to another one. Records that cannot be
+// read stay where they are.
+func (sv *salvage) renew(ctx context.Context, se *session, no uint32) error {
+	entries, err := sv.s.scanEntries(ctx, no)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		moved, err := se.move(ctx, no, e)
+		if err != nil && !errors.Is(err, errLeft) {
+			return err
+		}
+		if moved {
+			sv.report.Moved++
+		}
+	}
+	if len(entries) > 0 {
+		sv.report.Renewed++
+	}
+	return nil
+}

@@ -1,0 +1,391 @@
+package pack
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"os"
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"holdfast/chunkstore"
+	"holdfast/crypto"
+)
+
+// scrubBlock is how much of a pack is read at a time while the kernel fetches
+// the same again, in bytes.
+const scrubBlock = 4 << 20
+
+// badRecord is a record that is not as it was written.
+type badRecord struct {
+	entry
+	err error
+}
+
+// packResult is what the reading of one pack has found.
+type packResult struct {
+	name    string
+	gone    bool // removed by a sweep: there is nothing to say
+	sealed  bool // it was when reading began
+	chunks  uint64
+	bytes   uint64
+	retried uint64
+	err     error       // of the pack itself, not of one of its records
+	bad     []badRecord // damaged records
+	cured   []entry     // records in quarantine that are sound
+}
+
+func (r packResult) sound() bool { return r.err == nil && len(r.bad) == 0 }
+
+// note keeps the first error of the pack itself.
+func (r *packResult) note(err error) {
+	if r.err == nil {
+		r.err = fmt.Errorf("pack %s: %w: %w", r.name, chunkstore.ErrCorrupt, err)
+	}
+}
+
+// packCheck is one pack being read.
+type packCheck struct {
+	s    *Store
+	ctx  context.Context
+	pace *pace
+	no   uint32
+	p    packInfo
+	f    *os.File
+	size int64
+	res  packResult
+
+	blocks blocks
+	hash   hash.Hash
+	// careful says that a block could not be read: from there on every record
+	// is read by itself.
+	careful bool
+}
+
+// checkPack reads one pack. The error is one that has nothing to do with it.
+func (sc *scrub) checkPack(ctx context.Context, no uint32) (packResult, error) {
+	pc := &packCheck{s: sc.s, ctx: ctx, pace: &sc.pace, no: no, p: sc.s.packNow(no), hash: crypto.NewHash()}
+	pc.res.name, pc.res.sealed = pc.p.name(), pc.p.state == stateSealed
+	err := pc.run()
+	pc.blocks.drop()
+	if pc.f != nil {
+		pc.f.Close()
+	}
+	if sc.s.packNow(no).dropped {
+		pc.res.gone, err = true, nil
+	}
+	if ctx.Err() != nil {
+		err = ctx.Err()
+	}
+	return pc.res, err
+}
+
+func (pc *packCheck) run() error {
+	if err := pc.open(); err != nil {
+		if isDamage(err) {
+			pc.res.note(err)
+			return nil
+		}
+		return err
+	}
+	size, err := fileSize(pc.f)
+	if err != nil {
+		return err
+	}
+	pc.size, pc.res.bytes = size, uint64(size)
+	_ = unix.Fadvise(int(pc.f.Fd()), 0, 0, unix.FADV_SEQUENTIAL)
+	dropFileCache(pc.f) // what counts is what the medium gives
+	entries, tabled, err := pc.list()
+	if err != nil {
+		return err
+	}
+	pc.header()
+	for _, e := range entries {
+		if err := pc.record(e, tabled); err != nil {
+			return err
+		}
+	}
+	dropFileCache(pc.f) // and nobody else needs it in memory
+	return nil
+}
+
+// open opens the pack, anew if it was open.
+func (pc *packCheck) open() error {
+	f, _, err := openPack(packsDir(pc.s.dir), pc.p.id, pc.p.state)
+	if err != nil {
+		return err
+	}
+	if pc.f != nil {
+		pc.f.Close()
+	}
+	pc.f = f
+	return nil
+}
+
+// ReadAt reads from the file, and asks the tests whether that went well.
+func (pc *packCheck) ReadAt(b []byte, off int64) (int, error) {
+	n, err := pc.f.ReadAt(b, off)
+	if err == nil && pc.s.options.readHook != nil {
+		err = pc.s.options.readHook(pc.f.Name(), off, b)
+	}
+	return n, err
+}
+
+// tries runs read until it goes well, three times at most, each time but the
+// first with another descriptor and not from the cache.
+func (pc *packCheck) tries(read func() error) error {
+	var err error
+	for try := range readTries {
+		if try > 0 && pc.reopen() != nil {
+			return err
+		}
+		if err = read(); err == nil {
+			if try > 0 {
+				pc.res.retried++
+			}
+			return nil
+		}
+		if pc.ctx.Err() != nil {
+			return pc.ctx.Err()
+		}
+	}
+	return err
+}
+
+func (pc *packCheck) reopen() error {
+	if err := pc.open(); err != nil {
+		return err
+	}
+	dropFileCache(pc.f)
+	return nil
+}
+
+// list tells which records the pack should hold. tabled says that their sums
+// are known. A pack without a sound table is checked against the catalogue.
+func (pc *packCheck) list() (entries []entry, tabled bool, err error) {
+	if pc.p.state == stateSealed {
+		err = pc.tries(func() (err error) {
+			entries, err = readFooter(pc, pc.size, pc.p.id)
+			return err
+		})
+	} else {
+		err = pc.tries(func() (err error) {
+			entries, err = pc.walk()
+			return err
+		})
+	}
+	if err == nil {
+		return entries, true, nil
+	}
+	if pc.ctx.Err() != nil {
+		return nil, false, pc.ctx.Err()
+	}
+	pc.res.note(err)
+	entries, err = pc.s.scanEntries(pc.ctx, pc.no)
+	slices.SortFunc(entries, func(a, b entry) int { return cmp.Compare(a.off, b.off) })
+	return entries, false, err
+}
+
+// walk reads the headers of the records of an open pack, as far as the
+// catalogue has vouched for it.
+func (pc *packCheck) walk() ([]entry, error) {
+	var entries []entry
+	b := make([]byte, recordSize)
+	off := int64(headerSize)
+	for off < pc.p.savedTo {
+		if _, err := pc.ReadAt(b, off); err != nil {
+			return nil, err
+		}
+		r, err := decodeRecord(b, pc.p.id)
+		if err != nil {
+			return nil, fmt.Errorf("at %d: %w", off, err)
+		}
+		e := entry{record: r, off: off}
+		entries = append(entries, e)
+		off = e.end()
+	}
+	return entries, nil
+}
+
+// header checks the file header.
+func (pc *packCheck) header() {
+	b := make([]byte, headerSize)
+	err := pc.tries(func() error {
+		if _, err := pc.ReadAt(b, 0); err != nil {
+			return err
+		}
+		id, _, err := decodeHeader(b)
+		if err == nil && id != pc.p.id {
+			err = fmt.Errorf("file header: belongs to pack %s", id)
+		}
+		return err
+	})
+	if err != nil {
+		pc.res.note(err)
+	}
+}
+
+// record checks one record. The error is one of the context.
+func (pc *packCheck) record(e entry, tabled bool) error {
+	err := errCareful
+	if !pc.careful {
+		err = onFault(func() error { return pc.stream(e, tabled) })
+	}
+	if err != nil && pc.ctx.Err() == nil {
+		err = pc.again(e, tabled, err)
+	}
+	if pc.ctx.Err() != nil {
+		return pc.ctx.Err()
+	}
+	pc.res.chunks++
+	if err != nil {
+		err = fmt.Errorf("pack %s at %d: %w: %w", pc.res.name, e.off, chunkstore.ErrCorrupt, err)
+		pc.res.bad = append(pc.res.bad, badRecord{entry: e, err: err})
+		return nil
+	}
+	if pc.s.isQuarantined(place{pc.p.id, e.off}, e.id) {
+		pc.res.cured = append(pc.res.cured, e)
+	}
+	return nil
+}
+
+var (
+	errCareful  = errors.New("not read as part of a block")
+	errChecksum = errors.New("checksum differs")
+	errHeader   = errors.New("the header is that of another record")
+)
+
+// stream checks a record in the blocks that the pack is read in.
+func (pc *packCheck) stream(e entry, tabled bool) error {
+	head, err := pc.piece(e.off, recordSize)
+	if err != nil {
+		return err
+	}
+	if len(head) < recordSize { // it lies across the end of the block
+		if head, err = pc.fill(e.off); err != nil {
+			return err
+		}
+	}
+	want, err := pc.decode(head[:min(len(head), recordSize)], e, tabled)
+	if err != nil {
+		return err
+	}
+	pc.hash.Reset()
+	for off := e.off + recordSize; off < e.end(); {
+		b, err := pc.piece(off, int(e.end()-off))
+		if err != nil {
+			return err
+		}
+		if len(b) == int(e.stored) {
+			if sum(b) != want {
+				return errChecksum
+			}
+			return nil
+		}
+		pc.hash.Write(b)
+		off += int64(len(b))
+	}
+	if !bytes.Equal(pc.hash.Sum(nil), want[:]) {
+		return errChecksum
+	}
+	return nil
+}
+
+// decode compares the header of a record with what is known of it, and returns
+// the sum of the stored bytes.
+func (pc *packCheck) decode(head []byte, e entry, tabled bool) ([32]byte, error) {
+	r, err := decodeRecord(head, pc.p.id)
+	if err != nil {
+		return r.sum, err
+	}
+	want := e.record
+	if !tabled {
+		want.sum = r.sum
+	}
+	if r != want {
+		return r.sum, errHeader
+	}
+	return r.sum, nil
+}
+
+// piece returns what the block at hand holds from off on, n bytes at most, after
+// reading on if it holds nothing of that.
+func (pc *packCheck) piece(off int64, n int) ([]byte, error) {
+	b := pc.blocks.from(off)
+	if len(b) == 0 {
+		var err error
+		if b, err = pc.fill(off); err != nil {
+			return nil, err
+		}
+	}
+	return b[:min(n, len(b))], nil
+}
+
+// fill reads the block at off.
+func (pc *packCheck) fill(off int64) ([]byte, error) {
+	if off >= pc.size {
+		return nil, io.ErrUnexpectedEOF
+	}
+	n := int(min(scrubBlock, pc.size-off))
+	if err := pc.pace.take(pc.ctx, n); err != nil {
+		return nil, err
+	}
+	_ = unix.Fadvise(int(pc.f.Fd()), off+int64(n), scrubBlock, unix.FADV_WILLNEED)
+	if pc.s.options.readHook == nil {
+		if b, err := pc.blocks.mapped(pc.f, off, n); err == nil {
+			return b, nil
+		}
+	}
+	b := pc.blocks.buffer(off, n)
+	err := pc.tries(func() error {
+		_, err := pc.ReadAt(b, off)
+		return err
+	})
+	if err != nil {
+		pc.blocks.drop()
+		pc.careful = true
+		return nil, err
+	}
+	return b, nil
+}
+
+// again reads a record by itself. cause is why: that much counts as the first
+// try.
+func (pc *packCheck) again(e entry, tabled bool, cause error) error {
+	if e.end() > pc.size {
+		return io.ErrUnexpectedEOF
+	}
+	b := make([]byte, e.size())
+	read := func() error {
+		if _, err := pc.ReadAt(b, e.off); err != nil {
+			return err
+		}
+		want, err := pc.decode(b[:recordSize], e, tabled)
+		if err == nil && sum(b[recordSize:]) != want {
+			err = errChecksum
+		}
+		return err
+	}
+	if pc.careful {
+		if err := pc.pace.take(pc.ctx, len(b)); err != nil {
+			return err
+		}
+		return pc.tries(read)
+	}
+	pc.blocks.drop()
+	pc.blocks.copies = true // in case it is the mapping that does not work here
+	first := cause
+	return pc.tries(func() error {
+		if first != nil {
+			err := first
+			first = nil
+			return err
+		}
+		return read()
+	})
+}

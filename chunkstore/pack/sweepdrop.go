@@ -1,0 +1,111 @@
+package pack
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"holdfast/chunkstore/durable"
+)
+
+// drop forgets a pack whose chunks in use have been moved, and removes it.
+func (sw *Sweep) drop(ctx context.Context, no uint32, dead []entry) error {
+	s := sw.s
+	if err := s.lockCommit(ctx); err != nil {
+		return err
+	}
+	defer s.unlockCommit()
+	if err := s.writable(); err != nil {
+		return err
+	}
+	ch := changes{epoch: s.epoch.Number, drop: []uint32{no}}
+	for _, e := range dead {
+		l, ok, _, err := s.catalogued(e.id)
+		if err != nil {
+			return err
+		}
+		if ok && l.pack == no {
+			ch.deletes = append(ch.deletes, e.id)
+		}
+	}
+	if err := sw.proveUnused(ctx, no, dead); err != nil {
+		return err
+	}
+	if err := s.epoch.check(s.dir); err != nil {
+		s.failure.set(err)
+		return err
+	}
+	if err := s.commitInParts(ch); err != nil {
+		if isFinal(err) {
+			s.failure.set(err)
+		}
+		return err
+	}
+	return s.removePack(no)
+}
+
+// commitInParts removes entries in several transactions: one that changes few
+// pages needs little room. The rest of ch comes with the last of them.
+func (s *Store) commitInParts(ch changes) error {
+	for len(ch.deletes) > sweepBatch {
+		part := changes{epoch: ch.epoch, deletes: ch.deletes[:sweepBatch]}
+		if err := s.commitChanges(part); err != nil {
+			return err
+		}
+		ch.deletes = ch.deletes[sweepBatch:]
+	}
+	return s.commitChanges(ch)
+}
+
+// proveUnused looks at the catalogue once more: but for the dead ones, no
+// chunk may lie in the pack. commitLock is held.
+func (sw *Sweep) proveUnused(_ context.Context, no uint32, dead []entry) error {
+	s := sw.s
+	gone := make(idSet, len(dead))
+	for _, e := range dead {
+		gone.add(e.id)
+	}
+	p := s.packNow(no)
+	f, err := os.Open(filepath.Join(packsDir(s.dir), p.name()))
+	if err != nil {
+		return fmt.Errorf("pack %s: %w: %w", p.name(), errLeft, err)
+	}
+	all, err := readFooter(f, p.size, p.id)
+	f.Close()
+	if err != nil {
+		if all, err = s.scanEntries(context.Background(), no); err != nil {
+			return err
+		}
+	}
+	for _, e := range all {
+		l, ok, _, err := s.catalogued(e.id)
+		if err != nil {
+			return err
+		}
+		if ok && l.pack == no && !gone.has(e.id) {
+			return fmt.Errorf("pack %s: %w: chunk %s is in use and was not moved", p.name(), errLeft, e.id.Short())
+		}
+	}
+	return nil
+}
+
+// removePack removes the file of a pack that the catalogue has forgotten.
+// commitLock is held.
+func (s *Store) removePack(no uint32) error {
+	s.mu.Lock()
+	p := s.packs[no]
+	p.dropped, p.missing, p.totals, p.saved = true, true, totals{}, totals{}
+	for id, l := range s.pending {
+		if l.pack == no { // a mark; the record it is about is going
+			delete(s.pending, id)
+		}
+	}
+	delete(s.condemned, no)
+	s.quarantine.dropPack(p.id)
+	name, id := p.name(), p.id
+	s.mu.Unlock()
+	s.handles.forget(id)
+	path := filepath.Join(packsDir(s.dir), name)
+	return s.disk.do("remove", path, func() error { return durable.Remove(path) })
+}
