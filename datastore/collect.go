@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"path"
 
 	"holdfast/chunkstore"
@@ -27,27 +28,49 @@ func (s *Store) BeginSweep(ctx context.Context) (*pack.Sweep, error) {
 type IndexFile struct {
 	Snapshot wire.Snapshot
 	Name     string
+	// Deleted tells that the snapshot was in the trash.
+	Deleted bool
+
+	entry string      // of the trash, if it was there
+	dir   fs.FileInfo // of the snapshot
 }
 
 // String names the file for messages.
 func (f IndexFile) String() string {
-	if f.Snapshot.Group.NS == "" {
-		return f.Snapshot.String() + "/" + f.Name
+	name := f.Snapshot.String() + "/" + f.Name
+	if f.Snapshot.Group.NS != "" {
+		name = string(f.Snapshot.Group.NS) + ": " + name
 	}
-	return string(f.Snapshot.Group.NS) + ": " + f.Snapshot.String() + "/" + f.Name
+	if f.Deleted {
+		name += " (deleted, in " + path.Join(trashDir, f.entry) + ")"
+	}
+	return name
 }
 
 // Indexes lists every index of every snapshot, whether its manifest names it
-// or not. Anything that cannot be listed is an error: whoever removes what is
-// not referred to must have seen everything.
+// or not, those in the trash as well. A snapshot that is removed meanwhile is
+// listed once or twice. Anything that cannot be listed is an error: whoever
+// removes what is not referred to must have seen everything.
 func (s *Store) Indexes(ctx context.Context) ([]IndexFile, error) {
+	// Nothing comes back from the trash while this is held. So whatever has
+	// left the tree before it was listed is in the trash afterwards.
+	s.returns.RLock()
+	defer s.returns.RUnlock()
+	list, err := s.treeIndexes(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return s.trashIndexes(ctx, list)
+}
+
+func (s *Store) treeIndexes(ctx context.Context) ([]IndexFile, error) {
 	spaces, err := s.Namespaces(ctx, "")
 	if err != nil {
 		return nil, err
 	}
 	var list []IndexFile
 	for _, ns := range spaces {
-		for _, typ := range []string{"ct", "host", "vm"} {
+		for _, typ := range groupTypes {
 			groups, err := s.readDir(path.Join(namespacePath(ns), typ))
 			if err != nil {
 				return nil, fmt.Errorf("list groups: %w", err)
@@ -79,30 +102,161 @@ func (s *Store) groupIndexes(ctx context.Context, g wire.Group, list []IndexFile
 		if err != nil || !e.IsDir() {
 			continue // not ours
 		}
-		snap := wire.Snapshot{Group: g, Time: t}
-		files, err := s.readDir(snapshotPath(snap))
-		if err != nil {
-			return nil, fmt.Errorf("list snapshot %s: %w", snap, err)
-		}
-		for _, f := range files {
-			if kind, err := wire.CheckFileName(f.Name()); err == nil && kind != wire.Blob {
-				list = append(list, IndexFile{snap, f.Name()})
-			}
+		f := IndexFile{Snapshot: wire.Snapshot{Group: g, Time: t}}
+		if list, err = s.dirIndexes(snapshotPath(f.Snapshot), f, list); err != nil {
+			return nil, fmt.Errorf("list snapshot %s: %w", f.Snapshot, err)
 		}
 	}
 	return list, nil
 }
 
-// OpenIndex opens one of Indexes. One that has been removed since, with its
-// whole snapshot, is chunkstore.ErrNotExist.
+// trashIndexes adds the indexes of the trash to list. It looks into every
+// directory there, also into one whose name or description makes no sense.
+func (s *Store) trashIndexes(ctx context.Context, list []IndexFile) ([]IndexFile, error) {
+	entries, err := s.readDir(trashDir)
+	if err != nil {
+		return nil, fmt.Errorf("list the trash: %w", err)
+	}
+	for _, e := range entries {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		if !e.IsDir() {
+			continue
+		}
+		before := len(list)
+		f := IndexFile{Deleted: true, entry: e.Name()}
+		if list, err = s.dirIndexes(path.Join(trashDir, e.Name(), trashedName), f, list); err != nil {
+			return nil, fmt.Errorf("list the trash: %s: %w", e.Name(), err)
+		}
+		// Only now: where a snapshot belongs is written before it comes.
+		snap := s.belongs(e.Name())
+		for i := range list[before:] {
+			list[before+i].Snapshot = snap
+		}
+	}
+	return list, nil
+}
+
+// belongs is the snapshot of an entry, or none if that cannot be understood.
+func (s *Store) belongs(name string) wire.Snapshot {
+	if e, ok := trashEntry(name); ok {
+		if w, err := s.where(e); err == nil {
+			return w.snapshot()
+		}
+	}
+	return wire.Snapshot{}
+}
+
+// dirIndexes adds the indexes in the directory of a snapshot to list, which are
+// described by like. One that has gone meanwhile has none.
+func (s *Store) dirIndexes(dir string, like IndexFile, list []IndexFile) ([]IndexFile, error) {
+	st, err := s.root.Lstat(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return list, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	files, err := s.readDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	for _, f := range files {
+		if kind, err := wire.CheckFileName(f.Name()); err == nil && kind != wire.Blob {
+			like.Name, like.dir = f.Name(), st
+			list = append(list, like)
+		}
+	}
+	return list, nil
+}
+
+// OpenIndex opens one of Indexes, wherever its snapshot is by now. One that has
+// been removed for good since, with its whole snapshot, is
+// chunkstore.ErrNotExist.
 func (s *Store) OpenIndex(ctx context.Context, f IndexFile) (*index.Reader, error) {
-	r := &reader{store: s, snap: f.Snapshot}
-	idx, err := r.Index(ctx, f.Name)
-	if !errors.Is(err, chunkstore.ErrNotExist) {
-		return idx, err
+	s.returns.RLock() // it can move once, from the tree to the trash
+	defer s.returns.RUnlock()
+	for {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		dir, err := s.locate(f)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", f, err)
+		}
+		idx, err := s.openIndex(path.Join(dir, f.Name))
+		if err == nil {
+			return idx, nil
+		}
+		if !errors.Is(err, chunkstore.ErrNotExist) {
+			return nil, fmt.Errorf("%s: %w", f, err)
+		}
+		if _, e := s.root.Lstat(dir); !errors.Is(e, fs.ErrNotExist) {
+			return nil, fmt.Errorf("%s has vanished from its snapshot: %w", f, errors.Join(chunkstore.ErrCorrupt, e))
+		}
 	}
-	if _, e := s.root.Lstat(snapshotPath(f.Snapshot)); !errors.Is(e, fs.ErrNotExist) {
-		return nil, fmt.Errorf("snapshot %s: %s has vanished from it: %w", f.Snapshot, f.Name, chunkstore.ErrCorrupt)
+}
+
+// locate finds the directory of the snapshot that an index was listed in. It is
+// known again by its inode, because another one may have its name by now. On
+// file systems that change inodes the name has to do.
+func (s *Store) locate(f IndexFile) (string, error) {
+	var places []string
+	if f.Deleted {
+		places = append(places, path.Join(trashDir, f.entry, trashedName))
 	}
-	return nil, err
+	if f.Snapshot != (wire.Snapshot{}) {
+		places = append(places, snapshotPath(f.Snapshot))
+	}
+	place, same, err := s.inode(f, places)
+	if same || err != nil {
+		return place, err
+	}
+	// Only now: what has left the tree before it was looked for is there.
+	entries, err := s.readDir(trashDir)
+	if err != nil {
+		return "", fmt.Errorf("list the trash: %w", err)
+	}
+	places = nil
+	for _, e := range entries {
+		if e.IsDir() {
+			places = append(places, path.Join(trashDir, e.Name(), trashedName))
+		}
+	}
+	if other, same, err := s.inode(f, places); same || err != nil {
+		return other, err
+	}
+	if place != "" {
+		return place, nil
+	}
+	found, _, err := s.find(f.Snapshot)
+	if err == nil && len(found) == 0 {
+		err = fmt.Errorf("the snapshot has been removed: %w", chunkstore.ErrNotExist)
+	}
+	if err != nil {
+		return "", err
+	}
+	return found[0].snapshot(), nil
+}
+
+// inode finds the directory that an index was listed in. If it is none of
+// these, place is the first one that is there.
+func (s *Store) inode(f IndexFile, dirs []string) (place string, same bool, err error) {
+	for _, dir := range dirs {
+		st, err := s.root.Lstat(dir)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return "", false, err
+		}
+		if os.SameFile(st, f.dir) {
+			return dir, true, nil
+		}
+		if place == "" {
+			place = dir
+		}
+	}
+	return place, false, nil
 }

@@ -10,6 +10,8 @@
 //	holdfast.json               what this is, in which version
 //	.chunks/                    the chunk store (package chunkstore/pack)
 //	.tmp/                       snapshots being written, and what is being removed
+//	.trash/                     snapshots that were removed and can be brought back
+//	clock                       the time that counts for them
 //	.resume/                    which chunks unfinished sessions have received
 //	{vm,ct,host}/ID/owner       who a backup group belongs to
 //	{vm,ct,host}/ID/notes       the comment of the group
@@ -22,21 +24,36 @@
 // has been looked up. What a killed process left in .tmp is removed when the
 // store is next opened for writing.
 //
+// A snapshot that is removed is in the trash, whole, until the trash time of the
+// store has passed on a clock that no wall clock can hurry. It keeps its chunks.
+// It is never in the tree and in the trash, and never in neither. One function
+// deletes what is in either.
+//
 // A session is embedded, of a caller that is trusted, or foreign: then plain
 // chunks are compared with their names, and of two blobs under one name the one
 // whose content was compared stays (section 7 of the design).
 //
 // Who may run beside whom, in one process that has the store open for writing:
 //
-//	         list  read  session  change  forget
-//	list     yes   yes   yes      yes     yes
-//	read           yes   yes      yes     not the snapshot that is read
-//	session              *        yes     not the snapshot that it builds on
-//	change                        **      **
+//	         list  read  session  change  forget  restore
+//	list     yes   yes   yes      yes     yes     yes
+//	read           yes   yes      yes     (1)     yes
+//	session              *        yes     (2)     (3)
+//	change                        **      **      **
+//	forget                                **      **
+//	restore                                       **
 //
 //	change   notes, owner, protection, verification and log
+//	forget   removing snapshots, groups and namespaces
+//	restore  bringing snapshots back from the trash, and emptying it
 //	*        one to a group, until it is finished
 //	**       one after the other for each snapshot and each group
+//	(1)      not the snapshot that is read
+//	(2)      not the snapshot that it builds on, nor its whole group
+//	(3)      nothing comes back to a group that is being written to
+//
+// What is not allowed is refused with wire.ErrBusy. Emptying the trash goes
+// beside everything.
 //
 // Other processes can list at any time, which takes no lock: the tree is
 // consistent at every moment. Reading chunks takes the chunk store's lock shared,
@@ -84,6 +101,23 @@ type config struct {
 	// Check is Format again, so that a flipped bit is not taken for a store of
 	// a newer program.
 	Check int `json:"check"`
+	// TrashDays is how long removed snapshots can be brought back; nil is the
+	// default.
+	TrashDays *int `json:"trash-days,omitempty"`
+}
+
+// TrashDaysDefault is the trash time of a store that nothing else was said
+// about, TrashDaysMax the longest one, in days.
+const (
+	TrashDaysDefault = 7
+	TrashDaysMax     = 36500
+)
+
+func (c config) trashDays() int {
+	if c.TrashDays == nil {
+		return TrashDaysDefault
+	}
+	return *c.TrashDays
 }
 
 // configMax caps how much of holdfast.json is read, in bytes.
@@ -102,6 +136,9 @@ type Options struct {
 	// Notify, if set, gets a line of text about what a person should know:
 	// a catalogue that was rebuilt, a pack that is missing.
 	Notify func(message string)
+	// Now reads the clock; nil is time.Now. Times with a monotonic reading
+	// are compared by it.
+	Now func() time.Time
 }
 
 // Store is an open store. All methods but Close are safe for concurrent use.
@@ -115,6 +152,13 @@ type Store struct {
 	tree   sync.RWMutex
 	proofs *prover
 
+	trashTime time.Duration
+	clock     *clock
+	// returns is held while a snapshot goes back from the trash to the tree,
+	// and shared while somebody looks for snapshots in both.
+	returns sync.RWMutex
+	onStep  func(name string) // set by tests
+
 	mu     sync.Mutex
 	chunks *pack.Store // opened when first needed if read-only
 }
@@ -125,9 +169,24 @@ var (
 	_ wire.Manager = (*Store)(nil)
 )
 
+// CreateOptions say what store to make.
+type CreateOptions struct {
+	// TrashDays is for how many days removed snapshots can be brought back; 0
+	// removes them at once.
+	TrashDays int
+}
+
 // Create makes a new, empty store at path, which must be an empty directory or
 // not exist. What a Create that was killed has left counts as empty.
 func Create(path string) error {
+	return CreateWith(path, CreateOptions{TrashDays: TrashDaysDefault})
+}
+
+// CreateWith is Create with a say in what is made.
+func CreateWith(path string, o CreateOptions) error {
+	if o.TrashDays < 0 || o.TrashDays > TrashDaysMax {
+		return fmt.Errorf("create store: a trash time of %d days, want 0 to %d: %w", o.TrashDays, TrashDaysMax, chunkstore.ErrInvalid)
+	}
 	if err := checkVacant(path); err != nil {
 		return fmt.Errorf("create store: %w", err)
 	}
@@ -145,7 +204,7 @@ func Create(path string) error {
 	if err := pack.Create(filepath.Join(path, chunksDir)); err != nil {
 		return fmt.Errorf("create store: %w", noSpace(err))
 	}
-	raw, err := json.Marshal(config{Format: formatVersion, Check: formatVersion, Created: time.Now().UTC().Format(time.RFC3339)})
+	raw, err := json.Marshal(config{Format: formatVersion, Check: formatVersion, Created: time.Now().UTC().Format(time.RFC3339), TrashDays: &o.TrashDays})
 	if err != nil {
 		return fmt.Errorf("create store: %w", err)
 	}
@@ -201,6 +260,9 @@ func readConfig(path string) (config, error) {
 	if err := json.Unmarshal(raw, &c); err != nil || c.Format < 1 || c.Check != c.Format {
 		return c, fmt.Errorf("open store: %s: %w", f.Name(), chunkstore.ErrCorrupt)
 	}
+	if days := c.trashDays(); days < 0 || days > TrashDaysMax {
+		return c, fmt.Errorf("open store: %s: a trash time of %d days, want 0 to %d: %w", f.Name(), days, TrashDaysMax, chunkstore.ErrCorrupt)
+	}
 	if c.Format > formatVersion {
 		return c, fmt.Errorf("open store: %s: its format %d is newer than this program's %d: %w", f.Name(), c.Format, formatVersion, chunkstore.ErrInvalid)
 	}
@@ -210,27 +272,45 @@ func readConfig(path string) (config, error) {
 // Open opens a store. For writing it waits for, and then holds, the lock, and
 // removes what a killed session left.
 func Open(ctx context.Context, path string, o Options) (*Store, error) {
-	if _, err := readConfig(path); err != nil {
+	conf, err := readConfig(path)
+	if err != nil {
 		return nil, err
 	}
 	root, err := os.OpenRoot(path)
 	if err != nil {
 		return nil, fmt.Errorf("open store: %w", err)
 	}
-	s := &Store{path: path, root: root, opts: o, locks: newLocks()}
+	s := &Store{path: path, root: root, opts: o, locks: newLocks(), trashTime: time.Duration(conf.trashDays()) * 24 * time.Hour}
+	s.clock = newClock(filepath.Join(path, clockName), o.Now)
 	if s.proofs, err = newProver(); err != nil {
 		return nil, errors.Join(fmt.Errorf("open store: %w", err), root.Close())
 	}
-	if o.ReadOnly {
-		return s, nil
+	if !o.ReadOnly {
+		if _, err := s.chunkStore(ctx); err != nil {
+			return nil, errors.Join(err, root.Close())
+		}
 	}
-	if _, err := s.chunkStore(ctx); err != nil {
-		return nil, errors.Join(err, root.Close())
-	}
-	if err := s.sweepTemp(); err != nil {
+	if err := s.begin(); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
 	return s, nil
+}
+
+// begin sets the clock and, in a store that is open for writing, removes what a
+// killed process left.
+func (s *Store) begin() error {
+	if err := s.clock.start(s.highMark); err != nil {
+		return fmt.Errorf("open store %s: %w", s.path, err)
+	}
+	if s.opts.ReadOnly {
+		return nil
+	}
+	if err := errors.Join(s.sweepTemp(), s.sweepTrash()); err != nil {
+		return err
+	}
+	_ = s.clock.save() // it is slow then, no more
+	s.takeReserve()
+	return nil
 }
 
 // sweepTemp removes what sessions of a killed process left, but for the lists
@@ -294,6 +374,9 @@ func (s *Store) Close() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var err error
+	if s.chunks != nil && !s.opts.ReadOnly {
+		_ = s.clock.save() // it is slow then, no more
+	}
 	if s.chunks != nil {
 		err = s.chunks.Close()
 		s.chunks = nil

@@ -174,6 +174,7 @@ func (ss *Session) syncFiles() error {
 func (ss *Session) commit() error {
 	ss.store.tree.RLock()
 	defer ss.store.tree.RUnlock()
+	defer ss.store.locks.edit(ss.snap.Group)()
 	if err := ss.store.makeGroup(ss.snap.Group, ss.o.Owner); err != nil {
 		return err
 	}

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io/fs"
 	"path"
 	"path/filepath"
 	"strings"
@@ -124,9 +125,9 @@ func (s *Store) claim(g wire.Group, caller wire.AuthID) error {
 }
 
 // makeGroup makes a group and records its owner where that has not been done;
-// one that is new belongs to caller. The caller occupies the group.
+// one that is new belongs to caller. The caller has the group's edit lock, and
+// has occupied it or keeps the lock as long as the group must stay.
 func (s *Store) makeGroup(g wire.Group, caller wire.AuthID) error {
-	defer s.locks.edit(g)()
 	owner, err := s.owner(g)
 	if errors.Is(err, chunkstore.ErrNotExist) {
 		owner, err = caller, nil
@@ -183,11 +184,11 @@ func (r *Removed) add(more Removed) {
 	r.Protected += more.Protected
 }
 
-// ForgetGroup removes the snapshots of a group and then the group with its
-// owner and notes. Protected snapshots stay, and the group with them; that is
-// no error. Snapshots that are being read stay too, and a group that is being
-// written to stays whole; that is wire.ErrBusy. What it returns has been done,
-// with an error as well.
+// ForgetGroup removes the snapshots of a group, as Forget does, and then the
+// group with its owner and notes. Protected snapshots stay, and the group with
+// them; that is no error. Snapshots that are being read stay too, and a group
+// that is being written to stays whole; that is wire.ErrBusy. What it returns
+// has been done, with an error as well.
 func (s *Store) ForgetGroup(ctx context.Context, g wire.Group) (Removed, error) {
 	if err := checkGroup(g); err != nil {
 		return Removed{}, err
@@ -212,7 +213,7 @@ func (s *Store) forgetGroup(ctx context.Context, g wire.Group) (r Removed, err e
 	}
 	var errs []error
 	for _, t := range times {
-		err := s.forget(ctx, wire.Snapshot{Group: g, Time: t})
+		err := s.forget(ctx, wire.Snapshot{Group: g, Time: t}, s.takeAway)
 		switch {
 		case err == nil:
 			r.Snapshots++
@@ -244,7 +245,10 @@ func (s *Store) removeEmpty(g wire.Group) error {
 // removeGroup removes the directory of a group that holds nothing but owner
 // and notes. The caller has the group's edit lock.
 func (s *Store) removeGroup(g wire.Group) (gone bool, err error) {
-	names, err := s.readDir(groupPath(g))
+	names, err := fs.ReadDir(s.root.FS(), groupPath(g))
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil // it went with another snapshot
+	}
 	if err != nil {
 		return false, fmt.Errorf("remove backup group %s: %w", g, err)
 	}
@@ -253,20 +257,21 @@ func (s *Store) removeGroup(g wire.Group) (gone bool, err error) {
 			return false, nil
 		}
 	}
-	if err := s.trash(groupPath(g)); err != nil {
+	if err := s.removeDir(groupPath(g)); err != nil {
 		return false, fmt.Errorf("remove backup group %s: %w", g, err)
 	}
 	return true, s.dropResume(g)
 }
 
-// trash removes a directory of the tree by one rename, so that a crash leaves
-// it whole or gone.
-func (s *Store) trash(dir string) error {
+// removeDir removes a directory by one rename, so that a crash leaves it whole
+// or gone.
+func (s *Store) removeDir(dir string) error {
 	var random [8]byte
 	rand.Read(random[:])
 	to := path.Join(tempDir, "forgotten-"+hex.EncodeToString(random[:]))
-	if err := durable.Rename(filepath.Join(s.path, dir), filepath.Join(s.path, to)); err != nil {
+	if err := s.move(dir, to); err != nil {
 		return err
 	}
+	s.step("on its way out")
 	return s.root.RemoveAll(to)
 }

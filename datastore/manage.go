@@ -16,16 +16,27 @@ import (
 )
 
 // Forget implements wire.Manager. The snapshot leaves the tree by one rename,
-// so that a crash leaves it whole or gone; its chunks stay. One that is being
+// so that a crash leaves it there or in the trash, from where RestoreDeleted
+// brings it back until it has been there for the trash time. One that is being
 // read, or that a running backup builds on, is wire.ErrBusy.
 func (s *Store) Forget(ctx context.Context, snap wire.Snapshot) error {
-	if err := s.forget(ctx, snap); err != nil {
+	if err := s.forget(ctx, snap, s.takeAway); err != nil {
 		return err
 	}
 	return s.removeEmpty(snap.Group)
 }
 
-func (s *Store) forget(ctx context.Context, snap wire.Snapshot) error {
+// takeAway moves a snapshot to the trash, or removes it if the store has none.
+func (s *Store) takeAway(snap wire.Snapshot) error {
+	if s.trashTime == 0 {
+		return s.destroySnapshot(snap)
+	}
+	return s.throw(snap)
+}
+
+// forget has takeAway take a snapshot out of the tree, if that may be done.
+func (s *Store) forget(ctx context.Context, snap wire.Snapshot, takeAway func(wire.Snapshot) error) error {
+	defer s.locks.edit(snap.Group)() // so that the group does not go meanwhile
 	defer s.locks.edit(snap)()
 	if err := s.change(ctx, snap); err != nil {
 		return err
@@ -35,14 +46,14 @@ func (s *Store) forget(ctx context.Context, snap wire.Snapshot) error {
 		return err
 	}
 	defer release()
-	protected, err := s.protected(snap)
+	protected, err := s.protectedAt(snapshotPath(snap))
 	if err != nil {
-		return err
+		return fmt.Errorf("snapshot %s: %w", snap, err)
 	}
 	if protected {
 		return fmt.Errorf("snapshot %s: %w", snap, wire.ErrProtected)
 	}
-	if err := s.trash(snapshotPath(snap)); err != nil {
+	if err := takeAway(snap); err != nil {
 		return fmt.Errorf("forget %s: %w", snap, err)
 	}
 	return nil
@@ -54,17 +65,6 @@ func (s *Store) change(ctx context.Context, snap wire.Snapshot) error {
 		return err
 	}
 	return s.exists(snap)
-}
-
-func (s *Store) protected(snap wire.Snapshot) (bool, error) {
-	_, err := s.root.Lstat(path.Join(snapshotPath(snap), protectedName))
-	if errors.Is(err, fs.ErrNotExist) {
-		return false, nil
-	}
-	if err != nil {
-		return false, fmt.Errorf("snapshot %s: %w", snap, err) // never delete on doubt
-	}
-	return true, nil
 }
 
 // Notes implements wire.Manager.

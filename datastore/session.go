@@ -186,6 +186,8 @@ func (ss *Session) enterGroup() error {
 	// While the tree is held no namespace goes.
 	ss.store.tree.RLock()
 	defer ss.store.tree.RUnlock()
+	// Whoever removes the group has done so, or sees that it is occupied.
+	defer ss.store.locks.edit(ss.snap.Group)()
 	if ss.o.Foreign {
 		if err := ss.store.checkNamespace(ss.snap.Group.NS); err != nil {
 			return err
@@ -237,7 +239,8 @@ func (ss *Session) findBase() error {
 }
 
 // holdLast finds the newest finished snapshot of a group and holds it; nil if
-// there is none.
+// there is none. The caller has the group's edit lock, which comes before that
+// of a snapshot.
 func (s *Store) holdLast(g wire.Group) (*wire.Snapshot, func(), error) {
 	for {
 		times, err := s.times(g)
@@ -247,7 +250,8 @@ func (s *Store) holdLast(g wire.Group) (*wire.Snapshot, func(), error) {
 		last := wire.Snapshot{Group: g, Time: times[len(times)-1]}
 		release, err := s.locks.hold(last)
 		if err != nil {
-			return nil, nil, err
+			s.locks.edit(last)() // waits until it has been removed, or not
+			continue
 		}
 		ok, err := s.finished(last)
 		if ok {

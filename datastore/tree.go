@@ -194,8 +194,17 @@ func (s *Store) Snapshots(ctx context.Context, g wire.Group) ([]wire.SnapshotInf
 		if err != nil {
 			return nil, err
 		}
+		if info.Damage != "" {
+			// It may have been removed since the times were listed.
+			if there, err := s.finished(info.Snapshot); err == nil && !there {
+				continue
+			}
+		}
 		info.Owner = owner
 		list = append(list, info)
+	}
+	if len(list) == 0 {
+		return nil, fmt.Errorf("backup group %s: %w", g, chunkstore.ErrNotExist)
 	}
 	return list, nil
 }

@@ -1,11 +1,12 @@
 // Package gc removes the chunks that no snapshot refers to.
 //
-// It marks, then sweeps. The mark reads every index of every snapshot; an
-// index that cannot be listed or read, or a store in which none is found
+// First it removes for good what has been in the trash for long enough. Then it
+// marks, then sweeps. The mark reads every index of every snapshot, those in the
+// trash too; an index that cannot be listed or read, or a store in which none is found
 // though it holds chunks, ends the collection before anything is removed. The
 // sweep is that of the chunk store, which keeps besides what open sessions
-// count on. No clock is asked, and backups, restores and verifications go on
-// meanwhile.
+// count on. Mark and sweep ask no clock, the trash has one that cannot be
+// hurried, and backups, restores and verifications go on meanwhile.
 //
 // Memory: about 40 bytes for each chunk in use.
 //
@@ -31,6 +32,7 @@ import (
 
 // Store is what is collected; *datastore.Store is one.
 type Store interface {
+	EmptyTrash(ctx context.Context, all bool) (n int, err error)
 	BeginSweep(ctx context.Context) (*pack.Sweep, error)
 	Indexes(ctx context.Context) ([]datastore.IndexFile, error)
 	OpenIndex(ctx context.Context, f datastore.IndexFile) (*index.Reader, error)
@@ -38,7 +40,7 @@ type Store interface {
 
 // Options say how to collect.
 type Options struct {
-	// DryRun tells what would be removed.
+	// DryRun tells what would be removed, were the trash left as it is.
 	DryRun bool
 	// AllowEmpty collects even if no snapshot refers to anything: without it a
 	// tree that is not mounted would look like a store full of garbage.
@@ -60,8 +62,12 @@ type Progress struct {
 
 // Report says what a collection has found and removed.
 type Report struct {
-	Indexes    int
-	References uint64 // entries of all indexes
+	// TrashRemoved is how many snapshots have gone from the trash for good.
+	TrashRemoved int
+	// Indexes is how many were read, and Deleted how many of them are in the
+	// trash.
+	Indexes, Deleted int
+	References       uint64 // entries of all indexes
 	// IndexBytes is the sum of the sizes of all archives, in bytes.
 	IndexBytes uint64
 	pack.SweepReport
@@ -80,12 +86,18 @@ func Collect(ctx context.Context, s Store, o Options) (Report, error) {
 	if o.Progress == nil {
 		o.Progress = new(Progress)
 	}
+	m := &marker{store: s, o: o}
+	var err error
+	if !o.DryRun {
+		if m.report.TrashRemoved, err = s.EmptyTrash(ctx, false); err != nil {
+			return m.report, fmt.Errorf("collect garbage: empty the trash: %w", err)
+		}
+	}
 	sw, err := s.BeginSweep(ctx)
 	if err != nil {
-		return Report{}, fmt.Errorf("collect garbage: %w", err)
+		return m.report, fmt.Errorf("collect garbage: %w", err)
 	}
 	defer sw.Close()
-	m := &marker{store: s, o: o}
 	if err := m.run(ctx); err != nil {
 		return m.report, fmt.Errorf("collect garbage: %w", err)
 	}
@@ -164,6 +176,9 @@ func (m *marker) index(ctx context.Context, f datastore.IndexFile) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.report.Indexes++
+	if f.Deleted {
+		m.report.Deleted++
+	}
 	m.report.References += uint64(idx.Count())
 	m.report.IndexBytes += idx.Size()
 	return nil

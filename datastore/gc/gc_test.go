@@ -14,10 +14,12 @@ import (
 	"holdfast/datastore/wire/wiretest"
 )
 
-func newStore(t *testing.T) (*datastore.Store, string) {
+// newStore makes a store that removes snapshots at once, or that keeps them for
+// some days.
+func newStore(t *testing.T, trashDays int) (*datastore.Store, string) {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "store")
-	if err := datastore.Create(path); err != nil {
+	if err := datastore.CreateWith(path, datastore.CreateOptions{TrashDays: trashDays}); err != nil {
 		t.Fatal(err)
 	}
 	return open(t, path), path
@@ -82,7 +84,7 @@ func reopened(t *testing.T, s *datastore.Store, path string) *datastore.Store {
 }
 
 func TestCollect(t *testing.T) {
-	s, path := newStore(t)
+	s, path := newStore(t, 0)
 	backup(t, s, snapshot("", 10), "one", "two", "three")
 	s = reopened(t, s, path)
 	backup(t, s, snapshot("", 20), "two", "four", "five")
@@ -117,7 +119,7 @@ func TestCollect(t *testing.T) {
 }
 
 func TestCollectStopsOnDoubt(t *testing.T) {
-	s, path := newStore(t)
+	s, path := newStore(t, 0)
 	backup(t, s, snapshot("", 10), "one", "two")
 	s = reopened(t, s, path)
 	defer func() { s.Close() }()

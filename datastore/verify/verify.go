@@ -1,4 +1,5 @@
-// Package verify reads snapshots back and finds what is damaged.
+// Package verify reads snapshots, or all of a store, back and finds what is
+// damaged.
 //
 // Without a key it proves what can be proved: that manifest, indexes and blobs
 // agree with one another, that plain chunks have the content they are named
@@ -6,8 +7,14 @@
 // key it also checks the manifest's signature and decrypts every chunk. It
 // changes nothing, and goes on after damage so that the report is complete.
 //
-// The package imports chunkstore, its blob room, crypto, golang.org/x/sync and
-// the shared rooms image, index, manifest and wire.
+// A whole store is verified the other way round (Store): every byte of the packs
+// is read once, in the order in which it lies there, and the indexes tell which
+// snapshots need what was found damaged. Damaged chunks are quarantined, so that
+// the next backup sends them again. Repair rebuilds what can be rebuilt from
+// what is there. Neither removes anything.
+//
+// The package imports chunkstore, its blob and pack rooms, crypto, datastore,
+// golang.org/x/sync and the shared rooms image, index, manifest and wire.
 package verify
 
 import (
@@ -82,6 +89,8 @@ func (r *Report) OK() bool { return r.Count == 0 }
 // of them share only once.
 type Verifier struct {
 	o    Options
+	look openFunc      // if set, in place of reading chunks
+	tell func(Problem) // if set, is told of each problem
 	mu   sync.Mutex
 	good map[half]struct{}
 	bad  map[chunkstore.ID]error
@@ -176,6 +185,9 @@ func (c *check) found(ctx context.Context, p Problem) error {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.tell != nil {
+		c.tell(p)
+	}
 	c.report.Count++
 	if len(c.report.Problems) < ProblemsShown {
 		c.report.Problems = append(c.report.Problems, p)
@@ -233,7 +245,11 @@ func (c *check) index(ctx context.Context, f manifest.File) error {
 		}
 		c.report.Chunks++
 		c.report.Bytes += int64(e.Size)
-		g.Go(func() error { return c.entry(gctx, f, e, open) })
+		if c.look == nil {
+			g.Go(func() error { return c.entry(gctx, f, e, open) })
+		} else if err := c.entry(gctx, f, e, open); err != nil {
+			return errors.Join(err, g.Wait())
+		}
 	}
 	return g.Wait()
 }
@@ -280,6 +296,9 @@ type openFunc func(ctx context.Context, e index.Entry) error
 
 // opener returns how the chunks of an archive are proven.
 func (c *check) opener(f manifest.File) (openFunc, error) {
+	if c.look != nil {
+		return c.look, nil
+	}
 	encrypted := f.CryptMode == crypto.ModeEncrypt
 	if encrypted && c.o.Key == nil {
 		return c.checkSealed, nil
