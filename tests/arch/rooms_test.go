@@ -39,6 +39,10 @@ var rooms = map[string][]string{
 	"datastore/task":   {"chunkstore", "chunkstore/durable", "datastore/wire"},
 	"datastore/gc":     {"chunkstore", "chunkstore/pack", "datastore", "datastore/index"},
 
+	"datastore/server": {"chunkstore", "chunkstore/blob", "chunkstore/durable", "crypto", "datastore", "datastore/access",
+		"datastore/gc", "datastore/image", "datastore/index", "datastore/manifest", "datastore/prune", "datastore/task",
+		"datastore/verify", "datastore/wire"},
+
 	"client/source":   {},
 	"client/pipeline": {},
 	"client/backup": {"chunkstore", "chunkstore/blob", "chunkstore/chunker", "client/pipeline", "client/source", "crypto",
@@ -56,18 +60,19 @@ var shared = []string{"datastore/index", "datastore/manifest", "datastore/archiv
 // of the import path. "tests" stands for everything below it, "*" for every
 // room.
 var guests = map[string][]string{
-	"github.com/klauspost/compress":     {"chunkstore/blob", "client/source", "tests"},
-	"github.com/lima-vm/go-qcow2reader": {"client/source"},
-	"github.com/minio/sha256-simd":      {"crypto"},
-	"github.com/restic/chunker":         {"chunkstore/chunker", "tests"},
-	"github.com/rogpeppe/go-internal":   {"tests"},
-	"github.com/urfave/cli/v2":          {"cmd/holdfast"},
-	"go.etcd.io/bbolt":                  {"chunkstore/pack", "datastore/access"},
-	"golang.org/x/crypto":               {"crypto", "datastore/access"},
-	"golang.org/x/sync":                 {"*"},
-	"golang.org/x/sys":                  {"*"},
-	"golang.org/x/term":                 {"cmd/holdfast"},
-	"rsc.io/qr":                         {"crypto"},
+	"github.com/klauspost/compress":       {"chunkstore/blob", "client/source", "tests"},
+	"github.com/lima-vm/go-qcow2reader":   {"client/source"},
+	"github.com/minio/sha256-simd":        {"crypto"},
+	"github.com/prometheus/client_golang": {"datastore/server"},
+	"github.com/restic/chunker":           {"chunkstore/chunker", "tests"},
+	"github.com/rogpeppe/go-internal":     {"tests"},
+	"github.com/urfave/cli/v2":            {"cmd/holdfast"},
+	"go.etcd.io/bbolt":                    {"chunkstore/pack", "datastore/access"},
+	"golang.org/x/crypto":                 {"crypto", "datastore/access"},
+	"golang.org/x/sync":                   {"*"},
+	"golang.org/x/sys":                    {"*"},
+	"golang.org/x/term":                   {"cmd/holdfast"},
+	"rsc.io/qr":                           {"crypto"},
 }
 
 // floorsMax is how long a chain of imports inside the module may be.

@@ -1,0 +1,124 @@
+package server
+
+import (
+	"net/http"
+	"strings"
+
+	"holdfast/datastore/access"
+	"holdfast/datastore/wire"
+)
+
+func aclMethods() []method {
+	path := param{name: "path", check: checkComment}
+	return []method{
+		{verb: http.MethodGet, path: "/access/acl", do: listACLs,
+			params: []param{opt(path), {name: "exact", kind: boolean, optional: true}}},
+		{verb: http.MethodPut, path: "/access/acl", do: setACL, params: []param{
+			path, {name: "role", check: checkRole}, {name: "auth-id", check: checkAuthID},
+			{name: "propagate", kind: boolean, optional: true}, {name: "delete", kind: boolean, optional: true}, digestParam,
+		}},
+		{verb: http.MethodGet, path: "/access/roles", do: listRoles},
+		{verb: http.MethodGet, path: "/access/permissions", do: permissions,
+			params: []param{opt(path), {name: "auth-id", optional: true, check: checkAuthID}}},
+	}
+}
+
+func checkRole(s string) error {
+	_, err := access.ParseRole(s)
+	return err
+}
+
+// aclItem is an ACL entry in a listing.
+type aclItem struct {
+	Path      string `json:"path"`
+	ID        string `json:"ugid"`
+	Type      string `json:"ugid_type"`
+	Propagate bool   `json:"propagate"`
+	Role      string `json:"roleid"`
+}
+
+func listACLs(c *call) (any, error) {
+	have, err := c.server.o.Access.Privileges(c.auth, "/access/acl")
+	if err != nil {
+		return nil, err
+	}
+	all, err := c.server.o.Access.ACLs()
+	if err != nil {
+		return nil, err
+	}
+	list := []aclItem{}
+	for _, a := range all {
+		if !have.Any(access.SysAudit|access.PermissionsModify) && !c.ownToken(a.ID) || !c.wantsPath(a.Path) {
+			continue
+		}
+		list = append(list, aclItem{Path: a.Path, ID: string(a.ID), Type: "user", Propagate: a.Propagate, Role: a.Role})
+	}
+	c.top("digest", c.server.o.Access.Digest())
+	return list, nil
+}
+
+// ownToken reports whether id is a token of the calling user.
+func (c *call) ownToken(id wire.AuthID) bool { return id != c.auth && c.auth.Owns(id) }
+
+// wantsPath applies the filter of the listing: the path itself, and what lies
+// below it unless exact.
+func (c *call) wantsPath(path string) bool {
+	want := strings.TrimRight(c.str("path"), "/")
+	if !c.has("path") || path == want || path == "/" && want == "" {
+		return true
+	}
+	return !c.bool("exact", false) && strings.HasPrefix(path, want+"/")
+}
+
+func setACL(c *call) (any, error) {
+	a := access.ACL{
+		Path: c.str("path"), Role: c.str("role"), ID: wire.AuthID(c.str("auth-id")), Propagate: c.bool("propagate", true),
+	}
+	if !c.ownToken(a.ID) {
+		if err := c.require("/access/acl", access.PermissionsModify); err != nil {
+			return nil, err
+		}
+	}
+	if err := c.digestMatches(); err != nil {
+		return nil, err
+	}
+	if c.bool("delete", false) {
+		return nil, missing(c.server.o.Access.RemoveACL(a))
+	}
+	return nil, c.server.o.Access.SetACL(a)
+}
+
+// roleItem is a role in a listing.
+type roleItem struct {
+	Name       string   `json:"roleid"`
+	Privileges []string `json:"privs"`
+	Comment    string   `json:"comment,omitempty"`
+}
+
+func listRoles(*call) (any, error) {
+	list := []roleItem{}
+	for _, r := range access.Roles() {
+		list = append(list, roleItem{Name: r.Name, Privileges: r.Privileges.Names(), Comment: r.Comment})
+	}
+	return list, nil
+}
+
+func permissions(c *call) (any, error) {
+	id := c.auth
+	if c.has("auth-id") {
+		id = wire.AuthID(c.str("auth-id"))
+	}
+	if !c.auth.Owns(id) {
+		if err := c.require("/access", access.SysAudit); err != nil {
+			return nil, err
+		}
+	}
+	all, err := c.server.o.Access.Permissions(id, c.str("path"))
+	return all, missing(err)
+}
+
+// ticketInfo is a ticket without what makes it worth something.
+func ticketInfo(ticket string) string {
+	info, _, _ := strings.Cut(ticket, "::")
+	return info + "::ticketinfo"
+}

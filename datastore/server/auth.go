@@ -1,0 +1,188 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/netip"
+	"strconv"
+	"strings"
+	"time"
+
+	"holdfast/datastore/access"
+	"holdfast/datastore/wire"
+)
+
+// identityKey is the key of an identity in a context.
+type identityKey struct{}
+
+// WithIdentity returns a context whose requests come from id, without any
+// credentials. It is for callers in process and for the unix socket, whose file
+// mode settles who may use it.
+func WithIdentity(ctx context.Context, id wire.AuthID) context.Context {
+	return context.WithValue(ctx, identityKey{}, id)
+}
+
+// identify finds out who calls and stores it in the call. local is true for an
+// identity from WithIdentity. m may be nil.
+func (s *Server) identify(c *call, m *method) (local bool, err error) {
+	if id, ok := c.Context().Value(identityKey{}).(wire.AuthID); ok {
+		c.auth = id
+		return true, nil
+	}
+	if m != nil && m.public {
+		return false, nil
+	}
+	c.auth, err = s.o.Access.Authenticate(credentials(c.Request))
+	if err != nil {
+		return false, s.loginRefused(c.Request, err)
+	}
+	return false, nil
+}
+
+// credentials collects what a request says about its caller.
+func credentials(r *http.Request) access.Credentials {
+	return access.Credentials{
+		Method:        r.Method,
+		Authorization: r.Header.Get("Authorization"),
+		CSRF:          r.Header.Get("CSRFPreventionToken"),
+		Cookies:       r.Header.Values("Cookie"),
+		From:          from(r),
+	}
+}
+
+// from is the address of the caller; not valid if there is none.
+func from(r *http.Request) netip.Addr {
+	ap, err := netip.ParseAddrPort(r.RemoteAddr)
+	if err != nil {
+		return netip.Addr{}
+	}
+	return ap.Addr().Unmap()
+}
+
+// throttledError is a refusal for too many failures, with the time to wait.
+type throttledError struct {
+	*statusError
+	wait time.Duration
+}
+
+func (e *throttledError) Unwrap() error { return e.statusError }
+
+// loginRefused turns an error of a login into its answer. What was wrong is
+// for the log of the server only.
+func (s *Server) loginRefused(r *http.Request, err error) error {
+	var throttled access.ErrThrottled
+	refusal := &statusError{code: http.StatusUnauthorized, text: "authentication failed", delay: s.o.Limits.LoginDelay}
+	switch {
+	case errors.As(err, &throttled):
+		s.metrics.refused("throttled")
+		refusal.delay = 0
+		return &throttledError{statusError: refusal, wait: throttled.Wait}
+	case errors.Is(err, wire.ErrUnauthenticated), errors.Is(err, wire.ErrName):
+		s.metrics.refused("login")
+		s.o.Log.Warn("authentication failed", "from", r.RemoteAddr, "error", err)
+		return refusal
+	}
+	return err
+}
+
+// retryAfter is the header of that name, "" for none.
+func retryAfter(err error) string {
+	var t *throttledError
+	if !errors.As(err, &t) || t.wait <= 0 {
+		return ""
+	}
+	return strconv.Itoa(int((t.wait + time.Second - 1) / time.Second))
+}
+
+// holdBack waits before a refusal is answered, so that guessing is slow. It
+// returns false, at once, if too many answers wait already.
+func (s *Server) holdBack(ctx context.Context, delay time.Duration) bool {
+	if delay <= 0 {
+		return true
+	}
+	select {
+	case s.delays <- struct{}{}:
+	default:
+		s.metrics.refused("undelayed")
+		return false
+	}
+	defer func() { <-s.delays }()
+	t := time.NewTimer(delay)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+	case <-s.ctx.Done():
+	}
+	return true
+}
+
+// require refuses a caller that has none of the privileges on a path.
+func (c *call) require(path string, list ...access.Privilege) error {
+	have, err := c.server.o.Access.Privileges(c.auth, path)
+	if err != nil {
+		return err
+	}
+	if !have.Any(anyOf(list...)) {
+		return c.denied()
+	}
+	return nil
+}
+
+// denied is the refusal of a method as such.
+func (c *call) denied() error {
+	return &statusError{code: http.StatusForbidden, text: "permission check failed", delay: c.server.o.Limits.DenyDelay}
+}
+
+// namespacePrivileges returns what the caller may do in the namespace that the
+// parameters name, or refuses one that has none of the privileges.
+func (c *call) namespacePrivileges(list ...access.Privilege) (access.Privilege, error) {
+	return c.privilegesIn(c.namespace(), list...)
+}
+
+func (c *call) privilegesIn(ns wire.Namespace, list ...access.Privilege) (access.Privilege, error) {
+	path := access.DatastorePath(c.str("store"), ns)
+	have, err := c.server.o.Access.Privileges(c.auth, path)
+	if err != nil {
+		return 0, err
+	}
+	want := anyOf(list...)
+	if !have.Any(want) {
+		return 0, &statusError{
+			code: http.StatusForbidden,
+			text: fmt.Sprintf("permission check failed - missing %s on %s", strings.Join(want.Names(), "|"), path),
+		}
+	}
+	return have, nil
+}
+
+// forGroup lets pass who has full on the namespace, or owned there and owns the
+// group: "A or B+owner" of section 7.4 of the protocol specification.
+func (c *call) forGroup(full, owned access.Privilege) (*openStore, error) {
+	have, err := c.namespacePrivileges(full, owned)
+	if err != nil {
+		return nil, err
+	}
+	st, err := c.store()
+	if err != nil {
+		return nil, err
+	}
+	if have.Any(full) {
+		return st, nil
+	}
+	return st, c.owned(st, c.group())
+}
+
+// owned refuses a caller that is not the owner of a group.
+func (c *call) owned(st *openStore, g wire.Group) error {
+	owner, err := st.Owner(g)
+	if err != nil {
+		return err
+	}
+	if !c.auth.Owns(owner) {
+		return badRequest("backup owner check failed (%s != %s)", c.auth, owner)
+	}
+	return nil
+}

@@ -1,0 +1,307 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"sync"
+
+	"holdfast/chunkstore"
+	"holdfast/datastore"
+	"holdfast/datastore/index"
+	"holdfast/datastore/manifest"
+	"holdfast/datastore/wire"
+)
+
+// phase is how far a backup session has come.
+type phase int
+
+const (
+	active phase = iota
+	finishing
+	finished
+)
+
+// Errors of a backup session (section 2.9 of the protocol specification).
+var (
+	errFinished   = errors.New("backup already marked as finished")
+	errFinishing  = errors.New("backup is being finished")
+	errOpenWriter = errors.New("found open index writer - unable to finish backup")
+	errNoFiles    = errors.New("backup does not contain valid files (file count == 0)")
+	errUnfinished = errors.New("backup ended but finished flag is not set")
+	errNoPrevious = errors.New("no valid previous backup")
+	errNoManifest = errors.New("unable to update manifest blob")
+)
+
+// backup is one backup session: section 2 of the protocol specification.
+type backup struct {
+	*conversation
+	session *datastore.Session
+	known   *known
+	quota   *reservation // nil for a benchmark
+
+	verify    func() // starts a verification of the finished snapshot; nil for none
+	benchmark bool   // ends well without finish
+	indexOnly bool   // the caller may not read: of the previous snapshot it gets what deduplication needs
+
+	// storing is held shared while a blob is written, so that finish waits.
+	storing sync.RWMutex
+
+	mu      sync.Mutex
+	phase   phase
+	writers map[int64]*writer
+	lastID  int64 // of a writer
+	files   int
+	stats   datastore.UploadStats
+	// described is set when a manifest has come, whatever is in it.
+	described bool
+}
+
+func newBackup(c *conversation, session *datastore.Session, quota *reservation) *backup {
+	return &backup{
+		conversation: c, session: session, quota: quota,
+		known: newKnown(&c.host.known), writers: make(map[int64]*writer),
+	}
+}
+
+// methods is the table of the session (section 2.3 of the protocol
+// specification).
+func (b *backup) methods() []method {
+	chunk := []param{{name: "wid", kind: integer, check: checkWriter}, {name: "digest", check: checkDigest},
+		{name: "size", kind: integer, check: within(1, chunkstore.PlainSizeMax)},
+		{name: "encoded-size", kind: integer, check: within(chunkstore.SealedSizeMin+1, chunkstore.SealedSizeMax)}}
+	entries := []param{{name: "wid", kind: integer, check: checkWriter}, {name: "digest-list", kind: strs, check: checkDigest},
+		{name: "offset-list", kind: ints}}
+	closing := func(least int64) []param {
+		return []param{{name: "wid", kind: integer, check: checkWriter}, {name: "chunk-count", kind: integer, check: within(least, sizeMax)},
+			{name: "size", kind: integer, check: within(least, sizeMax)}, {name: "csum", check: checkDigest}}
+	}
+	archive := param{name: "archive-name", check: checkFile}
+	return []method{
+		{verb: http.MethodPost, path: "/blob", raw: true, do: b.blob, params: []param{{name: "file-name", check: checkFile},
+			{name: "encoded-size", kind: integer, check: within(chunkstore.SealedSizeMin, chunkstore.SealedSizeMax)}}},
+		{verb: http.MethodPost, path: "/dynamic_index", do: b.createDynamic, params: []param{archive}},
+		{verb: http.MethodPut, path: "/dynamic_index", do: b.appendDynamic, params: entries},
+		{verb: http.MethodPost, path: "/dynamic_chunk", raw: true, do: b.dynamicChunk, params: chunk},
+		{verb: http.MethodPost, path: "/dynamic_close", do: b.closeDynamic, params: closing(1)},
+		{verb: http.MethodPost, path: "/fixed_index", do: b.createFixed, params: []param{archive,
+			{name: "size", kind: integer, optional: true, check: within(1, sizeMax)}, {name: "reuse-csum", optional: true, check: checkDigest}}},
+		{verb: http.MethodPut, path: "/fixed_index", do: b.appendFixed, params: entries},
+		{verb: http.MethodPost, path: "/fixed_chunk", raw: true, do: b.fixedChunk, params: chunk},
+		{verb: http.MethodPost, path: "/fixed_close", do: b.closeFixed, params: closing(0)},
+		{verb: http.MethodGet, path: "/previous", do: b.previous, params: []param{archive}},
+		{verb: http.MethodGet, path: "/previous_backup_time", do: b.previousTime},
+		{verb: http.MethodPost, path: "/finish", do: b.finish},
+		{verb: http.MethodPost, path: "/speedtest", raw: true, do: receiveSpeedTest},
+		{verb: http.MethodGet, path: wire.ResumePath, do: b.resume},
+	}
+}
+
+// writable returns an error once the session takes no more files.
+func (b *backup) writable() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.writableLocked()
+}
+
+func (b *backup) writableLocked() error {
+	switch b.phase {
+	case finished:
+		return errFinished
+	case finishing:
+		return errFinishing
+	}
+	return nil
+}
+
+// blob takes a small file, the manifest among them.
+func (b *backup) blob(c *call) (any, error) {
+	name, size := c.str("file-name"), c.int("encoded-size", 0)
+	if err := b.writable(); err != nil {
+		return nil, err
+	}
+	if kind, err := wire.CheckFileName(name); err != nil || kind != wire.Blob {
+		return nil, badRequest("wrong blob file extension: '%s'", clipName(name))
+	}
+	if err := b.quota.charge(size); err != nil {
+		return nil, err
+	}
+	body, err := b.payload(c, size)
+	if err != nil {
+		return nil, err
+	}
+	defer body.free()
+	return nil, b.store(c.Context(), name, body.data)
+}
+
+func (b *backup) store(ctx context.Context, name string, raw chunkstore.Sealed) error {
+	b.storing.RLock()
+	defer b.storing.RUnlock()
+	if err := b.writable(); err != nil {
+		return err
+	}
+	if err := b.session.Blob(ctx, name, raw); err != nil {
+		return err
+	}
+	b.mu.Lock()
+	b.files++
+	b.stats.Size += uint64(len(raw))
+	b.described = b.described || name == wire.ManifestName
+	b.mu.Unlock()
+	b.task.Logf("added %s, %d bytes", name, len(raw))
+	return nil
+}
+
+// previousTime tells the time of the base snapshot, null if there is none.
+func (b *backup) previousTime(*call) (any, error) {
+	if base, ok := b.session.Base(); ok {
+		return base.Time, nil
+	}
+	return nil, nil
+}
+
+// previous sends a file of the base snapshot. The chunks of an index become
+// known, but only if the store still has every one of them: otherwise the
+// client is told that there is no such index, sends everything, and what the
+// store has lost comes back.
+func (b *backup) previous(c *call) (any, error) {
+	name := c.str("archive-name")
+	kind, err := wire.CheckFileName(name)
+	if err != nil {
+		return nil, badRequest("unknown archive type: '%s'", clipName(name))
+	}
+	if b.indexOnly && kind == wire.Blob && name != wire.ManifestName {
+		return nil, fmt.Errorf("read %s of the previous snapshot: %w", name, wire.ErrPermission)
+	}
+	if _, ok := b.session.Base(); !ok {
+		return nil, errNoPrevious
+	}
+	base, err := b.session.Previous(c.Context())
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", errNoPrevious, err)
+	}
+	defer base.Close()
+	b.task.Logf("sending %s of the previous snapshot", name)
+	take := b.registerIndex
+	if b.done() { // nothing can be referred to any more
+		take = func(context.Context, *index.Reader) error { return nil }
+	}
+	return nil, b.sendFile(c, base, file{name, take})
+}
+
+// resume sends the chunks that an interrupted session of the same group and
+// owner had sent; they become known.
+func (b *backup) resume(c *call) (any, error) {
+	if err := b.writable(); err != nil {
+		return nil, err
+	}
+	list, err := b.session.Resume(c.Context())
+	if err != nil {
+		return nil, err
+	}
+	for _, e := range list {
+		if err := b.known.add(e.ID, e.Size); err != nil {
+			return nil, err
+		}
+	}
+	b.task.Logf("%d chunks of an interrupted backup are there", len(list))
+	c.Header().Set("Content-Type", "application/octet-stream")
+	const batch = 1024
+	for part := range slices.Chunk(list, batch) {
+		raw := make([]byte, 0, batch*wire.ChunkSizeLen)
+		for _, e := range part {
+			raw = e.Append(raw)
+		}
+		if _, err := c.Write(raw); err != nil {
+			return nil, errAnswered // the client has gone
+		}
+	}
+	return nil, errAnswered
+}
+
+// finish makes the snapshot exist. The answer comes when everything is durable
+// and the group is free for the next session; what happens to the connection
+// after that changes nothing.
+func (b *backup) finish(*call) (any, error) {
+	if err := b.beginFinish(); err != nil {
+		return nil, err
+	}
+	// A client that goes away now cannot take back what it has asked for.
+	err := b.session.Finish(b.task.Context())
+	if errors.Is(err, manifest.ErrFormat) {
+		err = fmt.Errorf("%w - %w", errNoManifest, err)
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if err != nil {
+		b.phase = active
+		b.task.Logf("finish was refused: %v", err)
+		return nil, err
+	}
+	b.phase = finished
+	b.quota.end(true)
+	b.task.Logf("finished: %s", describe(b.stats))
+	if b.verify != nil {
+		b.verify()
+	}
+	return nil, nil
+}
+
+func (b *backup) beginFinish() error {
+	b.storing.Lock()
+	defer b.storing.Unlock()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if err := b.writableLocked(); err != nil {
+		return err
+	}
+	if len(b.writers) > 0 {
+		return errOpenWriter
+	}
+	if b.files == 0 {
+		return errNoFiles
+	}
+	if !b.described && !b.benchmark {
+		return fmt.Errorf("%w - %s was not sent", errNoManifest, wire.ManifestName)
+	}
+	b.session.SetStats(b.stats)
+	b.phase = finishing
+	return nil
+}
+
+// done reports whether the snapshot exists.
+func (b *backup) done() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.phase == finished
+}
+
+// announce writes the first lines of the log.
+func (b *backup) announce(c *call) {
+	b.task.Logf("backup of %s to datastore '%s', namespace '%s', by %s from %s", c.snapshot(), c.str("store"), c.namespace(), b.auth, c.RemoteAddr)
+	if base, ok := b.session.Base(); ok {
+		b.task.Logf("the previous snapshot is %s", base)
+		return
+	}
+	b.task.Logf("there is no previous snapshot to build upon")
+}
+
+// end gives back what the session holds, after its last handler.
+func (b *backup) end(ctx context.Context) error {
+	done := b.done()
+	err := b.session.Close()
+	b.known.free()
+	b.quota.end(false) // unless finish has settled it
+	if done || b.benchmark {
+		if err != nil {
+			b.task.Warnf("clean up: %v", err)
+		}
+		return nil
+	}
+	if ctx.Err() != nil {
+		return interrupted(ctx)
+	}
+	return errors.Join(errUnfinished, err)
+}

@@ -1,0 +1,72 @@
+package server
+
+import (
+	"context"
+	"fmt"
+
+	"holdfast/chunkstore"
+	"holdfast/datastore"
+	"holdfast/datastore/index"
+	"holdfast/datastore/wire"
+)
+
+func (b *backup) dynamicChunk(c *call) (any, error) { return b.chunk(c, index.Dynamic) }
+
+func (b *backup) fixedChunk(c *call) (any, error) { return b.chunk(c, index.Fixed) }
+
+// chunk takes an upload: section 2.4 of the protocol specification. The chunk
+// can be referred to once the answer is out.
+func (b *backup) chunk(c *call, kind index.Kind) (any, error) {
+	w, err := b.writer(kind, c.int("wid", 0))
+	if err != nil {
+		return nil, err
+	}
+	id, size := digest(c.str("digest")), uint32(c.int("size", 0))
+	if kind == index.Fixed && size > wire.FixedChunkSize {
+		return nil, badRequest("fixed writer '%s' - got large chunk (%d > %d)", w.name, size, wire.FixedChunkSize)
+	}
+	body, err := b.payload(c, c.int("encoded-size", 0))
+	if err != nil {
+		return nil, err
+	}
+	defer body.free()
+	put, err := b.put(c.Context(), chunkstore.Chunk{ID: id, PlainSize: size, Sealed: body.data})
+	if err != nil {
+		return nil, err
+	}
+	if err := w.account(upload{plain: size, stored: put.StoredSize, added: put.Added}); err != nil {
+		return nil, err
+	}
+	if err := b.known.add(id, size); err != nil {
+		return nil, err
+	}
+	return id.String(), nil
+}
+
+// put stores a chunk. To be checked a plain one is unpacked, so that only a few
+// are at a time.
+func (b *backup) put(ctx context.Context, c chunkstore.Chunk) (datastore.Put, error) {
+	if err := b.host.unpacking.Acquire(ctx, 1); err != nil {
+		return datastore.Put{}, fmt.Errorf("wait for a processor: %w", err)
+	}
+	defer b.host.unpacking.Release(1)
+	return b.session.PutChunk(ctx, c)
+}
+
+// account counts an upload for the writer that it was sent for. What it refuses
+// does not become known.
+func (w *writer) account(u upload) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.closed {
+		return notRegistered(w.kind, w.id)
+	}
+	if w.kind == index.Fixed && u.plain < wire.FixedChunkSize {
+		if w.short {
+			return badRequest("fixed writer '%s' - detected multiple end chunks (chunk size %d)", w.name, u.plain)
+		}
+		w.short = true
+	}
+	count(&w.stats, u)
+	return nil
+}

@@ -1,0 +1,247 @@
+package server
+
+import (
+	"context"
+	"encoding/hex"
+	"fmt"
+	"math"
+	"strings"
+	"sync"
+
+	"holdfast/chunkstore"
+	"holdfast/datastore"
+	"holdfast/datastore/index"
+	"holdfast/datastore/wire"
+)
+
+// writersMax is how many index writers a session has in its life (section 2.3
+// of the protocol specification).
+const writersMax = 256
+
+// sizeMax is the largest archive, in bytes.
+const sizeMax = math.MaxInt64
+
+func checkWriter(s string) error { return within(1, writersMax)(s) }
+
+// digest decodes what checkDigest has checked.
+func digest(s string) (id chunkstore.ID) {
+	_, _ = hex.Decode(id[:], []byte(s))
+	return id
+}
+
+// indexSink is where the entries of an index go.
+type indexSink interface {
+	WriteAt(ctx context.Context, entries []index.Entry) error
+	CloseWith(ctx context.Context, c datastore.Closing) error
+}
+
+// writer is one index being written.
+type writer struct {
+	id   int64
+	name string
+	kind index.Kind
+	size int64 // of the archive in bytes, -1 if it is not known before the end
+	out  indexSink
+
+	mu     sync.Mutex // one call at a time
+	closed bool
+	short  bool // the last chunk of a fixed index was sent
+	stats  datastore.UploadStats
+}
+
+// declared is how many bytes the client has said the archive has.
+func (w *writer) declared() int64 { return max(w.size, 0) }
+
+func notRegistered(kind index.Kind, id int64) error {
+	return badRequest("%v writer '%d' not registered", kind, id)
+}
+
+func (b *backup) createDynamic(c *call) (any, error) {
+	name := c.str("archive-name")
+	if !strings.HasSuffix(name, ".didx") {
+		return nil, badRequest("wrong archive extension: '%s'", clipName(name))
+	}
+	return b.create(&writer{name: name, kind: index.Dynamic, size: -1}, func() (wire.IndexWriter, error) {
+		return b.session.Create(c.Context(), name, -1)
+	})
+}
+
+func (b *backup) createFixed(c *call) (any, error) {
+	name, size := c.str("archive-name"), c.int("size", -1)
+	if !strings.HasSuffix(name, ".fidx") {
+		return nil, badRequest("wrong archive extension: '%s'", clipName(name))
+	}
+	w := &writer{name: name, kind: index.Fixed, size: size}
+	if !c.has("reuse-csum") {
+		return b.create(w, func() (wire.IndexWriter, error) { return b.session.Create(c.Context(), name, size) })
+	}
+	if !c.has("size") {
+		return nil, badRequest("reuse-csum needs the size of the image")
+	}
+	if _, ok := b.session.Base(); !ok {
+		return nil, badRequest("cannot reuse index - no valid previous backup exists")
+	}
+	return b.create(w, func() (wire.IndexWriter, error) {
+		return b.session.CreateReusing(c.Context(), name, size, digest(c.str("reuse-csum")))
+	})
+}
+
+// create gives a new writer its number. It holds the lock so that finish cannot
+// overtake it.
+func (b *backup) create(w *writer, open func() (wire.IndexWriter, error)) (any, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if err := b.writableLocked(); err != nil {
+		return nil, err
+	}
+	if b.lastID >= writersMax {
+		return nil, badRequest("the session had %d index writers, that is the limit", writersMax)
+	}
+	if err := b.quota.charge(w.declared()); err != nil {
+		return nil, err
+	}
+	out, err := open()
+	if err != nil {
+		b.quota.refund(w.declared())
+		return nil, err
+	}
+	sink, ok := out.(indexSink)
+	if !ok {
+		return nil, fmt.Errorf("create %s: %T takes no entries at positions: %w", w.name, out, chunkstore.ErrInvalid)
+	}
+	b.lastID++
+	w.id, w.out = b.lastID, sink
+	b.writers[w.id] = w
+	b.task.Logf("created index %d: %s", w.id, w.name)
+	return w.id, nil
+}
+
+// writer finds an open writer.
+func (b *backup) writer(kind index.Kind, id int64) (*writer, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if err := b.writableLocked(); err != nil {
+		return nil, err
+	}
+	w := b.writers[id]
+	if w == nil || w.kind != kind {
+		return nil, notRegistered(kind, id)
+	}
+	return w, nil
+}
+
+func (b *backup) appendDynamic(c *call) (any, error) { return nil, b.append(c, index.Dynamic) }
+
+func (b *backup) appendFixed(c *call) (any, error) { return nil, b.append(c, index.Fixed) }
+
+// append adds entries. It stops at the first that is bad; those before it stay.
+func (b *backup) append(c *call, kind index.Kind) error {
+	w, err := b.writer(kind, c.int("wid", 0))
+	if err != nil {
+		return err
+	}
+	ids, offs := c.strs("digest-list"), c.ints("offset-list")
+	if len(ids) != len(offs) {
+		return badRequest("offset list has wrong length (%d != %d)", len(offs), len(ids))
+	}
+	entries, bad := b.entries(ids, offs)
+	if w.size < 0 {
+		var n int64
+		for _, e := range entries {
+			n += int64(e.Size)
+		}
+		if err := b.quota.charge(n); err != nil {
+			return err
+		}
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.closed {
+		return notRegistered(kind, w.id)
+	}
+	if err := w.out.WriteAt(c.Context(), entries); err != nil {
+		return err
+	}
+	return bad
+}
+
+// entries looks up the sizes of chunks, up to the first that is not known.
+func (b *backup) entries(ids []string, offs []int64) ([]index.Entry, error) {
+	list := make([]index.Entry, 0, len(ids))
+	for i, s := range ids {
+		id := digest(s)
+		size, ok := b.known.size(id)
+		if !ok {
+			return list, badRequest("no such chunk %s", s)
+		}
+		if offs[i] < 0 {
+			return list, badRequest("offset %d is negative", offs[i])
+		}
+		list = append(list, index.Entry{Off: uint64(offs[i]), Size: size, ID: id})
+	}
+	return list, nil
+}
+
+func (b *backup) closeDynamic(c *call) (any, error) { return nil, b.close(c, index.Dynamic) }
+
+func (b *backup) closeFixed(c *call) (any, error) { return nil, b.close(c, index.Fixed) }
+
+// close completes an index. Whatever comes of it, the writer is gone.
+func (b *backup) close(c *call, kind index.Kind) error {
+	w, err := b.writer(kind, c.int("wid", 0))
+	if err != nil {
+		return err
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.closed {
+		return notRegistered(kind, w.id)
+	}
+	w.closed = true
+	err = w.out.CloseWith(c.Context(), datastore.Closing{
+		Count: uint64(c.int("chunk-count", 0)), Size: uint64(c.int("size", 0)), Csum: digest(c.str("csum"))})
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	delete(b.writers, w.id)
+	if err != nil {
+		b.quota.refund(w.declared())
+		b.task.Logf("index %d, %s, was dropped: %v", w.id, w.name, err)
+		return err
+	}
+	b.files++
+	merge(&b.stats, w.stats)
+	b.task.Logf("closed index %d, %s: %s", w.id, w.name, describe(w.stats))
+	return nil
+}
+
+// registerIndex makes the chunks of an index of the base snapshot known, if the
+// store has every one of them undamaged and in that size.
+func (b *backup) registerIndex(ctx context.Context, idx *index.Reader) error {
+	var last index.Entry // runs of one chunk are looked up once
+	for e, err := range idx.All(0) {
+		if err == nil && (e.ID != last.ID || e.Size != last.Size) {
+			err = b.stored(ctx, e)
+		}
+		if err != nil {
+			return fmt.Errorf("index of the previous snapshot: %w", err)
+		}
+		last = e
+	}
+	for e, err := range idx.All(0) {
+		if err == nil {
+			err = b.known.add(e.ID, e.Size)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (b *backup) stored(ctx context.Context, e index.Entry) error {
+	ok, err := b.session.Has(ctx, e.ID, e.Size)
+	if err == nil && !ok {
+		err = fmt.Errorf("chunk %s at %d is not stored any more", e.ID.Short(), e.Off)
+	}
+	return err
+}

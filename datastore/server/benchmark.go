@@ -1,0 +1,56 @@
+package server
+
+import (
+	"io"
+	"net/http"
+
+	"holdfast/datastore/wire"
+)
+
+// The group of benchmark sessions (section 2.10 of the protocol specification).
+const (
+	benchmarkType = "host"
+	benchmarkID   = "benchmark"
+)
+
+// checkBenchmark checks that a session is a benchmark if and only if it is in
+// the group for that.
+func checkBenchmark(g wire.Group, benchmark bool) error {
+	special := g.Type == benchmarkType && g.ID == benchmarkID
+	switch {
+	case special && !benchmark:
+		return badRequest("unable to run benchmark without --benchmark flags")
+	case benchmark && !special:
+		return badRequest("benchmark flags is only allowed on '%s/%s'", benchmarkType, benchmarkID)
+	}
+	return nil
+}
+
+// receiveSpeedTest takes any bytes and keeps none.
+func receiveSpeedTest(c *call) (any, error) {
+	buf := make([]byte, 64<<10)
+	if _, err := io.CopyBuffer(io.Discard, struct{ io.Reader }{c.Body}, buf); err != nil {
+		return nil, errAnswered // the client has gone
+	}
+	return nil, nil
+}
+
+// speedTestSize is what a reader is sent, in bytes.
+const speedTestSize = 1 << 20
+
+// sendSpeedTest sends a run of one letter (section 3.2 of the protocol
+// specification).
+func sendSpeedTest(c *call) (any, error) {
+	c.Header().Set("Content-Type", "application/octet-stream")
+	part := make([]byte, 64<<10)
+	for i := range part {
+		part[i] = 'A'
+	}
+	c.WriteHeader(http.StatusOK)
+	for range speedTestSize / len(part) {
+		if _, err := c.Write(part); err != nil {
+			break
+		}
+	}
+	return nil, errAnswered
+}

@@ -1,0 +1,248 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/semaphore"
+
+	"holdfast/chunkstore"
+)
+
+// Bounds of the memory that the bodies of all sessions take, in bytes, and of
+// the time that a client may hold it without sending.
+const (
+	// bodyBudget is for bodies that are coming in, bodyShare the part of it
+	// that one session may have. wholeBudget is for those that have come by
+	// way of a file, listBudget for lists of entries.
+	bodyBudget  = 96 << 20
+	bodyShare   = 48 << 20
+	wholeBudget = 48 << 20
+	listBudget  = 48 << 20
+	listShare   = 12 << 20
+	// readBudget is for what is sent, readShare the part of it that one
+	// session may have.
+	readBudget = 96 << 20
+	readShare  = 64 << 20
+	stallWait  = time.Minute
+	// stallMost is how many times stallWait a stream may stall while others of
+	// its session go on.
+	stallMost = 10
+)
+
+// bodyClasses are the sizes of the buffers that bodies are read into, in bytes.
+// The last holds the largest chunk.
+var bodyClasses = [...]int{64 << 10, 512 << 10, 1 << 20, 2 << 20, 4<<20 + 4<<10, 8 << 20, chunkstore.SealedSizeMax}
+
+// bodies hands out buffers, never more at a time than its budget holds.
+type bodies struct {
+	budget *semaphore.Weighted
+	pools  [len(bodyClasses)]sync.Pool
+}
+
+func newBodies(budget int64) *bodies { return &bodies{budget: semaphore.NewWeighted(budget)} }
+
+// loan is a borrowed buffer.
+type loan struct {
+	data  []byte
+	from  *bodies
+	class int
+	share *semaphore.Weighted // nil for none
+	store *[]byte
+}
+
+// classOf returns the smallest class that holds size bytes, at most
+// chunkstore.SealedSizeMax.
+func classOf(size int) (class int) {
+	for class < len(bodyClasses)-1 && bodyClasses[class] < size {
+		class++
+	}
+	return class
+}
+
+// borrow waits for memory for a body of size bytes, at most
+// chunkstore.SealedSizeMax, within the share of a session if it has one.
+func (b *bodies) borrow(ctx context.Context, share *semaphore.Weighted, size int) (*loan, error) {
+	return b.lend(&loan{share: share}, size, func(s *semaphore.Weighted, n int64) error { return s.Acquire(ctx, n) })
+}
+
+// borrowSoon is a borrow that gives up with errCrowded.
+func (b *bodies) borrowSoon(ctx context.Context, share *semaphore.Weighted, size int) (*loan, error) {
+	return b.lend(&loan{share: share}, size, func(s *semaphore.Weighted, n int64) error { return acquireSoon(ctx, s, n) })
+}
+
+func (b *bodies) lend(l *loan, size int, acquire func(*semaphore.Weighted, int64) error) (*loan, error) {
+	if size > chunkstore.SealedSizeMax {
+		return nil, fmt.Errorf("body of %d bytes: %w", size, chunkstore.ErrInvalid)
+	}
+	l.from, l.class = b, classOf(size)
+	held := int64(bodyClasses[l.class])
+	if l.share != nil {
+		if err := acquire(l.share, held); err != nil {
+			return nil, fmt.Errorf("wait for memory: %w", err)
+		}
+	}
+	if err := acquire(b.budget, held); err != nil {
+		if l.share != nil {
+			l.share.Release(held)
+		}
+		return nil, fmt.Errorf("wait for memory: %w", err)
+	}
+	store, ok := b.pools[l.class].Get().(*[]byte)
+	if !ok {
+		fresh := make([]byte, bodyClasses[l.class])
+		store = &fresh
+	}
+	l.data, l.store = (*store)[:size], store
+	return l, nil
+}
+
+// free gives the buffer back. data must not be used any more.
+func (l *loan) free() {
+	l.data = nil
+	l.from.pools[l.class].Put(l.store)
+	l.from.budget.Release(int64(bodyClasses[l.class]))
+	if l.share != nil {
+		l.share.Release(int64(bodyClasses[l.class]))
+	}
+}
+
+// Errors of a body that is not as long as it was said to be (section 2.4 of the
+// protocol specification).
+var (
+	errBodyLong  = errors.New("uploaded chunk is larger than announced")
+	errBodyShort = errors.New("uploaded chunk has unexpected size")
+	errStalled   = errors.New("the upload stalled and the server gave up on it")
+)
+
+// patience is how long the clients of one session may keep memory waiting.
+type patience struct {
+	limit time.Duration
+	began time.Time
+	last  atomic.Int64 // when a byte of any body came, since began
+}
+
+func newPatience(limit time.Duration) *patience {
+	return &patience{limit: limit, began: time.Now()}
+}
+
+// vigil watches one body.
+type vigil struct {
+	*patience
+	stream *http.ResponseController
+
+	mu    sync.Mutex
+	timer *time.Timer
+	last  time.Duration
+	over  bool
+}
+
+// watch begins to watch the body of a request that is being read now.
+func (p *patience) watch(w http.ResponseWriter) *vigil {
+	v := &vigil{patience: p, stream: http.NewResponseController(w), last: time.Since(p.began)}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.timer = time.AfterFunc(p.limit, v.look)
+	return v
+}
+
+// progress notes that bytes have come.
+func (v *vigil) progress() {
+	now := time.Since(v.began)
+	v.patience.last.Store(int64(now))
+	v.mu.Lock()
+	v.last = now
+	v.mu.Unlock()
+}
+
+// look breaks the body off if it has stalled. On a slow line the streams of a
+// session take turns, so that one may wait for longer while others go on.
+func (v *vigil) look() {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.over {
+		return
+	}
+	now := time.Since(v.began)
+	own, any := now-v.last, now-time.Duration(v.patience.last.Load())
+	switch {
+	case own < v.limit:
+		v.timer.Reset(v.limit - own)
+	case any < v.limit && own < stallMost*v.limit:
+		v.timer.Reset(v.limit)
+	default:
+		_ = v.stream.SetReadDeadline(time.Unix(1, 0))
+	}
+}
+
+// end stops watching.
+func (v *vigil) end() {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.over = true
+	v.timer.Stop()
+}
+
+// watchedBody is the body of a request. It is watched from the first read on,
+// not while its handler waits for memory.
+type watchedBody struct {
+	io.ReadCloser
+	begin func() *vigil
+	vigil *vigil
+}
+
+// Read implements io.Reader.
+func (b *watchedBody) Read(p []byte) (int, error) {
+	if b.vigil == nil {
+		b.vigil = b.begin()
+	}
+	n, err := b.ReadCloser.Read(p)
+	if n > 0 {
+		b.vigil.progress()
+	}
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		err = errStalled
+	}
+	if err != nil {
+		b.vigil.end()
+	}
+	return n, err
+}
+
+// stop ends the watch.
+func (b *watchedBody) stop() {
+	if b.vigil != nil {
+		b.vigil.end()
+	}
+}
+
+// fill reads a body, which must be as long as into.
+func fill(into []byte, body io.Reader) error {
+	switch _, err := io.ReadFull(body, into); {
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		return errBodyShort
+	case err != nil:
+		return fmt.Errorf("read the upload: %w", err)
+	}
+	return ended(body)
+}
+
+// ended makes sure that nothing follows.
+func ended(body io.Reader) error {
+	var more [1]byte
+	switch n, err := io.ReadFull(body, more[:]); {
+	case n > 0:
+		return errBodyLong
+	case errors.Is(err, io.EOF):
+		return nil
+	default:
+		return fmt.Errorf("read the upload: %w", err)
+	}
+}

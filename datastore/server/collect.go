@@ -1,0 +1,174 @@
+package server
+
+import (
+	"time"
+
+	"holdfast/datastore"
+	"holdfast/datastore/access"
+	"holdfast/datastore/gc"
+	"holdfast/datastore/task"
+	"holdfast/datastore/wire"
+)
+
+// gcStatus is what a garbage collection has found and removed (section 4.6 of
+// the protocol specification). Sizes are in bytes.
+type gcStatus struct {
+	UPID           *string `json:"upid"`
+	IndexFileCount uint64  `json:"index-file-count"`
+	IndexDataBytes uint64  `json:"index-data-bytes"` // of all archives
+	DiskBytes      uint64  `json:"disk-bytes"`       // of chunks in use
+	DiskChunks     uint64  `json:"disk-chunks"`
+	RemovedBytes   uint64  `json:"removed-bytes"` // by which the store has shrunk
+	RemovedChunks  uint64  `json:"removed-chunks"`
+	PendingBytes   uint64  `json:"pending-bytes"` // garbage that stays for now
+	PendingChunks  uint64  `json:"pending-chunks"`
+	RemovedBad     uint64  `json:"removed-bad"`
+	StillBad       uint64  `json:"still-bad"` // packs that were left because of damage
+}
+
+// gcStatusOf translates a report. Packs are mended or left, never removed for
+// being bad.
+func gcStatusOf(r gc.Report) gcStatus {
+	s := gcStatus{
+		IndexFileCount: uint64(r.Indexes), IndexDataBytes: r.IndexBytes,
+		DiskBytes: r.UsedBytes, DiskChunks: r.UsedChunks, RemovedChunks: r.ChunksRemoved,
+		StillBad: uint64(len(r.Left)),
+	}
+	if r.BytesRemoved > r.BytesMoved {
+		s.RemovedBytes = r.BytesRemoved - r.BytesMoved
+	}
+	if gone := r.UsedChunks + r.ChunksRemoved; r.Chunks > gone {
+		s.PendingChunks = r.Chunks - gone
+		s.PendingBytes = r.StoredBytes - min(r.StoredBytes, r.UsedBytes+s.RemovedBytes)
+	}
+	return s
+}
+
+func startCollection(c *call) (any, error) {
+	if err := c.require(access.DatastorePath(c.str("store"), ""), access.DatastoreModify); err != nil {
+		return nil, err
+	}
+	st, err := c.writable()
+	if err != nil {
+		return nil, err
+	}
+	name, s := c.str("store"), c.server
+	if !s.gc.begin(name) {
+		return nil, badRequest("garbage collection of datastore '%s' is running already", name)
+	}
+	o := gc.Options{DryRun: c.bool("dry-run", false), AllowEmpty: c.bool("allow-empty", false), Progress: new(gc.Progress)}
+	upid, err := c.spawn(st, task.Spec{Type: "garbage_collection", ID: name}, func(t *task.Task) error {
+		return s.collect(t, st.Store, o)
+	})
+	if err != nil {
+		s.gc.end(name, nil)
+		return nil, err
+	}
+	return upid, nil
+}
+
+// collect runs a collection and notes how it went.
+func (s *Server) collect(t *task.Task, st *datastore.Store, o gc.Options) error {
+	name := t.UPID().ID
+	done := &collection{State: "unknown"}
+	defer func() { s.gc.end(name, done) }()
+	t.Logf("collect the garbage of datastore '%s'", name)
+	begin := s.o.Now()
+	stop := followCollection(t, o.Progress)
+	report, err := gc.Collect(t.Context(), st, o)
+	stop()
+	describeCollection(t, report, o.DryRun)
+	end := s.o.Now()
+	if o.DryRun {
+		done = nil // what the last one has done stays
+		return err
+	}
+	upid, took := t.UPID().String(), int64(end.Sub(begin).Seconds())
+	done = &collection{gcStatus: gcStatusOf(report), State: "OK", End: end.Unix(), Duration: &took}
+	done.UPID = &upid
+	if err != nil {
+		done.State = clip(err.Error())
+	}
+	return err
+}
+
+// collectionPace is how often a running collection tells how far it is.
+const collectionPace = 10 * time.Second
+
+// followCollection writes down how far a collection is until stop is called.
+func followCollection(t *task.Task, p *gc.Progress) (stop func()) {
+	quit, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		tick := time.NewTicker(collectionPace)
+		defer tick.Stop()
+		for {
+			select {
+			case <-quit:
+				return
+			case <-tick.C:
+				t.Logf("read %d of %d indexes, swept %d of %d packs", p.IndexesRun.Load(), p.Indexes.Load(), p.PacksDone.Load(), p.Packs.Load())
+			}
+		}
+	}()
+	return func() {
+		close(quit)
+		<-done
+	}
+}
+
+// describeCollection writes down what a collection has done.
+func describeCollection(t *task.Task, r gc.Report, dry bool) {
+	t.Logf("%d removed snapshots have gone for good", r.TrashRemoved)
+	t.Logf("%d indexes of archives of %s, %d of them in the trash, refer %d times to chunks", r.Indexes, size(r.IndexBytes), r.Deleted, r.References)
+	t.Logf("%d chunks of %s are stored, %d of %s are in use", r.Chunks, size(r.StoredBytes), r.UsedChunks, size(r.UsedBytes))
+	verb := "removed"
+	if dry {
+		verb = "would be removed"
+	}
+	t.Logf("%d chunks %s: %d packs go and %d are rewritten, %s for %s written again", r.ChunksRemoved, verb,
+		r.PacksRemoved, r.PacksRewritten, size(r.BytesRemoved), size(r.BytesMoved))
+	t.Logf("%s of garbage stay in packs that have little of it", size(r.GarbageBytes))
+	for _, why := range r.Left {
+		t.Warnf("%s", why)
+	}
+}
+
+func collectionStatus(c *call) (any, error) {
+	if err := c.require(access.DatastorePath(c.str("store"), ""), access.DatastoreAudit); err != nil {
+		return nil, err
+	}
+	if _, err := c.store(); err != nil {
+		return nil, err
+	}
+	return c.server.gc.last(c.str("store")), nil
+}
+
+// spawn runs work on a datastore as a task of the caller, and returns its UPID.
+// The datastore is held until the work has ended.
+func (c *call) spawn(st *openStore, spec task.Spec, work func(*task.Task) error) (string, error) {
+	spec.Auth = c.auth
+	st.users.Add(1)
+	upid, err := c.server.o.Tasks.Go(spec, func(t *task.Task) error {
+		defer st.release()
+		return work(t)
+	})
+	if err != nil {
+		st.release()
+		return "", err
+	}
+	return upid.String(), nil
+}
+
+// workerNamespace is how a worker id names a namespace: as the directories of
+// the datastore are called.
+func workerNamespace(ns wire.Namespace) string {
+	text := ""
+	for _, c := range ns.Components() {
+		text += "/ns/" + c
+	}
+	if text == "" {
+		return ""
+	}
+	return text[1:]
+}

@@ -1,0 +1,240 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"holdfast/chunkstore"
+	"holdfast/datastore"
+	"holdfast/datastore/access"
+	"holdfast/datastore/task"
+	"holdfast/datastore/wire"
+)
+
+func configMethods() []method {
+	const base, one = "/config/datastore", "/config/datastore/{name}"
+	name := param{name: "name", check: checkStoreName}
+	settings := func(more ...param) []param {
+		return append(more,
+			param{name: "comment", optional: true, check: checkComment},
+			param{name: "verify-new", kind: boolean, optional: true},
+		)
+	}
+	flag := func(name string) param { return param{name: name, kind: boolean, optional: true} }
+	return []method{
+		{verb: http.MethodGet, path: base, do: listConfigured},
+		{verb: http.MethodPost, path: base, do: createDatastore,
+			params: settings(name, param{name: "path", optional: true, check: checkPath}, flag("reuse-datastore"))},
+		{verb: http.MethodGet, path: one, params: []param{name}, do: getConfigured},
+		{verb: http.MethodPut, path: one, do: setConfigured, params: settings(name, digestParam,
+			param{name: "maintenance-mode", optional: true, check: oneOf(access.MaintenanceReadOnly, access.MaintenanceOffline)},
+			param{name: "delete", kind: strs, optional: true, check: oneOf("comment", "verify-new", "maintenance-mode")})},
+		{verb: http.MethodDelete, path: one, do: removeDatastore,
+			params: []param{name, digestParam, flag("destroy-data"), flag("keep-job-configs")}},
+	}
+}
+
+// checkPath wants the directory of a datastore.
+func checkPath(s string) error {
+	const most = 4096
+	if len(s) > most || !filepath.IsAbs(s) || filepath.Clean(s) != s || strings.ContainsAny(s, "\x00\n\r") {
+		return errors.New("want an absolute path without '.', '..' and repeated slashes")
+	}
+	return nil
+}
+
+// configItem is the configuration of a datastore.
+type configItem struct {
+	Name        string `json:"name"`
+	Path        string `json:"path"`
+	Comment     string `json:"comment,omitempty"`
+	Maintenance string `json:"maintenance-mode,omitempty"`
+	VerifyNew   bool   `json:"verify-new,omitempty"`
+}
+
+func configOf(d access.Datastore) configItem {
+	return configItem{Name: d.Name, Path: d.Path, Comment: d.Comment, Maintenance: d.Maintenance, VerifyNew: d.VerifyNew}
+}
+
+func listConfigured(c *call) (any, error) {
+	all, err := c.server.o.Access.Datastores()
+	if err != nil {
+		return nil, err
+	}
+	list := []configItem{}
+	for _, d := range all {
+		have, err := c.server.o.Access.Privileges(c.auth, access.DatastorePath(d.Name, ""))
+		if err != nil {
+			return nil, err
+		}
+		if have.Any(access.DatastoreAudit | access.DatastoreAllocate) {
+			list = append(list, configOf(d))
+		}
+	}
+	c.top("digest", c.server.o.Access.Digest())
+	return list, nil
+}
+
+// configured returns the datastore that the call names, if the caller has one
+// of the privileges on it.
+func (c *call) configured(list ...access.Privilege) (access.Datastore, error) {
+	if err := c.require(access.DatastorePath(c.str("name"), ""), list...); err != nil {
+		return access.Datastore{}, err
+	}
+	d, err := c.server.o.Access.Datastore(c.str("name"))
+	return d, missing(err)
+}
+
+func getConfigured(c *call) (any, error) {
+	d, err := c.configured(access.DatastoreAudit, access.DatastoreAllocate)
+	c.top("digest", c.server.o.Access.Digest())
+	return configOf(d), err
+}
+
+// createDatastore makes a datastore, or takes up one that is there already.
+func createDatastore(c *call) (any, error) {
+	if err := c.require("/datastore", access.DatastoreAllocate); err != nil {
+		return nil, err
+	}
+	d := access.Datastore{Name: c.str("name"), Path: c.str("path"), Comment: c.str("comment"), VerifyNew: c.bool("verify-new", false)}
+	if d.Path == "" {
+		if c.server.o.DataDir == "" {
+			return nil, badRequest("this server has no place for datastores: a path is needed")
+		}
+		d.Path = filepath.Join(c.server.o.DataDir, "datastores", d.Name)
+	}
+	switch _, err := c.server.o.Access.Datastore(d.Name); {
+	case err == nil:
+		return nil, badRequest("datastore '%s' already exists.", d.Name)
+	case !errors.Is(err, chunkstore.ErrNotExist):
+		return nil, err
+	}
+	reuse, s := c.bool("reuse-datastore", false), c.server
+	upid, err := s.o.Tasks.Go(task.Spec{Type: "create-datastore", ID: d.Name, Auth: c.auth}, func(t *task.Task) error {
+		if err := s.prepareStore(t, d.Path, reuse); err != nil {
+			return err
+		}
+		if err := s.o.Access.AddDatastore(d); err != nil {
+			return err
+		}
+		t.Logf("datastore '%s' is in %s", d.Name, d.Path)
+		return nil
+	})
+	return upid.String(), err
+}
+
+// prepareStore makes the directory of a datastore, or looks that there is one.
+func (s *Server) prepareStore(t *task.Task, path string, reuse bool) error {
+	if !reuse {
+		t.Logf("create %s", path)
+		return datastore.Create(path)
+	}
+	st, err := datastore.Open(t.Context(), path, datastore.Options{ReadOnly: true})
+	if err != nil {
+		return err
+	}
+	return st.Close()
+}
+
+func setConfigured(c *call) (any, error) {
+	d, err := c.configured(access.DatastoreAllocate)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.digestMatches(); err != nil {
+		return nil, err
+	}
+	c.text("comment", &d.Comment)
+	c.text("maintenance-mode", &d.Maintenance)
+	for _, name := range c.strs("delete") {
+		d.VerifyNew = d.VerifyNew && name != "verify-new"
+	}
+	d.VerifyNew = c.bool("verify-new", d.VerifyNew)
+	return nil, missing(c.server.o.Access.SetDatastore(d))
+}
+
+// removeDatastore takes a datastore off the list; with destroy-data a task
+// removes its directory, too.
+func removeDatastore(c *call) (any, error) {
+	d, err := c.configured(access.DatastoreAllocate)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.digestMatches(); err != nil {
+		return nil, err
+	}
+	destroy, s := c.bool("destroy-data", false), c.server
+	if destroy {
+		if err := s.nothingProtected(c.Context(), d); err != nil {
+			return nil, err
+		}
+	}
+	if err := s.unlist(d); err != nil {
+		return nil, err
+	}
+	if !destroy {
+		return nil, nil
+	}
+	upid, err := s.o.Tasks.Go(task.Spec{Type: "delete-datastore", ID: d.Name, Auth: c.auth}, func(t *task.Task) error {
+		t.Logf("remove %s", d.Path)
+		return os.RemoveAll(d.Path)
+	})
+	return upid.String(), err
+}
+
+// unlist takes a datastore off the list and closes it. One that is in use stays
+// where it is.
+func (s *Server) unlist(d access.Datastore) error {
+	if err := s.o.Access.RemoveDatastore(d.Name); err != nil {
+		return missing(err)
+	}
+	err := s.retire(d.Name)
+	if errors.Is(err, wire.ErrBusy) {
+		return errors.Join(err, s.o.Access.AddDatastore(d))
+	}
+	s.gc.forget(d.Name)
+	return err
+}
+
+// nothingProtected refuses to destroy what somebody wanted kept.
+func (s *Server) nothingProtected(ctx context.Context, d access.Datastore) error {
+	st, err := datastore.Open(ctx, d.Path, datastore.Options{ReadOnly: true})
+	if err != nil {
+		return err
+	}
+	defer st.Close()
+	spaces, err := st.Namespaces(ctx, "")
+	if err != nil {
+		return err
+	}
+	for _, ns := range spaces {
+		if err := unprotected(ctx, st, ns); err != nil {
+			return fmt.Errorf("datastore '%s': %w", d.Name, err)
+		}
+	}
+	return nil
+}
+
+func unprotected(ctx context.Context, st *datastore.Store, ns wire.Namespace) error {
+	groups, err := st.Groups(ctx, ns)
+	if err != nil {
+		return err
+	}
+	for _, g := range groups {
+		snaps, err := st.Snapshots(ctx, g.Group)
+		if err != nil {
+			return err
+		}
+		for _, s := range snaps {
+			if s.Protected {
+				return fmt.Errorf("snapshot %s of namespace '%s': %w", s.Snapshot, ns, wire.ErrProtected)
+			}
+		}
+	}
+	return nil
+}

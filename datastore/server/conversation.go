@@ -1,0 +1,227 @@
+package server
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"runtime"
+	"strings"
+	"time"
+
+	"golang.org/x/sync/semaphore"
+
+	"holdfast/chunkstore"
+	"holdfast/datastore/index"
+	"holdfast/datastore/task"
+	"holdfast/datastore/wire"
+)
+
+// sessionHost is what the sessions of a server share.
+type sessionHost struct {
+	bodies    *bodies             // memory for what comes in
+	whole     *bodies             // memory for what has come in by way of the spool
+	spool     *spool              // for what there is no memory for
+	kept      *spool              // the same for what goes out
+	windows   windows             // memory for what arrives and is not read
+	lists     *semaphore.Weighted // memory for lists of entries, in bytes
+	reads     *semaphore.Weighted // memory for what goes out, in bytes
+	unpacking *semaphore.Weighted // chunks being checked
+	known     account             // chunks that sessions remember
+	quotas    *quotaBook
+	stall     time.Duration
+}
+
+func newSessionHost(dir string, quotas *quotaBook) *sessionHost {
+	return &sessionHost{
+		bodies:    newBodies(bodyBudget),
+		whole:     newBodies(wholeBudget),
+		spool:     &spool{dir: dir, room: semaphore.NewWeighted(spoolBudget)},
+		kept:      &spool{dir: dir, room: semaphore.NewWeighted(keptBudget)},
+		lists:     semaphore.NewWeighted(listBudget),
+		reads:     semaphore.NewWeighted(readBudget),
+		unpacking: semaphore.NewWeighted(int64(2 * runtime.GOMAXPROCS(0))),
+		known:     account{max: knownTotalMax},
+		quotas:    quotas,
+		stall:     stallWait,
+	}
+}
+
+// conversation is what both kinds of session have.
+type conversation struct {
+	server   *Server
+	host     *sessionHost
+	task     *task.Task
+	auth     wire.AuthID
+	verbose  bool
+	patience *patience
+
+	// The session's shares of what the host has.
+	bodies, spooled, lists, reads *semaphore.Weighted
+	// spare is for one answer by way of a file, so that those who read slowly
+	// keep nobody waiting.
+	spare *semaphore.Weighted
+}
+
+func (s *Server) newConversation(c *call, t *task.Task) *conversation {
+	return &conversation{
+		server: s, host: s.host, task: t, auth: c.auth, verbose: c.bool("debug", false), patience: newPatience(s.host.stall),
+		bodies: semaphore.NewWeighted(bodyShare), spooled: semaphore.NewWeighted(spoolShare),
+		lists: semaphore.NewWeighted(listShare), reads: semaphore.NewWeighted(readShare), spare: semaphore.NewWeighted(chunkstore.SealedSizeMax),
+	}
+}
+
+// handler answers the requests of the session from its table.
+func (v *conversation) handler(table []method) http.Handler {
+	tree := &node{}
+	for _, m := range table {
+		tree.add(&m)
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body := &watchedBody{ReadCloser: r.Body, begin: func() *vigil { return v.patience.watch(w) }}
+		defer body.stop()
+		r.Body = body
+		c := &call{ResponseWriter: w, Request: r, server: v.server, auth: v.auth, log: v.server.o.Log}
+		data, err := v.run(tree, c)
+		if err != nil && !errors.Is(err, errAnswered) {
+			drain(r)
+		}
+		v.note(c, err)
+		v.answer(c, data, err)
+	})
+}
+
+// note writes down what was refused and, if asked for, every request that is not
+// about a single chunk.
+func (v *conversation) note(c *call, err error) {
+	refused := err != nil && !errors.Is(err, errAnswered)
+	switch {
+	case refused && c.Context().Err() == nil:
+		v.task.Logf("refused %s %s: %v", c.Method, clipName(c.URL.Path), err)
+	case v.verbose && !refused && c.Method != http.MethodPut && !strings.HasSuffix(c.URL.Path, "chunk"):
+		v.task.Logf("%s %s", c.Method, clipName(c.URL.Path))
+	}
+}
+
+func (v *conversation) run(tree *node, c *call) (any, error) {
+	parts, err := pathOf(c.Request)
+	if err != nil {
+		return nil, err
+	}
+	place, _ := tree.lookup(parts)
+	if place == tree && c.Method == http.MethodGet {
+		return place.subdirs(), nil
+	}
+	if place == nil || place.methods[c.Method] == nil {
+		return nil, notFound("Path '%s' not found.", clipName(c.URL.Path))
+	}
+	m := place.methods[c.Method]
+	// A list of entries takes up to twice its length beside the body itself.
+	const memory = 3 * wire.ParamBodyMax
+	if c.Method == http.MethodPut && !m.raw {
+		free, err := take(c.Context(), memory, v.lists, v.host.lists)
+		if err != nil {
+			return nil, err
+		}
+		defer free()
+	}
+	if c.params, err = parseParams(m.params, paramSource{request: c.Request, raw: m.raw}); err != nil {
+		return nil, err
+	}
+	return m.do(c)
+}
+
+// take waits for n bytes of each of the budgets, one after the other.
+func take(ctx context.Context, n int64, budgets ...*semaphore.Weighted) (free func(), err error) {
+	for i, b := range budgets {
+		if err := b.Acquire(ctx, n); err != nil {
+			release(n, budgets[:i])
+			return nil, fmt.Errorf("wait for memory: %w", err)
+		}
+	}
+	return func() { release(n, budgets) }, nil
+}
+
+func release(n int64, budgets []*semaphore.Weighted) {
+	for _, b := range budgets {
+		b.Release(n)
+	}
+}
+
+// answer writes an answer. An error ends the stream and nothing else.
+func (v *conversation) answer(c *call, data any, err error) {
+	if errors.Is(err, errAnswered) {
+		return
+	}
+	if err == nil {
+		raw, _ := json.Marshal(map[string]any{"data": data}) // numbers, texts and lists of them
+		c.Header().Set("Content-Type", "application/json;charset=UTF-8")
+		_, _ = c.Write(raw)
+		return
+	}
+	e := asStatus(err)
+	v.server.holdBack(c.Context(), e.delay)
+	c.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	c.WriteHeader(e.code)
+	_, _ = c.Write([]byte(e.text))
+}
+
+// payload waits for memory and reads the body of a request, which must have size
+// bytes, into it. The caller frees the loan.
+func (v *conversation) payload(c *call, size int64) (*loan, error) {
+	if n := c.ContentLength; n > size {
+		return nil, errBodyLong
+	} else if n >= 0 && n < size {
+		return nil, errBodyShort
+	}
+	l, err := v.receive(c.Context(), c.Body, int(size))
+	if err == nil {
+		v.server.metrics.moved("in", int(size))
+	}
+	return l, err
+}
+
+// drain reads what is left of a body that was refused, so that the client sees
+// the answer and not a broken stream.
+func drain(r *http.Request) {
+	_, _ = io.Copy(io.Discard, io.LimitReader(r.Body, chunkstore.SealedSizeMax+1))
+}
+
+// file is a file to be sent. take gets an index before its first byte is sent
+// and may refuse it.
+type file struct {
+	name string
+	take func(context.Context, *index.Reader) error
+}
+
+// sendFile streams a file of a snapshot as it lies there.
+func (v *conversation) sendFile(c *call, from wire.Reader, f file) error {
+	kind, err := wire.CheckFileName(f.name)
+	if err != nil {
+		return badRequest("unknown archive type: '%s'", clipName(f.name))
+	}
+	if kind == wire.Blob {
+		err := v.lend(c, func() (chunkstore.Sealed, error) { return from.Blob(c.Context(), f.name) })
+		if errors.Is(err, chunkstore.ErrNotExist) {
+			return notFound("%v", err)
+		}
+		return err
+	}
+	idx, err := from.Index(c.Context(), f.name)
+	if err != nil {
+		return fmt.Errorf("unable to open index: %w", err)
+	}
+	defer idx.Close()
+	if err := f.take(c.Context(), idx); err != nil {
+		return err
+	}
+	c.Header().Set("Content-Type", "application/octet-stream")
+	n, err := io.Copy(c.ResponseWriter, idx.Raw())
+	v.server.metrics.moved("out", int(n))
+	if err != nil && c.Context().Err() == nil {
+		panic(http.ErrAbortHandler) // so that the client does not take it for the end
+	}
+	return errAnswered
+}

@@ -1,0 +1,355 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"holdfast/chunkstore"
+	"holdfast/datastore"
+	"holdfast/datastore/access"
+	"holdfast/datastore/wire"
+)
+
+// openStore is a datastore that the server has open, or is opening.
+type openStore struct {
+	*datastore.Store
+	conf access.Datastore
+
+	opening sync.Mutex
+	users   atomic.Int64 // calls, sessions and tasks that work on it
+	gone    bool         // closed for good; guarded by opening
+}
+
+// release gives back what use has taken.
+func (o *openStore) release() { o.users.Add(-1) }
+
+// use opens a datastore if that has not been done, and holds it until release.
+func (s *Server) use(name string) (*openStore, error) {
+	d, err := s.o.Access.Datastore(name)
+	if errors.Is(err, chunkstore.ErrNotExist) {
+		return nil, badRequest("datastore '%s' does not exist", name)
+	}
+	if err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	if s.closing {
+		s.mu.Unlock()
+		return nil, &statusError{code: http.StatusServiceUnavailable, text: "server is shutting down"}
+	}
+	o := s.stores[name]
+	if o == nil {
+		o = &openStore{}
+		s.stores[name] = o
+	}
+	o.users.Add(1)
+	s.mu.Unlock()
+	if err := s.openOnce(o, d); err != nil {
+		o.release()
+		return nil, err
+	}
+	return o, nil
+}
+
+// openOnce opens the store unless it is open. A second caller waits.
+func (s *Server) openOnce(o *openStore, d access.Datastore) error {
+	o.opening.Lock()
+	defer o.opening.Unlock()
+	if o.gone {
+		return badRequest("datastore '%s' is being removed", d.Name)
+	}
+	if o.Store != nil {
+		return nil
+	}
+	st, err := s.openDatastore(d)
+	if err != nil {
+		return fmt.Errorf("datastore '%s': %w", d.Name, err)
+	}
+	o.Store, o.conf = st, d
+	return nil
+}
+
+// store returns a datastore for writing. It stays open until the server ends or
+// the datastore is removed.
+func (s *Server) store(_ context.Context, name string) (*datastore.Store, error) {
+	o, err := s.use(name)
+	if err != nil {
+		return nil, err
+	}
+	defer o.release()
+	return o.Store, nil
+}
+
+// retire closes a datastore that nobody uses, or returns wire.ErrBusy.
+func (s *Server) retire(name string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	o := s.stores[name]
+	if o == nil {
+		return nil
+	}
+	if o.users.Load() > 0 {
+		return fmt.Errorf("datastore '%s' is in use: %w", name, wire.ErrBusy)
+	}
+	// Nobody can begin to use it while s.mu is held, so this does not wait.
+	o.opening.Lock()
+	defer o.opening.Unlock()
+	o.gone = true
+	delete(s.stores, name)
+	if o.Store == nil {
+		return nil
+	}
+	return o.Store.Close()
+}
+
+// closeStores closes all datastores once nobody uses them.
+func (s *Server) closeStores(ctx context.Context) error {
+	var errs []error
+	for _, name := range s.openNames() {
+		err := s.retire(name)
+		for errors.Is(err, wire.ErrBusy) && ctx.Err() == nil {
+			pause(ctx, 20*time.Millisecond)
+			err = s.retire(name)
+		}
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+func (s *Server) openNames() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return sortedKeys(s.stores)
+}
+
+// store returns the datastore that the call names, for reading. It is held
+// until the method returns.
+func (c *call) store() (*openStore, error) { return c.hold(false) }
+
+// writable returns the datastore that the call names, for changing it.
+func (c *call) writable() (*openStore, error) { return c.hold(true) }
+
+func (c *call) hold(write bool) (*openStore, error) {
+	name := c.str("store")
+	d, err := c.server.o.Access.Datastore(name)
+	if err == nil {
+		err = maintenance(d, write)
+	}
+	if errors.Is(err, chunkstore.ErrNotExist) {
+		return nil, badRequest("datastore '%s' does not exist", name)
+	}
+	if err != nil {
+		return nil, err
+	}
+	o, err := c.server.use(name)
+	if err != nil {
+		return nil, err
+	}
+	c.held = append(c.held, o)
+	return o, nil
+}
+
+// maintenance refuses what the maintenance mode of a datastore rules out.
+func maintenance(d access.Datastore, write bool) error {
+	mode, message, _ := strings.Cut(d.Maintenance, ",")
+	message = strings.TrimPrefix(message, "message=")
+	if mode == "offline" || mode == "read-only" && write {
+		return badRequest("datastore '%s' is in %s maintenance mode: %s", d.Name, mode, message)
+	}
+	return nil
+}
+
+func datastoreMethods() []method {
+	const base = "/admin/datastore/{store}"
+	one := []param{storeParam}
+	// Neither is in the protocol: other clients do not send them.
+	flag := func(name string) param { return param{name: name, kind: boolean, optional: true} }
+	return []method{
+		{verb: http.MethodGet, path: "/admin/datastore", do: listDatastores},
+		{verb: http.MethodGet, path: base + "/status", do: datastoreStatus,
+			params: []param{storeParam, {name: "verbose", kind: boolean, optional: true}}},
+		{verb: http.MethodGet, path: base + "/active-operations", params: one, do: activeOperations},
+		{verb: http.MethodGet, path: "/status/datastore-usage", do: datastoreUsage},
+		{verb: http.MethodPost, path: base + "/gc", do: startCollection,
+			params: []param{storeParam, flag("dry-run"), flag("allow-empty")}},
+		{verb: http.MethodGet, path: base + "/gc", params: one, do: collectionStatus},
+	}
+}
+
+// Privileges that let a datastore be seen, on it and below it.
+const (
+	seesStore = access.DatastoreAudit | access.DatastoreBackup | access.DatastorePut
+	seesBelow = seesStore | access.DatastoreRead | access.DatastoreModify
+)
+
+// sight is how much of a datastore a caller sees.
+type sight struct{ whole, some bool }
+
+func (c *call) sight(store string) (v sight, err error) {
+	path := access.DatastorePath(store, "")
+	have, err := c.server.o.Access.Privileges(c.auth, path)
+	if err != nil {
+		return v, err
+	}
+	below, err := c.server.o.Access.PrivilegesBelow(c.auth, path)
+	v.whole = have.Any(seesStore)
+	v.some = v.whole || below.Any(seesBelow)
+	return v, err
+}
+
+// datastoreItem is a datastore in a listing.
+type datastoreItem struct {
+	Store       string  `json:"store"`
+	Comment     *string `json:"comment"`
+	Maintenance string  `json:"maintenance,omitempty"`
+	MountStatus string  `json:"mount-status"`
+	Backend     string  `json:"backend-type"`
+}
+
+func listDatastores(c *call) (any, error) {
+	all, err := c.server.o.Access.Datastores()
+	if err != nil {
+		return nil, err
+	}
+	list := []datastoreItem{}
+	for _, d := range all {
+		v, err := c.sight(d.Name)
+		if err != nil {
+			return nil, err
+		}
+		if !v.some {
+			continue
+		}
+		item := datastoreItem{Store: d.Name, Maintenance: d.Maintenance, MountStatus: "nonremovable", Backend: "filesystem"}
+		if v.whole && d.Comment != "" {
+			item.Comment = &d.Comment
+		}
+		list = append(list, item)
+	}
+	return list, nil
+}
+
+// statusAnswer is how full a datastore is.
+type statusAnswer struct {
+	usage
+	GC     *gcStatus             `json:"gc-status,omitempty"`
+	Counts map[string]*typeCount `json:"counts,omitempty"`
+}
+
+// typeCount counts what there is of one backup type.
+type typeCount struct {
+	Groups    int `json:"groups"`
+	Snapshots int `json:"snapshots"`
+}
+
+func datastoreStatus(c *call) (any, error) {
+	v, err := c.sight(c.str("store"))
+	if err != nil {
+		return nil, err
+	}
+	if !v.some {
+		return nil, c.denied()
+	}
+	st, err := c.store()
+	if err != nil {
+		return nil, err
+	}
+	var a statusAnswer
+	if !v.whole {
+		return a, nil
+	}
+	if a.usage, err = diskUsage(st.Path()); err != nil {
+		return nil, fmt.Errorf("status of datastore '%s': %w", c.str("store"), err)
+	}
+	if !c.bool("verbose", false) {
+		return a, nil
+	}
+	last := c.server.gc.last(c.str("store"))
+	a.GC = &last.gcStatus
+	a.Counts, err = c.counts(st)
+	return a, err
+}
+
+// counts counts the groups that the caller sees.
+func (c *call) counts(st *openStore) (map[string]*typeCount, error) {
+	counts := map[string]*typeCount{"ct": nil, "host": nil, "vm": nil, "other": nil}
+	spaces, err := st.Namespaces(c.Context(), "")
+	if err != nil {
+		return nil, err
+	}
+	for _, ns := range spaces {
+		groups, err := c.visibleGroups(st, ns)
+		if err != nil {
+			return nil, err
+		}
+		for _, g := range groups {
+			if counts[g.Group.Type] == nil {
+				counts[g.Group.Type] = &typeCount{}
+			}
+			counts[g.Group.Type].Groups++
+			counts[g.Group.Type].Snapshots += g.Count
+		}
+	}
+	return counts, nil
+}
+
+func activeOperations(c *call) (any, error) {
+	if err := c.require(access.DatastorePath(c.str("store"), ""), access.DatastoreAudit); err != nil {
+		return nil, err
+	}
+	st, err := c.store()
+	if err != nil {
+		return nil, err
+	}
+	// Every store is open for writing; this call does not count.
+	return map[string]int64{"read": 0, "write": st.users.Load() - 1}, nil
+}
+
+// usageItem is a datastore in the overview of all.
+type usageItem struct {
+	Store   string `json:"store"`
+	Mount   string `json:"mount-status"`
+	Backend string `json:"backend-type"`
+	*usage
+	Error string `json:"error,omitempty"`
+}
+
+func datastoreUsage(c *call) (any, error) {
+	all, err := c.server.o.Access.Datastores()
+	if err != nil {
+		return nil, err
+	}
+	list := []usageItem{}
+	for _, d := range all {
+		v, err := c.sight(d.Name)
+		if err != nil {
+			return nil, err
+		}
+		if !v.some {
+			continue
+		}
+		item := usageItem{Store: d.Name, Mount: "nonremovable", Backend: "filesystem"}
+		if v.whole {
+			item.usage, item.Error = usageOf(d)
+		}
+		list = append(list, item)
+	}
+	return list, nil
+}
+
+func usageOf(d access.Datastore) (*usage, string) {
+	if err := maintenance(d, false); err != nil {
+		return nil, err.Error()
+	}
+	u, err := diskUsage(d.Path)
+	if err != nil {
+		return nil, err.Error()
+	}
+	return &u, ""
+}

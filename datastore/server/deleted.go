@@ -1,0 +1,85 @@
+package server
+
+import (
+	"net/http"
+	"time"
+
+	"holdfast/datastore/access"
+	"holdfast/datastore/wire"
+)
+
+// deletedMethods are about the trash of a datastore. They are Holdfast's own.
+func deletedMethods() []method {
+	const path = "/admin/datastore/{store}/deleted"
+	return []method{
+		{verb: http.MethodGet, path: path, params: []param{storeParam, nsParam}, do: listDeleted},
+		{verb: http.MethodPost, path: path, params: snapshotParams(), do: restoreDeleted},
+		{verb: http.MethodDelete, path: path, params: snapshotParams(), do: destroyDeleted},
+	}
+}
+
+// deletedItem is a removed snapshot in a listing.
+type deletedItem struct {
+	Type      string      `json:"backup-type"`
+	ID        string      `json:"backup-id"`
+	Time      int64       `json:"backup-time"`
+	Owner     wire.AuthID `json:"owner,omitempty"`
+	Deleted   int64       `json:"deleted"` // Unix seconds
+	Left      int64       `json:"left"`    // seconds
+	Protected bool        `json:"protected"`
+}
+
+// listDeleted lists what can be brought back to a namespace, or of it what was
+// the caller's own.
+func listDeleted(c *call) (any, error) {
+	have, err := c.namespacePrivileges(listsAll, listsOwn)
+	if err != nil {
+		return nil, err
+	}
+	st, err := c.store()
+	if err != nil {
+		return nil, err
+	}
+	all, err := st.Deleted(c.Context())
+	if err != nil {
+		return nil, err
+	}
+	list := []deletedItem{}
+	for _, d := range all {
+		g := d.Snapshot.Group
+		if d.Damage != "" || g.NS != c.namespace() || !have.Any(listsAll) && !c.auth.Owns(d.Owner) {
+			continue
+		}
+		list = append(list, deletedItem{
+			Type: g.Type, ID: g.ID, Time: d.Snapshot.Time, Owner: d.Owner,
+			Deleted: d.Time, Left: int64(d.Left / time.Second), Protected: d.Protected,
+		})
+	}
+	return list, nil
+}
+
+// changeDeleted returns the datastore for a change of its trash. The owner of a
+// group that is gone has no say: its name may be somebody else's by now.
+func (c *call) changeDeleted() (*openStore, error) {
+	if _, err := c.namespacePrivileges(access.DatastoreModify); err != nil {
+		return nil, err
+	}
+	return c.writable()
+}
+
+func restoreDeleted(c *call) (any, error) {
+	st, err := c.changeDeleted()
+	if err != nil {
+		return nil, err
+	}
+	return nil, st.RestoreDeleted(c.Context(), c.snapshot())
+}
+
+// destroyDeleted removes a snapshot for good, from the tree and from the trash.
+func destroyDeleted(c *call) (any, error) {
+	st, err := c.changeDeleted()
+	if err != nil {
+		return nil, err
+	}
+	return nil, st.ForgetNow(c.Context(), c.snapshot())
+}

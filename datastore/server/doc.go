@@ -1,0 +1,21 @@
+// Package server is the network side of a datastore: the REST methods of the
+// protocol specification and its two HTTP/2 sessions, over TLS, over a unix
+// socket and in process.
+//
+// It decides nothing. A request is decoded against a table of methods, the
+// rooms access and datastore are asked, one function is called, and what it
+// returns is encoded. The table is in the files named after what their methods
+// are about; rest.go walks it, params.go reads parameters, errors.go turns
+// errors into answers.
+//
+// What it promises: every size is bounded before memory is taken for it, every
+// connection has a deadline until it is upgraded, names are checked against the
+// grammar before they reach a datastore, a list is never null, and nothing that
+// a caller may not see changes the answer it gets. A refused login is answered
+// late, but only a bounded number of answers waits at a time.
+//
+// The package imports chunkstore with its rooms blob and durable, crypto, the
+// rooms access, task, prune, gc, verify and image, datastore itself, the shared
+// rooms index, manifest and wire, golang.org/x/sync, golang.org/x/sys and
+// prometheus/client_golang.
+package server

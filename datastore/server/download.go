@@ -1,0 +1,269 @@
+package server
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"slices"
+
+	"holdfast/chunkstore"
+	"holdfast/chunkstore/blob"
+	"holdfast/datastore/access"
+	"holdfast/datastore/image"
+	"holdfast/datastore/index"
+	"holdfast/datastore/manifest"
+	"holdfast/datastore/wire"
+)
+
+// heavyMax is how many requests at once may hold a chunk or a blob in memory.
+const heavyMax = 4
+
+// clientLog is the only file that may be added to a finished snapshot.
+const clientLog = "client.log.blob"
+
+func downloadMethods() []method {
+	const base = "/admin/datastore/{store}"
+	return []method{
+		{verb: http.MethodGet, path: base + "/download", raw: true, params: snapshotParams(fileParam), do: download},
+		{verb: http.MethodGet, path: base + "/download-decoded", raw: true, params: snapshotParams(fileParam), do: downloadDecoded},
+		{verb: http.MethodPost, path: base + "/upload-backup-log", raw: true, params: snapshotParams(), do: uploadLog},
+	}
+}
+
+func hashed(what, s string) string {
+	sum := sha256.Sum256([]byte(what + "\x00" + s))
+	return hex.EncodeToString(sum[:])
+}
+
+// heavy waits for a place among those that hold much memory.
+func (c *call) heavy() (done func(), err error) {
+	ctx, cancel := context.WithTimeout(c.Context(), c.server.o.Limits.BodyTimeout)
+	defer cancel()
+	select {
+	case c.server.heavy <- struct{}{}:
+		return func() { <-c.server.heavy }, nil
+	case <-ctx.Done():
+		return nil, &statusError{code: http.StatusServiceUnavailable, text: "too many transfers, try again later"}
+	}
+}
+
+// stream writes an answer of unknown length. An error in the middle cuts the
+// connection, so that the caller cannot take a part for the whole.
+func (c *call) stream(send func(io.Writer) error) error {
+	begun := &began{Writer: c.ResponseWriter}
+	err := send(begun)
+	if err == nil {
+		return errAnswered
+	}
+	if !begun.yes {
+		h := c.ResponseWriter.Header()
+		h.Del("Content-Type")
+		h.Del("Content-Disposition")
+		return err
+	}
+	c.log.Warn("transfer broken off", "error", err)
+	panic(http.ErrAbortHandler)
+}
+
+// began notes whether anything was written.
+type began struct {
+	io.Writer
+	yes bool
+}
+
+// Write implements io.Writer.
+func (b *began) Write(p []byte) (int, error) {
+	b.yes = true
+	return b.Writer.Write(p)
+}
+
+// reading opens the snapshot that the call names, for its owner and for who may
+// read everything.
+func (c *call) reading() (*openStore, wire.Reader, error) {
+	st, err := c.forGroup(access.DatastoreRead, access.DatastoreBackup)
+	if err != nil {
+		return nil, nil, err
+	}
+	r, err := st.Open(c.Context(), c.snapshot())
+	return st, r, err
+}
+
+func (c *call) octets() { c.ResponseWriter.Header().Set("Content-Type", "application/octet-stream") }
+
+func download(c *call) (any, error) {
+	_, r, err := c.reading()
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	name := c.str("file-name")
+	if kind, err := wire.CheckFileName(name); err != nil || kind != wire.Blob {
+		return nil, c.downloadIndex(r, name)
+	}
+	done, err := c.heavy()
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	sealed, err := r.Blob(c.Context(), name)
+	if err != nil {
+		return nil, fmt.Errorf("file open failed: %w", err)
+	}
+	c.octets()
+	return nil, c.stream(func(w io.Writer) error {
+		_, err := w.Write(sealed)
+		return err
+	})
+}
+
+// downloadIndex sends an index file as it is stored.
+func (c *call) downloadIndex(r wire.Reader, name string) error {
+	x, err := r.Index(c.Context(), name)
+	if err != nil {
+		return fmt.Errorf("file open failed: %w", err)
+	}
+	defer x.Close()
+	c.octets()
+	return c.stream(func(w io.Writer) error {
+		_, err := io.Copy(w, x.Raw())
+		return err
+	})
+}
+
+func downloadDecoded(c *call) (any, error) {
+	_, r, err := c.reading()
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	done, err := c.heavy()
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	name := c.str("file-name")
+	if name == wire.ManifestName || name == clientLog {
+		return nil, c.decodedBlob(r, name)
+	}
+	m, err := image.OpenManifest(c.Context(), r, nil)
+	if err != nil {
+		return nil, err
+	}
+	i := slices.IndexFunc(m.Files, func(f manifest.File) bool { return f.Name == name })
+	if i < 0 {
+		return nil, badRequest("file '%s' is not in the manifest", name)
+	}
+	f := m.Files[i]
+	if kind, err := wire.CheckFileName(name); err != nil || kind == wire.Blob {
+		sealed, err := image.CheckBlob(c.Context(), r, f)
+		if err != nil {
+			return nil, err
+		}
+		return nil, c.decoded(name, sealed)
+	}
+	x, err := image.Open(c.Context(), image.Options{Reader: r, File: f, Workers: 1})
+	if err != nil {
+		return nil, err
+	}
+	defer x.Close()
+	c.octets()
+	return nil, c.stream(func(w io.Writer) error { return copyImage(c.Context(), w, x) })
+}
+
+// decodedBlob sends the content of a blob that the manifest does not name.
+func (c *call) decodedBlob(r wire.Reader, name string) error {
+	sealed, err := r.Blob(c.Context(), name)
+	if err != nil {
+		return err
+	}
+	return c.decoded(name, sealed)
+}
+
+// decoded sends the content of a blob. It is no larger than that of a chunk:
+// whoever has larger ones must decode them at home, not in the memory here.
+func (c *call) decoded(name string, sealed chunkstore.Sealed) error {
+	codec, err := blob.NewCodec(blob.Options{Workers: 1})
+	if err != nil {
+		return err
+	}
+	plain, err := codec.Open(nil, sealed, chunkstore.PlainSizeMax)
+	if err != nil {
+		return fmt.Errorf("decode %s: %w", name, err)
+	}
+	return c.plain(plain)
+}
+
+func (c *call) plain(p chunkstore.Plain) error {
+	c.octets()
+	return c.stream(func(w io.Writer) error {
+		_, err := w.Write(p)
+		return err
+	})
+}
+
+// copyImage writes an archive, chunk by chunk.
+func copyImage(ctx context.Context, w io.Writer, x *image.Image) error {
+	var buf []byte
+	return eachEntry(x.Index(), func(e index.Entry) error {
+		plain, err := x.Chunk(ctx, e, buf)
+		if err != nil {
+			return err
+		}
+		_, err = w.Write(plain)
+		buf = plain[:0]
+		return err
+	})
+}
+
+func eachEntry(x *index.Reader, do func(index.Entry) error) error {
+	for e, err := range x.All(0) {
+		if err != nil {
+			return err
+		}
+		if err := do(e); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// uploadLog adds the log of a client to a finished snapshot.
+func uploadLog(c *call) (any, error) {
+	if _, err := c.namespacePrivileges(access.DatastoreBackup); err != nil {
+		return nil, err
+	}
+	st, err := c.writable()
+	if err != nil {
+		return nil, err
+	}
+	if err := c.owned(st, c.group()); err != nil {
+		return nil, err
+	}
+	if c.ContentLength > chunkstore.SealedSizeMax {
+		return nil, errBodyTooLarge
+	}
+	done, err := c.heavy()
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	raw, err := io.ReadAll(io.LimitReader(c.Body, chunkstore.SealedSizeMax+1))
+	if err != nil {
+		return nil, fmt.Errorf("read request body: %w", err)
+	}
+	if len(raw) > chunkstore.SealedSizeMax {
+		return nil, errBodyTooLarge
+	}
+	if _, err := blob.Check(chunkstore.Sealed(raw)); err != nil {
+		return nil, fmt.Errorf("log of %s: %w", c.snapshot(), err)
+	}
+	err = st.AddLog(c.Context(), c.snapshot(), chunkstore.Sealed(raw))
+	if errors.Is(err, wire.ErrExists) {
+		return nil, badRequest("backup already contains a log.")
+	}
+	return nil, err
+}

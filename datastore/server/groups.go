@@ -1,0 +1,191 @@
+package server
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+
+	"holdfast/chunkstore"
+	"holdfast/datastore/access"
+	"holdfast/datastore/wire"
+)
+
+func groupMethods() []method {
+	const base = "/admin/datastore/{store}"
+	return []method{
+		{verb: http.MethodGet, path: base + "/groups", params: []param{storeParam, nsParam}, do: listGroups},
+		{verb: http.MethodDelete, path: base + "/groups", do: deleteGroup,
+			params: groupParams(param{name: "error-on-protected", kind: boolean, optional: true})},
+		{verb: http.MethodPost, path: base + "/change-owner", do: changeOwner,
+			params: groupParams(param{name: "new-owner", check: checkAuthID})},
+		{verb: http.MethodGet, path: base + "/group-notes", params: groupParams(), do: getGroupNotes},
+		{verb: http.MethodPut, path: base + "/group-notes", do: setGroupNotes,
+			params: groupParams(param{name: "notes", check: checkNotes})},
+	}
+}
+
+// groupItem is a group in a listing.
+type groupItem struct {
+	Type    string   `json:"backup-type"`
+	ID      string   `json:"backup-id"`
+	Last    int64    `json:"last-backup"`
+	Count   int      `json:"backup-count"`
+	Files   []string `json:"files"`
+	Owner   string   `json:"owner,omitempty"`
+	Comment string   `json:"comment,omitempty"`
+}
+
+// Who may list: with the first, everything; with the second, what is its own.
+const (
+	listsAll = access.DatastoreAudit
+	listsOwn = access.DatastoreBackup | access.DatastorePut
+)
+
+// visibleGroups lists the groups of a namespace that the caller may see; in a
+// namespace that it may not look into there are none.
+func (c *call) visibleGroups(st *openStore, ns wire.Namespace) ([]wire.GroupInfo, error) {
+	have, err := c.server.o.Access.Privileges(c.auth, access.DatastorePath(c.str("store"), ns))
+	if err != nil || !have.Any(listsAll|listsOwn) {
+		return nil, err
+	}
+	groups, err := st.Groups(c.Context(), ns)
+	if err != nil || have.Any(listsAll) {
+		return groups, err
+	}
+	var own []wire.GroupInfo
+	for _, g := range groups {
+		if c.auth.Owns(g.Owner) {
+			own = append(own, g)
+		}
+	}
+	return own, nil
+}
+
+func listGroups(c *call) (any, error) {
+	if _, err := c.namespacePrivileges(listsAll, listsOwn); err != nil {
+		return nil, err
+	}
+	st, err := c.store()
+	if err != nil {
+		return nil, err
+	}
+	groups, err := c.visibleGroups(st, c.namespace())
+	if err != nil {
+		return nil, err
+	}
+	list := []groupItem{}
+	for _, g := range groups {
+		files, err := st.Files(wire.Snapshot{Group: g.Group, Time: g.LastTime})
+		if errors.Is(err, chunkstore.ErrNotExist) {
+			files, err = g.LastFiles, nil // gone meanwhile
+		}
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, groupItem{
+			Type: g.Group.Type, ID: g.Group.ID, Last: g.LastTime, Count: g.Count, Files: append([]string{}, files...),
+			Owner: string(g.Owner), Comment: firstLine(g.Comment),
+		})
+	}
+	return list, nil
+}
+
+// removedAnswer tells what a removal has done.
+type removedAnswer struct {
+	Groups    int `json:"removed-groups"`
+	Protected int `json:"protected-snapshots"`
+	Snapshots int `json:"removed-snapshots"`
+}
+
+func deleteGroup(c *call) (any, error) {
+	st, err := c.changeGroup(access.DatastoreModify, access.DatastorePrune)
+	if err != nil {
+		return nil, err
+	}
+	r, err := st.ForgetGroup(c.Context(), c.group())
+	if err != nil {
+		return nil, err
+	}
+	if r.Protected > 0 && c.bool("error-on-protected", true) {
+		return nil, badRequest("group only partially deleted due to protected snapshots")
+	}
+	return removedAnswer{Groups: r.Groups, Protected: r.Protected, Snapshots: r.Snapshots}, nil
+}
+
+// changeGroup is forGroup for methods that write.
+func (c *call) changeGroup(full, owned access.Privilege) (*openStore, error) {
+	if _, err := c.forGroup(full, owned); err != nil {
+		return nil, err
+	}
+	return c.writable()
+}
+
+func changeOwner(c *call) (any, error) {
+	have, err := c.namespacePrivileges(access.DatastoreModify, access.DatastoreBackup)
+	if err != nil {
+		return nil, err
+	}
+	st, err := c.writable()
+	if err != nil {
+		return nil, err
+	}
+	target := wire.AuthID(c.str("new-owner"))
+	if !have.Any(access.DatastoreModify) {
+		if err := c.mayHandOver(st, target); err != nil {
+			return nil, err
+		}
+	}
+	if err := c.server.active(target); err != nil {
+		return nil, err
+	}
+	return nil, st.SetOwner(c.Context(), c.group(), target)
+}
+
+// mayHandOver lets a user move groups between itself and its own tokens.
+func (c *call) mayHandOver(st *openStore, target wire.AuthID) error {
+	owner, err := st.Owner(c.group())
+	if err != nil {
+		return err
+	}
+	_, isToken := c.auth.Token()
+	if !isToken && c.auth.Owns(owner) && c.auth.Owns(target) && owner != target {
+		return nil
+	}
+	return &statusError{
+		code: http.StatusUnauthorized, delay: c.server.o.Limits.LoginDelay,
+		text: fmt.Sprintf("%s does not have permission to change owner of backup group '%s' from %s to %s", c.auth, c.group(), owner, target),
+	}
+}
+
+// active refuses an owner that does not exist or cannot log in.
+func (s *Server) active(id wire.AuthID) error {
+	u, err := s.o.Access.User(id.User())
+	ok := u.Enabled && !expired(u.Expire, s)
+	if _, isToken := id.Token(); err == nil && isToken {
+		var t access.Token
+		t, err = s.o.Access.Token(id)
+		ok = ok && t.Enabled && !expired(t.Expire, s)
+	}
+	if errors.Is(err, chunkstore.ErrNotExist) || err == nil && !ok {
+		return badRequest("user '%s' does not exist or is inactive", id)
+	}
+	return err
+}
+
+func expired(at int64, s *Server) bool { return at > 0 && at <= s.o.Now().Unix() }
+
+func getGroupNotes(c *call) (any, error) {
+	st, err := c.forGroup(listsAll, access.DatastoreBackup)
+	if err != nil {
+		return nil, err
+	}
+	return st.GroupNotes(c.group())
+}
+
+func setGroupNotes(c *call) (any, error) {
+	st, err := c.changeGroup(access.DatastoreModify, access.DatastoreBackup)
+	if err != nil {
+		return nil, err
+	}
+	return nil, st.SetGroupNotes(c.Context(), c.group(), c.str("notes"))
+}

@@ -1,0 +1,151 @@
+package server
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"slices"
+	"sync"
+	"time"
+)
+
+// What a session's HTTP/2 connection announces (section 2.2 of the protocol
+// specification), in bytes but for the streams. What has arrived and is not read
+// yet takes memory: at most one window of the connection.
+const (
+	h2Streams      = 512
+	h2StreamWindow = 32 << 20
+	h2ConnWindow   = 32 << 20
+	h2FrameMax     = 4 << 20
+	h2HeadersMax   = 64 << 10
+)
+
+// h2PrefaceWait is how long a client may take to speak after the 101.
+const h2PrefaceWait = time.Minute
+
+// upgraded is a connection that has left HTTP/1.1. It is its own listener, which
+// accepts nothing but the connection.
+type upgraded struct {
+	net.Conn
+	ahead    io.Reader
+	accepted bool
+	once     sync.Once
+	closed   chan struct{}
+}
+
+// newUpgraded takes over c together with the bytes that the parser of HTTP/1.1
+// has read ahead.
+func newUpgraded(c net.Conn, buffered *bufio.Reader) (*upgraded, error) {
+	held, err := buffered.Peek(buffered.Buffered())
+	if err != nil {
+		return nil, err
+	}
+	u := &upgraded{Conn: c, closed: make(chan struct{})}
+	u.ahead = io.MultiReader(bytes.NewReader(slices.Clone(held)), c)
+	return u, nil
+}
+
+// Read implements net.Conn.
+func (u *upgraded) Read(p []byte) (int, error) { return u.ahead.Read(p) }
+
+// Close implements net.Conn and net.Listener.
+func (u *upgraded) Close() error {
+	err := net.ErrClosed
+	u.once.Do(func() {
+		close(u.closed)
+		err = u.Conn.Close()
+	})
+	return err
+}
+
+// Accept implements net.Listener. The second call waits for the end.
+func (u *upgraded) Accept() (net.Conn, error) {
+	if !u.accepted {
+		u.accepted = true
+		return u, nil
+	}
+	<-u.closed
+	return nil, net.ErrClosed
+}
+
+// Addr implements net.Listener.
+func (u *upgraded) Addr() net.Addr { return u.LocalAddr() }
+
+// gate counts the handlers of a session, which may outlive its connection.
+type gate struct {
+	mu     sync.Mutex
+	closed bool
+	inside sync.WaitGroup
+}
+
+// enter reports whether a handler may begin; it must leave then.
+func (g *gate) enter() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.closed {
+		return false
+	}
+	g.inside.Add(1)
+	return true
+}
+
+// shut lets nobody in any more and waits for those inside.
+func (g *gate) shut() {
+	g.mu.Lock()
+	g.closed = true
+	g.mu.Unlock()
+	g.inside.Wait()
+}
+
+// h2Options says where faults are told, how much the client may send that is not
+// read yet, and how long a peer that has gone, and
+// whose connection does not say so, may leave what was sent to it unread.
+type h2Options struct {
+	log    *log.Logger
+	stall  time.Duration
+	window int // of the connection, in bytes
+}
+
+// serveH2 speaks HTTP/2 on the connection until it ends or ctx is cancelled, and
+// returns when the last handler has. It closes the connection. The contexts of
+// the requests are cancelled with the connection.
+func serveH2(ctx context.Context, u *upgraded, h http.Handler, o h2Options) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stop := context.AfterFunc(ctx, func() {
+		_ = u.SetDeadline(time.Now()) // for a write to a peer that does not read
+		_ = u.Close()
+	})
+	defer stop()
+	var g gate
+	engine := &http.Server{
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if g.enter() {
+				defer g.inside.Done()
+				h.ServeHTTP(w, r)
+			}
+		}),
+		BaseContext:       func(net.Listener) context.Context { return ctx },
+		ReadHeaderTimeout: h2PrefaceWait,
+		MaxHeaderBytes:    h2HeadersMax,
+		ErrorLog:          o.log,
+		Protocols:         new(http.Protocols),
+		HTTP2: &http.HTTP2Config{
+			MaxConcurrentStreams:          h2Streams,
+			MaxReadFrameSize:              h2FrameMax,
+			MaxReceiveBufferPerConnection: o.window,
+			MaxReceiveBufferPerStream:     h2StreamWindow,
+			WriteByteTimeout:              o.stall,
+		},
+	}
+	// The connection is encrypted underneath, or local; the protocol is begun
+	// without negotiation either way.
+	engine.Protocols.SetUnencryptedHTTP2(true)
+	_ = engine.Serve(u) // ends with the connection, always with an error
+	cancel()
+	g.shut()
+}

@@ -1,0 +1,244 @@
+package server
+
+import (
+	"context"
+	"encoding/binary"
+	"io"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sync/semaphore"
+
+	"holdfast/chunkstore"
+	"holdfast/datastore/wire"
+)
+
+// h2Preface is what a client says first: its preface and empty settings.
+const h2Preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + "\x00\x00\x00\x04\x00\x00\x00\x00\x00"
+
+func TestSettingsOfASession(t *testing.T) {
+	l := newSessionLab(t)
+	u := backupOf("alice", "vm/100", 1000)
+	u.early = h2Preface // sent with the request, so that the parser of HTTP/1.1 reads it ahead
+	resp, conn := l.ask(u)
+	if resp.StatusCode != 101 {
+		t.Fatal(resp.Status)
+	}
+	l.must(conn.SetDeadline(time.Now().Add(20 * time.Second)))
+	settings, window := map[uint16]uint32{}, uint32(0)
+	for window == 0 {
+		head := make([]byte, 9)
+		_, err := io.ReadFull(conn, head)
+		l.must(err)
+		body := make([]byte, int(head[0])<<16|int(head[1])<<8|int(head[2]))
+		_, err = io.ReadFull(conn, body)
+		l.must(err)
+		switch head[3] {
+		case 4: // SETTINGS
+			for ; len(body) >= 6; body = body[6:] {
+				settings[binary.BigEndian.Uint16(body)] = binary.BigEndian.Uint32(body[2:])
+			}
+		case 8: // WINDOW_UPDATE
+			window = binary.BigEndian.Uint32(body)
+		}
+	}
+	const streams, streamWindow, frame = 3, 4, 5
+	if settings[streams] != 512 || settings[frame] != 4<<20 || settings[streamWindow] != 32<<20 || window+65535 != 32<<20 {
+		t.Errorf("settings %v, window of the connection %d", settings, window+65535)
+	}
+}
+
+func TestSessionWithoutPreface(t *testing.T) {
+	l := newSessionLab(t)
+	resp, conn := l.ask(backupOf("alice", "vm/100", 1000))
+	if resp.StatusCode != 101 {
+		t.Fatal(resp.Status)
+	}
+	io.WriteString(conn, "GET / HTTP/1.1\r\n\r\n")
+	if status := l.ended("backup"); status != "backup ended but finished flag is not set" {
+		t.Errorf("task: %s", status)
+	}
+}
+
+// stalledUpload begins an upload of n bytes that stops after the first few. cut
+// breaks it off.
+func (k *talk) stalledUpload(n int) (answer chan string, cut func()) {
+	q := chunkUpload("dynamic", 1, k.lab.incompressible(1, n))
+	r, w := io.Pipe()
+	q.body = r
+	answer = make(chan string, 1)
+	go func() {
+		_, text, err := k.send(context.Background(), q)
+		if err != nil {
+			text = []byte(err.Error())
+		}
+		answer <- string(text)
+	}()
+	w.Write(make([]byte, 100))
+	return answer, func() { w.CloseWithError(io.ErrUnexpectedEOF) }
+}
+
+func TestStalledUploadLosesItsMemory(t *testing.T) {
+	l := newSessionLab(t)
+	l.server.host.stall = 50 * time.Millisecond
+	k := l.begin(backupOf("alice", "vm/100", 1000))
+	k.data(post("/dynamic_index", "archive-name", "a.didx"))
+	answer, cut := k.stalledUpload(9 * mib)
+	defer cut()
+	if text := <-answer; !strings.Contains(text, "stalled") && !strings.Contains(text, "stream error") {
+		t.Errorf("the stalled upload got %q", text)
+	}
+	if err := l.server.host.bodies.budget.Acquire(context.Background(), bodyBudget); err != nil {
+		t.Error(err)
+	}
+	l.server.host.bodies.budget.Release(bodyBudget)
+}
+
+// An upload that does not get on keeps nobody waiting, neither those of its own
+// session nor those of others.
+func TestStalledUploadKeepsNobodyWaiting(t *testing.T) {
+	l := newSessionLab(t)
+	l.server.host.bodies = newBodies(chunkstore.SealedSizeMax)
+	k := l.begin(backupOf("alice", "vm/100", 1000))
+	other := l.begin(backupOf("bob", "vm/200", 1000))
+	for _, s := range []*talk{k, other} {
+		s.data(post("/dynamic_index", "archive-name", "a.didx"))
+	}
+	answer, cut := k.stalledUpload(9 * mib)
+	l.untilLent()
+	for i, s := range []*talk{k, other} {
+		b := l.bitOf(byte(i), 2*mib)
+		s.data(chunkUpload("dynamic", 1, b))
+		s.data(appendOf("dynamic", 1, entry{0, b}))
+	}
+	select {
+	case text := <-answer:
+		t.Errorf("the upload did not stall, the test proves nothing: %q", text)
+	default:
+	}
+	cut()
+	<-answer
+}
+
+// untilLent waits until an upload has all the memory there is.
+func (l *sessionLab) untilLent() {
+	for budget := l.server.host.bodies.budget; budget.TryAcquire(chunkstore.SealedSizeMax); time.Sleep(time.Millisecond) {
+		budget.Release(chunkstore.SealedSizeMax)
+	}
+}
+
+func TestMemoryIsReturnedOnDisconnect(t *testing.T) {
+	l := newSessionLab(t)
+	host := l.server.host
+	host.bodies = newBodies(chunkstore.SealedSizeMax)
+	k := l.begin(backupOf("alice", "vm/100", 1000))
+	k.data(post("/dynamic_index", "archive-name", "a.didx"))
+	answer, cut := k.stalledUpload(9 * mib)
+	defer cut()
+	l.untilLent()
+	waiting, cutToo := k.stalledUpload(9 * mib)
+	defer cutToo()
+	for host.spool.room.TryAcquire(spoolBudget) { // until the second lies in a file
+		host.spool.room.Release(spoolBudget)
+		time.Sleep(time.Millisecond)
+	}
+	k.conn.Close()
+	<-answer
+	<-waiting
+	l.ended("backup")
+	for name, b := range map[string]struct {
+		budget *semaphore.Weighted
+		all    int64
+	}{"bodies": {host.bodies.budget, chunkstore.SealedSizeMax}, "whole": {host.whole.budget, wholeBudget}, "spool": {host.spool.room, spoolBudget}} {
+		if !b.budget.TryAcquire(b.all) {
+			t.Fatalf("%s: memory is still held", name)
+		}
+		b.budget.Release(b.all)
+	}
+	if left := l.left(); len(left) > 0 {
+		t.Errorf("left behind: %v", left)
+	}
+	if left, err := filepath.Glob(filepath.Join(l.dir, "body-*")); err != nil || len(left) > 0 {
+		t.Errorf("left behind: %v, %v", left, err)
+	}
+	l.simple("alice", "vm/100", 1000) // the group is free and the name too
+}
+
+// A body in a file is checked like one in memory.
+func TestSpooledBodies(t *testing.T) {
+	l := newSessionLab(t)
+	host := l.server.host
+	l.must(host.bodies.budget.Acquire(context.Background(), bodyBudget))
+	defer host.bodies.budget.Release(bodyBudget)
+	k := l.begin(backupOf("alice", "vm/100", 1000))
+	k.data(post("/dynamic_index", "archive-name", "a.didx"))
+	b := l.bitOf(1, 3*mib)
+	for words, body := range map[string]string{"unexpected size": string(b.sealed[:len(b.sealed)-1]), "larger than announced": string(b.sealed) + "x"} {
+		q := chunkUpload("dynamic", 1, b)
+		q.body = io.MultiReader(strings.NewReader(body)) // without a length
+		k.refuses(q, 400, words)
+	}
+	k.data(chunkUpload("dynamic", 1, b))
+	k.data(appendOf("dynamic", 1, entry{0, b}))
+	conf := l.manifestOf("vm/1", 1)
+	k.data(blobUpload("a.conf.blob", conf))
+	if !host.spool.room.TryAcquire(spoolBudget) {
+		t.Fatal("room is still held")
+	}
+	defer host.spool.room.Release(spoolBudget)
+	// With neither memory nor room an upload waits, and goes on when there is
+	// memory.
+	answered := make(chan int, 1)
+	go func() {
+		code, _, _ := k.send(context.Background(), chunkUpload("dynamic", 1, l.bitOf(2, 1000)))
+		answered <- code
+	}()
+	select {
+	case code := <-answered:
+		t.Errorf("an upload without memory: %d", code)
+	case <-time.After(3 * crowdWait):
+	}
+	host.bodies.budget.Release(bodyBudget)
+	if code := <-answered; code != 200 {
+		t.Errorf("the upload that waited: %d", code)
+	}
+	l.must(host.bodies.budget.Acquire(context.Background(), bodyBudget))
+}
+
+// Readers that do not get on leave every session one blob at a time.
+func TestSlowReadersKeepNobodyWaiting(t *testing.T) {
+	l := newSessionLab(t)
+	list := l.simple("alice", "vm/100", 1000)
+	l.must(l.server.host.reads.Acquire(context.Background(), readBudget)) // by others
+	k := l.begin(readerOf("alice", "vm/100", 1000))
+	k.raw(get("/download", "file-name", "disk.img.didx"))
+	done := make(chan error, 10)
+	for i := range cap(done) {
+		go func() {
+			code, text, err := k.send(context.Background(), get("/chunk", "digest", list[i%2].bit.id))
+			if err == nil && code != 200 {
+				err = &statusError{code: code, text: string(text)}
+			}
+			done <- err
+		}()
+	}
+	for range cap(done) {
+		l.must(<-done)
+	}
+	l.server.host.reads.Release(readBudget)
+}
+
+func TestSilentSessionsEndWithTheServer(t *testing.T) {
+	l := newSessionLab(t)
+	k := l.begin(backupOf("alice", "vm/100", 1000))
+	l.simple("alice", "vm/200", 1000)
+	r := l.begin(readerOf("alice", "vm/200", 1000))
+	r.raw(get("/download", "file-name", wire.ManifestName))
+	k.raw(get("/previous_backup_time"))
+	l.must(l.server.Close()) // with both open
+	if _, _, err := r.send(context.Background(), get("/speedtest")); err == nil {
+		t.Error("the session goes on")
+	}
+}

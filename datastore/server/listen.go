@@ -1,0 +1,218 @@
+package server
+
+import (
+	"bufio"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"regexp"
+	"sync"
+	"time"
+)
+
+// httpServer returns the HTTP/1.1 server of one listener.
+func (s *Server) httpServer(identity func(context.Context) context.Context) *http.Server {
+	l := s.o.Limits
+	return &http.Server{
+		Handler:           s.Handler(),
+		ReadHeaderTimeout: l.HeaderTimeout,
+		IdleTimeout:       l.IdleTimeout,
+		// net/http allows 4 KiB more than this.
+		MaxHeaderBytes: headMax - 4<<10,
+		TLSNextProto:   map[string]func(*http.Server, *tls.Conn, http.Handler){},
+		ErrorLog:       slog.NewLogLogger(s.o.Log.Handler(), slog.LevelDebug),
+		BaseContext: func(net.Listener) context.Context {
+			if identity == nil {
+				return context.Background()
+			}
+			return identity(context.Background())
+		},
+	}
+}
+
+// front is a listener that hands out connections which have passed the gate
+// and TLS. Both happen beside the accepting, so that nobody waits for another.
+type front struct {
+	net.Listener
+	server *Server
+	conf   *tls.Config // nil for a unix socket
+	gate   *admission
+	ready  chan net.Conn
+	failed chan error
+	ctx    context.Context
+	cancel context.CancelFunc
+	once   sync.Once
+}
+
+// newFront returns the listener for ln. It takes over ln.
+func (s *Server) newFront(ln net.Listener, conf *tls.Config) *front {
+	l, err := s.o.Limits.withinFiles()
+	if err != nil {
+		s.o.Log.Warn("connections are not bounded by open files", "error", err)
+	}
+	f := &front{Listener: ln, server: s, conf: conf, gate: newAdmission(l), ready: make(chan net.Conn), failed: make(chan error, 1)}
+	f.ctx, f.cancel = context.WithCancel(s.ctx)
+	s.metrics.watch(f.gate)
+	return f
+}
+
+// Accept implements net.Listener.
+func (f *front) Accept() (net.Conn, error) {
+	f.once.Do(func() { go f.acceptAll() })
+	select {
+	case c := <-f.ready:
+		return c, nil
+	case err := <-f.failed:
+		f.failed <- err
+		return nil, err
+	}
+}
+
+// Close implements net.Listener.
+func (f *front) Close() error {
+	f.cancel()
+	return f.Listener.Close()
+}
+
+// acceptAll accepts until the listener is closed.
+func (f *front) acceptAll() {
+	for {
+		c, err := f.Listener.Accept()
+		if errors.Is(err, net.ErrClosed) {
+			f.cancel()
+			f.failed <- err
+			return
+		}
+		if err != nil {
+			// Out of file descriptors, or the peer has gone already.
+			f.server.o.Log.Warn("accept", "error", err)
+			pause(f.ctx, 50*time.Millisecond)
+			continue
+		}
+		leave, ok := f.gate.enter(remote(c))
+		if !ok {
+			f.server.metrics.refused("connections")
+			c.Close()
+			continue
+		}
+		go f.receive(&gatedConn{Conn: c, leave: leave})
+	}
+}
+
+// pause waits, or less if ctx ends.
+func pause(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+	}
+}
+
+func remote(c net.Conn) netip.Addr {
+	ap, err := netip.ParseAddrPort(c.RemoteAddr().String())
+	if err != nil {
+		return netip.Addr{}
+	}
+	return ap.Addr()
+}
+
+// gatedConn gives its place back when it is closed.
+type gatedConn struct {
+	net.Conn
+	leave func()
+}
+
+// Close implements net.Conn.
+func (c *gatedConn) Close() error {
+	defer c.leave()
+	return c.Conn.Close()
+}
+
+// receive makes a connection ready and hands it to Accept.
+func (f *front) receive(c net.Conn) {
+	stop := context.AfterFunc(f.ctx, func() { c.Close() })
+	ready, err := f.secure(c)
+	if err != nil {
+		stop()
+		f.server.metrics.refused("handshake")
+		f.server.o.Log.Debug("connection refused", "from", c.RemoteAddr().String(), "error", err)
+		c.Close()
+		return
+	}
+	select {
+	case f.ready <- newFixedConn(ready, f.server.o.Limits.WriteTimeout):
+		stop()
+	case <-f.ctx.Done():
+		c.Close()
+	}
+}
+
+// recordHandshake is the first byte of a TLS connection.
+const recordHandshake = 0x16
+
+// secure does the TLS handshake, or answers a caller that speaks plain HTTP.
+func (f *front) secure(c net.Conn) (net.Conn, error) {
+	if f.conf == nil {
+		return c, nil
+	}
+	if err := c.SetDeadline(time.Now().Add(f.server.o.Limits.HandshakeTimeout)); err != nil {
+		return nil, err
+	}
+	first := make([]byte, 1)
+	if _, err := io.ReadFull(c, first); err != nil {
+		return nil, err
+	}
+	rest := &prefixedConn{Conn: c, prefix: first}
+	if first[0] != recordHandshake {
+		return nil, redirect(rest)
+	}
+	conn := tls.Server(rest, f.conf)
+	if err := conn.HandshakeContext(f.ctx); err != nil {
+		return nil, err
+	}
+	return conn, c.SetDeadline(time.Time{})
+}
+
+// prefixedConn is a connection of which some bytes have been read.
+type prefixedConn struct {
+	net.Conn
+	prefix []byte
+}
+
+// Read implements net.Conn.
+func (c *prefixedConn) Read(p []byte) (int, error) {
+	if len(c.prefix) > 0 {
+		n := copy(p, c.prefix)
+		c.prefix = c.prefix[n:]
+		return n, nil
+	}
+	return c.Conn.Read(p)
+}
+
+// hostName is what a Host header may hold to be repeated in an answer.
+var hostName = regexp.MustCompile(`^(\[[0-9A-Fa-f:.]+\]|[0-9A-Za-z._-]+)(:[0-9]{1,5})?$`)
+
+var errPlain = errors.New("plain HTTP on the TLS port")
+
+// redirect answers a plain HTTP request with the https address of the same
+// thing (section 1.1 of the protocol specification).
+func redirect(c net.Conn) error {
+	r, err := http.ReadRequest(bufio.NewReader(io.LimitReader(c, headMax)))
+	code, location := http.StatusBadRequest, ""
+	if err == nil && hostName.MatchString(r.Host) {
+		code = http.StatusPermanentRedirect
+		if r.Method == http.MethodGet || r.Method == http.MethodHead {
+			code = http.StatusMovedPermanently
+		}
+		location = "Location: https://" + r.Host + r.URL.RequestURI() + "\r\n"
+	}
+	_, err = fmt.Fprintf(c, "HTTP/1.1 %d %s\r\n%sContent-Length: 0\r\nConnection: close\r\n\r\n", code, http.StatusText(code), location)
+	return errors.Join(errPlain, err)
+}

@@ -1,0 +1,141 @@
+package server
+
+import (
+	"errors"
+	"net/http"
+	"path"
+	"strings"
+
+	"holdfast/chunkstore"
+	"holdfast/datastore"
+	"holdfast/datastore/access"
+	"holdfast/datastore/wire"
+)
+
+// namespaceNameMax is the longest name that a namespace can be created with
+// (section 8.1 of the protocol specification).
+const namespaceNameMax = 32
+
+var depthParam = param{name: "max-depth", kind: integer, optional: true, check: within(0, wire.NamespaceDepthMax)}
+
+func namespaceMethods() []method {
+	const base = "/admin/datastore/{store}/namespace"
+	parent := param{name: "parent", optional: true, check: checkNamespace}
+	return []method{
+		{verb: http.MethodGet, path: base, params: []param{storeParam, parent, depthParam}, do: listNamespaces},
+		{verb: http.MethodPost, path: base, params: []param{storeParam, parent, {name: "name", check: checkNamespaceName}}, do: createNamespace},
+		{verb: http.MethodDelete, path: base, do: deleteNamespace, params: []param{
+			storeParam, {name: "ns", check: checkNamespace},
+			{name: "delete-groups", kind: boolean, optional: true}, {name: "error-on-protected", kind: boolean, optional: true},
+		}},
+	}
+}
+
+func checkNamespaceName(s string) error {
+	if len(s) > namespaceNameMax {
+		return errors.New("want 1 to 32 characters")
+	}
+	return wire.CheckSafeID("namespace", s)
+}
+
+// depthOf counts the levels of a namespace.
+func depthOf(ns wire.Namespace) int { return len(ns.Components()) }
+
+// subtree lists a namespace and those below it, as deep as max-depth says.
+func (c *call) subtree(st *openStore, parent wire.Namespace) ([]wire.Namespace, error) {
+	all, err := st.Namespaces(c.Context(), parent)
+	if err != nil {
+		return nil, err
+	}
+	most := depthOf(parent) + int(c.int("max-depth", wire.NamespaceDepthMax))
+	var list []wire.Namespace
+	for _, ns := range all {
+		if depthOf(ns) <= most {
+			list = append(list, ns)
+		}
+	}
+	return list, nil
+}
+
+// namespaceItem is a namespace in a listing.
+type namespaceItem struct {
+	NS string `json:"ns"`
+}
+
+func listNamespaces(c *call) (any, error) {
+	v, err := c.sight(c.str("store"))
+	if err != nil {
+		return nil, err
+	}
+	if !v.some {
+		return nil, c.denied()
+	}
+	st, err := c.store()
+	if err != nil {
+		return nil, err
+	}
+	list := []namespaceItem{}
+	all, err := c.subtree(st, wire.Namespace(c.str("parent")))
+	if errors.Is(err, chunkstore.ErrNotExist) {
+		all, err = nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	for _, ns := range all {
+		have, err := c.server.o.Access.Privileges(c.auth, access.DatastorePath(c.str("store"), ns))
+		if err != nil {
+			return nil, err
+		}
+		if have.Any(seesBelow) {
+			list = append(list, namespaceItem{NS: string(ns)})
+		}
+	}
+	return list, nil
+}
+
+func createNamespace(c *call) (any, error) {
+	parent := wire.Namespace(c.str("parent"))
+	if _, err := c.privilegesIn(parent, access.DatastoreModify); err != nil {
+		return nil, err
+	}
+	if depthOf(parent) >= wire.NamespaceDepthMax {
+		return nil, badRequest("namespace too deep, at most %d levels", wire.NamespaceDepthMax)
+	}
+	ns, err := wire.ParseNamespace(path.Join(string(parent), c.str("name")))
+	if err != nil {
+		return nil, err
+	}
+	st, err := c.writable()
+	if err != nil {
+		return nil, err
+	}
+	return string(ns), st.CreateNamespace(c.Context(), ns)
+}
+
+func deleteNamespace(c *call) (any, error) {
+	ns := c.namespace()
+	if ns == "" {
+		return nil, badRequest("cannot remove root namespace")
+	}
+	parent := ""
+	if i := strings.LastIndexByte(string(ns), '/'); i >= 0 {
+		parent = string(ns)[:i]
+	}
+	if _, err := c.privilegesIn(wire.Namespace(parent), access.DatastoreModify); err != nil {
+		return nil, err
+	}
+	st, err := c.writable()
+	if err != nil {
+		return nil, err
+	}
+	groups := c.bool("delete-groups", false)
+	r, err := st.RemoveNamespace(c.Context(), ns, datastore.RemoveOptions{Groups: groups})
+	if err != nil {
+		return nil, err
+	}
+	if r.Protected > 0 && c.bool("error-on-protected", true) {
+		return nil, badRequest("namespace only partially deleted due to protected snapshots")
+	}
+	return removedAnswer{Groups: r.Groups, Protected: r.Protected, Snapshots: r.Snapshots}, nil
+}

@@ -1,0 +1,144 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+
+	"golang.org/x/sync/semaphore"
+
+	"holdfast/chunkstore"
+)
+
+// What clients fetch and do not read must not stay in memory, whoever they are
+// and however many. Within the budget a blob is sent from memory; beyond it, it
+// is copied to a file first and sent from there, one of each session at a time.
+
+// sentPiece is how much is written at once, in bytes, keptPiece how much of what
+// lies in a file.
+const (
+	sentPiece = 256 << 10
+	keptPiece = 64 << 10
+)
+
+// lend gets a blob and sends it, within the memory that there is for that.
+func (v *conversation) lend(c *call, get func() (chunkstore.Sealed, error)) error {
+	a, err := v.allow(c.Context(), acquireSoon)
+	if errors.Is(err, errCrowded) {
+		if err := v.lendKept(c, get); !errors.Is(err, errCrowded) {
+			return err
+		}
+		// There is no room for files either.
+		a, err = v.allow(c.Context(), acquire)
+	}
+	if err != nil {
+		return err
+	}
+	defer func() { release(a.held, a.from) }()
+	raw, err := get()
+	if err != nil {
+		return err
+	}
+	a.shrink(int64(len(raw)))
+	c.Header().Set("Content-Type", "application/octet-stream")
+	for len(raw) > 0 {
+		piece := raw[:min(sentPiece, len(raw))]
+		if !v.send(c, piece) {
+			break
+		}
+		raw = raw[len(piece):]
+	}
+	return errAnswered
+}
+
+// allowance is memory for a blob that goes out.
+type allowance struct {
+	held int64
+	from []*semaphore.Weighted
+}
+
+// acquire is semaphore.Acquire.
+func acquire(ctx context.Context, s *semaphore.Weighted, n int64) error { return s.Acquire(ctx, n) }
+
+// allow waits for memory for the largest blob: for the session's share as long
+// as it takes, for the host's as get does, which may give up with errCrowded.
+func (v *conversation) allow(ctx context.Context, get func(context.Context, *semaphore.Weighted, int64) error) (*allowance, error) {
+	const most = chunkstore.SealedSizeMax
+	if err := v.reads.Acquire(ctx, most); err != nil {
+		return nil, fmt.Errorf("wait for memory: %w", err)
+	}
+	if err := get(ctx, v.host.reads, most); err != nil {
+		v.reads.Release(most)
+		return nil, fmt.Errorf("wait for memory: %w", err)
+	}
+	return &allowance{held: most, from: []*semaphore.Weighted{v.reads, v.host.reads}}, nil
+}
+
+// shrink gives back what the blob does not need after all.
+func (a *allowance) shrink(size int64) {
+	if rest := a.held - size; rest > 0 {
+		release(rest, a.from)
+		a.held = size
+	}
+}
+
+// lendKept is lend by way of a file.
+func (v *conversation) lendKept(c *call, get func() (chunkstore.Sealed, error)) error {
+	if err := v.spare.Acquire(c.Context(), chunkstore.SealedSizeMax); err != nil {
+		return fmt.Errorf("wait for memory: %w", err)
+	}
+	defer v.spare.Release(chunkstore.SealedSizeMax)
+	p, err := v.keep(c.Context(), get)
+	if err != nil {
+		return err
+	}
+	defer p.close()
+	c.Header().Set("Content-Type", "application/octet-stream")
+	buf := make([]byte, keptPiece)
+	for at := int64(0); at < p.size; {
+		n, err := p.file.ReadAt(buf, at)
+		if n == 0 {
+			c.log.Warn("transfer broken off", "error", err)
+			panic(http.ErrAbortHandler) // so that the client does not take it for the end
+		}
+		if !v.send(c, buf[:n]) {
+			break
+		}
+		at += int64(n)
+	}
+	return errAnswered
+}
+
+// keep copies a blob to a file, or returns errCrowded if that is not possible.
+// The memory that it needs for that is held by nobody who waits for a client.
+func (v *conversation) keep(ctx context.Context, get func() (chunkstore.Sealed, error)) (*spooled, error) {
+	const most = chunkstore.SealedSizeMax
+	free, err := take(ctx, most, v.host.whole.budget)
+	if err != nil {
+		return nil, err
+	}
+	defer free()
+	raw, err := get()
+	if err != nil {
+		return nil, err
+	}
+	p, err := v.host.kept.open(semaphore.NewWeighted(most), int64(len(raw)), int64(len(raw)))
+	if err != nil {
+		return nil, errors.Join(errCrowded, err)
+	}
+	if _, err := p.file.Write(raw); err != nil {
+		return nil, errors.Join(errCrowded, err, p.close())
+	}
+	return p, nil
+}
+
+// send writes to a client that takes it in time, and tells whether it did.
+func (v *conversation) send(c *call, piece []byte) bool {
+	control := http.NewResponseController(c.ResponseWriter)
+	_ = control.SetWriteDeadline(time.Now().Add(stallMost * v.patience.limit))
+	n, err := c.Write(piece)
+	v.server.metrics.moved("out", n)
+	return err == nil
+}

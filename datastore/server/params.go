@@ -1,0 +1,400 @@
+package server
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+
+	"holdfast/datastore/wire"
+)
+
+// kind is the type of a parameter.
+type kind int
+
+const (
+	str     kind = iota
+	integer      // int64
+	boolean
+	strs // list of str
+	ints // list of integer; JSON bodies only
+)
+
+// param describes one parameter of a method.
+type param struct {
+	name     string
+	kind     kind
+	optional bool
+	// check looks at the text form of the value, of each element of a list.
+	check func(string) error
+}
+
+// values are the parameters of a request after they were checked: string,
+// int64, bool, []string or []int64 by their kind.
+type values map[string]any
+
+// Reasons why a parameter is refused (section 1.3 of the protocol
+// specification).
+const (
+	whyMissing   = "parameter is missing and it is not optional."
+	whyUnknown   = "schema does not allow additional properties."
+	whyDuplicate = "duplicate parameter."
+)
+
+// paramSource is a request as parseParams sees it.
+type paramSource struct {
+	request *http.Request
+	uri     map[string]string // variables of the path
+	raw     bool              // the body is payload: parameters come from path and query only
+}
+
+// parseParams reads and checks the parameters of a request against a table.
+// What is refused is a paramError; a body that is too long is errBodyTooLarge.
+func parseParams(table []param, src paramSource) (values, error) {
+	p := &parser{table: table, out: make(values), uri: src.uri}
+	for name, text := range src.uri {
+		p.text(name, []string{text})
+	}
+	if src.raw {
+		return p.query(src.request.URL.RawQuery, nil)
+	}
+	switch t := contentType(src.request); t {
+	case "application/json":
+		body, err := readBody(src.request)
+		if err != nil {
+			return nil, err
+		}
+		return p.json(body)
+	case "", "application/x-www-form-urlencoded":
+		body, err := readBody(src.request)
+		if err != nil {
+			return nil, err
+		}
+		return p.query(src.request.URL.RawQuery, body)
+	default:
+		return nil, badRequest("unsupported content type")
+	}
+}
+
+func contentType(r *http.Request) string {
+	t := r.Header.Get("Content-Type")
+	if t == "" {
+		return ""
+	}
+	media, _, err := mime.ParseMediaType(t)
+	if err != nil && media == "" {
+		return "unreadable"
+	}
+	return media
+}
+
+// readBody reads the body of a request that carries parameters.
+func readBody(r *http.Request) ([]byte, error) {
+	if r.Body == nil || r.Body == http.NoBody {
+		return nil, nil
+	}
+	if r.ContentLength > wire.ParamBodyMax {
+		return nil, errBodyTooLarge
+	}
+	b, err := io.ReadAll(io.LimitReader(r.Body, wire.ParamBodyMax+1))
+	if err != nil {
+		return nil, fmt.Errorf("read request body: %w", err)
+	}
+	if len(b) > wire.ParamBodyMax {
+		return nil, errBodyTooLarge
+	}
+	return b, nil
+}
+
+// parser collects the values and faults of one request.
+type parser struct {
+	table  []param
+	uri    map[string]string
+	out    values
+	faults paramError
+}
+
+func (p *parser) fault(name, why string) {
+	const most = 32 // faults of one request
+	if len(p.faults) < most {
+		p.faults = append(p.faults, paramFault{name: clipName(name), why: why})
+	}
+}
+
+// clipName keeps a foreign name short and printable.
+func clipName(s string) string {
+	const most = 64
+	if len(s) > most {
+		s = s[:most] + "…"
+	}
+	s = strconv.QuoteToGraphic(strings.ToValidUTF8(s, "?"))
+	return s[1 : len(s)-1]
+}
+
+func (p *parser) find(name string) (param, bool) {
+	i := slices.IndexFunc(p.table, func(d param) bool { return d.name == name })
+	if i < 0 {
+		return param{}, false
+	}
+	return p.table[i], true
+}
+
+// query takes a query string and a form body.
+func (p *parser) query(query string, body []byte) (values, error) {
+	fromQuery, err := url.ParseQuery(query)
+	if err != nil {
+		return nil, badRequest("malformed query string")
+	}
+	fromQuery.Del("_dc")
+	fromBody, err := url.ParseQuery(string(body))
+	if err != nil {
+		return nil, badRequest("malformed form body")
+	}
+	for name, list := range fromBody {
+		fromQuery[name] = append(fromQuery[name], list...)
+	}
+	for _, name := range sortedKeys(fromQuery) {
+		if _, ok := p.uri[name]; ok {
+			p.fault(name, whyDuplicate)
+			continue
+		}
+		p.text(name, fromQuery[name])
+	}
+	return p.finish(whyMissing, true)
+}
+
+func sortedKeys[V any](m map[string]V) []string {
+	keys := make([]string, 0, len(m))
+	for k := range m {
+		keys = append(keys, k)
+	}
+	slices.Sort(keys)
+	return keys
+}
+
+// text takes a parameter that came as text.
+func (p *parser) text(name string, list []string) {
+	d, ok := p.find(name)
+	switch {
+	case !ok:
+		p.fault(name, whyUnknown)
+	case d.kind == strs || d.kind == ints:
+		p.list(d, list)
+	case len(list) != 1:
+		p.fault(name, whyDuplicate)
+	default:
+		v, err := convert(d, list[0])
+		if err != nil {
+			p.fault(name, err.Error())
+			return
+		}
+		p.out[name] = v
+	}
+}
+
+// list takes the elements of a list that came as text.
+func (p *parser) list(d param, list []string) {
+	element := d
+	element.kind = str
+	if d.kind == ints {
+		element.kind = integer
+	}
+	var texts []string
+	var numbers []int64
+	for _, s := range list {
+		v, err := convert(element, s)
+		if err != nil {
+			p.fault(d.name, err.Error())
+			return
+		}
+		switch v := v.(type) {
+		case string:
+			texts = append(texts, v)
+		case int64:
+			numbers = append(numbers, v)
+		}
+	}
+	if d.kind == ints {
+		p.out[d.name] = numbers
+		return
+	}
+	p.out[d.name] = texts
+}
+
+// convert turns the text form of a value into its kind, and checks it.
+func convert(d param, s string) (any, error) {
+	var v any
+	switch d.kind {
+	case integer:
+		n, err := strconv.ParseInt(s, 10, 64)
+		if err != nil {
+			return nil, errors.New("invalid integer")
+		}
+		v = n
+	case boolean:
+		b, ok := parseBool(s)
+		if !ok {
+			return nil, errors.New("expected boolean value")
+		}
+		v = b
+	default:
+		v = s
+	}
+	if d.check != nil {
+		if err := d.check(s); err != nil {
+			return nil, err
+		}
+	}
+	return v, nil
+}
+
+func parseBool(s string) (value, ok bool) {
+	switch strings.ToLower(s) {
+	case "1", "on", "yes", "true":
+		return true, true
+	case "0", "off", "no", "false":
+		return false, true
+	}
+	return false, false
+}
+
+// json takes a JSON body; the query string does not count then.
+func (p *parser) json(body []byte) (values, error) {
+	members, err := objectMembers(body)
+	if err != nil {
+		return nil, err
+	}
+	for _, m := range members {
+		if _, ok := p.uri[m.name]; ok {
+			continue
+		}
+		d, ok := p.find(m.name)
+		if !ok {
+			p.fault(m.name, strings.TrimSuffix(whyUnknown, "."))
+			continue
+		}
+		if _, ok := p.out[m.name]; ok {
+			p.fault(m.name, whyDuplicate)
+			continue
+		}
+		v, err := convertJSON(d, m.raw)
+		if err != nil {
+			p.fault(m.name, err.Error())
+			continue
+		}
+		p.out[m.name] = v
+	}
+	return p.finish("property is missing and it is not optional", false)
+}
+
+// finish looks for missing parameters. Those of a form are only told when
+// nothing else was wrong.
+func (p *parser) finish(why string, form bool) (values, error) {
+	if !form || len(p.faults) == 0 {
+		for _, d := range p.table {
+			_, ok := p.out[d.name]
+			faulty := slices.ContainsFunc(p.faults, func(f paramFault) bool { return f.name == d.name })
+			if !ok && !d.optional && !faulty {
+				p.fault(d.name, why)
+			}
+		}
+	}
+	if len(p.faults) > 0 {
+		return nil, p.faults
+	}
+	return p.out, nil
+}
+
+// member is one member of a JSON object.
+type member struct {
+	name string
+	raw  json.RawMessage
+}
+
+// objectMembers takes a JSON object apart; an empty body counts as {}.
+func objectMembers(body []byte) ([]member, error) {
+	if len(bytes.TrimSpace(body)) == 0 {
+		return nil, nil
+	}
+	bad := badRequest("request body is not one JSON object")
+	dec := json.NewDecoder(bytes.NewReader(body))
+	if t, err := dec.Token(); err != nil || t != json.Delim('{') {
+		return nil, bad
+	}
+	var list []member
+	for dec.More() {
+		t, err := dec.Token()
+		name, ok := t.(string)
+		if err != nil || !ok {
+			return nil, bad
+		}
+		m := member{name: name}
+		if err := dec.Decode(&m.raw); err != nil {
+			return nil, bad
+		}
+		list = append(list, m)
+	}
+	if _, err := dec.Token(); err != nil { // the closing brace
+		return nil, bad
+	}
+	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
+		return nil, bad
+	}
+	return list, nil
+}
+
+// convertJSON reads a JSON value of the kind a parameter has; nothing is
+// converted from one type to another.
+func convertJSON(d param, raw json.RawMessage) (any, error) {
+	switch d.kind {
+	case integer:
+		return convertNumber(d, raw)
+	case boolean:
+		var b *bool
+		if json.Unmarshal(raw, &b) != nil || b == nil {
+			return nil, errors.New("expected boolean value")
+		}
+		return *b, nil
+	case strs, ints:
+		return convertArray(d, raw)
+	}
+	var s *string
+	if json.Unmarshal(raw, &s) != nil || s == nil {
+		return nil, errors.New("expected string value")
+	}
+	return convert(d, *s)
+}
+
+func convertNumber(d param, raw json.RawMessage) (any, error) {
+	return convert(param{kind: integer, check: d.check}, string(bytes.TrimSpace(raw)))
+}
+
+func convertArray(d param, raw json.RawMessage) (any, error) {
+	if d.kind == ints {
+		list := []int64{}
+		if json.Unmarshal(raw, &list) != nil || list == nil {
+			return nil, errors.New("expected array of integers")
+		}
+		return list, nil
+	}
+	list := []string{}
+	if json.Unmarshal(raw, &list) != nil || list == nil {
+		return nil, errors.New("expected array of strings")
+	}
+	for _, s := range list {
+		if d.check == nil {
+			break
+		}
+		if err := d.check(s); err != nil {
+			return nil, err
+		}
+	}
+	return list, nil
+}

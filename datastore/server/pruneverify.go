@@ -1,0 +1,339 @@
+package server
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"strconv"
+
+	"holdfast/datastore/access"
+	"holdfast/datastore/prune"
+	"holdfast/datastore/task"
+	"holdfast/datastore/verify"
+	"holdfast/datastore/wire"
+)
+
+// verificationsMax is how many verifications run at once: one keeps all cores
+// and the disk busy.
+const verificationsMax = 1
+
+// keepParams are the options of a prune, and more.
+func keepParams(more ...param) []param {
+	const most = 1 << 20
+	for _, name := range []string{"keep-last", "keep-hourly", "keep-daily", "keep-weekly", "keep-monthly", "keep-yearly"} {
+		more = append(more, param{name: name, kind: integer, optional: true, check: within(1, most)})
+	}
+	return append(more, param{name: "dry-run", kind: boolean, optional: true})
+}
+
+func (c *call) keep() prune.Keep {
+	return prune.Keep{
+		Last: int(c.int("keep-last", 0)), Hourly: int(c.int("keep-hourly", 0)), Daily: int(c.int("keep-daily", 0)),
+		Weekly: int(c.int("keep-weekly", 0)), Monthly: int(c.int("keep-monthly", 0)), Yearly: int(c.int("keep-yearly", 0)),
+	}
+}
+
+func pruneMethods() []method {
+	const base = "/admin/datastore/{store}"
+	return []method{
+		{verb: http.MethodPost, path: base + "/prune", do: pruneGroup,
+			params: keepParams(groupParams(param{name: "use-task", kind: boolean, optional: true})...)},
+		{verb: http.MethodPost, path: base + "/prune-datastore", do: pruneDatastore,
+			params: keepParams(storeParam, nsParam, depthParam)},
+	}
+}
+
+func verifyMethods() []method {
+	return []method{
+		{verb: http.MethodPost, path: "/admin/datastore/{store}/verify", do: startVerify, params: []param{
+			storeParam, nsParam, opt(typeParam), opt(idParam), opt(timeParam), depthParam,
+			{name: "ignore-verified", kind: boolean, optional: true},
+			{name: "outdated-after", kind: integer, optional: true, check: within(0, 36500)},
+			{name: "read-threads", kind: integer, optional: true, check: within(1, 32)},
+			{name: "verify-threads", kind: integer, optional: true, check: within(1, 32)},
+		}},
+	}
+}
+
+// pruneItem is what was decided about a snapshot.
+type pruneItem struct {
+	Type      string `json:"backup-type"`
+	ID        string `json:"backup-id"`
+	Time      int64  `json:"backup-time"`
+	Keep      bool   `json:"keep"`
+	Protected bool   `json:"protected"`
+	NS        string `json:"ns,omitempty"`
+}
+
+func pruneGroup(c *call) (any, error) {
+	st, err := c.forGroup(access.DatastoreModify, access.DatastorePrune)
+	if err != nil {
+		return nil, err
+	}
+	g, k := c.group(), c.keep()
+	if c.bool("dry-run", false) {
+		list, err := prune.Group(c.Context(), st, g, prune.Options{Keep: k, DryRun: true})
+		return pruneItems(g, list, true), err
+	}
+	if _, err := c.writable(); err != nil {
+		return nil, err
+	}
+	if _, err := st.Owner(g); err != nil {
+		return nil, err // a group that is not there makes no task
+	}
+	spec := task.Spec{Type: "prune", ID: fmt.Sprintf("%s:%s:%s", c.str("store"), g.NS, g), Auth: c.auth}
+	if c.bool("use-task", false) {
+		return c.spawn(st, spec, func(t *task.Task) error {
+			_, err := (&pruning{t: t, st: st, keep: k}).group(g)
+			return err
+		})
+	}
+	t, err := c.server.o.Tasks.Begin(c.Context(), spec)
+	if err != nil {
+		return nil, err
+	}
+	list, err := (&pruning{t: t, st: st, keep: k}).group(g)
+	t.End(err)
+	return pruneItems(g, list, false), err
+}
+
+func pruneItems(g wire.Group, list []prune.Decision, dry bool) []pruneItem {
+	items := []pruneItem{}
+	for _, d := range list {
+		item := pruneItem{Type: g.Type, ID: g.ID, Time: d.Time, Keep: d.Keep, Protected: d.Protected}
+		if dry {
+			item.NS = string(g.NS)
+		}
+		items = append(items, item)
+	}
+	return items
+}
+
+// pruning is the pruning of groups within one task.
+type pruning struct {
+	t    *task.Task
+	st   *openStore
+	keep prune.Keep
+	dry  bool
+}
+
+// group prunes one group and logs what was decided.
+func (p *pruning) group(g wire.Group) ([]prune.Decision, error) {
+	p.t.Logf("prune group %s of namespace '%s'", g, g.NS)
+	list, err := prune.Group(p.t.Context(), p.st, g, prune.Options{
+		Keep: p.keep, DryRun: p.dry, Warn: func(err error) { p.t.Warnf("%v", err) },
+	})
+	for _, d := range list {
+		word := "remove"
+		if d.Keep {
+			word = "keep"
+		}
+		p.t.Logf("%s %s (%s)", word, wire.Snapshot{Group: g, Time: d.Time}, d.Reason)
+	}
+	return list, err
+}
+
+// work is a set of groups that a task goes through.
+func (c *call) work(st *openStore, full access.Privilege) ([]wire.Group, error) {
+	spaces, err := c.subtree(st, c.namespace())
+	if err != nil {
+		return nil, err
+	}
+	var list []wire.Group
+	for _, ns := range spaces {
+		have, err := c.server.o.Access.Privileges(c.auth, access.DatastorePath(c.str("store"), ns))
+		if err != nil {
+			return nil, err
+		}
+		groups, err := st.Groups(c.Context(), ns)
+		if err != nil {
+			return nil, err
+		}
+		for _, g := range groups {
+			own := have.Any(ownWork(full)) && c.auth.Owns(g.Owner)
+			if have.Any(full) || own {
+				list = append(list, g.Group)
+			}
+		}
+	}
+	return list, nil
+}
+
+// ownWork is the privilege that is enough for groups of one's own, where full
+// is needed for those of others.
+func ownWork(full access.Privilege) access.Privilege {
+	if full == access.DatastoreVerify {
+		return access.DatastoreBackup
+	}
+	return access.DatastorePrune
+}
+
+func pruneDatastore(c *call) (any, error) {
+	if _, err := c.namespacePrivileges(access.DatastoreModify, access.DatastorePrune); err != nil {
+		return nil, err
+	}
+	st, err := c.writable()
+	if err != nil {
+		return nil, err
+	}
+	groups, err := c.work(st, access.DatastoreModify)
+	if err != nil {
+		return nil, err
+	}
+	k, dry := c.keep(), c.bool("dry-run", false)
+	spec := task.Spec{Type: "prune", ID: fmt.Sprintf("%s:%s", c.str("store"), c.namespace())}
+	return c.spawn(st, spec, func(t *task.Task) error {
+		p := pruning{t: t, st: st, keep: k, dry: dry}
+		for _, g := range groups {
+			if _, err := p.group(g); t.Context().Err() != nil {
+				return err
+			} else if err != nil {
+				t.Warnf("%v", err)
+			}
+		}
+		return nil
+	})
+}
+
+// errVerification is how a verification that found damage ends.
+var errVerification = errors.New("verification failed - please check the log for details")
+
+func startVerify(c *call) (any, error) {
+	spec, err := c.verifySpec()
+	if err != nil {
+		return nil, err
+	}
+	have, err := c.namespacePrivileges(access.DatastoreVerify, access.DatastoreBackup)
+	if err != nil {
+		return nil, err
+	}
+	st, err := c.writable()
+	if err != nil {
+		return nil, err
+	}
+	groups := []wire.Group{c.group()}
+	if !c.has("backup-type") {
+		groups, err = c.work(st, access.DatastoreVerify)
+	} else if !have.Any(access.DatastoreVerify) {
+		err = c.owned(st, c.group())
+	}
+	if err != nil {
+		return nil, err
+	}
+	v := &verification{
+		server: c.server, st: st, only: c.int("backup-time", 0),
+		ignore: c.bool("ignore-verified", true), days: c.int("outdated-after", -1), workers: int(c.int("verify-threads", 0)),
+	}
+	return c.spawn(st, spec, func(t *task.Task) error { return v.run(t, groups) })
+}
+
+// verifySpec names the task by what is to be verified.
+func (c *call) verifySpec() (task.Spec, error) {
+	store, ns := c.str("store"), workerNamespace(c.namespace())
+	typ, id, when := c.has("backup-type"), c.has("backup-id"), c.has("backup-time")
+	switch {
+	case typ && id && when:
+		return task.Spec{Type: "verify_snapshot", ID: fmt.Sprintf("%s:%s/%s/%08X", store, ns, c.group(), c.int("backup-time", 0))}, nil
+	case typ && id:
+		return task.Spec{Type: "verify_group", ID: fmt.Sprintf("%s:%s/%s", store, ns, c.group())}, nil
+	case typ || id || when:
+		return task.Spec{}, badRequest("parameters do not specify a backup group or snapshot")
+	case ns == "":
+		return task.Spec{Type: "verify", ID: store}, nil
+	}
+	return task.Spec{Type: "verify", ID: store + ":" + ns}, nil
+}
+
+// verification is the verifying of groups within one task.
+type verification struct {
+	server  *Server
+	st      *openStore
+	only    int64 // time of the one snapshot, 0 for all
+	ignore  bool  // leaves out what was verified
+	days    int64 // after which a verification is outdated, below 0 for never
+	workers int
+}
+
+func (v *verification) run(t *task.Task, groups []wire.Group) error {
+	select {
+	case v.server.verify <- struct{}{}:
+	case <-t.Context().Done():
+		return t.Context().Err()
+	}
+	defer func() { <-v.server.verify }()
+	checker := verify.New(verify.Options{Source: v.st, Checker: v.st, Workers: v.workers})
+	failed := 0
+	for i, g := range groups {
+		t.Logf("verify group %s of namespace '%s' (%d of %d)", g, g.NS, i+1, len(groups))
+		n, err := v.group(t, checker, g)
+		if err != nil {
+			return err
+		}
+		failed += n
+	}
+	if failed > 0 {
+		t.Logf("%d snapshots are damaged or could not be verified", failed)
+		return errVerification
+	}
+	return nil
+}
+
+// group verifies the snapshots of a group, the newest first.
+func (v *verification) group(t *task.Task, checker *verify.Verifier, g wire.Group) (failed int, err error) {
+	list, err := v.st.Snapshots(t.Context(), g)
+	if err != nil {
+		t.Logf("%s: %v", g, err) // it may have gone
+		return 0, t.Context().Err()
+	}
+	for i := len(list) - 1; i >= 0; i-- {
+		if !v.due(list[i]) {
+			continue
+		}
+		ok, err := v.snapshot(t, checker, list[i].Snapshot)
+		if t.Context().Err() != nil {
+			return failed, t.Context().Err()
+		}
+		if err != nil {
+			t.Logf("%s: %v", list[i].Snapshot, err)
+		}
+		if !ok {
+			failed++
+		}
+	}
+	return failed, nil
+}
+
+// due reports whether a snapshot is to be verified: always if the last time
+// something was found.
+func (v *verification) due(s wire.SnapshotInfo) bool {
+	if v.only != 0 && s.Snapshot.Time != v.only {
+		return false
+	}
+	if !v.ignore || s.Verify == nil || s.Verify.State != wire.VerifyOK {
+		return true
+	}
+	upid, err := wire.ParseUPID(s.Verify.UPID)
+	if err != nil {
+		return true
+	}
+	const day = 24 * 60 * 60
+	return v.days >= 0 && v.server.o.Now().Unix()-upid.Start > v.days*day
+}
+
+// snapshot verifies one snapshot and writes down the result.
+func (v *verification) snapshot(t *task.Task, checker *verify.Verifier, snap wire.Snapshot) (ok bool, err error) {
+	t.Logf("verify %s", snap)
+	r, err := checker.Snapshot(t.Context(), snap)
+	if err != nil {
+		return false, err
+	}
+	for _, p := range r.Problems {
+		t.Logf("  %s at %s: %v", p.File, strconv.FormatUint(p.Off, 10), p.Err)
+	}
+	t.Logf("  %d archives, %d chunks, %d bytes, %d problems", r.Archives, r.Chunks, r.Bytes, r.Count)
+	state := wire.VerifyState{State: wire.VerifyOK, UPID: t.UPID().String()}
+	if !r.OK() {
+		state.State = wire.VerifyFailed
+	}
+	return r.OK(), v.st.SetVerifyState(t.Context(), snap, state)
+}

@@ -1,0 +1,87 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"sync/atomic"
+
+	"holdfast/chunkstore"
+	"holdfast/datastore/index"
+	"holdfast/datastore/wire"
+)
+
+// reading is one reader session: section 3 of the protocol specification.
+type reading struct {
+	*conversation
+	snapshot wire.Reader
+	allowed  *known // chunks of the indexes that were downloaded
+	chunks   atomic.Int64
+	bytes    atomic.Int64
+}
+
+func newReading(c *conversation, snapshot wire.Reader) *reading {
+	return &reading{conversation: c, snapshot: snapshot, allowed: newKnown(&c.host.known)}
+}
+
+// methods is the table of the session (section 3.2 of the protocol
+// specification).
+func (r *reading) methods() []method {
+	return []method{
+		{verb: http.MethodGet, path: "/download", do: r.download, params: []param{{name: "file-name", check: checkFile}}},
+		{verb: http.MethodGet, path: "/chunk", do: r.chunk, params: []param{{name: "digest", check: checkDigest}}},
+		{verb: http.MethodGet, path: "/speedtest", do: sendSpeedTest},
+	}
+}
+
+// download sends a file. The chunks of an index may be asked for afterwards.
+func (r *reading) download(c *call) (any, error) {
+	name := c.str("file-name")
+	r.task.Logf("sending %s", name)
+	return nil, r.sendFile(c, r.snapshot, file{name, r.allow})
+}
+
+func (r *reading) allow(_ context.Context, idx *index.Reader) error {
+	for e, err := range idx.All(0) {
+		if err == nil {
+			err = r.allowed.add(e.ID, e.Size)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// chunk sends a chunk as it is stored. The refusal is held back (section 1.5 of
+// the protocol specification).
+func (r *reading) chunk(c *call) (any, error) {
+	id := digest(c.str("digest"))
+	if _, ok := r.allowed.size(id); !ok {
+		return nil, &statusError{code: http.StatusUnauthorized, delay: r.server.o.Limits.LoginDelay,
+			text: fmt.Sprintf("download chunk %s not allowed", id)}
+	}
+	err := r.lend(c, func() (chunkstore.Sealed, error) {
+		raw, err := r.snapshot.Get(c.Context(), id)
+		r.chunks.Add(1)
+		r.bytes.Add(int64(len(raw)))
+		return raw, err
+	})
+	if err != nil && !errors.Is(err, errAnswered) {
+		r.chunks.Add(-1)
+		return nil, badRequest("reading chunk %s: %v", id, err)
+	}
+	return nil, err
+}
+
+// end gives back what the session holds, after its last handler.
+func (r *reading) end(ctx context.Context) error {
+	err := r.snapshot.Close()
+	r.allowed.free()
+	r.task.Logf("sent %d chunks, %s", r.chunks.Load(), size(uint64(r.bytes.Load())))
+	if ctx.Err() != nil {
+		return interrupted(ctx)
+	}
+	return err
+}

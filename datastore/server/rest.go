@@ -1,0 +1,309 @@
+package server
+
+import (
+	"encoding/json"
+	"errors"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"strings"
+
+	"holdfast/datastore/access"
+	"holdfast/datastore/wire"
+)
+
+// method is one row of the method table.
+type method struct {
+	verb string
+	// path is relative to /api2/json; {name} stands for one component, which
+	// becomes the parameter of that name.
+	path   string
+	params []param
+	// raw says that the body is payload and not parameters.
+	raw bool
+	// public methods are answered without credentials.
+	public bool
+	// local methods exist only for callers with an identity from WithIdentity.
+	local bool
+	do    func(*call) (any, error)
+}
+
+// call is one request on its way through a method.
+type call struct {
+	http.ResponseWriter
+	*http.Request
+	server *Server
+	auth   wire.AuthID // "" in a public method
+	params values
+	extra  map[string]any // more members of the answer beside "data"
+	log    *slog.Logger
+	held   []*openStore // released when the method returns
+}
+
+// Header implements http.ResponseWriter: it is the header of the answer.
+func (c *call) Header() http.Header { return c.ResponseWriter.Header() }
+
+// Write implements http.ResponseWriter.
+func (c *call) Write(p []byte) (int, error) { return c.ResponseWriter.Write(p) }
+
+// str returns a text parameter, "" if it was not given.
+func (c *call) str(name string) string { s, _ := c.params[name].(string); return s }
+
+// int returns an integer parameter, or otherwise.
+func (c *call) int(name string, otherwise int64) int64 {
+	if n, ok := c.params[name].(int64); ok {
+		return n
+	}
+	return otherwise
+}
+
+// bool returns a boolean parameter, or otherwise.
+func (c *call) bool(name string, otherwise bool) bool {
+	if b, ok := c.params[name].(bool); ok {
+		return b
+	}
+	return otherwise
+}
+
+// strs returns a list of texts, nil if it was not given.
+func (c *call) strs(name string) []string { l, _ := c.params[name].([]string); return l }
+
+// ints returns a list of integers, nil if it was not given.
+func (c *call) ints(name string) []int64 { l, _ := c.params[name].([]int64); return l }
+
+// has reports whether a parameter was given.
+func (c *call) has(name string) bool { _, ok := c.params[name]; return ok }
+
+// top adds a member to the answer beside "data".
+func (c *call) top(name string, v any) {
+	if c.extra == nil {
+		c.extra = make(map[string]any)
+	}
+	c.extra[name] = v
+}
+
+// namespace returns the parameter ns; its grammar was checked.
+func (c *call) namespace() wire.Namespace { return wire.Namespace(c.str("ns")) }
+
+// group returns the group that the parameters name.
+func (c *call) group() wire.Group {
+	return wire.Group{NS: c.namespace(), Type: c.str("backup-type"), ID: c.str("backup-id")}
+}
+
+// snapshot returns the snapshot that the parameters name.
+func (c *call) snapshot() wire.Snapshot {
+	return wire.Snapshot{Group: c.group(), Time: c.int("backup-time", 0)}
+}
+
+// node is a place in the tree of paths.
+type node struct {
+	children map[string]*node
+	variable *node // child for any component
+	name     string
+	methods  map[string]*method
+}
+
+// add puts a method into the tree.
+func (n *node) add(m *method) {
+	for _, part := range components(m.path) {
+		if name, ok := strings.CutPrefix(part, "{"); ok {
+			if n.variable == nil {
+				n.variable = &node{name: strings.TrimSuffix(name, "}")}
+			}
+			n = n.variable
+			continue
+		}
+		if n.children == nil {
+			n.children = make(map[string]*node)
+		}
+		if n.children[part] == nil {
+			n.children[part] = &node{}
+		}
+		n = n.children[part]
+	}
+	if n.methods == nil {
+		n.methods = make(map[string]*method)
+	}
+	n.methods[m.verb] = m
+}
+
+// lookup walks to the node of a path and collects its variables.
+func (n *node) lookup(parts []string) (*node, map[string]string) {
+	uri := make(map[string]string)
+	for _, part := range parts {
+		switch {
+		case n.children[part] != nil:
+			n = n.children[part]
+		case n.variable != nil:
+			n = n.variable
+			uri[n.name] = part
+		default:
+			return nil, nil
+		}
+	}
+	return n, uri
+}
+
+// subdirs is what GET returns for a node without a method of its own.
+func (n *node) subdirs() []map[string]string {
+	list := []map[string]string{}
+	for _, name := range sortedKeys(n.children) {
+		list = append(list, map[string]string{"subdir": name})
+	}
+	return list
+}
+
+// components cuts a path at its slashes; repeated ones count once.
+func components(path string) []string {
+	return strings.FieldsFunc(path, func(r rune) bool { return r == '/' })
+}
+
+// pathOf decodes the path of a request into components.
+func pathOf(r *http.Request) ([]string, error) {
+	parts := components(r.URL.EscapedPath())
+	for i, p := range parts {
+		decoded, err := url.PathUnescape(p)
+		if err != nil {
+			return nil, badRequest("malformed path")
+		}
+		if strings.HasPrefix(decoded, ".") {
+			return nil, badRequest("path component begins with '.'")
+		}
+		parts[i] = decoded
+	}
+	return parts, nil
+}
+
+// answer is what a request comes to.
+type answer struct {
+	data  any
+	extra map[string]any
+	err   error
+	extjs bool
+	// bare answers have no body: section 1.2 of the protocol specification.
+	bare int
+}
+
+// api answers a request below /api2.
+func (s *Server) api(w http.ResponseWriter, r *http.Request, log *slog.Logger) answer {
+	if len(strings.Replace(r.RequestURI, "?", "", 1)) > wire.URIMax {
+		return answer{bare: http.StatusRequestURITooLong}
+	}
+	parts, err := pathOf(r)
+	if err != nil {
+		return answer{err: err}
+	}
+	if len(parts) < 2 || parts[0] != "api2" {
+		return answer{err: notFound("Path '/%s' not found.", clipName(strings.Join(parts, "/")))}
+	}
+	if parts[1] != "json" && parts[1] != "extjs" {
+		return answer{err: badRequest("Unsupported output format '%s'.", clipName(parts[1]))}
+	}
+	c := &call{ResponseWriter: w, Request: r, server: s, log: log}
+	data, err := s.invoke(c, parts[2:])
+	return answer{data: data, extra: c.extra, err: err, extjs: parts[1] == "extjs"}
+}
+
+// invoke finds the method, asks who calls, reads the parameters and runs it.
+func (s *Server) invoke(c *call, parts []string) (any, error) {
+	defer c.release()
+	place, uri := s.tree.lookup(parts)
+	var m *method
+	if place != nil {
+		m = place.methods[c.Method]
+	}
+	local, err := s.identify(c, m)
+	if err != nil {
+		return nil, err
+	}
+	if m == nil && place != nil && c.Method == http.MethodGet && len(place.children) > 0 {
+		return place.subdirs(), nil
+	}
+	if m == nil || m.local && !local {
+		return nil, notFound("Path '/%s' not found.", clipName(strings.Join(parts, "/")))
+	}
+	c.params, err = parseParams(m.params, paramSource{request: c.Request, uri: uri, raw: m.raw})
+	if err != nil {
+		return nil, err
+	}
+	return m.do(c)
+}
+
+// release gives back the datastores that the call has used.
+func (c *call) release() {
+	for _, o := range c.held {
+		o.release()
+	}
+	c.held = nil
+}
+
+// respond writes an answer.
+func (s *Server) respond(w http.ResponseWriter, r *http.Request, a answer) {
+	switch {
+	case errors.Is(a.err, errAnswered):
+	case a.bare != 0:
+		w.WriteHeader(a.bare)
+	case a.err != nil:
+		s.respondError(w, r, a)
+	case a.extjs:
+		s.respondJSON(w, envelope(a, map[string]any{"success": 1, "status": http.StatusOK}))
+	default:
+		s.respondJSON(w, envelope(a, map[string]any{}))
+	}
+}
+
+func envelope(a answer, body map[string]any) map[string]any {
+	body["data"] = a.data
+	for name, v := range a.extra {
+		body[name] = v
+	}
+	return body
+}
+
+// respondJSON writes a body with status 200.
+func (s *Server) respondJSON(w http.ResponseWriter, body map[string]any) {
+	raw, err := json.Marshal(body)
+	if err != nil {
+		s.o.Log.Error("answer cannot be encoded", "error", err)
+		http.Error(w, "internal error", http.StatusInternalServerError)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json;charset=UTF-8")
+	w.Header().Set("Cache-Control", "no-store")
+	_, _ = w.Write(raw) // a caller that has gone is told nothing
+}
+
+// respondError writes an error: plain text, or the form of the web page.
+func (s *Server) respondError(w http.ResponseWriter, r *http.Request, a answer) {
+	e := asStatus(a.err)
+	if !s.holdBack(r.Context(), e.delay) {
+		w.Header().Set("Connection", "close")
+	}
+	if wait := retryAfter(a.err); wait != "" {
+		w.Header().Set("Retry-After", wait)
+	}
+	if errors.Is(a.err, errBodyTooLarge) || e.code == http.StatusRequestTimeout {
+		w.Header().Set("Connection", "close")
+	}
+	if a.extjs && e.code != http.StatusUnauthorized {
+		body := map[string]any{"success": 0, "status": e.code, "message": e.text, "data": nil}
+		var faults paramError
+		if errors.As(a.err, &faults) {
+			body["errors"] = faults.byName()
+		}
+		s.respondJSON(w, body)
+		return
+	}
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	w.WriteHeader(e.code)
+	_, _ = w.Write([]byte(e.text))
+}
+
+// anyOf is the privileges of a check where one is enough.
+func anyOf(list ...access.Privilege) (p access.Privilege) {
+	for _, q := range list {
+		p |= q
+	}
+	return p
+}

@@ -1,0 +1,288 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"holdfast/chunkstore"
+	"holdfast/datastore"
+	"holdfast/datastore/access"
+	"holdfast/datastore/task"
+	"holdfast/datastore/wire"
+)
+
+// checkUpgrade checks that a request asks for the protocol, on a connection that
+// can leave HTTP/1.1.
+func checkUpgrade(r *http.Request, protocol string) error {
+	switch asked := r.Header.Get("Upgrade"); {
+	case asked == "":
+		return badRequest("missing Upgrade header")
+	case asked != protocol:
+		return badRequest("invalid protocol name")
+	case r.ProtoMajor != 1:
+		return badRequest("only an HTTP/1.1 connection can be upgraded")
+	}
+	return nil
+}
+
+// session is what speaks on an upgraded connection.
+type session interface {
+	// methods is the table of what the session answers.
+	methods() []method
+	// end gives back what the session holds and says how it ended. ctx is
+	// that of its task.
+	end(ctx context.Context) error
+}
+
+// backupUpgrade begins a backup session. The checks are those of section 2.1 of
+// the protocol specification, in its order.
+func (s *Server) backupUpgrade(c *call) (any, error) {
+	path := access.DatastorePath(c.str("store"), c.namespace())
+	have, err := s.o.Access.Privileges(c.auth, path)
+	if err != nil {
+		return nil, err
+	}
+	if !have.Any(access.DatastoreBackup | access.DatastorePut) {
+		return nil, &statusError{code: http.StatusForbidden, text: fmt.Sprintf("missing permissions 'Datastore.Backup' on '%s'", path)}
+	}
+	st, err := c.writable()
+	if err != nil {
+		return nil, err
+	}
+	if err := checkUpgrade(c.Request, wire.BackupProtocol); err != nil {
+		return nil, err
+	}
+	if _, err := st.Namespaces(c.Context(), c.namespace()); errors.Is(err, chunkstore.ErrNotExist) {
+		return nil, notFound("namespace not found")
+	} else if err != nil {
+		return nil, err
+	}
+	benchmark := c.bool("benchmark", false)
+	if err := checkBenchmark(c.group(), benchmark); err != nil {
+		return nil, err
+	}
+	var quota *reservation
+	if !benchmark {
+		if quota, err = s.reserve(c); err != nil {
+			return nil, err
+		}
+	}
+	inner, err := beginSession(c, st, benchmark)
+	if err != nil {
+		quota.end(false)
+		return nil, err
+	}
+	spec := task.Spec{Type: "backup", ID: c.str("store") + ":" + c.group().String(), Auth: c.auth}
+	if benchmark {
+		spec.Type = "benchmark"
+	}
+	return nil, s.upgrade(c, opening{
+		store: st, spec: spec, protocol: wire.BackupProtocol,
+		cancel: func() error {
+			quota.end(false)
+			return inner.Close()
+		},
+		start: func(v *conversation) session {
+			b := newBackup(v, inner, quota)
+			b.benchmark, b.indexOnly = benchmark, !have.Any(access.DatastoreBackup)
+			b.verify = v.verifyNew(c, st)
+			b.announce(c)
+			return b
+		},
+	})
+}
+
+// verifyNew returns what starts the verification of a new snapshot, nil if the
+// datastore does not want that.
+func (v *conversation) verifyNew(c *call, st *openStore) func() {
+	d, err := v.server.o.Access.Datastore(c.str("store"))
+	if err != nil || !d.VerifyNew || c.bool("benchmark", false) {
+		return nil
+	}
+	g, when := c.group(), c.snapshot().Time
+	spec := task.Spec{Type: "verify", ID: fmt.Sprintf("%s:%s/%08X", c.str("store"), g, when), Auth: c.auth}
+	return func() {
+		st.users.Add(1)
+		_, err := v.server.o.Tasks.Go(spec, func(t *task.Task) error {
+			defer st.release()
+			return (&verification{server: v.server, st: st, only: when, days: -1}).run(t, []wire.Group{g})
+		})
+		if err != nil {
+			st.release()
+			v.task.Warnf("the new snapshot is not verified: %v", err)
+		}
+	}
+}
+
+// beginSession takes the steps 7 to 11 of section 2.1.
+func beginSession(c *call, st *openStore, benchmark bool) (*datastore.Session, error) {
+	inner, err := st.BeginSession(c.Context(), datastore.SessionOptions{
+		Snapshot: c.snapshot(), Owner: c.auth, Foreign: true, Benchmark: benchmark})
+	switch {
+	case errors.Is(err, wire.ErrBusy):
+		return nil, badRequest("unable to acquire lock on group %s, another backup is already running: %v", c.group(), err)
+	case errors.Is(err, datastore.ErrOwner):
+		if err := c.owned(st, c.group()); err != nil {
+			return nil, err
+		}
+		return nil, badRequest("backup owner check failed")
+	case errors.Is(err, wire.ErrExists):
+		return nil, tooOld(c, st, err)
+	case errors.Is(err, chunkstore.ErrNotExist):
+		return nil, notFound("namespace not found")
+	}
+	return inner, err
+}
+
+// tooOld tells which of the two reasons of section 2.1 of the protocol
+// specification a session was refused for: its time, or its directory.
+func tooOld(c *call, st *openStore, reason error) error {
+	list, err := st.Snapshots(c.Context(), c.group())
+	if err != nil {
+		return errors.Join(reason, err)
+	}
+	at := c.snapshot()
+	for _, s := range list {
+		failed := s.Verify != nil && s.Verify.State == wire.VerifyFailed
+		if s.Snapshot.Time >= at.Time && !failed {
+			return badRequest("backup timestamp is older than last backup.")
+		}
+	}
+	return badRequest("backup directory already exists.")
+}
+
+// readerUpgrade begins a reader session. The checks are those of section 3.1 of
+// the protocol specification, in its order.
+func (s *Server) readerUpgrade(c *call) (any, error) {
+	path := access.DatastorePath(c.str("store"), c.namespace())
+	have, err := s.o.Access.Privileges(c.auth, path)
+	if err != nil {
+		return nil, err
+	}
+	if !have.Any(access.DatastoreRead | access.DatastoreBackup) {
+		return nil, badRequest("no permissions on %s", path)
+	}
+	st, err := c.store()
+	if err != nil {
+		return nil, err
+	}
+	if err := checkUpgrade(c.Request, wire.ReaderProtocol); err != nil {
+		return nil, err
+	}
+	absent := badRequest("snapshot %s does not exist.", c.snapshot())
+	if !have.Has(access.DatastoreRead) {
+		owner, err := st.Owner(c.group())
+		if errors.Is(err, chunkstore.ErrNotExist) {
+			return nil, absent
+		}
+		if err != nil {
+			return nil, err
+		}
+		if !c.auth.Owns(owner) {
+			return nil, badRequest("backup owner check failed!")
+		}
+	}
+	snapshot, err := st.Open(c.Context(), c.snapshot())
+	if errors.Is(err, chunkstore.ErrNotExist) {
+		return nil, absent
+	}
+	if err != nil {
+		return nil, err
+	}
+	id := fmt.Sprintf("%s:%s/%08X", c.str("store"), c.group(), c.snapshot().Time)
+	return nil, s.upgrade(c, opening{
+		store: st, spec: task.Spec{Type: "reader", ID: id, Auth: c.auth}, protocol: wire.ReaderProtocol,
+		cancel: snapshot.Close,
+		start: func(v *conversation) session {
+			v.task.Logf("reading %s from datastore '%s' for %s", c.snapshot(), c.str("store"), c.auth)
+			return newReading(v, snapshot)
+		},
+	})
+}
+
+// opening is a session that has passed all checks.
+type opening struct {
+	store    *openStore
+	spec     task.Spec
+	protocol string
+	start    func(*conversation) session
+	// cancel gives back what the session holds if it does not start.
+	cancel func() error
+}
+
+// upgrade begins the task of a session, takes the connection out of HTTP/1.1 and
+// leaves the rest to a goroutine.
+func (s *Server) upgrade(c *call, o opening) (err error) {
+	done, ok := s.track()
+	if !ok {
+		err = &statusError{code: http.StatusServiceUnavailable, text: "server is shutting down"}
+		return errors.Join(err, o.cancel())
+	}
+	t, err := s.o.Tasks.Begin(s.ctx, o.spec)
+	if err != nil {
+		done()
+		return errors.Join(err, o.cancel())
+	}
+	u, err := hijack(c.ResponseWriter)
+	if err != nil {
+		err = errors.Join(badRequest("the connection cannot be upgraded: %v", err), o.cancel())
+		t.End(err)
+		done()
+		return err
+	}
+	o.store.users.Add(1) // the call holds it until it returns
+	v := s.newConversation(c, t)
+	running := o.start(v)
+	go func() {
+		defer done()
+		defer o.store.release()
+		defer s.metrics.session(o.spec.Type)()
+		t.End(v.converse(u, running, o.protocol))
+	}()
+	return errAnswered
+}
+
+// hijack takes the connection of a request, with what has been read ahead of it.
+func hijack(w http.ResponseWriter) (*upgraded, error) {
+	conn, rw, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		return nil, err
+	}
+	u, err := newUpgraded(conn, rw.Reader)
+	if err != nil {
+		return nil, errors.Join(err, conn.Close())
+	}
+	return u, nil
+}
+
+// answerWait is how long the client may take to read the 101.
+const answerWait = time.Minute
+
+// converse answers the upgrade and runs the session to its end.
+func (v *conversation) converse(u *upgraded, running session, protocol string) error {
+	defer u.Close()
+	ctx := v.task.Context()
+	_ = u.SetDeadline(time.Now().Add(answerWait))
+	_, err := fmt.Fprintf(u, "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: %s\r\n%s: %s\r\n\r\n",
+		protocol, wire.ExtensionHeader, wire.ExtensionVersion)
+	if err == nil {
+		_ = u.SetDeadline(time.Time{})
+		window, give := v.host.windows.take()
+		defer give()
+		serveH2(ctx, u, v.handler(running.methods()), h2Options{window: window,
+			log: slog.NewLogLogger(v.server.o.Log.Handler(), slog.LevelDebug), stall: v.server.o.Limits.WriteTimeout})
+	}
+	return running.end(ctx)
+}
+
+// interrupted is why a session whose task was stopped has ended.
+func interrupted(ctx context.Context) error {
+	if cause := context.Cause(ctx); errors.Is(cause, task.ErrAborted) {
+		return cause
+	}
+	return errors.New("the server has ended")
+}
