@@ -1,6 +1,8 @@
 package server
 
 import (
+	"errors"
+	"fmt"
 	"time"
 
 	"holdfast/datastore"
@@ -77,7 +79,10 @@ func (s *Server) collect(t *task.Task, st *datastore.Store, o gc.Options) error 
 	stop := followCollection(t, o.Progress)
 	report, err := gc.Collect(t.Context(), st, o)
 	stop()
-	describeCollection(t, report, o.DryRun)
+	if errors.Is(err, gc.ErrNothingFound) {
+		report = onlyFound(report)
+	}
+	describeCollection(t, report, collected{dry: o.DryRun, err: err})
 	end := s.o.Now()
 	if o.DryRun {
 		done = nil // what the last one has done stays
@@ -92,22 +97,29 @@ func (s *Server) collect(t *task.Task, st *datastore.Store, o gc.Options) error 
 	return err
 }
 
-// collectionPace is how often a running collection tells how far it is.
-const collectionPace = 10 * time.Second
+// followPace is how often a running task tells how far it is.
+const followPace = 10 * time.Second
 
 // followCollection writes down how far a collection is until stop is called.
 func followCollection(t *task.Task, p *gc.Progress) (stop func()) {
+	return follow(t, func() string {
+		return fmt.Sprintf("read %d of %d indexes, swept %d of %d packs", p.IndexesRun.Load(), p.Indexes.Load(), p.PacksDone.Load(), p.Packs.Load())
+	})
+}
+
+// follow writes down how far the work of a task is until stop is called.
+func follow(t *task.Task, state func() string) (stop func()) {
 	quit, done := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(done)
-		tick := time.NewTicker(collectionPace)
+		tick := time.NewTicker(followPace)
 		defer tick.Stop()
 		for {
 			select {
 			case <-quit:
 				return
 			case <-tick.C:
-				t.Logf("read %d of %d indexes, swept %d of %d packs", p.IndexesRun.Load(), p.Indexes.Load(), p.PacksDone.Load(), p.Packs.Load())
+				t.Logf("%s", state())
 			}
 		}
 	}()
@@ -117,18 +129,46 @@ func followCollection(t *task.Task, p *gc.Progress) (stop func()) {
 	}
 }
 
-// describeCollection writes down what a collection has done.
-func describeCollection(t *task.Task, r gc.Report, dry bool) {
-	t.Logf("%d removed snapshots have gone for good", r.TrashRemoved)
-	t.Logf("%d indexes of archives of %s, %d of them in the trash, refer %d times to chunks", r.Indexes, size(r.IndexBytes), r.Deleted, r.References)
-	t.Logf("%d chunks of %s are stored, %d of %s are in use", r.Chunks, size(r.StoredBytes), r.UsedChunks, size(r.UsedBytes))
+// collected is how a collection has ended.
+type collected struct {
+	dry bool
+	err error
+}
+
+// onlyFound leaves of a report what was found: a collection that was refused has
+// counted what it would have done.
+func onlyFound(r gc.Report) gc.Report {
+	r.PacksTotal, r.PacksDone, r.PacksRemoved, r.PacksRewritten, r.Left = 0, 0, 0, 0, nil
+	r.ChunksRemoved, r.BytesRemoved, r.ChunksMoved, r.BytesMoved, r.GarbageBytes = 0, 0, 0, 0, 0
+	return r
+}
+
+// describeCollection writes down what a collection has found and done. One that
+// has failed may have come to neither.
+func describeCollection(t *task.Task, r gc.Report, c collected) {
+	if !c.dry {
+		t.Logf("from the trash %s gone for good", plural(uint64(r.TrashRemoved), "snapshot has", "snapshots have"))
+	}
+	if c.err == nil || r.Indexes > 0 {
+		t.Logf("%s of archives of %s, %d of them in the trash, with %s to chunks", plural(uint64(r.Indexes), "index", "indexes"),
+			size(r.IndexBytes), r.Deleted, plural(r.References, "reference", "references"))
+	}
+	if c.err != nil && r.Chunks == 0 {
+		t.Logf("no chunk was removed")
+		return
+	}
+	t.Logf("stored: %s of %s, in use: %d of %s", plural(r.Chunks, "chunk", "chunks"), size(r.StoredBytes), r.UsedChunks, size(r.UsedBytes))
 	verb := "removed"
-	if dry {
+	if c.dry {
 		verb = "would be removed"
 	}
-	t.Logf("%d chunks %s: %d packs go and %d are rewritten, %s for %s written again", r.ChunksRemoved, verb,
-		r.PacksRemoved, r.PacksRewritten, size(r.BytesRemoved), size(r.BytesMoved))
-	t.Logf("%s of garbage stay in packs that have little of it", size(r.GarbageBytes))
+	if !c.dry || c.err == nil {
+		t.Logf("%s %s: %s removed whole, %d rewritten, %s for %s written again", plural(r.ChunksRemoved, "chunk", "chunks"), verb,
+			plural(uint64(r.PacksRemoved), "pack", "packs"), r.PacksRewritten, size(r.BytesRemoved), size(r.BytesMoved))
+	}
+	if c.err == nil {
+		t.Logf("garbage that stays in packs with little of it: %s", size(r.GarbageBytes))
+	}
 	for _, why := range r.Left {
 		t.Warnf("%s", why)
 	}

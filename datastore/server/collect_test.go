@@ -59,7 +59,7 @@ func TestCollection(t *testing.T) {
 	if status["upid"] != upid || status["disk-chunks"] != 2.0 {
 		t.Errorf("status: %v", status)
 	}
-	if text := l.logOf(upid); !strings.Contains(text, "5 indexes") || !strings.Contains(text, "2 chunks of") {
+	if text := l.logOf(upid); !strings.Contains(text, "5 indexes") || !strings.Contains(text, "stored: 2 chunks of") {
 		t.Errorf("log: %s", text)
 	}
 	for range 2 { // the second is what a restart reads
@@ -80,10 +80,15 @@ func TestCollectionRemoves(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if s := l.wait(l.ok(admin, "POST", tank+"/gc", "")); !strings.Contains(s, "no snapshot was found") {
+	empty := l.ok(admin, "POST", tank+"/gc", "")
+	if s := l.wait(empty); !strings.Contains(s, "no snapshot was found") {
 		t.Errorf("a store without snapshots: %s", s)
 	}
-	if last := l.ok(admin, "GET", tank+"/gc", "").(map[string]any); !strings.Contains(last["last-run-state"].(string), "no snapshot was found") {
+	if text := l.logOf(empty); !strings.Contains(text, "stored: 2 chunks of") || !strings.Contains(text, "0 chunks removed: 0 packs removed whole") {
+		t.Errorf("a refused collection says: %s", text)
+	}
+	if last := l.ok(admin, "GET", tank+"/gc", "").(map[string]any); !strings.Contains(last["last-run-state"].(string), "no snapshot was found") ||
+		last["removed-chunks"] != 0.0 || last["removed-bytes"] != 0.0 || last["pending-chunks"] != 2.0 {
 		t.Errorf("the state is %v", last)
 	}
 	refused := l.ok(admin, "GET", tank+"/gc", "").(map[string]any)["upid"]
@@ -102,8 +107,23 @@ func TestCollectionRemoves(t *testing.T) {
 	if last["removed-chunks"] != 2.0 || last["removed-bytes"].(float64) <= 0 || last["disk-chunks"] != 0.0 {
 		t.Errorf("removed: %v", last)
 	}
-	if left := l.ok(admin, "POST", tank+"/gc", "allow-empty=1"); l.wait(left) != "OK" || !strings.Contains(l.logOf(left), "0 chunks of 0 B are stored") {
+	if left := l.ok(admin, "POST", tank+"/gc", "allow-empty=1"); l.wait(left) != "OK" || !strings.Contains(l.logOf(left), "stored: 0 chunks of 0 B") {
 		t.Errorf("afterwards: %s", l.logOf(left))
+	}
+}
+
+// TestCollectionThatFails must not tell of chunks that it has not come to.
+func TestCollectionThatFails(t *testing.T) {
+	l := newLab(t, Options{})
+	st := l.filled()
+	index := filepath.Join(st.Path(), "vm", "100", wire.Snapshot{Time: 2000}.TimeString(), "disk.img.didx")
+	if err := os.Truncate(index, 100); err != nil {
+		t.Fatal(err)
+	}
+	upid := l.ok(admin, "POST", tank+"/gc", "")
+	status, text := l.wait(upid), l.logOf(upid)
+	if status == "OK" || !strings.Contains(text, "no chunk was removed") || strings.Contains(text, "stored: ") || strings.Contains(text, "rewritten") {
+		t.Errorf("%s\n%s", status, text)
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sync/semaphore"
 
 	"holdfast/chunkstore"
+	"holdfast/datastore/access"
 	"holdfast/datastore/index"
 	"holdfast/datastore/task"
 	"holdfast/datastore/wire"
@@ -26,6 +27,8 @@ type sessionHost struct {
 	spool     *spool              // for what there is no memory for
 	kept      *spool              // the same for what goes out
 	windows   windows             // memory for what arrives and is not read
+	spoolOf   shares              // of users in the spool
+	keptOf    shares              // of users in kept
 	lists     *semaphore.Weighted // memory for lists of entries, in bytes
 	reads     *semaphore.Weighted // memory for what goes out, in bytes
 	unpacking *semaphore.Weighted // chunks being checked
@@ -40,6 +43,8 @@ func newSessionHost(dir string, quotas *quotaBook) *sessionHost {
 		whole:     newBodies(wholeBudget),
 		spool:     &spool{dir: dir, room: semaphore.NewWeighted(spoolBudget)},
 		kept:      &spool{dir: dir, room: semaphore.NewWeighted(keptBudget)},
+		spoolOf:   shares{size: spoolShare},
+		keptOf:    shares{size: keptShare},
 		lists:     semaphore.NewWeighted(listBudget),
 		reads:     semaphore.NewWeighted(readBudget),
 		unpacking: semaphore.NewWeighted(int64(2 * runtime.GOMAXPROCS(0))),
@@ -57,9 +62,11 @@ type conversation struct {
 	auth     wire.AuthID
 	verbose  bool
 	patience *patience
+	rights   rights
 
-	// The session's shares of what the host has.
-	bodies, spooled, lists, reads *semaphore.Weighted
+	// The session's shares of what the host has, and the user's.
+	bodies, lists, reads *semaphore.Weighted
+	spooled, kept        *semaphore.Weighted
 	// spare is for one answer by way of a file, so that those who read slowly
 	// keep nobody waiting.
 	spare *semaphore.Weighted
@@ -68,7 +75,7 @@ type conversation struct {
 func (s *Server) newConversation(c *call, t *task.Task) *conversation {
 	return &conversation{
 		server: s, host: s.host, task: t, auth: c.auth, verbose: c.bool("debug", false), patience: newPatience(s.host.stall),
-		bodies: semaphore.NewWeighted(bodyShare), spooled: semaphore.NewWeighted(spoolShare),
+		bodies: semaphore.NewWeighted(bodyShare), spooled: s.host.spoolOf.of(c.auth.User()), kept: s.host.keptOf.of(c.auth.User()),
 		lists: semaphore.NewWeighted(listShare), reads: semaphore.NewWeighted(readShare), spare: semaphore.NewWeighted(chunkstore.SealedSizeMax),
 	}
 }
@@ -105,7 +112,26 @@ func (v *conversation) note(c *call, err error) {
 	}
 }
 
+// rights are what a session was opened with: any of the privileges on the path.
+type rights struct {
+	path string
+	any  access.Privilege
+}
+
+// allowed asks for the rights of the session anew, so that what is taken away
+// ends with the next request.
+func (v *conversation) allowed() error {
+	have, err := v.server.o.Access.Privileges(v.auth, v.rights.path)
+	if err == nil && !have.Any(v.rights.any) {
+		err = &statusError{code: http.StatusForbidden, text: "permission check failed - the rights of the session were taken away"}
+	}
+	return err
+}
+
 func (v *conversation) run(tree *node, c *call) (any, error) {
+	if err := v.allowed(); err != nil {
+		return nil, err
+	}
 	parts, err := pathOf(c.Request)
 	if err != nil {
 		return nil, err

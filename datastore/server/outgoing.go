@@ -124,7 +124,7 @@ func (v *conversation) keep(ctx context.Context, get func() (chunkstore.Sealed, 
 	if err != nil {
 		return nil, err
 	}
-	p, err := v.host.kept.open(semaphore.NewWeighted(most), int64(len(raw)), int64(len(raw)))
+	p, err := v.host.kept.open(v.kept, int64(len(raw)), int64(len(raw)))
 	if err != nil {
 		return nil, errors.Join(errCrowded, err)
 	}

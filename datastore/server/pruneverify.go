@@ -51,6 +51,10 @@ func verifyMethods() []method {
 			{name: "outdated-after", kind: integer, optional: true, check: within(0, 36500)},
 			{name: "read-threads", kind: integer, optional: true, check: within(1, 32)},
 			{name: "verify-threads", kind: integer, optional: true, check: within(1, 32)},
+			// These are not in the protocol: other clients do not send them.
+			{name: "scrub", kind: boolean, optional: true},
+			{name: "older-than", kind: integer, optional: true, check: within(0, scrubDaysMax)},
+			{name: "rate", kind: integer, optional: true, check: within(0, 1<<50)},
 		}},
 	}
 }
@@ -199,6 +203,12 @@ func pruneDatastore(c *call) (any, error) {
 var errVerification = errors.New("verification failed - please check the log for details")
 
 func startVerify(c *call) (any, error) {
+	if c.bool("scrub", false) {
+		return startScrub(c)
+	}
+	if c.has("older-than") || c.has("rate") {
+		return nil, badRequest("parameters 'older-than' and 'rate' go with 'scrub' only")
+	}
 	spec, err := c.verifySpec()
 	if err != nil {
 		return nil, err
@@ -255,12 +265,11 @@ type verification struct {
 }
 
 func (v *verification) run(t *task.Task, groups []wire.Group) error {
-	select {
-	case v.server.verify <- struct{}{}:
-	case <-t.Context().Done():
-		return t.Context().Err()
+	done, err := v.server.verifyTurn(t)
+	if err != nil {
+		return err
 	}
-	defer func() { <-v.server.verify }()
+	defer done()
 	checker := verify.New(verify.Options{Source: v.st, Checker: v.st, Workers: v.workers})
 	failed := 0
 	for i, g := range groups {

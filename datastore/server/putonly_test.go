@@ -194,3 +194,22 @@ func TestVanishedConnection(t *testing.T) {
 		t.Errorf("%d chunks are still remembered", n)
 	}
 }
+
+// What is taken away from a token counts for the sessions it has open.
+func TestRevokedWhileASessionRuns(t *testing.T) {
+	l := newSessionLab(t)
+	l.simple("alice", "vm/200", 1000)
+	k, r := l.begin(backupOf("putter", "vm/100", 1000)), l.begin(readerOf("alice", "vm/200", 1000))
+	k.archive("a.didx", 1)
+	r.raw(get("/download", "file-name", wire.ManifestName))
+	l.must(l.access.RevokeToken("putter@pbs!key"))
+	l.must(l.access.RevokeToken("alice@pbs!key"))
+	k.refuses(post("/dynamic_index", "archive-name", "b.didx"), 403, "taken away")
+	k.refuses(post("/finish"), 403, "taken away")
+	r.refuses(get("/download", "file-name", wire.ManifestName), 403, "taken away")
+	k.conn.Close()
+	l.endedAll("backup")
+	if got := l.times("vm/100"); len(got) != 0 {
+		t.Errorf("snapshots: %v", got)
+	}
+}

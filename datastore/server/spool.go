@@ -6,9 +6,12 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/semaphore"
+
+	"holdfast/datastore/wire"
 )
 
 // Bodies that there is no memory for are read all the same, into a file. A body
@@ -20,11 +23,13 @@ import (
 // memory before it goes there.
 const (
 	spoolBudget = 2 << 30
-	// spoolShare is the part of it that one session may have.
+	// spoolShare is the part of it that the sessions of one user may have.
 	spoolShare = 512 << 20
 	spoolStep  = 1 << 20
-	// keptBudget is for answers that nobody has read yet.
+	// keptBudget is for answers that nobody has read yet, keptShare the part
+	// of it of one user.
 	keptBudget = 4 << 30
+	keptShare  = 1 << 30
 	crowdWait  = 100 * time.Millisecond
 )
 
@@ -51,6 +56,28 @@ type spool struct {
 	room *semaphore.Weighted
 }
 
+// shares are parts of a room, one for each user: however many sessions somebody
+// opens, there is room for others.
+type shares struct {
+	size int64
+
+	mu sync.Mutex
+	by map[wire.AuthID]*semaphore.Weighted
+}
+
+// of returns the share of a user.
+func (s *shares) of(user wire.AuthID) *semaphore.Weighted {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.by[user] == nil {
+		if s.by == nil {
+			s.by = make(map[wire.AuthID]*semaphore.Weighted)
+		}
+		s.by[user] = semaphore.NewWeighted(s.size)
+	}
+	return s.by[user]
+}
+
 // spooled is a body in a file.
 type spooled struct {
 	file *os.File
@@ -60,7 +87,7 @@ type spooled struct {
 }
 
 // open makes a file for a body of size bytes with room for the first of them, or
-// returns errCrowded. share is the session's part of the room.
+// returns errCrowded. share is the user's part of the room.
 func (s *spool) open(share *semaphore.Weighted, size, first int64) (*spooled, error) {
 	p := &spooled{size: size, held: first}
 	for _, room := range []*semaphore.Weighted{share, s.room} {

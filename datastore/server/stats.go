@@ -52,3 +52,11 @@ func size(n uint64) string {
 	}
 	return fmt.Sprintf("%.1f %s", v, units[i])
 }
+
+// plural counts things: "1 pack", "2 packs".
+func plural(n uint64, one, many string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return fmt.Sprintf("%d %s", n, many)
+}

@@ -82,6 +82,7 @@ func (s *Server) backupUpgrade(c *call) (any, error) {
 	}
 	return nil, s.upgrade(c, opening{
 		store: st, spec: spec, protocol: wire.BackupProtocol,
+		rights: rights{path, access.DatastoreBackup | access.DatastorePut},
 		cancel: func() error {
 			quota.end(false)
 			return inner.Close()
@@ -196,6 +197,7 @@ func (s *Server) readerUpgrade(c *call) (any, error) {
 	id := fmt.Sprintf("%s:%s/%08X", c.str("store"), c.group(), c.snapshot().Time)
 	return nil, s.upgrade(c, opening{
 		store: st, spec: task.Spec{Type: "reader", ID: id, Auth: c.auth}, protocol: wire.ReaderProtocol,
+		rights: rights{path, access.DatastoreRead | access.DatastoreBackup},
 		cancel: snapshot.Close,
 		start: func(v *conversation) session {
 			v.task.Logf("reading %s from datastore '%s' for %s", c.snapshot(), c.str("store"), c.auth)
@@ -209,6 +211,7 @@ type opening struct {
 	store    *openStore
 	spec     task.Spec
 	protocol string
+	rights   rights
 	start    func(*conversation) session
 	// cancel gives back what the session holds if it does not start.
 	cancel func() error
@@ -236,6 +239,7 @@ func (s *Server) upgrade(c *call, o opening) (err error) {
 	}
 	o.store.users.Add(1) // the call holds it until it returns
 	v := s.newConversation(c, t)
+	v.rights = o.rights
 	running := o.start(v)
 	go func() {
 		defer done()

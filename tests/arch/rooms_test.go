@@ -39,10 +39,11 @@ var rooms = map[string][]string{
 	"datastore/task":   {"chunkstore", "chunkstore/durable", "datastore/wire"},
 	"datastore/gc":     {"chunkstore", "chunkstore/pack", "datastore", "datastore/index"},
 
-	"datastore/server": {"chunkstore", "chunkstore/blob", "chunkstore/durable", "crypto", "datastore", "datastore/access",
+	"datastore/server": {"chunkstore", "chunkstore/blob", "chunkstore/durable", "chunkstore/pack", "crypto", "datastore", "datastore/access",
 		"datastore/gc", "datastore/image", "datastore/index", "datastore/manifest", "datastore/prune", "datastore/task",
 		"datastore/verify", "datastore/wire"},
 
+	"client":          {"chunkstore", "datastore/index", "datastore/wire"},
 	"client/source":   {},
 	"client/pipeline": {},
 	"client/backup": {"chunkstore", "chunkstore/blob", "chunkstore/chunker", "client/pipeline", "client/source", "crypto",
@@ -60,6 +61,7 @@ var shared = []string{"datastore/index", "datastore/manifest", "datastore/archiv
 // of the import path. "tests" stands for everything below it, "*" for every
 // room.
 var guests = map[string][]string{
+	"github.com/BurntSushi/toml":          {"cmd/holdfast"},
 	"github.com/klauspost/compress":       {"chunkstore/blob", "client/source", "tests"},
 	"github.com/lima-vm/go-qcow2reader":   {"client/source"},
 	"github.com/minio/sha256-simd":        {"crypto"},
@@ -69,6 +71,7 @@ var guests = map[string][]string{
 	"github.com/urfave/cli/v2":            {"cmd/holdfast"},
 	"go.etcd.io/bbolt":                    {"chunkstore/pack", "datastore/access"},
 	"golang.org/x/crypto":                 {"crypto", "datastore/access"},
+	"golang.org/x/net":                    {"tests"},
 	"golang.org/x/sync":                   {"*"},
 	"golang.org/x/sys":                    {"*"},
 	"golang.org/x/term":                   {"cmd/holdfast"},
