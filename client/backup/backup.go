@@ -16,8 +16,12 @@
 // there was a previous snapshot, holes in the file, or how many cores worked on
 // it does not.
 //
+// Memory is bounded by what newSender says, by the window that the session asks
+// for (64 MiB if the target is a server), and by 40 bytes for each known chunk.
+//
 // The package imports crypto, chunkstore, its chunker and blob rooms, client/source,
-// client/pipeline and the shared rooms of datastore: index, manifest and wire.
+// client/pipeline, golang.org/x/sync and the shared rooms of datastore: index,
+// manifest and wire.
 package backup
 
 import (
@@ -30,6 +34,7 @@ import (
 
 	"holdfast/chunkstore/blob"
 	"holdfast/chunkstore/chunker"
+	"holdfast/client/pipeline"
 	"holdfast/crypto"
 	"holdfast/datastore/index"
 	"holdfast/datastore/manifest"
@@ -158,9 +163,9 @@ func (j *job) run(ctx context.Context, inputs *inputs) (err error) {
 	if j.prev != nil {
 		j.report.Previous = j.prev.reader.Snapshot().String()
 	}
-	j.send = newSender(j.codec, j.Workers, j.cutters(), j.plainMax())
-	j.send.progress = j.Progress
-	j.send.asker, _ = j.session.(wire.Asker)
+	if err := j.openSender(ctx); err != nil {
+		return err
+	}
 	for i, a := range j.Archives {
 		if err := j.archive(ctx, a, inputs.list[i]); err != nil {
 			return fmt.Errorf("back up %s: %w", a.Name, err)
@@ -170,6 +175,31 @@ func (j *job) run(ctx context.Context, inputs *inputs) (err error) {
 		return err
 	}
 	return j.finish(ctx)
+}
+
+// openSender makes the way to the target ready, as the session has it. Without
+// what an interrupted backup had sent there is only more to send.
+func (j *job) openSender(ctx context.Context) error {
+	j.send = newSender(j.codec, j.Workers, j.cutters(), j.plainMax())
+	j.send.progress = j.Progress
+	j.send.asker, _ = j.session.(wire.Asker)
+	if w, ok := j.session.(windowed); ok {
+		j.send.window = pipeline.NewWindow(w.Window())
+	}
+	r, ok := j.session.(wire.Resumer)
+	if !ok {
+		return nil
+	}
+	list, err := r.Resume(ctx)
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if err != nil {
+		j.report.Warnings = append(j.report.Warnings, fmt.Sprintf("what an interrupted backup had sent is sent again: %v", err))
+		return nil
+	}
+	j.send.known.addSizes(list)
+	return nil
 }
 
 // plainMax is the size of the largest data chunk, in bytes.

@@ -105,6 +105,12 @@ func readBack(t testing.TB, m *wiretest.Memory, s wire.Snapshot, name string, ke
 	if err != nil {
 		t.Fatal(err)
 	}
+	return archiveBytes(t, r, name, key)
+}
+
+// archiveBytes is the content of an archive of an open snapshot.
+func archiveBytes(t testing.TB, r wire.Reader, name string, key *crypto.Key) []byte {
+	t.Helper()
 	mf, err := image.OpenManifest(t.Context(), r, key)
 	if err != nil {
 		t.Fatal(err)

@@ -6,10 +6,11 @@ import (
 
 	"holdfast/chunkstore"
 	"holdfast/datastore/index"
+	"holdfast/datastore/wire"
 )
 
 // known is the set of chunks that need not be sent: those of the previous
-// snapshot, and those this backup has sent. It holds half of each ID, some 40
+// snapshot, those an interrupted backup had sent, and those this one has. It holds half of each ID, some 40
 // bytes a chunk; that two of a backup's chunks agree in 128 bits is not going
 // to happen, and the finish would refuse the snapshot if it did.
 type known struct {
@@ -37,6 +38,15 @@ func (k *known) addIndex(r *index.Reader) error {
 		k.stored[halfOf(e.ID)] = struct{}{}
 	}
 	return nil
+}
+
+// addSizes adds chunks that are stored already.
+func (k *known) addSizes(list []wire.ChunkSize) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, c := range list {
+		k.stored[halfOf(c.ID)] = struct{}{}
+	}
 }
 
 // claim returns true if the caller has to send id; it must call settle then.

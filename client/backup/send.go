@@ -17,6 +17,13 @@ import (
 // in this machine changed the bytes on the way.
 var errMemory = errors.New("what was sealed does not open to what was read: the memory or processor of this machine is not reliable")
 
+// windowed is a session whose target is far away: to keep the way there full
+// many chunks have to be under way at once. Window returns how many, and how
+// many bytes they may have together.
+type windowed interface {
+	Window() (chunks int, bytes int64)
+}
+
 // sender takes pieces from cutting to the store: name, ask, seal, prove, send.
 // It is shared by all archives of a backup and safe for concurrent use.
 type sender struct {
@@ -26,6 +33,7 @@ type sender struct {
 	seed     maphash.Seed
 	buffers  *pipeline.Pool[[]byte] // of pieces
 	benches  *pipeline.Pool[*bench] // one for each core
+	window   *pipeline.Window       // nil if the target is on this machine
 	progress *Progress
 	zeroes   []byte // fixedSize bytes that nobody writes
 	zeroIDs  zeroIDs
@@ -39,7 +47,7 @@ type bench struct {
 
 // newSender returns a sender that works on workers pieces at once and cuts
 // with cutters goroutines. Its memory is bounded by cutters + 2*workers buffers
-// of plainMax + gridSize bytes and workers benches of twice that.
+// of plainMax + gridSize bytes, workers benches of twice that, and the window.
 func newSender(codec *blob.Codec, workers, cutters, plainMax int) *sender {
 	s := &sender{codec: codec, known: newKnown(), seed: maphash.MakeSeed(), zeroes: make([]byte, fixedSize)}
 	s.buffers = pipeline.NewPool(cutters+2*workers, func() []byte { return make([]byte, plainMax+gridSize) })
@@ -90,75 +98,117 @@ func (s *sender) store(ctx context.Context, p piece, to *archive) (chunkstore.ID
 	if p.same {
 		return p.id, nil
 	}
-	plain := chunkstore.Plain(p.buf[:min(p.size, len(p.buf))])
-	if p.buf != nil {
-		defer s.buffers.Put(p.buf)
-	}
-	id := chunkstore.ID{}
+	c := &parcel{to: to, plain: chunkstore.Plain(p.buf[:min(p.size, len(p.buf))]), size: p.size, sum: p.sum, zero: p.zero, buf: p.buf}
+	defer s.unload(c)
 	if p.zero {
-		plain = s.zeroes[:p.size]
-		id, p.sum = s.zeroID(p.size), 0
-	}
-	b, err := s.benches.Get(ctx)
-	if err != nil {
-		return id, err
-	}
-	defer s.benches.Put(b)
-	if !p.zero {
-		id = s.codec.Name(plain)
+		c.plain, c.id, c.sum = s.zeroes[:p.size], s.zeroID(p.size), 0
+	} else if err := s.name(ctx, c); err != nil {
+		return c.id, err
 	}
 	for {
-		send, err := s.known.claim(ctx, id)
+		send, err := s.known.claim(ctx, c.id)
 		if err != nil {
-			return id, err
+			return c.id, err
 		}
 		if send {
-			err := s.send(ctx, b, sending{id: id, plain: plain, sum: p.sum, zero: p.zero, to: to})
-			s.known.settle(id, err == nil)
-			return id, err
+			err := s.send(ctx, c)
+			s.known.settle(c.id, err == nil)
+			return c.id, err
 		}
-		if s.has(ctx, id, p.size) {
-			return id, nil
+		if s.has(ctx, c.id, c.size) {
+			return c.id, nil
 		}
 	}
 }
 
-// sending is a chunk that the target does not have.
-type sending struct {
+// parcel is a chunk on its way to the target.
+type parcel struct {
+	to    *archive
 	id    chunkstore.ID
 	plain chunkstore.Plain
+	size  int // of plain
 	sum   uint64
 	zero  bool
-	to    *archive
+	buf   []byte // what plain lies in, to be given back
 }
 
-// send seals a chunk, proves that it opens again, and puts it.
-func (s *sender) send(ctx context.Context, b *bench, c sending) error {
+// unload gives the buffer of the plain bytes back, once.
+func (s *sender) unload(c *parcel) {
+	if c.buf != nil {
+		s.buffers.Put(c.buf)
+	}
+	c.buf, c.plain = nil, nil
+}
+
+// name names the chunk. It waits for a worker's turn, as all do that compute.
+func (s *sender) name(ctx context.Context, c *parcel) error {
+	b, err := s.benches.Get(ctx)
+	if err != nil {
+		return err
+	}
+	defer s.benches.Put(b)
+	c.id = s.codec.Name(c.plain)
+	return nil
+}
+
+// send seals a chunk, proves that it opens again, and puts it. If the target
+// is far away the chunk travels in memory of its own, and the worker goes on.
+func (s *sender) send(ctx context.Context, c *parcel) error {
+	b, err := s.benches.Get(ctx)
+	if err != nil {
+		return err
+	}
+	sealed, err := s.seal(b, c)
+	if err != nil || s.window == nil {
+		defer s.benches.Put(b)
+		if err != nil {
+			return err
+		}
+		return s.put(ctx, c, sealed)
+	}
+	room, err := s.window.Take(ctx, len(sealed))
+	if err != nil {
+		s.benches.Put(b)
+		return err
+	}
+	defer s.window.Give(room)
+	sealed = append(room, sealed...)
+	s.benches.Put(b)
+	s.unload(c)
+	return s.put(ctx, c, sealed)
+}
+
+// seal seals a chunk and proves that it opens again.
+func (s *sender) seal(b *bench, c *parcel) (chunkstore.Sealed, error) {
 	sealed, err := s.codec.Seal(b.sealed, c.plain)
 	if err != nil {
-		return fmt.Errorf("seal chunk %s: %w", c.id.Short(), err)
+		return nil, fmt.Errorf("seal chunk %s: %w", c.id.Short(), err)
 	}
-	opened, err := s.codec.Open(b.opened, sealed, len(c.plain))
+	opened, err := s.codec.Open(b.opened, sealed, c.size)
 	if err != nil {
-		return fmt.Errorf("chunk %s: %w (%w)", c.id.Short(), errMemory, err)
+		return nil, fmt.Errorf("chunk %s: %w (%w)", c.id.Short(), errMemory, err)
 	}
 	if !s.proves(opened, c) {
-		return fmt.Errorf("chunk %s: %w", c.id.Short(), errMemory)
+		return nil, fmt.Errorf("chunk %s: %w", c.id.Short(), errMemory)
 	}
-	added, err := c.to.writer.PutChunk(ctx, chunkstore.Chunk{ID: c.id, PlainSize: uint32(len(c.plain)), Sealed: sealed})
+	return sealed, nil
+}
+
+func (s *sender) put(ctx context.Context, c *parcel, sealed chunkstore.Sealed) error {
+	added, err := c.to.writer.PutChunk(ctx, chunkstore.Chunk{ID: c.id, PlainSize: uint32(c.size), Sealed: sealed})
 	if err != nil {
 		return err
 	}
 	if added {
-		c.to.count(len(c.plain), len(sealed))
-		s.progress.New.Add(int64(len(c.plain)))
+		c.to.count(c.size, len(sealed))
+		s.progress.New.Add(int64(c.size))
 		s.progress.Sent.Add(int64(len(sealed)))
 	}
 	return nil
 }
 
-func (s *sender) proves(opened chunkstore.Plain, c sending) bool {
-	if len(opened) != len(c.plain) {
+func (s *sender) proves(opened chunkstore.Plain, c *parcel) bool {
+	if len(opened) != c.size {
 		return false
 	}
 	if c.zero {

@@ -23,9 +23,19 @@ type part struct {
 // bench is the memory of one chunk under way; it grows to the largest seen.
 type bench struct{ plain, old []byte }
 
+// source is where an image's chunks come from; early is nil if they are near.
+type source struct {
+	*image.Image
+	early *ahead
+}
+
+// distantWorkers is how many chunks of a server a differential restore compares
+// and gets at once: what each of them takes is waiting, not computing.
+const distantWorkers = 8
+
 // run is one image being written to one target.
 type run struct {
-	img      *image.Image
+	img      source
 	target   *guarded
 	compare  bool
 	benches  *pipeline.Pool[*bench]
@@ -34,7 +44,7 @@ type run struct {
 }
 
 // restoreImage writes an indexed archive to the target that the options name.
-func restoreImage(ctx context.Context, img *image.Image, o *Options, report *Report) error {
+func restoreImage(ctx context.Context, img source, o *Options, report *Report) error {
 	report.Size = img.Size()
 	o.Progress.Total.Store(report.Size)
 	t, err := openTarget(o, report.Size)
@@ -45,7 +55,14 @@ func restoreImage(ctx context.Context, img *image.Image, o *Options, report *Rep
 	r := &run{img: img, target: t, compare: t.existing, progress: o.Progress, report: report}
 	r.benches = pipeline.NewPool(limits.Depth, func() *bench { return new(bench) })
 	return t.conclude(func() error {
-		return pipeline.Ordered(ctx, limits, img.Index().All(0), pipeline.Stages[index.Entry, part]{
+		ctx, cancel := context.WithCancel(ctx)
+		entries := img.Index().All(0)
+		if img.early != nil {
+			defer img.early.asking.Wait()
+			entries = img.early.entries(ctx, entries, img.IsZero)
+		}
+		defer cancel()
+		return pipeline.Ordered(ctx, limits, entries, pipeline.Stages[index.Entry, part]{
 			Work: r.fetch, Consume: r.write,
 		})
 	})
@@ -74,6 +91,9 @@ func (r *run) fetch(ctx context.Context, e index.Entry) (part, error) {
 		b.plain = make([]byte, 0, roomFor(int(e.Size)))
 	}
 	p.plain, err = r.img.Chunk(ctx, e, b.plain)
+	if r.img.early != nil && err == nil {
+		r.img.early.release(e.ID)
+	}
 	return p, err
 }
 

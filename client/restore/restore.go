@@ -10,6 +10,10 @@
 //   - target.go: what can be written to, and its state after an error
 //   - file.go, device.go, stream.go: the three kinds
 //   - image.go: an indexed archive onto a target
+//   - ahead.go: chunks of a server, asked for before their turn
+//
+// Memory is bounded by two buffers for each of 2*Workers + 2 chunks and, if the
+// source is a server, by the window that it wants to be filled.
 //
 // The package imports crypto, chunkstore and its durable room, client/pipeline and
 // the shared rooms of datastore: image, index, manifest and wire.
@@ -75,12 +79,27 @@ func restoreFrom(ctx context.Context, r wire.Reader, o *Options) (Report, error)
 		err := restoreBlob(ctx, r, f, o, &report)
 		return report, err
 	}
+	err = restoreIndexed(ctx, r, f, o, &report)
+	return report, err
+}
+
+// restoreIndexed writes an archive of chunks. From a server they are asked for
+// ahead of their turn, unless most of them may turn out not to be needed.
+func restoreIndexed(ctx context.Context, r wire.Reader, f manifest.File, o *Options, report *Report) error {
+	var early *ahead
+	far, ok := r.(distant)
+	if ok && o.Differential {
+		o.Workers = max(o.Workers, distantWorkers)
+	}
+	if ok && !o.Differential {
+		early = newAhead(r, far)
+		r = early
+	}
 	img, err := image.Open(ctx, image.Options{Reader: r, File: f, Key: o.Key, Workers: o.Workers})
 	if err != nil {
-		return Report{}, err
+		return err
 	}
-	err = restoreImage(ctx, img, o, &report)
-	return report, errors.Join(err, img.Close())
+	return errors.Join(restoreImage(ctx, source{img, early}, o, report), img.Close())
 }
 
 // checkKey says which key is missing before anything is opened.

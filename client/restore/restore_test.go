@@ -208,8 +208,8 @@ func TestDifferentialWritesOnlyWhatDiffers(t *testing.T) {
 
 // Every way in which a store can lie must end in an error and no file.
 func TestDamageIsNeverRestored(t *testing.T) {
-	b := content(5, 12<<20)
-	other := stored(t, content(6, 12<<20))
+	b := content(5, 7<<20)
+	other := stored(t, content(6, 7<<20))
 	entry := func(t *testing.T, m *wiretest.Memory) index.Entry {
 		r, err := m.Open(t.Context(), snap)
 		if err != nil {
@@ -286,6 +286,12 @@ func TestDamageIsNeverRestored(t *testing.T) {
 			c.damage(t, m, &o)
 			if _, err := Run(t.Context(), o); !errors.Is(err, c.want) {
 				t.Fatalf("error is %v, want %v", err, c.want)
+			}
+			f := newFar(m)
+			f.eager = true
+			o.Source = f
+			if _, err := Run(t.Context(), o); !errors.Is(err, c.want) {
+				t.Fatalf("from afar the error is %v, want %v", err, c.want)
 			}
 			left, err := os.ReadDir(filepath.Dir(path))
 			if err != nil || len(left) > 0 {

@@ -1,0 +1,228 @@
+package client
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+
+	"holdfast/chunkstore"
+	"holdfast/datastore/wire"
+)
+
+// namespaceEntry is an element of section 4.7 of the protocol specification.
+type namespaceEntry struct {
+	NS string `json:"ns"`
+}
+
+// Namespaces implements wire.Source.
+func (c *Client) Namespaces(ctx context.Context, parent wire.Namespace) ([]wire.Namespace, error) {
+	if _, err := wire.ParseNamespace(string(parent)); err != nil {
+		return nil, err
+	}
+	params := url.Values{}
+	if parent != "" {
+		params.Set("parent", string(parent))
+	}
+	var entries []namespaceEntry
+	if err := c.get(ctx, "/namespace", params, &entries); err != nil {
+		return nil, fmt.Errorf("list namespaces: %w", err)
+	}
+	list := []wire.Namespace{parent}
+	for _, e := range entries {
+		ns, err := wire.ParseNamespace(e.NS)
+		if err != nil {
+			c.log("list namespaces: %v", err)
+			continue
+		}
+		list = append(list, ns)
+	}
+	slices.Sort(list)
+	return slices.Compact(list), nil
+}
+
+// get asks for something of the datastore.
+func (c *Client) get(ctx context.Context, path string, params url.Values, into any) error {
+	full, err := c.storePath(path)
+	if err != nil {
+		return err
+	}
+	return c.Do(ctx, Call{Method: http.MethodGet, Path: full, Params: params, Into: into})
+}
+
+// groupEntry is an element of section 4.2 of the protocol specification.
+type groupEntry struct {
+	Type    string   `json:"backup-type"`
+	ID      string   `json:"backup-id"`
+	Last    int64    `json:"last-backup"`
+	Count   int      `json:"backup-count"`
+	Files   []string `json:"files"`
+	Owner   string   `json:"owner"`
+	Comment string   `json:"comment"`
+}
+
+// Groups implements wire.Source. A Proxmox Backup Server counts snapshots that
+// are not finished as well.
+func (c *Client) Groups(ctx context.Context, ns wire.Namespace) ([]wire.GroupInfo, error) {
+	if _, err := wire.ParseNamespace(string(ns)); err != nil {
+		return nil, err
+	}
+	params := url.Values{}
+	if ns != "" {
+		params.Set("ns", string(ns))
+	}
+	var entries []groupEntry
+	if err := c.get(ctx, "/groups", params, &entries); err != nil {
+		return nil, fmt.Errorf("list groups: %w", err)
+	}
+	var list []wire.GroupInfo
+	for _, e := range entries {
+		info, err := e.info(ns)
+		if err != nil {
+			c.log("list groups: %v", err)
+			continue
+		}
+		if e.finished() {
+			list = append(list, info)
+		}
+	}
+	slices.SortFunc(list, func(a, b wire.GroupInfo) int { return a.Group.Compare(b.Group) })
+	return list, nil
+}
+
+// finished tells whether any snapshot of the group is: the files are those of
+// the newest finished one if there is one.
+func (e groupEntry) finished() bool {
+	return e.Count > 0 && slices.Contains(e.Files, wire.ManifestName)
+}
+
+func (e groupEntry) info(ns wire.Namespace) (wire.GroupInfo, error) {
+	g := wire.Group{NS: ns, Type: e.Type, ID: e.ID}
+	if err := g.Validate(); err != nil {
+		return wire.GroupInfo{}, err
+	}
+	info := wire.GroupInfo{Group: g, Count: e.Count, LastTime: e.Last, Owner: ownerOf(e.Owner), Comment: firstLine(e.Comment)}
+	for _, name := range e.Files {
+		if _, err := wire.CheckFileName(name); err == nil && name != wire.ManifestName {
+			info.LastFiles = append(info.LastFiles, name)
+		}
+	}
+	slices.Sort(info.LastFiles)
+	return info, nil
+}
+
+// ownerOf reads an owner, "" if it is none.
+func ownerOf(s string) wire.AuthID {
+	id, err := wire.ParseAuthID(s)
+	if err != nil {
+		return ""
+	}
+	return id
+}
+
+func firstLine(s string) string {
+	line, _, _ := strings.Cut(s, "\n")
+	return printable(line)
+}
+
+// snapshotEntry is an element of section 4.3 of the protocol specification.
+type snapshotEntry struct {
+	Type        string            `json:"backup-type"`
+	ID          string            `json:"backup-id"`
+	Time        int64             `json:"backup-time"`
+	Files       []fileEntry       `json:"files"`
+	Size        *uint64           `json:"size"`
+	Comment     string            `json:"comment"`
+	Verify      *wire.VerifyState `json:"verification"`
+	Fingerprint string            `json:"fingerprint"`
+	Owner       string            `json:"owner"`
+	Protected   bool              `json:"protected"`
+}
+
+type fileEntry struct {
+	Name string  `json:"filename"`
+	Mode string  `json:"crypt-mode"`
+	Size *uint64 `json:"size"`
+}
+
+// Snapshots implements wire.Source. The notes of the listing are the first
+// line only.
+func (c *Client) Snapshots(ctx context.Context, g wire.Group) ([]wire.SnapshotInfo, error) {
+	if err := g.Validate(); err != nil {
+		return nil, err
+	}
+	if _, err := wire.ParseNamespace(string(g.NS)); err != nil {
+		return nil, err
+	}
+	var entries []snapshotEntry
+	if err := c.get(ctx, "/snapshots", groupParams(g), &entries); err != nil {
+		return nil, fmt.Errorf("list snapshots of %s: %w", g, err)
+	}
+	var list []wire.SnapshotInfo
+	for _, e := range entries {
+		if e.Type != g.Type || e.ID != g.ID {
+			continue
+		}
+		info, err := e.info(g)
+		if err != nil {
+			c.log("list snapshots of %s: %v", g, err)
+			continue
+		}
+		if e.finished() {
+			list = append(list, info)
+		}
+	}
+	if len(list) == 0 {
+		return nil, fmt.Errorf("backup group %s: %w", g, chunkstore.ErrNotExist)
+	}
+	slices.SortFunc(list, func(a, b wire.SnapshotInfo) int { return int(min(max(a.Snapshot.Time-b.Snapshot.Time, -1), 1)) })
+	return list, nil
+}
+
+// finished tells whether the snapshot has a manifest. Without one there is no
+// size, but there is none either if the manifest cannot be read.
+func (e snapshotEntry) finished() bool {
+	return e.Size != nil || slices.ContainsFunc(e.Files, func(f fileEntry) bool { return f.Name == wire.ManifestName })
+}
+
+func (e snapshotEntry) info(g wire.Group) (wire.SnapshotInfo, error) {
+	info := wire.SnapshotInfo{
+		Snapshot: wire.Snapshot{Group: g, Time: e.Time}, Protected: e.Protected, Notes: firstLine(e.Comment),
+		Fingerprint: printable(e.Fingerprint), Owner: ownerOf(e.Owner), Verify: e.Verify,
+	}
+	if err := info.Snapshot.Validate(); err != nil {
+		return info, err
+	}
+	if v := info.Verify; v != nil && v.State != wire.VerifyOK && v.State != wire.VerifyFailed {
+		info.Verify = nil
+	}
+	if e.Size == nil {
+		info.Damage = "the server cannot read the manifest"
+	}
+	for _, f := range e.Files {
+		if _, err := wire.CheckFileName(f.Name); err != nil {
+			return info, err
+		}
+		f.addTo(&info)
+	}
+	return info, nil
+}
+
+// addTo enters a file where it belongs: the manifest, what the manifest names
+// (it has a size), and the rest.
+func (f fileEntry) addTo(info *wire.SnapshotInfo) {
+	switch {
+	case f.Name == wire.ManifestName:
+		info.Signed = f.Mode == "sign-only"
+		if f.Size != nil {
+			info.ManifestSize = *f.Size
+		}
+	case f.Size == nil:
+		info.Extra = append(info.Extra, f.Name)
+	default:
+		info.Files = append(info.Files, wire.FileInfo{Name: f.Name, CryptMode: printable(f.Mode), Size: *f.Size})
+		info.Size += *f.Size
+	}
+}

@@ -1,0 +1,225 @@
+package client
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+
+	"holdfast/chunkstore"
+	"holdfast/datastore/wire"
+)
+
+// answerMax caps every JSON answer, in bytes.
+const answerMax = 64 << 20
+
+// Call is one request of the REST interface.
+type Call struct {
+	// Method is GET, POST, PUT or DELETE.
+	Method string
+	// Path is what follows /api2/json, for example "/admin/datastore";
+	// variable parts are escaped by url.PathEscape.
+	Path string
+	// Params go into the query, for POST and PUT into a form. A list is its
+	// name with several values.
+	Params url.Values
+	// Into is a pointer that the answer's data is decoded into; nil drops it.
+	Into any
+	// Whole is a pointer that the whole answer is decoded into, data and what
+	// stands beside it; nil drops it.
+	Whole any
+}
+
+// Do makes a call. An answer that is no success is a *StatusError. What can be
+// repeated without harm (GET and PUT) is tried again when the connection breaks
+// or the server is overloaded.
+func (c *Client) Do(ctx context.Context, call Call) error {
+	var r *reply
+	err := c.authorized(ctx, func(h http.Header) (err error) {
+		worth := func(error) bool { return false }
+		if call.Method == http.MethodGet || call.Method == http.MethodPut {
+			worth = busyNow
+		}
+		return c.again(ctx, call.Method+" "+call.Path, worth, func() error {
+			r, err = c.exchange(ctx, call, h)
+			return err
+		})
+	})
+	if err != nil {
+		return err
+	}
+	if err := r.decode(call.Into, call.Whole); err != nil {
+		return fmt.Errorf("%s %s: %w", call.Method, call.Path, err)
+	}
+	return nil
+}
+
+// reply is a successful answer.
+type reply struct {
+	header http.Header
+	body   []byte
+}
+
+// exchange makes one attempt at a call, with these headers.
+func (c *Client) exchange(ctx context.Context, call Call, h http.Header) (*reply, error) {
+	req, err := c.request(ctx, call)
+	if err != nil {
+		return nil, err
+	}
+	for name, values := range h {
+		req.Header[name] = values
+	}
+	resp, err := c.rest.RoundTrip(req)
+	if err != nil {
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		return nil, fmt.Errorf("%s %s: %w", call.Method, call.Path, err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode/100 != 2 {
+		return nil, statusError(resp)
+	}
+	body, err := readMax(resp.Body, resp.ContentLength, answerMax)
+	if err != nil {
+		return nil, fmt.Errorf("%s %s: %w", call.Method, call.Path, err)
+	}
+	return &reply{resp.Header, body}, nil
+}
+
+func (c *Client) request(ctx context.Context, call Call) (*http.Request, error) {
+	if !strings.HasPrefix(call.Path, "/") || strings.ContainsAny(call.Path, "?#") {
+		return nil, fmt.Errorf("call %q: want a path: %w", call.Path, chunkstore.ErrInvalid)
+	}
+	target, params := c.base+call.Path, call.Params.Encode()
+	var body io.Reader
+	switch {
+	case call.Method == http.MethodPost || call.Method == http.MethodPut:
+		body = strings.NewReader(params)
+	case params != "":
+		target += "?" + params
+	}
+	if len(target)-len(c.base) > wire.URIMax-len(apiRoot) {
+		return nil, fmt.Errorf("call %s: path and parameters are longer than %d bytes: %w", call.Path, wire.URIMax, chunkstore.ErrInvalid)
+	}
+	req, err := http.NewRequestWithContext(ctx, call.Method, target, body)
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("User-Agent", c.opts.UserAgent)
+	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	return req, nil
+}
+
+// readMax reads a body of at most most bytes. announced is its length if that
+// is known, else -1.
+func readMax(body io.Reader, announced int64, most int) ([]byte, error) {
+	return readInto(nil, body, announced, most)
+}
+
+// readInto is readMax that uses the capacity of room first.
+func readInto(room []byte, body io.Reader, announced int64, most int) ([]byte, error) {
+	if announced > int64(most) {
+		return nil, fmt.Errorf("%w: more than %d bytes", errAnswer, most)
+	}
+	b := slices.Grow(room[:0], int(max(announced, 0))+bytes.MinRead)
+	for {
+		n, err := body.Read(b[len(b):cap(b)])
+		b = b[:len(b)+n]
+		if len(b) > most {
+			return nil, fmt.Errorf("%w: more than %d bytes", errAnswer, most)
+		}
+		if errors.Is(err, io.EOF) {
+			return b, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		if len(b) == cap(b) {
+			b = slices.Grow(b, bytes.MinRead)
+		}
+	}
+}
+
+// decode reads the envelope of section 1.4 of the protocol specification. An
+// empty body is a data of null.
+func (r *reply) decode(into, whole any) error {
+	if len(bytes.TrimSpace(r.body)) == 0 {
+		return nil
+	}
+	var envelope struct {
+		Data json.RawMessage `json:"data"`
+	}
+	if err := json.Unmarshal(r.body, &envelope); err != nil {
+		return fmt.Errorf("%w: %w", errAnswer, err)
+	}
+	if into != nil && envelope.Data != nil {
+		if err := json.Unmarshal(envelope.Data, into); err != nil {
+			return fmt.Errorf("%w: %w", errAnswer, err)
+		}
+	}
+	if whole != nil {
+		if err := json.Unmarshal(r.body, whole); err != nil {
+			return fmt.Errorf("%w: %w", errAnswer, err)
+		}
+	}
+	return nil
+}
+
+// handlerTransport answers requests by a handler of this process.
+type handlerTransport struct{ handler http.Handler }
+
+// RoundTrip implements http.RoundTripper.
+func (t handlerTransport) RoundTrip(req *http.Request) (*http.Response, error) {
+	if err := req.Context().Err(); err != nil {
+		return nil, err
+	}
+	in := req.Clone(req.Context())
+	in.RequestURI = req.URL.RequestURI()
+	in.RemoteAddr = "127.0.0.1:0"
+	if in.Body == nil {
+		in.Body = http.NoBody
+	}
+	in.Host = req.URL.Host
+	w := &recorder{header: make(http.Header), code: http.StatusOK}
+	t.handler.ServeHTTP(w, in)
+	if w.err != nil {
+		return nil, w.err
+	}
+	return &http.Response{
+		Status: http.StatusText(w.code), StatusCode: w.code, Header: w.header, Request: req,
+		ProtoMajor: 1, ProtoMinor: 1, ContentLength: int64(w.body.Len()), Body: io.NopCloser(&w.body),
+	}, nil
+}
+
+// recorder keeps an answer in memory.
+type recorder struct {
+	header http.Header
+	code   int
+	wrote  bool
+	body   bytes.Buffer
+	err    error
+}
+
+func (w *recorder) Header() http.Header { return w.header }
+
+func (w *recorder) WriteHeader(code int) {
+	if !w.wrote && code >= 200 {
+		w.code, w.wrote = code, true
+	}
+}
+
+func (w *recorder) Write(p []byte) (int, error) {
+	w.wrote = true
+	if w.body.Len()+len(p) > answerMax {
+		w.err = fmt.Errorf("%w: more than %d bytes", errAnswer, answerMax)
+		return 0, w.err
+	}
+	return w.body.Write(p)
+}

@@ -1,0 +1,302 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strconv"
+	"sync"
+
+	"holdfast/chunkstore"
+	"holdfast/datastore/wire"
+)
+
+// session is a backup session (section 2 of the protocol specification). It
+// implements wire.Session.
+type session struct {
+	client *Client
+	conn   *conn
+	snap   wire.Snapshot
+	known  known
+	ctx    context.Context // of appends in the background; ends with Close
+	cancel context.CancelFunc
+
+	mu     sync.Mutex
+	err    error // what made the session fail
+	closed bool
+	prev   *previous // the last one opened
+}
+
+// resumable is a session with a server that can continue an interrupted one. It
+// implements wire.Resumer as well.
+type resumable struct{ *session }
+
+var (
+	_ wire.Session = (*session)(nil)
+	_ wire.Resumer = resumable{}
+)
+
+// Begin implements wire.Target.
+func (c *Client) Begin(ctx context.Context, s wire.Snapshot) (wire.Session, error) {
+	if err := checkSnapshot(s); err != nil {
+		return nil, err
+	}
+	conn, err := c.upgrade(ctx, upgrading{path: "/backup", protocol: wire.BackupProtocol, query: c.snapshotQuery(s)})
+	if err != nil {
+		return nil, fmt.Errorf("begin snapshot %s: %w", s, err)
+	}
+	ss := &session{client: c, conn: conn, snap: s}
+	ss.ctx, ss.cancel = context.WithCancel(context.Background())
+	if conn.holdfast {
+		return resumable{ss}, nil
+	}
+	return ss, nil
+}
+
+// What may be under way to the server at once in a session: enough to keep a
+// line of 1 Gbit/s with a round trip of 150 ms busy, and no more streams than
+// servers allow (section 2.2 of the protocol specification).
+const (
+	windowChunks = 96
+	windowBytes  = 64 << 20
+)
+
+// Window returns how many chunks, and how many bytes of them, PutChunk should
+// be called with at once.
+func (ss *session) Window() (chunks int, bytes int64) { return windowChunks, windowBytes }
+
+// checkSnapshot checks all parts of a snapshot's name.
+func checkSnapshot(s wire.Snapshot) error {
+	if err := s.Validate(); err != nil {
+		return err
+	}
+	_, err := wire.ParseNamespace(string(s.Group.NS))
+	return err
+}
+
+// fail ends the session for good, unless it has failed already, and returns
+// err. A request that the caller has given up says nothing about the session.
+func (ss *session) fail(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	ss.mu.Lock()
+	defer ss.mu.Unlock()
+	if ss.err == nil {
+		ss.err = err
+	}
+	return err
+}
+
+// failure returns why the session can no longer be used, or nil.
+func (ss *session) failure() error {
+	ss.mu.Lock()
+	defer ss.mu.Unlock()
+	switch {
+	case ss.err != nil:
+		return fmt.Errorf("the session has failed: %w", ss.err)
+	case ss.closed:
+		return fmt.Errorf("the session has ended: %w", chunkstore.ErrInvalid)
+	}
+	return nil
+}
+
+// Previous implements wire.Session.
+func (ss *session) Previous(ctx context.Context) (wire.Reader, error) {
+	if err := ss.failure(); err != nil {
+		return nil, err
+	}
+	var at *int64
+	err := ss.conn.data(ctx, query{method: http.MethodGet, path: "/previous_backup_time"}, &at)
+	var status *StatusError
+	if errors.As(err, &status) || err == nil && at == nil {
+		return nil, fmt.Errorf("backup group %s has no previous snapshot: %w", ss.snap.Group, chunkstore.ErrNotExist)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("ask for the previous snapshot: %w", ss.fail(ctx, err))
+	}
+	p := &previous{session: ss, snap: wire.Snapshot{Group: ss.snap.Group, Time: *at}}
+	if err := p.snap.Validate(); err != nil {
+		return nil, fmt.Errorf("previous snapshot: %w: %w", errAnswer, err)
+	}
+	ss.mu.Lock()
+	defer ss.mu.Unlock()
+	ss.prev = p
+	return p, nil
+}
+
+// Create implements wire.Session.
+func (ss *session) Create(ctx context.Context, name string, size int64) (wire.IndexWriter, error) {
+	kind, err := indexKind(name)
+	if err != nil {
+		return nil, err
+	}
+	w := newIndexWriter(ss, name, kind)
+	params := url.Values{"archive-name": {name}}
+	if w.fixed() {
+		if size < 1 {
+			return nil, fmt.Errorf("create %s: a fixed index needs the size of its image: %w", name, chunkstore.ErrInvalid)
+		}
+		params.Set("size", strconv.FormatInt(size, 10))
+	}
+	if err := ss.failure(); err != nil {
+		return nil, err
+	}
+	if err := ss.conn.data(ctx, query{method: http.MethodPost, path: w.path("index"), params: params}, &w.wid); err != nil {
+		return nil, fmt.Errorf("create %s: %w", name, ss.fail(ctx, err))
+	}
+	if w.wid < 1 {
+		return nil, fmt.Errorf("create %s: %w: writer %d", name, errAnswer, w.wid)
+	}
+	return w, nil
+}
+
+// Blob implements wire.Session.
+func (ss *session) Blob(ctx context.Context, name string, sealed chunkstore.Sealed) error {
+	if err := checkBlob(name); err != nil {
+		return err
+	}
+	if len(sealed) < chunkstore.SealedSizeMin || len(sealed) > chunkstore.SealedSizeMax {
+		return fmt.Errorf("%s: size %d is not within %d..%d: %w", name, len(sealed), chunkstore.SealedSizeMin, chunkstore.SealedSizeMax, chunkstore.ErrInvalid)
+	}
+	if err := ss.failure(); err != nil {
+		return err
+	}
+	q := query{
+		method: http.MethodPost, path: "/blob", body: sealed, kind: bytesType,
+		params: url.Values{"file-name": {name}, "encoded-size": {strconv.Itoa(len(sealed))}},
+	}
+	if err := ss.conn.data(ctx, q, nil); err != nil {
+		return fmt.Errorf("send %s: %w", name, err)
+	}
+	return nil
+}
+
+// Finish implements wire.Session. It is asked for once only: when the answer
+// is lost, the listing says whether the snapshot exists.
+func (ss *session) Finish(ctx context.Context) error {
+	if err := ss.failure(); err != nil {
+		return err
+	}
+	err := ss.conn.data(ctx, query{method: http.MethodPost, path: "/finish"}, nil)
+	if err == nil || lost(ctx, err) && ss.finished(ctx) {
+		return nil
+	}
+	return fmt.Errorf("finish snapshot %s: %w", ss.snap, err)
+}
+
+// finished looks for the snapshot in the listing. No other session can have
+// made it: until a moment ago this one held the group and its time was not
+// taken.
+func (ss *session) finished(ctx context.Context) bool {
+	ss.client.log("the answer to finish of %s was lost; looking whether it exists", ss.snap)
+	list, err := ss.client.Snapshots(ctx, ss.snap.Group)
+	if err != nil {
+		return false
+	}
+	for _, info := range list {
+		if info.Snapshot == ss.snap && info.Damage == "" {
+			return true
+		}
+	}
+	return false
+}
+
+// Close implements wire.Session.
+func (ss *session) Close() error {
+	ss.mu.Lock()
+	closed := ss.closed
+	ss.closed = true
+	ss.mu.Unlock()
+	if closed {
+		return nil
+	}
+	ss.cancel()
+	ss.conn.close()
+	return nil
+}
+
+// resumeMax caps the list of chunks of an interrupted session, in bytes: some
+// seven million chunks.
+const resumeMax = 256 << 20
+
+// Resume implements wire.Resumer.
+func (ss resumable) Resume(ctx context.Context) ([]wire.ChunkSize, error) {
+	if err := ss.failure(); err != nil {
+		return nil, err
+	}
+	w := &chunkList{}
+	_, err := ss.conn.copy(ctx, query{method: http.MethodGet, path: wire.ResumePath}, w, resumeMax)
+	if err == nil && len(w.rest) > 0 {
+		err = fmt.Errorf("%w: %d bytes too many", errAnswer, len(w.rest))
+	}
+	if err != nil {
+		return nil, fmt.Errorf("ask for the chunks of an interrupted session: %w", err)
+	}
+	for _, c := range w.list {
+		ss.known.add(c.ID, c.Size, false)
+	}
+	return w.list, nil
+}
+
+// chunkList decodes a list as it comes in.
+type chunkList struct {
+	list []wire.ChunkSize
+	rest []byte
+}
+
+var _ io.Writer = (*chunkList)(nil)
+
+func (l *chunkList) Write(p []byte) (int, error) {
+	l.rest = append(l.rest, p...)
+	whole := len(l.rest) / wire.ChunkSizeLen * wire.ChunkSizeLen
+	part, err := wire.ParseChunkSizes(l.rest[:whole])
+	if err != nil {
+		return 0, fmt.Errorf("%w: %w", errAnswer, err)
+	}
+	l.list = append(l.list, part...)
+	l.rest = append(l.rest[:0], l.rest[whole:]...)
+	return len(p), nil
+}
+
+// known are the chunks that may be appended, with their sizes: those sent in
+// the session, those of an interrupted one, and those of the previous
+// snapshot's indexes that were opened. It holds half of each ID, some 40 bytes
+// a chunk; the server holds all of it and has the last word.
+type known struct {
+	mu    sync.Mutex
+	sizes map[[16]byte]uint32
+}
+
+// sentFlag marks chunks sent in this session. Sizes stay below it.
+const sentFlag = 1 << 31
+
+// add enters a chunk and reports whether it was not marked as sent before.
+func (k *known) add(id chunkstore.ID, size uint32, sent bool) (added bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.sizes == nil {
+		k.sizes = make(map[[16]byte]uint32)
+	}
+	h := [16]byte(id[:16])
+	old := k.sizes[h]
+	if sent {
+		size |= sentFlag
+	}
+	if old&sentFlag == 0 {
+		k.sizes[h] = size
+	}
+	return old&sentFlag == 0
+}
+
+// size returns the size of a chunk, 0 if it is not known, and whether it was
+// sent in this session.
+func (k *known) size(id chunkstore.ID) (size uint32, sent bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	s := k.sizes[[16]byte(id[:16])]
+	return s &^ sentFlag, s&sentFlag != 0
+}

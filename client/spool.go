@@ -1,0 +1,80 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+
+	"holdfast/datastore/index"
+	"holdfast/datastore/wire"
+)
+
+// indexMax caps an index file that is kept on disk while it is read, in bytes:
+// more than 400 million chunks.
+const indexMax = 16 << 30
+
+// indexKind checks the name of an index file.
+func indexKind(name string) (index.Kind, error) {
+	kind, err := wire.CheckFileName(name)
+	switch {
+	case err != nil:
+		return 0, err
+	case kind == wire.Dynamic:
+		return index.Dynamic, nil
+	case kind == wire.Fixed:
+		return index.Fixed, nil
+	}
+	return 0, fmt.Errorf("%s is no index: %w", name, wire.ErrName)
+}
+
+// checkBlob checks the name of a blob.
+func checkBlob(name string) error {
+	kind, err := wire.CheckFileName(name)
+	if err == nil && kind != wire.Blob {
+		err = fmt.Errorf("%s is no blob: %w", name, wire.ErrName)
+	}
+	return err
+}
+
+// spool downloads an index into a file without a name and opens it.
+func (c *conn) spool(ctx context.Context, q query, kind index.Kind) (*index.Reader, error) {
+	f, err := os.CreateTemp("", "holdfast-index-*")
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", errLocal, err)
+	}
+	if err := os.Remove(f.Name()); err != nil {
+		return nil, errors.Join(errLocal, err, f.Close())
+	}
+	w := &localWriter{file: f}
+	n, err := c.copy(ctx, q, w, indexMax)
+	if w.err != nil {
+		err = fmt.Errorf("%w: %w", errLocal, w.err)
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	idx, err := index.Open(f, n, kind)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("%w: %w", errAnswer, err), f.Close())
+	}
+	return idx, nil
+}
+
+// errLocal is wrapped by errors of this machine's disk. Another connection
+// would not help.
+var errLocal = errors.New("keep an index on this machine")
+
+// localWriter remembers that it was the disk that failed, not the network.
+type localWriter struct {
+	file *os.File
+	err  error
+}
+
+func (w *localWriter) Write(p []byte) (int, error) {
+	n, err := w.file.Write(p)
+	if err != nil {
+		w.err = err
+	}
+	return n, err
+}
