@@ -57,12 +57,12 @@ func runBackup(ctx context.Context, c *call) (err error) {
 	if err := c.backupKeys(ctx, &o); err != nil {
 		return err
 	}
-	s, err := c.openStore(ctx, readWrite)
+	s, err := c.openRepository(ctx, readWrite)
 	if err != nil {
 		return stateAt(ctx, err, "nothing has been done")
 	}
 	defer closing(s, &err)
-	o.Target = s
+	o.Target = s.Target
 	stop := c.watch(ctx, backupStatus(o.Progress))
 	report, err := backup.Run(ctx, o)
 	stop()

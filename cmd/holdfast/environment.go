@@ -4,21 +4,31 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"holdfast/datastore/wire"
 )
 
 // Variables that stand for flags. Passphrases are in secrets.go.
 const (
+	envPrefix = "HOLDFAST_"
+
 	envRepository    = "HOLDFAST_REPOSITORY"
 	envRepositoryPBS = "PBS_REPOSITORY"
 	envNamespace     = "HOLDFAST_NAMESPACE"
 	envNamespacePBS  = "PBS_NAMESPACE"
 	envKeyfile       = "HOLDFAST_KEYFILE"
+	envData          = "HOLDFAST_DATA"
+
+	envFingerprint    = "HOLDFAST_FINGERPRINT"
+	envFingerprintPBS = "PBS_FINGERPRINT"
 )
 
 // knownVariables are all that begin with HOLDFAST_.
 func knownVariables() []string {
-	names := []string{envRepository, envNamespace, envKeyfile}
-	for _, s := range []secret{encryptionPassphrase(), newEncryptionPassphrase(), masterPassphrase()} {
+	names := []string{envRepository, envNamespace, envKeyfile, envData, envFingerprint}
+	for _, s := range []secret{
+		encryptionPassphrase(), newEncryptionPassphrase(), masterPassphrase(), loginSecret(wire.RootUser), newUserPassword(wire.RootUser),
+	} {
 		for _, form := range secretForms() {
 			names = append(names, s.sources[0].variable+form)
 		}
@@ -33,7 +43,7 @@ func unknownVariables(env map[string]string) []string {
 	known := knownVariables()
 	var unknown []string
 	for name := range env {
-		if strings.HasPrefix(name, "HOLDFAST_") && !strings.HasPrefix(name, "HOLDFAST_TEST_") && !slices.Contains(known, name) {
+		if strings.HasPrefix(name, envPrefix) && !strings.HasPrefix(name, "HOLDFAST_TEST_") && !slices.Contains(known, name) {
 			unknown = append(unknown, name)
 		}
 	}
@@ -43,8 +53,13 @@ func unknownVariables(env map[string]string) []string {
 
 // guess is a half-sentence about what name was probably meant to be.
 func guess(name string, names []string) string {
-	if best := nearest(name, names); best != "" {
-		return fmt.Sprintf("; did you mean $%s?", best)
+	// What all have in common says nothing about which was meant.
+	var own []string
+	for _, n := range names {
+		own = append(own, strings.TrimPrefix(n, envPrefix))
+	}
+	if best := nearest(strings.TrimPrefix(name, envPrefix), own); best != "" {
+		return fmt.Sprintf("; did you mean $%s%s?", envPrefix, best)
 	}
 	return ""
 }

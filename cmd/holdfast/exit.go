@@ -5,14 +5,18 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"strings"
 	"syscall"
 
 	"holdfast/chunkstore"
+	"holdfast/chunkstore/pack"
+	"holdfast/client"
 	"holdfast/client/restore"
 	"holdfast/client/source"
 	"holdfast/crypto"
 	"holdfast/datastore"
+	"holdfast/datastore/gc"
 	"holdfast/datastore/manifest"
 	"holdfast/datastore/wire"
 )
@@ -29,6 +33,7 @@ const (
 	exitIntegrity    = 65
 	exitNotFound     = 66
 	exitNoSpace      = 69
+	exitUnreachable  = 75
 	exitRefused      = 77
 	exitInterrupted  = 130
 )
@@ -39,12 +44,13 @@ const exitStatus = `    0  done
     2  the program crashed
    10  the repository does not exist
    11  the repository or the group is in use by another process
-   12  no key, or a wrong key or passphrase
+   12  no key, or a wrong key, passphrase, password or token
    64  wrong flags or arguments
    65  damaged, tampered with or not signed
    66  no such source, file, group, snapshot or archive
-   69  no space left
-   77  refused: protected, existing already, or permission denied
+   69  no space left, or a quota is used up
+   75  the server cannot be reached, or the connection to it broke
+   77  refused: protected, existing already, not permitted, or a server nobody vouches for
   130  interrupted`
 
 // errDamage is returned when a check has found damage.
@@ -66,27 +72,34 @@ func exitCode(err error) int {
 		return exitUsage
 	case errors.Is(err, context.Canceled):
 		return exitInterrupted
-	case errors.Is(err, datastore.ErrNoStore):
+	case errors.Is(err, datastore.ErrNoStore), unknownDatastore(err):
 		return exitNoRepository
-	case errors.Is(err, chunkstore.ErrLocked), errors.Is(err, wire.ErrBusy):
+	case errors.Is(err, chunkstore.ErrLocked), errors.Is(err, wire.ErrBusy), errors.Is(err, pack.ErrSweeping):
 		return exitLocked
 	case errors.Is(err, crypto.ErrWrongKey), errors.Is(err, crypto.ErrWrongPassphrase),
-		errors.Is(err, crypto.ErrNoKey), errors.Is(err, errPassphrase):
+		errors.Is(err, crypto.ErrNoKey), errors.Is(err, errPassphrase), errors.Is(err, wire.ErrUnauthenticated):
 		return exitKey
-	case errors.Is(err, chunkstore.ErrNoSpace), errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+	case errors.Is(err, client.ErrCertificate), errors.Is(err, wire.ErrPermission):
+		return exitRefused
+	case errors.Is(err, chunkstore.ErrNoSpace), errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT),
+		errors.Is(err, wire.ErrQuota):
 		return exitNoSpace
 	case errors.Is(err, chunkstore.ErrCorrupt), errors.Is(err, crypto.ErrTampered),
 		errors.Is(err, manifest.ErrUnsigned), errors.Is(err, manifest.ErrFormat), errors.Is(err, crypto.ErrFormat),
 		errors.Is(err, source.ErrDamaged), errors.Is(err, errDamage), errors.As(err, &missing):
 		return exitIntegrity
-	case errors.Is(err, wire.ErrName):
+	case errors.Is(err, errNotEmpty):
+		return exitRefused
+	case badParameter(err):
 		return exitUsage
 	case errors.Is(err, wire.ErrProtected), errors.Is(err, wire.ErrExists), errors.Is(err, restore.ErrTarget),
 		errors.Is(err, source.ErrBacking), errors.Is(err, fs.ErrExist), errors.Is(err, fs.ErrPermission),
-		errors.Is(err, syscall.EROFS):
+		errors.Is(err, syscall.EROFS), errors.Is(err, gc.ErrNothingFound):
 		return exitRefused
 	case errors.Is(err, chunkstore.ErrNotExist), errors.Is(err, manifest.ErrNotFound), errors.Is(err, fs.ErrNotExist):
 		return exitNotFound
+	case unreachable(err):
+		return exitUnreachable
 	}
 	return exitError
 }
@@ -111,6 +124,8 @@ func hint(err error) string {
 		return "nothing proves where this snapshot comes from; if it was made without a key on purpose, add --crypt-mode none"
 	case errors.Is(err, crypto.ErrTampered), errors.Is(err, chunkstore.ErrCorrupt):
 		return "holdfast verify SNAPSHOT lists everything that is damaged; an older snapshot may be whole"
+	case errors.Is(err, gc.ErrNothingFound):
+		return "see that the snapshots are where they should be; if all were removed on purpose: --allow-empty"
 	case errors.Is(err, wire.ErrProtected):
 		return "lift the protection first with: holdfast snapshot unprotect SNAPSHOT"
 	case errors.Is(err, source.ErrChanged):
@@ -118,7 +133,7 @@ func hint(err error) string {
 	case errors.Is(err, chunkstore.ErrNoSpace), errors.Is(err, syscall.ENOSPC):
 		return "reading and restoring still work; make room and run the command again"
 	}
-	return ""
+	return serverHint(err)
 }
 
 // usageError marks an error that the user corrects on the command line.
@@ -128,6 +143,14 @@ func (e usageError) Error() string { return e.err.Error() }
 func (e usageError) Unwrap() error { return e.err }
 
 func usagef(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
+
+// meaning makes the words of a server mean one of our sentinels, too.
+func meaning(err, is error) error { return meaningError{err, is} }
+
+type meaningError struct{ err, is error }
+
+func (e meaningError) Error() string   { return e.err.Error() }
+func (e meaningError) Unwrap() []error { return []error{e.err, e.is} }
 
 // hintedError carries the next step with an error.
 type hintedError struct {
@@ -164,4 +187,9 @@ func stateAt(ctx context.Context, err error, state string) error {
 		return interruptedError{state}
 	}
 	return err
+}
+
+// errorsIsAny reports whether err is one of some sentinels.
+func errorsIsAny(err error, sentinels ...error) bool {
+	return slices.ContainsFunc(sentinels, func(s error) bool { return errors.Is(err, s) })
 }

@@ -5,16 +5,20 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"os"
 	"strings"
 	"syscall"
 	"testing"
 
 	"holdfast/chunkstore"
+	"holdfast/chunkstore/pack"
+	"holdfast/client"
 	"holdfast/client/restore"
 	"holdfast/client/source"
 	"holdfast/crypto"
 	"holdfast/datastore"
+	"holdfast/datastore/gc"
 	"holdfast/datastore/manifest"
 	"holdfast/datastore/wire"
 )
@@ -22,17 +26,21 @@ import (
 // exits pairs every code with the errors that lead to it.
 func exits() map[int][]error {
 	return map[int][]error{
-		exitOK:           {nil},
-		exitError:        {errors.New("anything"), chunkstore.ErrReadOnly, chunkstore.ErrFenced, source.ErrChanged, source.ErrUnsupported},
-		exitNoRepository: {datastore.ErrNoStore},
-		exitLocked:       {chunkstore.ErrLocked, wire.ErrBusy},
-		exitKey:          {crypto.ErrWrongKey, crypto.ErrWrongPassphrase, crypto.ErrNoKey, errPassphrase},
-		exitUsage:        {usagef("wrong"), wire.ErrName, hintf(usagef("wrong"), "do it right")},
+		exitOK:    {nil},
+		exitError: {errors.New("anything"), chunkstore.ErrReadOnly, chunkstore.ErrFenced, source.ErrChanged, source.ErrUnsupported},
+		exitNoRepository: {datastore.ErrNoStore, &client.StatusError{Code: 404, Text: "datastore 'tank' does not exist"},
+			&client.StatusError{Code: 400, Text: "no such datastore 'tank'"}},
+		exitLocked: {chunkstore.ErrLocked, wire.ErrBusy, pack.ErrSweeping},
+		exitKey:    {crypto.ErrWrongKey, crypto.ErrWrongPassphrase, crypto.ErrNoKey, errPassphrase},
+		exitUsage: {usagef("wrong"), wire.ErrName, chunkstore.ErrInvalid, hintf(usagef("wrong"), "do it right"),
+			&client.StatusError{Code: 400, Text: "parameter verification failed - 'role': unknown"}},
 		exitIntegrity: {chunkstore.ErrCorrupt, crypto.ErrTampered, crypto.ErrFormat, manifest.ErrUnsigned, manifest.ErrFormat,
 			source.ErrDamaged, errDamage, &wire.MissingError{Count: 1}},
-		exitNotFound:    {chunkstore.ErrNotExist, manifest.ErrNotFound, fs.ErrNotExist, syscall.ENOENT},
-		exitNoSpace:     {chunkstore.ErrNoSpace, syscall.ENOSPC, syscall.EDQUOT},
-		exitRefused:     {wire.ErrProtected, wire.ErrExists, restore.ErrTarget, source.ErrBacking, fs.ErrExist, fs.ErrPermission, syscall.EROFS, syscall.EACCES},
+		exitNotFound: {chunkstore.ErrNotExist, manifest.ErrNotFound, fs.ErrNotExist, syscall.ENOENT},
+		exitNoSpace:  {chunkstore.ErrNoSpace, syscall.ENOSPC, syscall.EDQUOT},
+		exitRefused: {wire.ErrProtected, wire.ErrExists, restore.ErrTarget, source.ErrBacking, fs.ErrExist, fs.ErrPermission, syscall.EROFS, syscall.EACCES,
+			gc.ErrNothingFound, errNotEmpty, meaning(errors.New("exists already"), wire.ErrExists)},
+		exitUnreachable: {&net.OpError{Op: "dial", Net: "tcp", Err: syscall.ECONNREFUSED}, &net.OpError{Op: "read", Net: "tcp", Err: syscall.ECONNRESET}},
 		exitInterrupted: {context.Canceled, interruptedError{"half way"}},
 	}
 }
@@ -92,6 +100,9 @@ func TestExitCodeOfTwoCauses(t *testing.T) {
 		{datastore.ErrNoStore, fs.ErrNotExist, exitNoRepository},
 		{context.Canceled, chunkstore.ErrCorrupt, exitInterrupted},
 		{chunkstore.ErrNoSpace, fs.ErrPermission, exitNoSpace},
+		{errNotEmpty, chunkstore.ErrInvalid, exitRefused},
+		{&net.OpError{Op: "dial", Err: errors.New("any")}, wire.ErrUnauthenticated, exitKey},
+		{&net.OpError{Op: "listen", Err: errors.New("any")}, errors.New("any"), exitError},
 	} {
 		for _, err := range []error{fmt.Errorf("%w: %w", tc.a, tc.b), fmt.Errorf("%w: %w", tc.b, tc.a)} {
 			if got := exitCode(err); got != tc.want {
@@ -107,6 +118,10 @@ func TestHint(t *testing.T) {
 		want string
 	}{
 		{errors.New("anything"), ""},
+		{&net.OpError{Op: "dial", Err: syscall.ECONNREFUSED}, "see that a server listens there"},
+		{&client.StatusError{Code: 404, Text: "datastore 'tank' does not exist"}, "holdfast datastore create"},
+		{fmt.Errorf("%w (a != b)", datastore.ErrOwner), "change-owner"},
+		{gc.ErrNothingFound, "--allow-empty"},
 		{hintf(crypto.ErrWrongKey, "own words"), "own words"},
 		{datastore.ErrNoStore, "holdfast init"},
 		{chunkstore.ErrLocked, "--lock-wait"},

@@ -128,7 +128,7 @@ func TestBackupArguments(t *testing.T) {
 	for _, args := range []string{
 		"--crypt-mode no", "--crypt-mode none --keyfile k", "--crypt-mode none --master-pubkey-file k",
 		"--chunking sideways", "--backup-type qm", "--backup-id a/b", "--backup-id=", "--backup-time 0",
-		"--backup-time x", "--ns a//b", "--keyfile=", "x.img", "x.exe:y", "-r tank",
+		"--backup-time x", "--ns a//b", "--keyfile=", "x.img", "x.exe:y", "-r tank:",
 	} {
 		b.do(t, exitUsage, append([]string{"backup", spec}, strings.Fields(args)...)...)
 	}

@@ -18,7 +18,6 @@ import (
 	"holdfast/chunkstore/blob"
 	"holdfast/chunkstore/durable"
 	"holdfast/crypto"
-	"holdfast/datastore"
 	"holdfast/datastore/wire"
 )
 
@@ -212,7 +211,7 @@ $HOLDFAST_MASTER_PASSWORD, the one for the new key file from $HOLDFAST_ENCRYPTIO
 }
 
 func keyRecover(ctx context.Context, c *call) error {
-	return c.reading(ctx, func(s *datastore.Store, snap wire.Snapshot) error {
+	return c.reading(ctx, func(s *repository, snap wire.Snapshot) error {
 		r, err := s.Open(ctx, snap)
 		if err != nil {
 			return fmt.Errorf("open snapshot %s: %w", snap, err)

@@ -30,12 +30,13 @@ type groupRecord struct {
 	Type        string   `json:"type"`
 	ID          string   `json:"id"`
 	Count       int      `json:"count"`
+	Owner       string   `json:"owner,omitempty"`
 	LastTime    string   `json:"last_time"`
 	LastFiles   []string `json:"last_files"`
 }
 
 func runList(ctx context.Context, c *call) error {
-	s, err := c.openStore(ctx, readOnly)
+	s, err := c.openRepository(ctx, readOnly)
 	if err != nil {
 		return err
 	}
@@ -48,7 +49,7 @@ func runList(ctx context.Context, c *call) error {
 	for _, ns := range spaces {
 		g, err := s.Groups(ctx, ns)
 		if err != nil {
-			return fmt.Errorf("list groups%s: %w", within(ns), err)
+			return about("list groups", ns, err)
 		}
 		groups = append(groups, g...)
 	}
@@ -67,24 +68,24 @@ func (c *call) namespaces(ctx context.Context, src wire.Source, deep bool) ([]wi
 	}
 	all, err := src.Namespaces(ctx, ns)
 	if err != nil {
-		return nil, fmt.Errorf("list namespaces%s: %w", within(ns), err)
+		return nil, about("list namespaces", ns, err)
 	}
 	return all, nil
 }
 
 func (c *call) printGroups(groups []wire.GroupInfo) {
-	rows := [][]string{{"group", "snapshots", "last backup", "files"}}
+	rows := [][]string{{"group", "snapshots", "last backup", "owner", "files"}}
 	for _, g := range groups {
 		if c.ui.json {
 			c.ui.result(groupRecord{
 				"group", string(g.Group.NS), g.Group.String(), g.Group.Type, g.Group.ID,
-				g.Count, unixTime(g.LastTime), notNil(g.LastFiles),
+				g.Count, string(g.Owner), unixTime(g.LastTime), notNil(g.LastFiles),
 			}, nil)
 			continue
 		}
 		rows = append(rows, []string{
 			withNamespace(g.Group.NS, g.Group.String()), fmt.Sprint(g.Count),
-			unixTime(g.LastTime), strings.Join(g.LastFiles, " "),
+			unixTime(g.LastTime), orDash(string(g.Owner)), strings.Join(g.LastFiles, " "),
 		})
 	}
 	c.printTable(rows, "no groups")

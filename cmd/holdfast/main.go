@@ -15,6 +15,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -125,6 +126,22 @@ func (a *app) tree() *cli.App {
 			a.verifyCommand(),
 			a.statusCommand(),
 			a.reindexCommand(),
+			a.repairCommand(),
+			a.pruneCommand(),
+			a.gcCommand(),
+			a.changeOwnerCommand(),
+			a.loginCommand(),
+			a.logoutCommand(),
+			a.taskCommand(),
+			a.serveCommand(),
+			a.datastoreCommand(),
+			a.certCommand(),
+			a.userCommand(),
+			a.tokenCommand(),
+			a.aclCommand(),
+			a.namespaceCommand(),
+			a.quotaCommand(),
+			a.accessCommand(),
 			a.versionCommand(),
 			a.completionCommand(),
 		},
@@ -167,15 +184,15 @@ func onUsageError(_ *cli.Context, err error, _ bool) error {
 
 // globalFlags are accepted before and after every command.
 func globalFlags() []cli.Flag {
-	return []cli.Flag{
-		&cli.StringFlag{Name: "repository", Aliases: []string{"r"}, Usage: "the `REPO` to work on: a path, as ./store or /srv/store (or $HOLDFAST_REPOSITORY, $PBS_REPOSITORY)"},
+	return slices.Concat([]cli.Flag{
+		&cli.StringFlag{Name: "repository", Aliases: []string{"r"}, Usage: "the `REPO` to work on: a path, as ./store or /srv/store, or [[user@realm[!token]@]host[:port]:]datastore (or $HOLDFAST_REPOSITORY, $PBS_REPOSITORY)"},
 		&cli.StringFlag{Name: "ns", Usage: "the `NAMESPACE` to work in (or $HOLDFAST_NAMESPACE, $PBS_NAMESPACE; default the root)"},
 		&cli.DurationFlag{Name: "lock-wait", Usage: "wait `DURATION` (as 90s or 10m) for another process to leave the repository; default 0"},
 		&cli.BoolFlag{Name: "json", Usage: "print one JSON object per line"},
 		&cli.BoolFlag{Name: "quiet", Aliases: []string{"q"}, Usage: "print results and errors only"},
 		&cli.BoolFlag{Name: "no-progress", Usage: "show no progress"},
 		&cli.BoolFlag{Name: "verbose", Aliases: []string{"v"}, Usage: "tell more"},
-	}
+	}, remoteFlags())
 }
 
 // readGlobals puts the global flags in force before any command runs.

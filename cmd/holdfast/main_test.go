@@ -114,8 +114,10 @@ func TestRepositoryChoice(t *testing.T) {
 	b.wantErr(t, "no repository given")
 	b.do(t, exitNoRepository, "list", "-r", b.path("none"))
 	b.wantErr(t, "hint: make it with: holdfast init "+b.path("none"))
-	b.do(t, exitUsage, "list", "-r", "tank")
-	b.wantErr(t, "names a datastore on a server")
+	b.do(t, exitKey, "list", "-r", "tank")
+	b.wantErr(t, "the password of root@pam is needed")
+	b.do(t, exitUsage, "reindex", "-r", "tank")
+	b.wantErr(t, "holdfast reindex works on repositories that are a path; tank is on a server")
 	b.do(t, exitUsage, "list", "-r", "")
 	b.wantErr(t, "--repository: repository")
 

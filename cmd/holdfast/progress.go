@@ -18,7 +18,9 @@ type statusRecord struct {
 	BytesDone   int64   `json:"bytes_done"`
 	BytesTotal  int64   `json:"bytes_total"` // -1 while unknown
 	// Packs counts instead of bytes where work goes by packs.
-	Packs            *packCount `json:"packs,omitempty"`
+	Packs *packCount `json:"packs,omitempty"`
+	// Archives counts where indexes are read.
+	Archives         *packCount `json:"archives,omitempty"`
 	BytesRead        *int64     `json:"bytes_read,omitempty"`
 	BytesNew         *int64     `json:"bytes_new,omitempty"`
 	BytesStored      *int64     `json:"bytes_stored,omitempty"`
@@ -153,8 +155,10 @@ func (w *watcher) answer(s statusRecord) {
 // estimate fills in the fields that follow from the counters and the rate in
 // bytes per second.
 func (s *statusRecord) estimate(rate float64) {
-	if p := s.Packs; p != nil && p.Total > 0 {
-		s.PercentDone = min(1, float64(p.Done)/float64(p.Total))
+	for _, p := range []*packCount{s.Packs, s.Archives} {
+		if p != nil && p.Total > 0 {
+			s.PercentDone = min(1, float64(p.Done)/float64(p.Total))
+		}
 	}
 	if s.BytesTotal <= 0 {
 		return
@@ -173,6 +177,9 @@ func (s statusRecord) line(rate float64) string {
 	}
 	if p := s.Packs; p != nil {
 		parts[0] = fmt.Sprintf("%s: %.1f %%  %d of %d packs", s.Operation, 100*s.PercentDone, p.Done, p.Total)
+	}
+	if p := s.Archives; p != nil {
+		parts[0] = fmt.Sprintf("%s: %.1f %%  read %d of %d archives", s.Operation, 100*s.PercentDone, p.Done, p.Total)
 	}
 	if s.BytesNew != nil {
 		parts = append(parts, formatBytes(*s.BytesNew)+" new")

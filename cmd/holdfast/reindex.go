@@ -37,7 +37,7 @@ type reindexRecord struct {
 
 func runReindex(ctx context.Context, c *call) (err error) {
 	begin := c.now()
-	s, err := c.openStore(ctx, readWrite)
+	s, err := c.openLocal(ctx, readWrite)
 	if err != nil {
 		return stateAt(ctx, err, "nothing has been done")
 	}

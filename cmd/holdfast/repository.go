@@ -4,21 +4,36 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"strings"
 
 	"holdfast/chunkstore"
+	"holdfast/client"
 	"holdfast/datastore"
 	"holdfast/datastore/wire"
 )
 
-// access says what a command wants to do with a repository.
-type access bool
+// openMode says what a command wants to do with a repository.
+type openMode bool
 
 const (
-	readOnly  access = true
-	readWrite access = false
+	readOnly  openMode = true
+	readWrite openMode = false
 )
+
+// repository is an open repository, on this machine or on a server: commands
+// work on its ports and cannot tell which. What only one kind can do is asked
+// of local or remote; one of the two is nil.
+type repository struct {
+	wire.Source
+	wire.Target
+	wire.Manager
+	io.Closer
+	name   wire.Repository
+	local  *datastore.Store
+	remote *client.Client
+}
 
 // setting is the value of a flag, or of the first variable that is defined.
 // from says which it was, "" if none.
@@ -38,26 +53,27 @@ func (c *call) setting(flag string, variables ...string) (value, from string) {
 func (c *call) repository() (wire.Repository, error) {
 	text, from := c.setting("repository", envRepository, envRepositoryPBS)
 	if from == "" {
-		return wire.Repository{}, hintf(usagef("no repository given"), "name it with -r PATH or $HOLDFAST_REPOSITORY")
+		return wire.Repository{}, hintf(usagef("no repository given"), "name it with -r REPO or $HOLDFAST_REPOSITORY")
 	}
 	r, err := wire.ParseRepository(text)
 	if err != nil {
 		return wire.Repository{}, fmt.Errorf("%s: %w", from, err)
 	}
-	if !r.IsPath() {
-		return wire.Repository{}, serverRepository(text, from)
-	}
-	return r, nil
+	return r, c.guessPath(r, text)
 }
 
-// serverRepository refuses a repository on a server, and guesses whether a
-// directory was meant.
-func serverRepository(text, from string) error {
-	err := usagef("%s: %q names a datastore on a server; this build reaches only repositories that are a path", from, printable(text))
-	if st, e := os.Stat(text); e == nil && st.IsDir() {
-		return hintf(err, "did you mean \"./%s\"?", text)
+// guessPath refuses the bare name of a directory. It would be a datastore of
+// the server on this machine, which is seldom what somebody means who stands
+// beside a directory of that name.
+func (c *call) guessPath(r wire.Repository, text string) error {
+	if r.IsPath() || r.Host != "" {
+		return nil
 	}
-	return hintf(err, `a path contains "/" or begins with "."`)
+	if st, err := os.Stat(text); err == nil && st.IsDir() {
+		return hintf(usagef("%q names a datastore of the server on this machine, but there is a directory of that name", printable(text)),
+			"did you mean \"./%s\"? the datastore is localhost:%s", text, text)
+	}
+	return nil
 }
 
 // namespace is the one that the command works in.
@@ -70,12 +86,40 @@ func (c *call) namespace() (wire.Namespace, error) {
 	return ns, nil
 }
 
-// openStore opens the repository. The caller closes it.
-func (c *call) openStore(ctx context.Context, mode access) (*datastore.Store, error) {
+// openRepository opens the repository of the command. The caller closes it.
+func (c *call) openRepository(ctx context.Context, mode openMode) (*repository, error) {
 	r, err := c.repository()
 	if err != nil {
 		return nil, err
 	}
+	if r.IsPath() {
+		s, err := c.openPath(ctx, r, mode)
+		if err != nil {
+			return nil, err
+		}
+		return &repository{Source: s, Target: s, Manager: s, Closer: s, name: r, local: s}, nil
+	}
+	s, err := c.dial(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	return &repository{Source: s, Target: s, Manager: s, Closer: s, name: r, remote: s}, nil
+}
+
+// openLocal opens a repository for what can only be done beside its files.
+func (c *call) openLocal(ctx context.Context, mode openMode) (*datastore.Store, error) {
+	r, err := c.repository()
+	if err != nil {
+		return nil, err
+	}
+	if !r.IsPath() {
+		return nil, hintf(usagef("%s works on repositories that are a path; %s is on a server", c.flags.Command.HelpName, r),
+			"run it on the server, with -r and the path of the datastore")
+	}
+	return c.openPath(ctx, r, mode)
+}
+
+func (c *call) openPath(ctx context.Context, r wire.Repository, mode openMode) (*datastore.Store, error) {
 	s, err := datastore.Open(ctx, r.Path, datastore.Options{
 		ReadOnly: bool(mode),
 		LockWait: c.flags.Duration("lock-wait"),
@@ -90,8 +134,8 @@ func (c *call) openStore(ctx context.Context, mode access) (*datastore.Store, er
 	return s, nil
 }
 
-// closing closes a store that was written to; its error counts.
-func closing(s *datastore.Store, err *error) {
+// closing closes what was written to; its error counts.
+func closing(s io.Closer, err *error) {
 	if e := s.Close(); e != nil && *err == nil {
 		*err = fmt.Errorf("close repository: %w", e)
 	}
@@ -151,7 +195,7 @@ func (c *call) exactSnapshot(text string) (wire.Snapshot, error) {
 func find(ctx context.Context, src wire.Source, s wire.Snapshot) (wire.SnapshotInfo, error) {
 	list, err := src.Snapshots(ctx, s.Group)
 	if err != nil {
-		return wire.SnapshotInfo{}, fmt.Errorf("list snapshots%s: %w", within(s.Group.NS), err)
+		return wire.SnapshotInfo{}, about("list snapshots", s.Group.NS, err)
 	}
 	for _, i := range list {
 		if i.Snapshot == s {
@@ -159,6 +203,14 @@ func find(ctx context.Context, src wire.Source, s wire.Snapshot) (wire.SnapshotI
 		}
 	}
 	return wire.SnapshotInfo{}, fmt.Errorf("snapshot %s%s: %w", s, within(s.Group.NS), chunkstore.ErrNotExist)
+}
+
+// about says what was being done, unless the error begins with that itself.
+func about(doing string, ns wire.Namespace, err error) error {
+	if strings.HasPrefix(err.Error(), doing) {
+		return err
+	}
+	return fmt.Errorf("%s%s: %w", doing, within(ns), err)
 }
 
 // within names a namespace that is not the root, for messages.

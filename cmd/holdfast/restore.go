@@ -50,7 +50,7 @@ func runRestore(ctx context.Context, c *call) error {
 		}
 		c.ui.resultsToErr()
 	}
-	s, err := c.openStore(ctx, readOnly)
+	s, err := c.openRepository(ctx, readOnly)
 	if err != nil {
 		return stateAt(ctx, err, "nothing has been done")
 	}

@@ -143,7 +143,10 @@ func TestFieldsAreDocumented(t *testing.T) {
 		messageRecord{}, exitRecord{}, statusRecord{}, packCount{}, initRecord{}, backupRecord{}, archiveRecord{},
 		restoreRecord{}, groupRecord{}, snapshotRecord{}, fileRecord{}, fileLine{}, changeRecord{}, notesRecord{},
 		protectedRecord{}, verifyRecord{}, problemRecord{}, verifySummary{}, repositoryRecord{}, reindexRecord{},
-		keyRecord{}, paperRecord{}, masterRecord{}, versionRecord{},
+		keyRecord{}, paperRecord{}, masterRecord{}, versionRecord{}, serverVersion{}, listeningRecord{}, firstStartRecord{},
+		datastoreRecord{}, deletion{}, userRecord{}, identityRecord{}, tokenRecord{}, aclRecord{}, namespaceRecord{}, quotaRecord{},
+		accessFileRecord{}, certRecord{}, loginRecord{}, taskRecord{}, logRecord{}, stopRecord{}, pruneRecord{}, ownerRecord{},
+		affectedRecord{}, scrubSummary{}, repairRecord{},
 	} {
 		for _, name := range jsonFields(reflect.TypeOf(r)) {
 			if !strings.Contains(string(text), "`"+name+"`") && !strings.Contains(string(text), `"`+name+`"`) {
@@ -154,6 +157,9 @@ func TestFieldsAreDocumented(t *testing.T) {
 	for _, kind := range []string{
 		"note", "warning", "exit_error", "status", "initialized", "summary", "group", "snapshot", "file", "forgotten",
 		"notes", "protected", "error", "verified", "repository", "key", "paperkey", "master_key", "version",
+		"listening", "first_start", "log", "datastore", "datastore_removed", "user", "password_changed", "user_removed", "token",
+		"token_revoked", "acl", "acl_removed", "namespace", "namespace_removed", "quota", "quota_removed", "access_exported",
+		"access_imported", "certificate", "logged_in", "logged_out", "task", "task_log", "task_stopped", "pruned", "owner", "affected",
 	} {
 		if !strings.Contains(string(text), "`"+kind+"`") {
 			t.Errorf("docs/json.md lacks the message type %q", kind)
@@ -166,7 +172,13 @@ func jsonFields(t reflect.Type) []string {
 	for i := range t.NumField() {
 		f := t.Field(i)
 		if f.Anonymous {
+			if f.Type.Kind() == reflect.Pointer {
+				f.Type = f.Type.Elem()
+			}
 			names = append(names, jsonFields(f.Type)...)
+			continue
+		}
+		if !f.IsExported() {
 			continue
 		}
 		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")

@@ -15,6 +15,8 @@ import (
 	"syscall"
 
 	"golang.org/x/term"
+
+	"holdfast/datastore/wire"
 )
 
 const (
@@ -62,6 +64,25 @@ func newEncryptionPassphrase() secret {
 func masterPassphrase() secret {
 	return secret{"passphrase of the master key", []secretSource{
 		{"HOLDFAST_MASTER_PASSWORD", secretForms(), "holdfast.master-password"},
+	}}
+}
+
+// loginSecret is the password of a user, or the secret of an API token.
+func loginSecret(id wire.AuthID) secret {
+	what := "password of " + string(id)
+	if _, isToken := id.Token(); isToken {
+		what = "secret of " + string(id)
+	}
+	return secret{what, []secretSource{
+		{"HOLDFAST_PASSWORD", secretForms(), "holdfast.password"},
+		{"PBS_PASSWORD", []string{"", "_FD", "_FILE", "_CMD"}, "proxmox-backup-client.password"},
+	}}
+}
+
+// newUserPassword is the one that a user gets.
+func newUserPassword(id wire.AuthID) secret {
+	return secret{"new password of " + string(id), []secretSource{
+		{"HOLDFAST_NEW_PASSWORD", secretForms(), "holdfast.new-password"},
 	}}
 }
 

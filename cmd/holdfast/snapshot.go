@@ -7,7 +7,6 @@ import (
 
 	"github.com/urfave/cli/v2"
 
-	"holdfast/datastore"
 	"holdfast/datastore/wire"
 )
 
@@ -20,6 +19,7 @@ TYPE/ID are the newest one of the group; a change needs the exact time.`),
 			a.snapshotListCommand(),
 			a.snapshotFilesCommand(),
 			a.snapshotForgetCommand(),
+			a.restoreDeletedCommand(),
 			a.notesCommand(),
 			a.protectedCommand(),
 			a.protectCommand("protect", true),
@@ -54,17 +54,21 @@ func (a *app) snapshotListCommand() *cli.Command {
 	return &cli.Command{
 		Name: "list", Usage: "list snapshots", ArgsUsage: "[GROUP]",
 		Description: describe(`Lists the finished snapshots of a group, or of all groups of the namespace, oldest first.`,
-			"holdfast snapshot list -r /srv/store vm/100"),
+			"holdfast snapshot list -r /srv/store vm/100", "holdfast snapshot list -r /srv/store --deleted"),
+		Flags:  []cli.Flag{deletedFlag()},
 		Action: a.action(arity{0, 1}, snapshotList),
 	}
 }
 
 func snapshotList(ctx context.Context, c *call) error {
-	s, err := c.openStore(ctx, readOnly)
+	s, err := c.openRepository(ctx, readOnly)
 	if err != nil {
 		return err
 	}
 	defer s.Close()
+	if c.flags.Bool("deleted") {
+		return c.listDeleted(ctx, s)
+	}
 	groups, err := c.groupsToList(ctx, s)
 	if err != nil {
 		return err
@@ -73,7 +77,7 @@ func snapshotList(ctx context.Context, c *call) error {
 	for _, g := range groups {
 		list, err := s.Snapshots(ctx, g)
 		if err != nil {
-			return fmt.Errorf("list snapshots%s: %w", within(g.NS), err)
+			return about("list snapshots", g.NS, err)
 		}
 		for _, i := range list {
 			rows = append(rows, snapshotRow(i))
@@ -105,7 +109,7 @@ func groupsOf(ctx context.Context, src wire.Source, spaces []wire.Namespace) ([]
 	for _, ns := range spaces {
 		infos, err := src.Groups(ctx, ns)
 		if err != nil {
-			return nil, fmt.Errorf("list groups%s: %w", within(ns), err)
+			return nil, about("list groups", ns, err)
 		}
 		for _, i := range infos {
 			groups = append(groups, i.Group)
@@ -171,12 +175,12 @@ type fileLine struct {
 }
 
 func snapshotFiles(ctx context.Context, c *call) error {
-	return c.reading(ctx, func(s *datastore.Store, snap wire.Snapshot) error {
+	return c.reading(ctx, func(s *repository, snap wire.Snapshot) error {
 		return c.listFiles(ctx, s, snap)
 	})
 }
 
-func (c *call) listFiles(ctx context.Context, s *datastore.Store, snap wire.Snapshot) error {
+func (c *call) listFiles(ctx context.Context, s *repository, snap wire.Snapshot) error {
 	info, err := find(ctx, s, snap)
 	if err != nil {
 		return err
@@ -199,8 +203,11 @@ func (a *app) snapshotForgetCommand() *cli.Command {
 	return &cli.Command{
 		Name: "forget", Usage: "remove a snapshot", ArgsUsage: "SNAPSHOT",
 		Description: describe(`Removes a snapshot from the repository. Its exact time must be given; a protected snapshot is
-refused. The space of chunks that no other snapshot needs is not freed by this.`,
+refused. For the trash time of the repository it can be brought back with snapshot
+restore-deleted. After that the space of chunks that no other snapshot needs is freed by
+holdfast gc. With --now it is gone at once, also if it was removed before.`,
 			"holdfast snapshot forget -r /srv/store vm/100/2026-11-22T02:00:00Z"),
+		Flags:  []cli.Flag{nowFlag()},
 		Action: a.action(arity{1, 1}, snapshotForget),
 	}
 }
@@ -213,8 +220,8 @@ type changeRecord struct {
 
 // reading calls do with the snapshot that the first argument names, which may
 // be the latest of its group, in a store opened for reading.
-func (c *call) reading(ctx context.Context, do func(*datastore.Store, wire.Snapshot) error) error {
-	s, err := c.openStore(ctx, readOnly)
+func (c *call) reading(ctx context.Context, do func(*repository, wire.Snapshot) error) error {
+	s, err := c.openRepository(ctx, readOnly)
 	if err != nil {
 		return err
 	}
@@ -228,12 +235,12 @@ func (c *call) reading(ctx context.Context, do func(*datastore.Store, wire.Snaps
 
 // changing calls do with the snapshot that the first argument names exactly, in
 // a store opened for writing.
-func (c *call) changing(ctx context.Context, do func(*datastore.Store, wire.Snapshot) error) (err error) {
+func (c *call) changing(ctx context.Context, do func(*repository, wire.Snapshot) error) (err error) {
 	snap, err := c.exactSnapshot(c.arg(0))
 	if err != nil {
 		return err
 	}
-	s, err := c.openStore(ctx, readWrite)
+	s, err := c.openRepository(ctx, readWrite)
 	if err != nil {
 		return err
 	}
@@ -242,11 +249,5 @@ func (c *call) changing(ctx context.Context, do func(*datastore.Store, wire.Snap
 }
 
 func snapshotForget(ctx context.Context, c *call) error {
-	return c.changing(ctx, func(s *datastore.Store, snap wire.Snapshot) error {
-		if err := s.Forget(ctx, snap); err != nil {
-			return fmt.Errorf("forget%s: %w", within(snap.Group.NS), err)
-		}
-		c.ui.done(changeRecord{"forgotten", string(snap.Group.NS), snap.String()}, "forgot %s%s", snap, within(snap.Group.NS))
-		return nil
-	})
+	return c.changing(ctx, func(s *repository, snap wire.Snapshot) error { return c.forget(ctx, s, snap) })
 }

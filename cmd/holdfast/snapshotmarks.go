@@ -8,7 +8,6 @@ import (
 
 	"github.com/urfave/cli/v2"
 
-	"holdfast/datastore"
 	"holdfast/datastore/wire"
 )
 
@@ -38,7 +37,7 @@ type notesRecord struct {
 }
 
 func notesShow(ctx context.Context, c *call) error {
-	return c.reading(ctx, func(s *datastore.Store, snap wire.Snapshot) error {
+	return c.reading(ctx, func(s *repository, snap wire.Snapshot) error {
 		text, err := s.Notes(ctx, snap)
 		if err != nil {
 			return fmt.Errorf("notes%s: %w", within(snap.Group.NS), err)
@@ -68,7 +67,7 @@ func notesUpdate(ctx context.Context, c *call) error {
 	if len(text) > notesSizeMax {
 		return usagef("the notes are longer than %s", formatBytes(notesSizeMax))
 	}
-	return c.changing(ctx, func(s *datastore.Store, snap wire.Snapshot) error {
+	return c.changing(ctx, func(s *repository, snap wire.Snapshot) error {
 		if err := s.SetNotes(ctx, snap, text); err != nil {
 			return fmt.Errorf("notes%s: %w", within(snap.Group.NS), err)
 		}
@@ -116,7 +115,7 @@ type protectedRecord struct {
 }
 
 func protectedShow(ctx context.Context, c *call) error {
-	return c.reading(ctx, func(s *datastore.Store, snap wire.Snapshot) error {
+	return c.reading(ctx, func(s *repository, snap wire.Snapshot) error {
 		info, err := find(ctx, s, snap)
 		if err != nil {
 			return err
@@ -138,7 +137,7 @@ func protectedUpdate(ctx context.Context, c *call) error {
 }
 
 func (c *call) setProtected(ctx context.Context, protected bool) error {
-	return c.changing(ctx, func(s *datastore.Store, snap wire.Snapshot) error {
+	return c.changing(ctx, func(s *repository, snap wire.Snapshot) error {
 		if err := s.SetProtected(ctx, snap, protected); err != nil {
 			return fmt.Errorf("protection%s: %w", within(snap.Group.NS), err)
 		}

@@ -4,9 +4,11 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net/http"
 
 	"github.com/urfave/cli/v2"
 
+	"holdfast/client"
 	"holdfast/datastore"
 )
 
@@ -14,7 +16,7 @@ func (a *app) statusCommand() *cli.Command {
 	return &cli.Command{
 		Name: "status", Usage: "show how full the repository is",
 		Description: describe(`Counts groups, snapshots, chunks and packs in all namespaces, and shows the space they take and
-what the file system has left.`,
+what the file system has left. A server does not tell about chunks and packs.`,
 			"holdfast status -r /srv/store"),
 		Action: a.action(arity{0, 0}, runStatus),
 	}
@@ -27,48 +29,102 @@ type repositoryRecord struct {
 	Groups       int    `json:"groups"`
 	Snapshots    int    `json:"snapshots"`
 	LogicalBytes uint64 `json:"logical_bytes"`
+	*chunkCounts
+	DiskTotal uint64 `json:"disk_total"`
+	DiskUsed  uint64 `json:"disk_used"`
+	DiskAvail uint64 `json:"disk_avail"`
+}
+
+// chunkCounts is what can only be told beside the files of a repository.
+type chunkCounts struct {
 	Chunks       uint64 `json:"chunks"`
 	PlainBytes   uint64 `json:"plain_bytes"`
 	StoredBytes  uint64 `json:"stored_bytes"`
 	Packs        int    `json:"packs"`
 	MissingPacks int    `json:"missing_packs"`
-	DiskTotal    uint64 `json:"disk_total"`
-	DiskUsed     uint64 `json:"disk_used"`
-	DiskAvail    uint64 `json:"disk_avail"`
 }
 
 func runStatus(ctx context.Context, c *call) error {
-	s, err := c.openStore(ctx, readOnly)
+	s, err := c.openRepository(ctx, readOnly)
 	if err != nil {
 		return err
 	}
 	defer s.Close()
-	st, err := s.Status(ctx)
+	r := repositoryRecord{MessageType: "repository", Repository: s.name.String()}
+	if s.local != nil {
+		err = r.fromStore(ctx, s.local)
+	} else {
+		err = r.fromServer(ctx, s)
+	}
 	if err != nil {
 		return err
 	}
-	r := repositoryRecord{
-		"repository", st.Path, st.Groups, st.Snapshots, st.LogicalBytes, st.Chunks, st.PlainBytes,
-		st.StoredBytes, st.Packs, st.MissingPacks, st.DiskTotal, st.DiskUsed, st.DiskAvail,
-	}
-	c.ui.result(r, func(w io.Writer) { statusText(w, st) })
-	if st.MissingPacks > 0 {
-		return hintf(fmt.Errorf("packs missing: %d: %w", st.MissingPacks, errDamage),
+	c.ui.result(r, func(w io.Writer) { statusText(w, r) })
+	if r.chunkCounts != nil && r.MissingPacks > 0 {
+		return hintf(fmt.Errorf("packs missing: %d: %w", r.MissingPacks, errDamage),
 			"holdfast verify tells which snapshots they belong to")
 	}
 	return nil
 }
 
-// statusText is the status for people.
-func statusText(w io.Writer, st datastore.Status) {
-	rows := [][]string{
-		{"repository:", st.Path},
-		{"snapshots:", fmt.Sprintf("%d in %s, %s", st.Snapshots, plural(int64(st.Groups), "group"), formatBytes(int64(st.LogicalBytes)))},
-		{"chunks:", fmt.Sprintf("%d in %s, %s", st.Chunks, plural(int64(st.Packs), "pack"), formatBytes(int64(st.PlainBytes)))},
-		{"stored:", formatBytes(int64(st.StoredBytes))},
-		{"ratio:", formatRatio(int64(st.LogicalBytes), int64(st.StoredBytes))},
-		{"disk:", fmt.Sprintf("%s of %s used (%s), %s free", formatBytes(int64(st.DiskUsed)), formatBytes(int64(st.DiskTotal)),
-			formatShare(int64(st.DiskUsed), int64(st.DiskTotal)), formatBytes(int64(st.DiskAvail)))},
+func (r *repositoryRecord) fromStore(ctx context.Context, s *datastore.Store) error {
+	st, err := s.Status(ctx)
+	if err != nil {
+		return err
 	}
+	r.Repository, r.Groups, r.Snapshots, r.LogicalBytes = st.Path, st.Groups, st.Snapshots, st.LogicalBytes
+	r.chunkCounts = &chunkCounts{st.Chunks, st.PlainBytes, st.StoredBytes, st.Packs, st.MissingPacks}
+	r.DiskTotal, r.DiskUsed, r.DiskAvail = st.DiskTotal, st.DiskUsed, st.DiskAvail
+	return nil
+}
+
+// fromServer counts what the server lists, and asks it about the disk.
+func (r *repositoryRecord) fromServer(ctx context.Context, s *repository) error {
+	var disk struct {
+		Total uint64 `json:"total"`
+		Used  uint64 `json:"used"`
+		Avail uint64 `json:"avail"`
+	}
+	err := s.remote.Do(ctx, client.Call{Method: http.MethodGet, Path: restPath("admin", "datastore", s.name.Datastore, "status"), Into: &disk})
+	if err != nil {
+		return fmt.Errorf("status of %s: %w", s.name, err)
+	}
+	r.DiskTotal, r.DiskUsed, r.DiskAvail = disk.Total, disk.Used, disk.Avail
+	spaces, err := s.Namespaces(ctx, "")
+	if err != nil {
+		return about("list namespaces", "", err)
+	}
+	groups, err := groupsOf(ctx, s, spaces)
+	if err != nil {
+		return err
+	}
+	for _, g := range groups {
+		list, err := s.Snapshots(ctx, g)
+		if err != nil {
+			return about("list snapshots", g.NS, err)
+		}
+		for _, i := range list {
+			r.LogicalBytes += i.Size
+		}
+		r.Groups++
+		r.Snapshots += len(list)
+	}
+	return nil
+}
+
+// statusText is the status for people.
+func statusText(w io.Writer, r repositoryRecord) {
+	rows := [][]string{
+		{"repository:", r.Repository},
+		{"snapshots:", fmt.Sprintf("%d in %s, %s", r.Snapshots, plural(int64(r.Groups), "group"), formatBytes(int64(r.LogicalBytes)))},
+	}
+	if c := r.chunkCounts; c != nil {
+		rows = append(rows,
+			[]string{"chunks:", fmt.Sprintf("%d in %s, %s", c.Chunks, plural(int64(c.Packs), "pack"), formatBytes(int64(c.PlainBytes)))},
+			[]string{"stored:", formatBytes(int64(c.StoredBytes))},
+			[]string{"ratio:", formatRatio(int64(r.LogicalBytes), int64(c.StoredBytes))})
+	}
+	rows = append(rows, []string{"disk:", fmt.Sprintf("%s of %s used (%s), %s free", formatBytes(int64(r.DiskUsed)), formatBytes(int64(r.DiskTotal)),
+		formatShare(int64(r.DiskUsed), int64(r.DiskTotal)), formatBytes(int64(r.DiskAvail)))})
 	table(w, rows)
 }

@@ -10,7 +10,6 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"holdfast/crypto"
-	"holdfast/datastore"
 	"holdfast/datastore/verify"
 	"holdfast/datastore/wire"
 )
@@ -21,10 +20,25 @@ func (a *app) verifyCommand() *cli.Command {
 		Description: describe(`Reads every chunk of a snapshot, of all snapshots of a group, or of everything in the
 namespace and below. Without a key each chunk is compared with the sums kept beside it,
 which finds any damage; with --keyfile chunks are also decrypted and compared with their
-names, and the manifest's signature is checked. Damage ends with exit status 65.`,
+names, and the manifest's signature is checked. From a server everything is read over the
+network, and without a key encrypted chunks are compared with their checksum only. Damage
+ends with exit status 65.
+
+With --store the whole repository is verified where it lies, without a key: every byte of the
+packs is read once and compared with its checksum, and every reference of every snapshot, in
+the trash too, is looked up. What is damaged is marked, so that the next backup of the same data
+stores it anew. The dates of good checks are kept: --older-than reads only what is due, and goes
+on where an interrupted run was. A server does it as a task of its own, beside all else; in
+a directory backups have to wait, as holdfast --lock-wait lets them.`,
 			"holdfast verify -r /srv/store",
-			"holdfast verify -r /srv/store vm/100/latest --keyfile key.json"),
-		Flags:  []cli.Flag{&cli.StringFlag{Name: "keyfile", Usage: "decrypt with the key in `FILE`, too (or $HOLDFAST_KEYFILE)"}},
+			"holdfast verify -r /srv/store vm/100/latest --keyfile key.json",
+			"holdfast verify -r 'root@pam!admin@backup.lan:tank' --store --older-than 30"),
+		Flags: []cli.Flag{
+			&cli.StringFlag{Name: "keyfile", Usage: "decrypt with the key in `FILE`, too (or $HOLDFAST_KEYFILE)"},
+			&cli.BoolFlag{Name: "store", Usage: "verify the whole repository: every stored byte and every reference"},
+			&cli.UintFlag{Name: "older-than", Usage: "with --store: leave out the packs that were found good in the last `DAYS` days"},
+			&cli.StringFlag{Name: "limit", Usage: "with --store: read at most `SIZE` a second from the disk, as 100MiB"},
+		},
 		Action: a.action(arity{0, 1}, runVerify),
 	}
 }
@@ -67,12 +81,20 @@ type verifySummary struct {
 }
 
 func runVerify(ctx context.Context, c *call) error {
+	if c.flags.Bool("store") {
+		return c.verifyStore(ctx)
+	}
+	for _, name := range []string{"older-than", "limit"} {
+		if c.flags.IsSet(name) {
+			return usagef("--%s goes with --store", name)
+		}
+	}
 	begin := c.now()
 	key, err := c.verifyKey(ctx)
 	if err != nil {
 		return err
 	}
-	s, err := c.openStore(ctx, readOnly)
+	s, err := c.openRepository(ctx, readOnly)
 	if err != nil {
 		return stateAt(ctx, err, "nothing has been checked")
 	}
@@ -81,7 +103,10 @@ func runVerify(ctx context.Context, c *call) error {
 	if err != nil {
 		return err
 	}
-	o := verify.Options{Source: s, Checker: s, Key: key, Progress: &verify.Progress{}}
+	o := verify.Options{Source: s, Key: key, Progress: &verify.Progress{}}
+	if s.local != nil { // over the network there are only the chunks' own sums
+		o.Checker = s.local
+	}
 	stop := c.watch(ctx, verifyStatus(o.Progress))
 	sum, failure := c.verifyAll(ctx, verify.New(o), list)
 	stop()
@@ -112,7 +137,7 @@ func (c *call) verifyKey(ctx context.Context) (*crypto.Key, error) {
 }
 
 // snapshotsToVerify is the snapshot or group that was named, or everything.
-func (c *call) snapshotsToVerify(ctx context.Context, s *datastore.Store) ([]wire.Snapshot, error) {
+func (c *call) snapshotsToVerify(ctx context.Context, s *repository) ([]wire.Snapshot, error) {
 	var groups []wire.Group
 	switch name := c.arg(0); strings.Count(name, "/") {
 	case 0:
@@ -141,7 +166,7 @@ func (c *call) snapshotsToVerify(ctx context.Context, s *datastore.Store) ([]wir
 	for _, g := range groups {
 		infos, err := s.Snapshots(ctx, g)
 		if err != nil {
-			return nil, fmt.Errorf("list snapshots%s: %w", within(g.NS), err)
+			return nil, about("list snapshots", g.NS, err)
 		}
 		for _, i := range infos {
 			list = append(list, i.Snapshot)

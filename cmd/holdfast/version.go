@@ -4,10 +4,13 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net/http"
 	"runtime"
 	"runtime/debug"
 
 	"github.com/urfave/cli/v2"
+
+	"holdfast/client"
 )
 
 // version is that of the program; the revision comes from the build.
@@ -19,8 +22,9 @@ const formats = "blob 1, fixed index 1, dynamic index 1, store 1"
 func (a *app) versionCommand() *cli.Command {
 	return &cli.Command{
 		Name: "version", Usage: "print the version",
-		Description: describe("Prints the version of the program, of Go, and of the formats it writes.", "holdfast version"),
-		Action:      a.action(arity{0, 0}, runVersion),
+		Description: describe(`Prints the version of the program, of Go, and of the formats it writes; with -r and a repository
+on a server that server's, too.`, "holdfast version", "holdfast version -r backup.lan:tank"),
+		Action: a.action(arity{0, 0}, runVersion),
 	}
 }
 
@@ -33,9 +37,42 @@ type versionRecord struct {
 	OS          string `json:"os"`
 	Arch        string `json:"arch"`
 	Formats     string `json:"formats"`
+	// Server is there if the repository is on one.
+	Server *serverVersion `json:"server,omitempty"`
 }
 
-func runVersion(_ context.Context, c *call) error {
+// serverVersion is what a server says about itself: the version of the
+// protocol, and its own if it is Holdfast.
+type serverVersion struct {
+	Version  string `json:"version"`
+	Release  string `json:"release"`
+	Holdfast string `json:"holdfast,omitempty"`
+}
+
+// askVersion asks the server of the repository. A repository that is not named
+// on the command line is not looked at: the version must be told without a
+// network.
+func (c *call) askVersion(ctx context.Context) (*serverVersion, error) {
+	if !c.flags.IsSet("repository") {
+		return nil, nil
+	}
+	r, err := c.repository()
+	if err != nil || r.IsPath() {
+		return nil, err
+	}
+	s, err := c.dial(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	defer s.Close()
+	v := new(serverVersion)
+	if err := s.Do(ctx, client.Call{Method: http.MethodGet, Path: "/version", Into: v}); err != nil {
+		return nil, fmt.Errorf("version of %s: %w", serverOf(r), err)
+	}
+	return v, nil
+}
+
+func runVersion(ctx context.Context, c *call) error {
 	r := versionRecord{
 		MessageType: "version", Version: version,
 		Go: runtime.Version(), OS: runtime.GOOS, Arch: runtime.GOARCH, Formats: formats,
@@ -50,6 +87,8 @@ func runVersion(_ context.Context, c *call) error {
 			}
 		}
 	}
+	var err error
+	r.Server, err = c.askVersion(ctx)
 	c.ui.result(r, func(w io.Writer) {
 		fmt.Fprintf(w, "holdfast %s", r.Version)
 		if r.Revision != "" {
@@ -60,6 +99,13 @@ func runVersion(_ context.Context, c *call) error {
 			fmt.Fprint(w, ")")
 		}
 		fmt.Fprintf(w, "\n%s %s/%s\nformats: %s\n", r.Go, r.OS, r.Arch, r.Formats)
+		if s := r.Server; s != nil {
+			fmt.Fprintf(w, "server: protocol %s-%s", s.Version, s.Release)
+			if s.Holdfast != "" {
+				fmt.Fprintf(w, ", holdfast %s", s.Holdfast)
+			}
+			fmt.Fprintln(w)
+		}
 	})
-	return nil
+	return err
 }

@@ -8,16 +8,21 @@
 //	same FILE FILE           compare two files byte by byte
 //	flip FILE-PATTERN        damage the middle of the largest file that matches
 //	jsonlines stdout|stderr  every line is an object with a message_type
+//	serve NAME DIR [FLAG …]  start a server and set NAME_ADDRESS, NAME_FINGERPRINT, NAME_AUTHID, NAME_SECRET
+//	hup NAME TEXT            send it SIGHUP and wait for TEXT in its log
+//	stopserver NAME          end it, with exit code 0; NAME.log is its log
 package script
 
 import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -25,36 +30,95 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-// build makes the binary and returns its directory.
-func build(t *testing.T) string {
-	t.Helper()
-	dir := t.TempDir()
-	out, err := exec.Command("go", "build", "-o", filepath.Join(dir, "holdfast"), "holdfast/cmd/holdfast").CombinedOutput()
+// binaryDir names the variable that tells the tests where the binary is.
+const binaryDir = "HOLDFAST_TEST_BINARY"
+
+// TestMain makes the binary once for all tests.
+func TestMain(m *testing.M) {
+	os.Exit(withBinary(m))
+}
+
+func withBinary(m *testing.M) int {
+	dir, err := os.MkdirTemp("", "holdfast-script-")
 	if err != nil {
-		t.Fatalf("go build: %v\n%s", err, out)
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(dir)
+	if out, err := exec.Command("go", "build", "-o", filepath.Join(dir, "holdfast"), "holdfast/cmd/holdfast").CombinedOutput(); err != nil {
+		fmt.Fprintf(os.Stderr, "go build: %v\n%s", err, out)
+		return 1
+	}
+	os.Setenv(binaryDir, dir)
+	return m.Run()
+}
+
+// binary returns the directory of the binary.
+func binary(t *testing.T) string {
+	t.Helper()
+	dir := os.Getenv(binaryDir)
+	if dir == "" {
+		t.Fatal("the binary was not made")
 	}
 	return dir
 }
 
+// once lists the scripts that run once: about the files of a repository that is
+// a path, about no repository at all, or with a server of their own. All others
+// run on a path and, by TestScriptsOnServer, on a server.
+var once = []string{
+	"damage.txtar", "scrub.txtar", "key.txtar", "usage.txtar",
+	"serve.txtar", "access.txtar", "task.txtar", "login.txtar",
+}
+
+func runsOnce(script string) bool { return slices.Contains(once, filepath.Base(script)) }
+
 func TestScripts(t *testing.T) {
-	bin := build(t)
-	testscript.Run(t, testscript.Params{
+	for _, name := range once {
+		if _, err := os.Stat(name); err != nil {
+			t.Errorf("the list of scripts that run once: %v", err)
+		}
+	}
+	testscript.Run(t, params(binary(t), false))
+}
+
+// params are the parameters of both runs; server tells which it is. Scripts may
+// ask for it by the conditions [path] and [server].
+func params(bin string, server bool) testscript.Params {
+	return testscript.Params{
 		Dir:                 ".",
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("PATH", bin+string(os.PathListSeparator)+e.Getenv("PATH"))
 			e.Setenv("XDG_CONFIG_HOME", filepath.Join(e.WorkDir, "config"))
+			e.Setenv("XDG_RUNTIME_DIR", filepath.Join(e.WorkDir, "run"))
+			e.Values[serversKey{}] = make(map[string]*backupServer)
+			if name := strings.TrimPrefix(filepath.Base(e.WorkDir), "script-"); !server && !runsOnce(name+".txtar") {
+				e.Setenv("HOLDFAST_REPOSITORY", "./store")
+			}
 			return nil
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"exits":     exits,
-			"image":     makeImage,
-			"same":      same,
-			"flip":      flip,
-			"jsonlines": jsonLines,
+		Condition: func(cond string) (bool, error) {
+			switch cond {
+			case "path":
+				return !server, nil
+			case "server":
+				return server, nil
+			}
+			return false, errors.New("unknown condition")
 		},
-	})
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"exits":      exits,
+			"image":      makeImage,
+			"same":       same,
+			"flip":       flip,
+			"jsonlines":  jsonLines,
+			"serve":      serve,
+			"stopserver": stopServer,
+			"hup":        hangUp,
+		},
+	}
 }
 
 func exits(ts *testscript.TestScript, neg bool, args []string) {

@@ -17,11 +17,12 @@ import (
 // house is a repository and a binary to work on it.
 type house struct {
 	bin, dir string
+	env      []string // where the repository is
 }
 
 func newHouse(t *testing.T) house {
 	t.Helper()
-	h := house{bin: filepath.Join(build(t), "holdfast"), dir: t.TempDir()}
+	h := house{bin: filepath.Join(binary(t), "holdfast"), dir: t.TempDir(), env: []string{"HOLDFAST_REPOSITORY=./store"}}
 	if code, out := h.do("init"); code != 0 {
 		t.Fatalf("init: exit code %d\n%s", code, out)
 	}
@@ -31,7 +32,7 @@ func newHouse(t *testing.T) house {
 func (h house) command(args ...string) *exec.Cmd {
 	cmd := exec.Command(h.bin, args...)
 	cmd.Dir = h.dir
-	cmd.Env = append(os.Environ(), "HOLDFAST_REPOSITORY=./store", "XDG_CONFIG_HOME="+filepath.Join(h.dir, "config"))
+	cmd.Env = append(append(os.Environ(), "XDG_CONFIG_HOME="+filepath.Join(h.dir, "config")), h.env...)
 	return cmd
 }
 

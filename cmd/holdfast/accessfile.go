@@ -1,0 +1,166 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+
+	"holdfast/client"
+)
+
+func (a *app) accessCommand() *cli.Command {
+	return &cli.Command{
+		Name: "access", Usage: "save and restore the users and rights of a server",
+		Description: describe(`Works on everything about access: users, tokens, roles, quotas and the list of datastores.
+Passwords and the secrets of tokens are in it as hashes, but the key that signs tickets is in
+it, too: keep the file to yourself. Works on this machine only.`),
+		Subcommands: []*cli.Command{
+			{
+				Name: "export", Usage: "write users and rights to a file", ArgsUsage: "[FILE]",
+				Description: describe("Writes users and rights as JSON to a new FILE, or to standard output.", "holdfast access export access.json"),
+				Flags:       []cli.Flag{dataFlag()},
+				Action:      a.action(arity{0, 1}, accessExport),
+			},
+			{
+				Name: "import", Usage: "replace users and rights by those of a file", ArgsUsage: "FILE",
+				Description: describe("Replaces all users and rights by those of a file that export has written.", "holdfast access import access.json"),
+				Flags:       []cli.Flag{dataFlag()},
+				Action:      a.action(arity{1, 1}, accessImport),
+			},
+		},
+	}
+}
+
+// accessFileMax caps what import reads, in bytes.
+const accessFileMax = 64 << 20
+
+// accessFileRecord names the file that was written or read.
+type accessFileRecord struct {
+	MessageType string `json:"message_type"` // "access_exported" or "access_imported"
+	Path        string `json:"path"`
+}
+
+// dataHere is the data directory of a server on this machine: what is not on
+// the network is done beside it.
+func (c *call) dataHere() (string, error) {
+	m, err := c.managed()
+	if err == nil && m.data == "" {
+		err = usagef("%s works beside the data of the server only: name its directory with --data", c.flags.Command.HelpName)
+	}
+	return m.data, err
+}
+
+func accessExport(ctx context.Context, c *call) error {
+	path := c.arg(0)
+	if path != "" && path != "-" {
+		if err := absent(path); err != nil {
+			return err
+		}
+	}
+	dir, err := c.dataHere()
+	if err != nil {
+		return err
+	}
+	var exported json.RawMessage
+	q := client.Call{Method: http.MethodPost, Path: "/access/export", Whole: &exported}
+	if err := c.managingHere(ctx, dir, func(s *client.Client) error { return s.Do(ctx, q) }); err != nil {
+		return fmt.Errorf("export: %w", err)
+	}
+	exported = bytes.TrimSpace(exported)
+	if path == "" || path == "-" {
+		if _, err := fmt.Fprintf(c.stdout, "%s\n", exported); err != nil {
+			return fmt.Errorf("write result: %w", err)
+		}
+		return nil
+	}
+	if err := writeNew(path, append(exported, '\n'), 0o600); err != nil {
+		return fmt.Errorf("export: %w", err)
+	}
+	c.ui.done(accessFileRecord{"access_exported", path}, "wrote users and rights to %s", path)
+	return nil
+}
+
+func accessImport(ctx context.Context, c *call) error {
+	dir, err := c.dataHere()
+	if err != nil {
+		return err
+	}
+	b, err := readAccessFile(c.arg(0))
+	if err == nil {
+		err = c.importInto(ctx, dir, b)
+	}
+	if err != nil {
+		return fmt.Errorf("import: %w", err)
+	}
+	c.ui.done(accessFileRecord{"access_imported", c.arg(0)}, "replaced users and rights by those of %s", c.arg(0))
+	return nil
+}
+
+// importInto gives the file to the server that runs, or puts it into the
+// directory of one that does not.
+func (c *call) importInto(ctx context.Context, dir string, b []byte) error {
+	socket := filepath.Join(dir, dataSocketName)
+	runs, err := answers(socket)
+	if err != nil {
+		return err
+	}
+	if runs {
+		return postLocal(ctx, socket, "/api2/json/access/import", b)
+	}
+	if err := checkDataDir(dir); err != nil {
+		return err
+	}
+	data, err := openDataDir(ctx, dir, c.flags.Duration("lock-wait"))
+	if err != nil {
+		return err
+	}
+	return errors.Join(data.access.Import(bytes.NewReader(b)), data.close(context.WithoutCancel(ctx)))
+}
+
+// postLocal sends a body to a method that takes it as it is.
+func postLocal(ctx context.Context, socket, path string, body []byte) error {
+	t := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", socket)
+	}}
+	defer t.CloseIdleConnections()
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://localhost"+path, bytes.NewReader(body))
+	if err != nil {
+		return err
+	}
+	req.Header.Set("Content-Type", "application/octet-stream")
+	resp, err := (&http.Client{Transport: t}).Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode == http.StatusOK {
+		return nil
+	}
+	const most = 8 << 10 // of the text of an error
+	text, _ := io.ReadAll(io.LimitReader(resp.Body, most))
+	return &client.StatusError{Code: resp.StatusCode, Text: printable(strings.TrimSpace(string(text)))}
+}
+
+// readAccessFile reads what export has written.
+func readAccessFile(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, accessFileMax+1))
+	if err == nil && len(b) > accessFileMax {
+		err = usagef("%s is larger than %s", path, formatBytes(accessFileMax))
+	}
+	return b, err
+}

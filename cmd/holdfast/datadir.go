@@ -1,0 +1,133 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"holdfast/chunkstore"
+	"holdfast/chunkstore/durable"
+	"holdfast/datastore"
+	"holdfast/datastore/access"
+	"holdfast/datastore/task"
+)
+
+// defaultDataDir is where a server keeps what it knows.
+const defaultDataDir = "/var/lib/holdfast"
+
+// What a data directory holds.
+const (
+	dataLockName    = "holdfast.lock"
+	dataSocketName  = "holdfast.sock"
+	dataAccessName  = "access.db"
+	dataTasksName   = "tasks"
+	dataCertName    = "certificate.pem"
+	dataKeyName     = "certificate-key.pem"
+	dataStartedName = "started"
+)
+
+// dataDir is the data directory of a server, held by this process.
+type dataDir struct {
+	path   string
+	lock   *os.File
+	access *access.Store
+	tasks  *task.Registry
+}
+
+// makeDataDir makes the directory if it is missing.
+func makeDataDir(path string) error {
+	if err := durable.MkdirAll(path, 0o700); err != nil {
+		return fmt.Errorf("make data directory %s: %w", path, err)
+	}
+	return nil
+}
+
+// checkDataDir refuses a directory that is not there, and one of another user:
+// files made in it would be closed to the server.
+func checkDataDir(path string) error {
+	st, err := os.Stat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return hintf(fmt.Errorf("no server keeps its data in %s: %w", path, datastore.ErrNoStore),
+			"make it by starting a server: holdfast serve --data %s; or name a server elsewhere with -r REPO", path)
+	}
+	if err != nil {
+		return fmt.Errorf("look at data directory: %w", err)
+	}
+	owner, ok := st.Sys().(*syscall.Stat_t)
+	if !ok || int(owner.Uid) == os.Geteuid() {
+		return nil
+	}
+	return hintf(fmt.Errorf("the data directory %s belongs to user %d: %w", path, owner.Uid, fs.ErrPermission),
+		"start the server, or run this as its user: sudo -u '#%d' holdfast ...", owner.Uid)
+}
+
+// openDataDir takes the directory for this process and opens what is in it.
+func openDataDir(ctx context.Context, path string, wait time.Duration) (_ *dataDir, err error) {
+	d := &dataDir{path: path}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, d.close(ctx))
+		}
+	}()
+	if d.lock, err = lockFile(ctx, filepath.Join(path, dataLockName), wait); err != nil {
+		if errors.Is(err, chunkstore.ErrLocked) {
+			err = hintf(fmt.Errorf("data directory %s: %w", path, err), "a server or another command works on it; --lock-wait 10m waits for it to end")
+		}
+		return nil, err
+	}
+	if d.access, err = access.Open(filepath.Join(path, dataAccessName), access.Options{}); err != nil {
+		return nil, fmt.Errorf("open users and rights: %w", err)
+	}
+	if d.tasks, err = task.Open(filepath.Join(path, dataTasksName), task.Options{}); err != nil {
+		return nil, err
+	}
+	return d, nil
+}
+
+// lockFile locks a file for this process alone and waits for others to leave.
+// The kernel drops the lock with the process.
+func lockFile(ctx context.Context, path string, wait time.Duration) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	const pause = 50 * time.Millisecond
+	for deadline := time.Now().Add(wait); ; {
+		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		switch {
+		case err == nil:
+			return f, nil
+		case !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR):
+			return nil, errors.Join(fmt.Errorf("lock %s: %w", path, err), f.Close())
+		case !time.Now().Before(deadline):
+			return nil, errors.Join(fmt.Errorf("%s: %w", path, chunkstore.ErrLocked), f.Close())
+		}
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return nil, errors.Join(ctx.Err(), f.Close())
+		}
+	}
+}
+
+// close gives the directory back. Tasks that still run are stopped.
+func (d *dataDir) close(ctx context.Context) error {
+	var err error
+	if d.tasks != nil {
+		err = d.tasks.Close(ctx)
+	}
+	if d.access != nil {
+		err = errors.Join(err, d.access.Close())
+	}
+	if d.lock != nil {
+		err = errors.Join(err, d.lock.Close())
+	}
+	return err
+}

@@ -1,0 +1,82 @@
+package main
+
+import (
+	"errors"
+	"net"
+	"net/http"
+	"regexp"
+	"strings"
+
+	"holdfast/chunkstore"
+	"holdfast/client"
+	"holdfast/datastore"
+	"holdfast/datastore/wire"
+)
+
+// unreachable reports whether a connection could not be made, or broke.
+func unreachable(err error) bool {
+	var op *net.OpError
+	return errors.As(err, &op) && (op.Op == "dial" || op.Op == "read" || op.Op == "write")
+}
+
+// noDatastore matches what servers say of a datastore that they do not have.
+var noDatastore = regexp.MustCompile(`^(datastore '[^']*' does not exist|no such datastore '[^']*')`)
+
+// unknownDatastore reports whether a server does not have the datastore.
+func unknownDatastore(err error) bool {
+	var refused *client.StatusError
+	return errors.As(err, &refused) && noDatastore.MatchString(refused.Text)
+}
+
+// badParameter reports whether a server found a value bad.
+func badParameter(err error) bool {
+	var refused *client.StatusError
+	return errors.Is(err, wire.ErrName) || errors.Is(err, chunkstore.ErrInvalid) ||
+		errors.As(err, &refused) && refused.Code == http.StatusBadRequest && strings.HasPrefix(refused.Text, "parameter verification failed")
+}
+
+// serverHint is the next step for an error about a server, "" if none is known.
+func serverHint(err error) string {
+	switch {
+	case unreachable(err):
+		return "see that a server listens there and nothing is in between; a server is started with: holdfast serve"
+	case unknownDatastore(err):
+		return "holdfast datastore list shows what there is; make it with: holdfast init, or on the server: holdfast datastore create NAME"
+	case strings.Contains(err.Error(), datastore.ErrOwner.Error()):
+		return "the group belongs to somebody else: choose another --backup-id, or have an administrator run: holdfast change-owner GROUP ID"
+	case errors.Is(err, wire.ErrUnauthenticated):
+		return "the password or secret is taken from the environment if set there: " + strings.Join(loginSecret(wire.RootUser).names(), ", ")
+	case errors.Is(err, client.ErrCertificate):
+		return "holdfast cert show prints on the server what its fingerprint is; somebody else may answer in its place"
+	case errors.Is(err, wire.ErrPermission):
+		return "on the server, holdfast acl list shows who may do what"
+	case errors.Is(err, wire.ErrQuota):
+		return "remove snapshots that are not needed, or have the quota raised"
+	}
+	return ""
+}
+
+// onlyHoldfast tells somebody whose server does not know a parameter what that
+// means.
+func onlyHoldfast(err error) error {
+	var refused *client.StatusError
+	if errors.As(err, &refused) && refused.Code == http.StatusBadRequest && strings.Contains(refused.Text, "schema does not allow") {
+		return hintf(err, "only servers of Holdfast can, from this version on; without --store everything is read over the network")
+	}
+	return err
+}
+
+// verificationFailed reports whether a task has found damage.
+func verificationFailed(err error) bool {
+	var failed *client.TaskError
+	return errors.As(err, &failed) && strings.HasPrefix(failed.Status, "verification failed")
+}
+
+// scrubEnded recognises the end of a task that has found damage.
+func scrubEnded(err error) error {
+	if !verificationFailed(err) {
+		return err
+	}
+	return hintf(meaning(err, errDamage),
+		"the next backup of the same data heals what is damaged; holdfast repair, on the server's machine while the server is stopped, looks for other copies")
+}

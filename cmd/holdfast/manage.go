@@ -1,0 +1,196 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/http"
+	"net/url"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"holdfast/client"
+	"holdfast/datastore/server"
+	"holdfast/datastore/wire"
+)
+
+// dataFlag names the server that a management command works on, if it is one
+// of this machine.
+func dataFlag() cli.Flag {
+	return &cli.StringFlag{Name: "data", Usage: "manage the server with the data directory `DIR` on this machine, running or not (or $HOLDFAST_DATA; default " + defaultDataDir + "), unless -r names one elsewhere"}
+}
+
+// storeFlag names the datastore, which -r names otherwise.
+func storeFlag() cli.Flag {
+	return &cli.StringFlag{Name: "datastore", Usage: "the `NAME` of the datastore, with --data"}
+}
+
+// managed is the server that a management command works on.
+type managed struct {
+	data   string          // directory on this machine, or
+	remote wire.Repository // a server elsewhere
+}
+
+// managed finds the server: what is given on the command line counts before
+// the environment.
+func (c *call) managed() (managed, error) {
+	m, err := c.chooseManaged()
+	if err == nil && m.data != "" {
+		m.data, err = filepath.Abs(m.data) // datastores in it are named by it
+	}
+	return m, err
+}
+
+func (c *call) chooseManaged() (managed, error) {
+	switch data, repo := c.flags.IsSet("data"), c.flags.IsSet("repository"); {
+	case data && repo:
+		return managed{}, usagef("--data and --repository exclude each other")
+	case data:
+		if c.flags.String("data") == "" {
+			return managed{}, usagef("--data: empty")
+		}
+		return managed{data: c.flags.String("data")}, nil
+	case repo:
+		r, err := c.repository()
+		if err == nil && r.IsPath() {
+			err = hintf(usagef("%s manages a server, and %s is a path", c.flags.Command.HelpName, r), "name the server with -r or its data directory with --data")
+		}
+		return managed{remote: r}, err
+	}
+	if dir := c.env[envData]; dir != "" {
+		return managed{data: dir}, nil
+	}
+	if _, from := c.setting("repository", envRepository, envRepositoryPBS); from != "" {
+		r, err := c.repository()
+		if err != nil || !r.IsPath() {
+			return managed{remote: r}, err
+		}
+	}
+	return managed{data: defaultDataDir}, nil
+}
+
+// managing calls do with a conversation with the server that the command
+// manages: over the network, over the socket of a server that runs here, or
+// with its handler in this process.
+func (c *call) managing(ctx context.Context, do func(*client.Client) error) error {
+	m, err := c.managed()
+	if err != nil {
+		return err
+	}
+	if m.data != "" {
+		return c.managingHere(ctx, m.data, do)
+	}
+	s, err := c.dial(ctx, m.remote)
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	return do(s)
+}
+
+// managingHere works on a server of this machine.
+func (c *call) managingHere(ctx context.Context, dir string, do func(*client.Client) error) error {
+	socket := filepath.Join(dir, dataSocketName)
+	runs, err := answers(socket)
+	if err != nil {
+		return err
+	}
+	if runs {
+		s := client.Local(socket)
+		defer s.Close()
+		return do(s)
+	}
+	return c.inProcess(ctx, dir, do)
+}
+
+// answers tells whether somebody listens on a socket.
+func answers(socket string) (bool, error) {
+	conn, err := net.DialTimeout("unix", socket, 10*time.Second)
+	switch {
+	case err == nil:
+		return true, conn.Close()
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, syscall.ENOTDIR):
+		return false, nil
+	case errors.Is(err, fs.ErrPermission):
+		return false, hintf(fmt.Errorf("reach the server: %w", err), "run this as root or as the user of the server, or name the server with -r REPO")
+	}
+	return false, fmt.Errorf("reach the server: %w", err)
+}
+
+// inProcess works on the data directory of a server that does not run.
+func (c *call) inProcess(ctx context.Context, dir string, do func(*client.Client) error) (err error) {
+	if err := checkDataDir(dir); err != nil {
+		return err
+	}
+	data, err := openDataDir(ctx, dir, c.flags.Duration("lock-wait"))
+	if err != nil {
+		return err
+	}
+	closing := context.WithoutCancel(ctx)
+	defer func() { err = errors.Join(err, data.close(closing)) }()
+	s, err := server.New(server.Options{DataDir: dir, Access: data.access, Tasks: data.tasks, Version: version})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, s.Shutdown(closing)) }()
+	handler := s.Handler()
+	conversation := client.InProcess(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		handler.ServeHTTP(w, r.WithContext(server.WithIdentity(r.Context(), wire.RootUser)))
+	}))
+	defer conversation.Close()
+	return do(conversation)
+}
+
+// asking makes one call of the REST interface and reads its result into into,
+// unless that is nil.
+func (c *call) asking(ctx context.Context, q client.Call, into any) error {
+	q.Into = into
+	return c.managing(ctx, func(s *client.Client) error { return s.Do(ctx, q) })
+}
+
+// restPath joins parts of a path, each of which is one component.
+func restPath(parts ...string) string {
+	var b strings.Builder
+	for _, p := range parts {
+		b.WriteString("/" + url.PathEscape(p))
+	}
+	return b.String()
+}
+
+// fields collects parameters; those without a value are left out.
+func fields(pairs ...string) url.Values {
+	v := make(url.Values)
+	for i := 0; i+1 < len(pairs); i += 2 {
+		if pairs[i+1] != "" {
+			v.Set(pairs[i], pairs[i+1])
+		}
+	}
+	return v
+}
+
+// authID reads a user or a token.
+func authID(text string, token bool) (wire.AuthID, error) {
+	id, err := wire.ParseAuthID(text)
+	if err != nil {
+		return "", err
+	}
+	if _, is := id.Token(); is != token {
+		if token {
+			return "", usagef("%q is a user; a token is USER@REALM!NAME", text)
+		}
+		return "", usagef("%q is a token; want a user, NAME@REALM", text)
+	}
+	return id, nil
+}
+
+// deletion is printed for what was removed.
+type deletion struct {
+	MessageType string `json:"message_type"`
+	Name        string `json:"name"`
+}

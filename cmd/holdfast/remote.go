@@ -1,0 +1,159 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+
+	"holdfast/client"
+	"holdfast/datastore/wire"
+)
+
+// remoteFlags are the global flags about servers.
+func remoteFlags() []cli.Flag {
+	return []cli.Flag{
+		&cli.StringFlag{Name: "fingerprint", Usage: "the server's certificate must have this `FINGERPRINT` (or $HOLDFAST_FINGERPRINT, $PBS_FINGERPRINT)"},
+		&cli.BoolFlag{Name: "accept-new", Usage: "accept and remember the certificate of a server that is not known yet"},
+		&cli.StringFlag{Name: "rate", Usage: "send and receive at most `SIZE` a second, as 20MiB or 100MB"},
+		&cli.StringFlag{Name: "rate-up", Usage: "send at most `SIZE` a second"},
+		&cli.StringFlag{Name: "rate-down", Usage: "receive at most `SIZE` a second"},
+		&cli.StringFlag{Name: "proxy", Usage: "reach the server through the HTTP proxy `URL` (or $ALL_PROXY)"},
+	}
+}
+
+// withDefaults completes the name of a repository on a server.
+func withDefaults(r wire.Repository) wire.Repository {
+	r.AuthID = cmp.Or(r.AuthID, string(wire.RootUser))
+	r.Host = cmp.Or(r.Host, "localhost")
+	r.Port = cmp.Or(r.Port, wire.DefaultPort)
+	return r
+}
+
+// serverOf is the host and port of a repository.
+func serverOf(r wire.Repository) string {
+	r = withDefaults(r)
+	return net.JoinHostPort(r.Host, strconv.Itoa(r.Port))
+}
+
+// dial connects to the server of a repository.
+func (c *call) dial(ctx context.Context, r wire.Repository) (*client.Client, error) {
+	o, err := c.dialOptions(r)
+	if err != nil {
+		return nil, err
+	}
+	return client.Dial(ctx, o)
+}
+
+// dialOptions gathers all that is set about a connection.
+func (c *call) dialOptions(r wire.Repository) (client.Options, error) {
+	r = withDefaults(r)
+	o := client.Options{
+		Repository: r,
+		Secret: func(ctx context.Context) (string, error) {
+			p, err := c.passphrase(ctx, loginSecret(wire.AuthID(r.AuthID)))
+			return string(p), err
+		},
+		Trust:     c.trust(serverOf(r)),
+		Proxy:     c.proxy(),
+		UserAgent: "holdfast/" + version,
+		Log:       func(text string) { c.ui.verbosef("%s", text) },
+	}
+	if path := c.ticketPath(); path != "" {
+		o.Tickets = ticketFile{path: path, warn: c.ui.warnf}
+	}
+	var err error
+	if o.Fingerprint, err = c.fingerprint(); err != nil {
+		return o, err
+	}
+	o.RateUp, o.RateDown, err = c.rates()
+	return o, err
+}
+
+// rates are the limits of both directions; --rate stands for the one that is
+// not given.
+func (c *call) rates() (up, down int64, err error) {
+	both, err := c.rate("rate")
+	if err != nil {
+		return 0, 0, err
+	}
+	if up, err = c.rate("rate-up"); err != nil {
+		return 0, 0, err
+	}
+	if down, err = c.rate("rate-down"); err != nil {
+		return 0, 0, err
+	}
+	return cmp.Or(up, both), cmp.Or(down, both), nil
+}
+
+// proxy is the one to go through, "" for none.
+func (c *call) proxy() string {
+	if c.flags.IsSet("proxy") {
+		return c.flags.String("proxy")
+	}
+	return cmp.Or(c.env["ALL_PROXY"], c.env["all_proxy"])
+}
+
+// fingerprint is the one that was set for the server, "" if none was.
+func (c *call) fingerprint() (string, error) {
+	text, from := c.setting("fingerprint", envFingerprint, envFingerprintPBS)
+	if from == "" {
+		var err error
+		if text, from, err = c.credential("holdfast.fingerprint", "proxmox-backup-client.fingerprint"); err != nil {
+			return "", err
+		}
+	}
+	if from == "" {
+		return "", nil
+	}
+	f, err := parseFingerprint(text)
+	if err != nil {
+		return "", fmt.Errorf("%s: %w", from, err)
+	}
+	return f, nil
+}
+
+// parseFingerprint reads 32 bytes in hexadecimal, with or without colons, and
+// returns them in lower case with colons.
+func parseFingerprint(text string) (string, error) {
+	digits := strings.ToLower(strings.ReplaceAll(strings.TrimSpace(text), ":", ""))
+	b, err := hex.DecodeString(digits)
+	if err != nil || len(b) != 32 {
+		return "", usagef("fingerprint %q: want 32 pairs of hexadecimal digits", printable(text))
+	}
+	return colons(b), nil
+}
+
+// colons writes bytes in hexadecimal with colons between them.
+func colons(b []byte) string {
+	pairs := make([]string, len(b))
+	for i, c := range b {
+		pairs[i] = hex.EncodeToString([]byte{c})
+	}
+	return strings.Join(pairs, ":")
+}
+
+// credential reads the first of some systemd credentials; from is "" if none
+// is there.
+func (a *app) credential(names ...string) (text, from string, err error) {
+	dir, ok := a.env["CREDENTIALS_DIRECTORY"]
+	if !ok {
+		return "", "", nil
+	}
+	for _, name := range names {
+		p, err := secretFromFile(filepath.Join(dir, name))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		return string(p), "credential " + name, err
+	}
+	return "", "", nil
+}

@@ -1,0 +1,55 @@
+package main
+
+import (
+	"errors"
+	"math"
+	"strconv"
+	"strings"
+)
+
+// sizeUnits are the units of sizes, by their lower-case names.
+var sizeUnits = map[string]float64{
+	"": 1, "b": 1,
+	"k": 1e3, "kb": 1e3, "kib": 1 << 10,
+	"m": 1e6, "mb": 1e6, "mib": 1 << 20,
+	"g": 1e9, "gb": 1e9, "gib": 1 << 30,
+	"t": 1e12, "tb": 1e12, "tib": 1 << 40,
+	"p": 1e15, "pb": 1e15, "pib": 1 << 50,
+}
+
+var errSize = errors.New(`want a number with a unit, as "20MiB" or "1.5 GB"`)
+
+// parseSize reads a size in bytes: a number, and an SI or IEC unit behind it.
+func parseSize(text string) (int64, error) {
+	text = strings.TrimSpace(text)
+	end := strings.IndexFunc(text, func(r rune) bool { return (r < '0' || r > '9') && r != '.' })
+	if end < 0 {
+		end = len(text)
+	}
+	number := text[:end]
+	unit, ok := sizeUnits[strings.ToLower(strings.TrimSpace(text[end:]))]
+	if !ok {
+		return 0, errSize
+	}
+	if n, err := strconv.ParseInt(number, 10, 64); err == nil && unit == 1 {
+		return n, nil
+	}
+	f, err := strconv.ParseFloat(number, 64)
+	if err != nil || f*unit >= math.MaxInt64 {
+		return 0, errSize
+	}
+	return int64(f * unit), nil
+}
+
+// rate reads a flag that limits a speed, in bytes per second; 0 is no limit.
+func (c *call) rate(flag string) (int64, error) {
+	if !c.flags.IsSet(flag) {
+		return 0, nil
+	}
+	text := strings.TrimSuffix(c.flags.String(flag), "/s")
+	n, err := parseSize(text)
+	if err != nil {
+		return 0, usagef("--%s %q: %w", flag, text, err)
+	}
+	return n, nil
+}

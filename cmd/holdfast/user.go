@@ -1,0 +1,178 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+
+	"github.com/urfave/cli/v2"
+
+	"holdfast/client"
+	"holdfast/datastore/wire"
+)
+
+func (a *app) userCommand() *cli.Command {
+	return &cli.Command{
+		Name: "user", Usage: "manage the users of a server",
+		Description: describe(`A user logs in with a password; what it may do is set with holdfast acl. For machines that back
+up every night make a token instead.`),
+		Subcommands: []*cli.Command{
+			{
+				Name: "create", Usage: "make a user", ArgsUsage: "NAME@REALM",
+				Description: describe(`Makes a user. Users with a password are in the realm pbs. The password is read from a file, from
+$HOLDFAST_NEW_PASSWORD[_FILE|_FD|_CMD], or asked for.`,
+					"holdfast user create anna@pbs", "holdfast user create anna@pbs --password-file anna.password"),
+				Flags: []cli.Flag{dataFlag(), passwordFileFlag(),
+					&cli.StringFlag{Name: "comment", Usage: "keep `TEXT` with the user"},
+					&cli.StringFlag{Name: "email", Usage: "keep `ADDRESS` with the user"}},
+				Action: a.action(arity{1, 1}, userCreate),
+			},
+			{
+				Name: "list", Usage: "list users",
+				Description: describe("Lists the users of a server.", "holdfast user list"),
+				Flags:       []cli.Flag{dataFlag()},
+				Action:      a.action(arity{0, 0}, userList),
+			},
+			{
+				Name: "password", Usage: "change a password", ArgsUsage: "NAME@REALM",
+				Description: describe(`Changes the password of a user. It is read as for user create.`, "holdfast user password anna@pbs"),
+				Flags:       []cli.Flag{dataFlag(), passwordFileFlag()},
+				Action:      a.action(arity{1, 1}, userPassword),
+			},
+			{
+				Name: "remove", Usage: "remove a user", ArgsUsage: "NAME@REALM",
+				Description: describe(`Removes a user with its tokens and rights. Its backup groups stay.`, "holdfast user remove anna@pbs"),
+				Flags:       []cli.Flag{dataFlag()},
+				Action:      a.action(arity{1, 1}, userRemove),
+			},
+		},
+	}
+}
+
+func passwordFileFlag() cli.Flag {
+	return &cli.StringFlag{Name: "password-file", Usage: "read the new password from the first line of `FILE`"}
+}
+
+// userRecord describes a user.
+type userRecord struct {
+	MessageType string `json:"message_type"` // "user"
+	AuthID      string `json:"auth_id"`
+	Comment     string `json:"comment,omitempty"`
+	Email       string `json:"email,omitempty"`
+	Enabled     bool   `json:"enabled"`
+	Expires     string `json:"expires,omitempty"`
+}
+
+// identityRecord tells of something that was done to a user or token.
+type identityRecord struct {
+	MessageType string `json:"message_type"`
+	AuthID      string `json:"auth_id"`
+}
+
+// newPassword gets the password that a user is to have.
+func (c *call) newPassword(ctx context.Context, id wire.AuthID) (string, error) {
+	if !c.flags.IsSet("password-file") {
+		p, err := c.newPassphrase(ctx, newUserPassword(id))
+		return string(p), err
+	}
+	p, err := secretFromFile(c.flags.String("password-file"))
+	if err != nil {
+		return "", fmt.Errorf("read password: %w", err)
+	}
+	if len(p) < secretSizeMin {
+		return "", usagef("new password of %s: want at least %d bytes", id, secretSizeMin)
+	}
+	return string(p), nil
+}
+
+func userCreate(ctx context.Context, c *call) error {
+	id, err := authID(c.arg(0), false)
+	if err != nil {
+		return err
+	}
+	password, err := c.newPassword(ctx, id)
+	if err != nil {
+		return err
+	}
+	comment, email := c.flags.String("comment"), c.flags.String("email")
+	err = c.asking(ctx, client.Call{
+		Method: http.MethodPost, Path: "/access/users",
+		Params: fields("userid", string(id), "password", password, "comment", comment, "email", email),
+	}, nil)
+	if err != nil {
+		return fmt.Errorf("make user %s: %w", id, err)
+	}
+	c.ui.done(userRecord{"user", string(id), comment, email, true, ""}, "made user %s; holdfast acl set gives it rights", id)
+	return nil
+}
+
+// entry is what the lists of users and tokens have in common.
+type entry struct {
+	Comment string `json:"comment"`
+	Enable  *bool  `json:"enable"` // absent means true
+	Expire  int64  `json:"expire"` // Unix seconds, 0 for never
+}
+
+func (e entry) enabled() bool { return e.Enable == nil || *e.Enable }
+
+// state is how an entry's state is shown to people.
+func (e entry) state() string {
+	switch {
+	case !e.enabled():
+		return "disabled"
+	case e.Expire > 0:
+		return "until " + unixTime(e.Expire)
+	}
+	return "enabled"
+}
+
+func userList(ctx context.Context, c *call) error {
+	var list []struct {
+		UserID string `json:"userid"`
+		Email  string `json:"email"`
+		entry
+	}
+	if err := c.asking(ctx, client.Call{Method: http.MethodGet, Path: "/access/users"}, &list); err != nil {
+		return fmt.Errorf("list users: %w", err)
+	}
+	rows := [][]string{{"user", "state", "email", "comment"}}
+	for _, u := range list {
+		rows = append(rows, []string{u.UserID, u.state(), orDash(u.Email), u.Comment})
+		if c.ui.json {
+			c.ui.result(userRecord{"user", u.UserID, u.Comment, u.Email, u.enabled(), unixTime(u.Expire)}, nil)
+		}
+	}
+	c.printTable(rows, "no users")
+	return nil
+}
+
+func userPassword(ctx context.Context, c *call) error {
+	id, err := authID(c.arg(0), false)
+	if err != nil {
+		return err
+	}
+	password, err := c.newPassword(ctx, id)
+	if err != nil {
+		return err
+	}
+	err = c.asking(ctx, client.Call{
+		Method: http.MethodPut, Path: "/access/password", Params: fields("userid", string(id), "password", password),
+	}, nil)
+	if err != nil {
+		return fmt.Errorf("change password of %s: %w", id, err)
+	}
+	c.ui.done(identityRecord{"password_changed", string(id)}, "changed the password of %s", id)
+	return nil
+}
+
+func userRemove(ctx context.Context, c *call) error {
+	id, err := authID(c.arg(0), false)
+	if err != nil {
+		return err
+	}
+	if err := c.asking(ctx, client.Call{Method: http.MethodDelete, Path: restPath("access", "users", string(id))}, nil); err != nil {
+		return fmt.Errorf("remove user %s: %w", id, err)
+	}
+	c.ui.done(identityRecord{"user_removed", string(id)}, "removed user %s", id)
+	return nil
+}
