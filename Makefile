@@ -6,14 +6,15 @@ GO = go
 FUZZTIME = 10s
 TEST_TIMEOUT = 20m
 
-.PHONY: help build demo test lint bench fuzz clean
+.PHONY: help build demo test lint bench fuzz faultlab clean
 
 help:
 	@echo "make build   bin/holdfast, one static binary"
 	@echo "make demo    the main job on a real disk image, every command shown (no root, under two minutes)"
 	@echo "make test    gofmt, vet, staticcheck, and all tests with the race detector"
-	@echo "make bench   against restic and borg on real disk images; writes docs/bench.md (root, about 25 GiB of disk)"
+	@echo "make bench   against restic and borg on real disk images, and the network; writes docs/bench*.md (root, about 25 GiB of disk)"
 	@echo "make fuzz    every fuzz target for FUZZTIME=$(FUZZTIME)"
+	@echo "make faultlab  power cuts, torn writes, kills, I/O errors and rot by the thousand; writes docs/faultlab.md (root, an hour or two)"
 	@echo "make clean   removes bin/"
 
 build: .go
@@ -35,9 +36,15 @@ lint: .go
 bench: .go
 	@sh tests/needs.sh --bench
 	$(GO) run ./tests/bench
+	$(GO) run ./tests/bench -server
+	$(GO) run ./tests/bench -gc
 
 fuzz: .go
 	@sh tests/fuzz.sh $(FUZZTIME)
+
+faultlab: .go
+	@sh tests/needs.sh
+	$(GO) run ./tests/faultlab/run
 
 clean:
 	rm -rf bin

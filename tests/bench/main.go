@@ -28,12 +28,15 @@ var imagesScript []byte
 
 // settings are the command line.
 type settings struct {
-	rounds   int
-	only     string
-	chunking bool
-	limits   bool
-	imageDir string
-	out      string
+	rounds    int
+	only      string
+	chunking  bool
+	server    bool
+	gc        bool
+	synthetic string
+	limits    bool
+	imageDir  string
+	out       string
 }
 
 func main() {
@@ -41,6 +44,9 @@ func main() {
 	flag.IntVar(&s.rounds, "rounds", 3, "how often each command is measured")
 	flag.StringVar(&s.only, "only", "", "measure only these `SCENARIOS`, joined by commas: night, neighbour, dense")
 	flag.BoolVar(&s.chunking, "chunking", false, "compare ways of cutting instead; writes docs/chunking.md")
+	flag.BoolVar(&s.server, "server", false, "compare a server with a path instead; writes docs/bench-server.md")
+	flag.BoolVar(&s.gc, "gc", false, "measure the garbage collection of synthetic stores instead; writes docs/bench-gc.md")
+	flag.StringVar(&s.synthetic, "synthetic", "", "fill the repository of `CHUNKS,REFERENCES,SNAPSHOTS,DIRECTORY` and nothing else")
 	flag.BoolVar(&s.limits, "limits", false, "print the limits of this machine as JSON and nothing else")
 	flag.StringVar(&s.out, "o", "", "write the document to `FILE` instead of docs/")
 	flag.Parse()
@@ -64,6 +70,20 @@ func run(ctx context.Context, s settings) error {
 		}
 		return json.NewEncoder(os.Stdout).Encode(l)
 	}
+	if s.synthetic != "" {
+		what, dir, err := parseSynthetic(s.synthetic)
+		if err != nil {
+			return err
+		}
+		return what.make(ctx, dir)
+	}
+	if s.gc {
+		doc, err := compareGC(ctx, s)
+		if err != nil {
+			return err
+		}
+		return writeDoc(s.out, "docs/bench-gc.md", doc)
+	}
 	if err := makeImages(ctx, s.imageDir); err != nil {
 		return err
 	}
@@ -73,6 +93,13 @@ func run(ctx context.Context, s settings) error {
 			return err
 		}
 		return writeDoc(s.out, "docs/chunking.md", chunkingDoc(rows))
+	}
+	if s.server {
+		doc, err := compareServer(ctx, s)
+		if err != nil {
+			return err
+		}
+		return writeDoc(s.out, "docs/bench-server.md", doc)
 	}
 	doc, err := compare(ctx, s)
 	if err != nil {

@@ -71,10 +71,8 @@ func compare(ctx context.Context, s settings) (string, error) {
 	}
 	defer os.RemoveAll(work)
 	bin := filepath.Join(work, "holdfast")
-	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", bin, "./cmd/holdfast")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("build holdfast: %w\n%s", err, out)
+	if err := buildHoldfast(ctx, bin); err != nil {
+		return "", err
 	}
 	b := bench{settings: s, tools: tools(bin), work: work}
 	var all []results
@@ -96,6 +94,16 @@ func compare(ctx context.Context, s settings) (string, error) {
 		return "", err
 	}
 	return benchDoc(m, all), nil
+}
+
+// buildHoldfast builds the program under test.
+func buildHoldfast(ctx context.Context, bin string) error {
+	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", bin, "./cmd/holdfast")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		return fmt.Errorf("build holdfast: %w\n%s", err, out)
+	}
+	return nil
 }
 
 // measureScenario runs all rounds. Within a round every step is done by one
