@@ -73,6 +73,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"holdfast/chunkstore"
@@ -156,8 +157,9 @@ type Store struct {
 	clock     *clock
 	// returns is held while a snapshot goes back from the trash to the tree,
 	// and shared while somebody looks for snapshots in both.
-	returns sync.RWMutex
-	onStep  func(name string) // set by tests
+	returns  sync.RWMutex
+	removals atomic.Uint32     // entries made in the trash by this process
+	onStep   func(name string) // set by tests
 
 	mu     sync.Mutex
 	chunks *pack.Store // opened when first needed if read-only

@@ -215,10 +215,17 @@ func (s *Store) EmptyTrash(ctx context.Context, all bool) (n int, err error) {
 
 // destroyEntry removes an entry for good if its snapshot is there.
 func (s *Store) destroyEntry(e trashed) (gone bool, err error) {
+	there, err := s.holds(e)
+	if err == nil && !there {
+		return false, nil // one whose snapshot is on its way stays
+	}
+	// Only now: what says whose it is was there before it.
 	if w, err := s.where(e); err == nil {
 		defer s.locks.edit(w.snapshot())()
 	}
-	there, err := s.holds(e)
+	if err == nil {
+		there, err = s.holds(e)
+	}
 	if err == nil && there {
 		err = s.destroy(e.snapshot(), e.dir())
 		gone = err == nil

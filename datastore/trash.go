@@ -26,7 +26,7 @@ import (
 //	.trash/MARK-NUMBER/snapshot/    it
 //
 // MARK is that of the clock at the removal, in 16 hexadecimal digits, NUMBER
-// tells several removals at one mark apart, in 8. Names are thus in the order of
+// counts the removals of a process, in 8. Names are thus in the order of
 // the removals. An entry without snapshot is one that has not come yet, or has
 // gone.
 const (
@@ -207,8 +207,10 @@ func (s *Store) newEntry(w where) (trashed, error) {
 	}
 	w.Mark = s.clock.read()
 	e := trashed{mark: w.Mark}
-	for number := uint32(0); ; number++ {
-		e.name = trashName(e.mark, number)
+	for {
+		// Never a name again that a collection may have listed: another
+		// snapshot would be taken for the one that was there.
+		e.name = trashName(e.mark, s.removals.Add(1))
 		err := s.root.Mkdir(e.dir(), 0o700)
 		if err == nil {
 			break
