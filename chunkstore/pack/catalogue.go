@@ -25,6 +25,7 @@ import (
 //	bucket meta    "version" -> u32 1
 //	               "epoch"   -> u64 of the last writer
 //	               "clock"   -> u64, reserved for the time that was seen last
+//	               "partial" -> u32 1 if packs could not be read when it was built
 //	bucket packs   pack number u32 -> id 8, state u32, length u64,
 //	               record count u64, stored bytes u64, plain bytes u64,
 //	               u64 Unix seconds of the last good check
@@ -49,6 +50,7 @@ var (
 	keyVersion = []byte("version")
 	keyEpoch   = []byte("epoch")
 	keyClock   = []byte("clock")
+	keyPartial = []byte("partial")
 )
 
 // errCatalogue is wrapped by every error that a new catalogue would cure.
@@ -196,7 +198,22 @@ func (c *catalogue) scan(first chunkstore.ID, limit int, fn func(chunkstore.ID, 
 	return next, done, err
 }
 
-// header reads version and epoch, and all packs.
+// markPartial notes that packs could not be read. The next opening builds the
+// catalogue anew: the disk may be well again by then.
+func (c *catalogue) markPartial() error {
+	return c.guard(func() error {
+		return c.db.Update(func(tx *bbolt.Tx) error {
+			meta, err := bucket(tx, bucketMeta)
+			if err != nil {
+				return err
+			}
+			return meta.Put(keyPartial, sealValue(keyPartial, binary.LittleEndian.AppendUint32(nil, 1)))
+		})
+	})
+}
+
+// header reads version and epoch, and all packs. One that was built without
+// some packs is errCatalogue.
 func (c *catalogue) header() (epoch uint64, packs map[uint32]*packInfo, err error) {
 	packs = make(map[uint32]*packInfo)
 	err = c.view(func(tx *bbolt.Tx) error {
@@ -218,6 +235,9 @@ func (c *catalogue) header() (epoch uint64, packs map[uint32]*packInfo, err erro
 			return err
 		}
 		epoch = binary.LittleEndian.Uint64(v)
+		if meta.Get(keyPartial) != nil {
+			return fmt.Errorf("%w: packs could not be read when it was built", errCatalogue)
+		}
 		b, err := bucket(tx, bucketPacks)
 		if err != nil {
 			return err

@@ -3,10 +3,13 @@ package pack
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
+
+	"golang.org/x/sys/unix"
 
 	"holdfast/chunkstore"
 )
@@ -227,7 +230,10 @@ func (b *builder) all(ctx context.Context, c *catalogue) error {
 			b.progress(Progress{PacksDone: i + 1, PacksTotal: len(todo), Chunks: b.report.Chunks})
 		}
 	}
-	return b.flush()
+	if err := b.flush(); err != nil || b.report.Unreadable == 0 {
+		return err
+	}
+	return c.markPartial()
 }
 
 // todo lists all packs: those of the running store, whether the directory has
@@ -254,6 +260,10 @@ func (b *builder) pack(ctx context.Context, k numbered) error {
 	p := k.info
 	f, name, err := openPack(b.dir, p.id, p.state)
 	if err != nil {
+		if errors.Is(err, unix.EIO) {
+			b.report.Unreadable++
+			b.report.name(p.name())
+		}
 		if isDamage(err) {
 			return nil
 		}

@@ -47,6 +47,7 @@ type Sweep struct {
 	s       *Store
 	kept    idSet  // of sessions that have ended since it began; guarded by Store.mu
 	horizon uint64 // packs sealed at or after it may hold chunks of running sessions
+	used    func(chunkstore.ID) bool
 }
 
 // SweepOptions say what a sweep does.
@@ -128,6 +129,7 @@ type victim struct {
 // done, and nothing that is in use is gone.
 func (sw *Sweep) Run(ctx context.Context, used func(chunkstore.ID) bool, o SweepOptions) (SweepReport, error) {
 	var r SweepReport
+	sw.used = used
 	if o.Waste <= 0 {
 		o.Waste = wasteDefault
 	}
@@ -152,19 +154,14 @@ func (sw *Sweep) Run(ctx context.Context, used func(chunkstore.ID) bool, o Sweep
 		return r, nil
 	}
 	for _, v := range victims {
-		var err error
-		if v.open {
-			err = sw.seal(ctx, v.no)
-		}
-		if err == nil {
-			err = sw.pack(ctx, v, used, &r)
-		}
-		if err != nil && !errors.Is(err, errLeft) {
-			return r, fmt.Errorf("sweep: %w", err)
-		}
-		if err != nil {
+		switch err := sw.victim(ctx, v, used, &r); {
+		case errors.Is(err, errTaken):
+			r.GarbageBytes += v.waste // for the next sweep
+		case errors.Is(err, errLeft):
 			r.Left = append(r.Left, err.Error())
 			r.GarbageBytes += v.waste
+		case err != nil:
+			return r, fmt.Errorf("sweep: %w", err)
 		}
 		r.PacksDone++
 		if o.Progress != nil {
@@ -272,6 +269,16 @@ func (sw *Sweep) wouldDo(victims []victim, r *SweepReport) {
 		}
 	}
 	r.ChunksRemoved = r.Chunks - r.UsedChunks // at most: those in packs that stay are among them
+}
+
+// victim sweeps one pack, which is sealed first if it has to be.
+func (sw *Sweep) victim(ctx context.Context, v victim, used func(chunkstore.ID) bool, r *SweepReport) error {
+	if v.open {
+		if err := sw.seal(ctx, v.no); err != nil {
+			return err
+		}
+	}
+	return sw.pack(ctx, v, used, r)
 }
 
 // pack sweeps one pack.

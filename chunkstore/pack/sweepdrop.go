@@ -2,6 +2,7 @@ package pack
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -58,25 +59,21 @@ func (s *Store) commitInParts(ch changes) error {
 	return s.commitChanges(ch)
 }
 
-// proveUnused looks at the catalogue once more: but for the dead ones, no
-// chunk may lie in the pack. commitLock is held.
-func (sw *Sweep) proveUnused(_ context.Context, no uint32, dead []entry) error {
+// proveUnused reads the names of all records in the file, whatever the
+// catalogue says: but for the dead ones, no chunk may lie in the pack, and none
+// that is in use may be unknown. A catalogue that was built while packs could
+// not be read knows too little; its word alone must not cost a pack. commitLock
+// is held.
+func (sw *Sweep) proveUnused(ctx context.Context, no uint32, dead []entry) error {
 	s := sw.s
 	gone := make(idSet, len(dead))
 	for _, e := range dead {
 		gone.add(e.id)
 	}
 	p := s.packNow(no)
-	f, err := os.Open(filepath.Join(packsDir(s.dir), p.name()))
+	all, err := s.fileEntries(ctx, p)
 	if err != nil {
 		return fmt.Errorf("pack %s: %w: %w", p.name(), errLeft, err)
-	}
-	all, err := readFooter(f, p.size, p.id)
-	f.Close()
-	if err != nil {
-		if all, err = s.scanEntries(context.Background(), no); err != nil {
-			return err
-		}
 	}
 	for _, e := range all {
 		l, ok, _, err := s.catalogued(e.id)
@@ -86,8 +83,34 @@ func (sw *Sweep) proveUnused(_ context.Context, no uint32, dead []entry) error {
 		if ok && l.pack == no && !gone.has(e.id) {
 			return fmt.Errorf("pack %s: %w: chunk %s is in use and was not moved", p.name(), errLeft, e.id.Short())
 		}
+		if _, pending := s.recent(e.id); !ok && !pending && sw.used(e.id) {
+			return fmt.Errorf("pack %s: %w: chunk %s is in use and the catalogue does not know it", p.name(), errLeft, e.id.Short())
+		}
 	}
 	return nil
+}
+
+// fileEntries lists the records of a sealed pack from its table or, if that is
+// damaged, from the records, all of which must be sound then.
+func (s *Store) fileEntries(ctx context.Context, p packInfo) ([]entry, error) {
+	f, err := os.Open(filepath.Join(packsDir(s.dir), p.name()))
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	all, damage := readFooter(f, p.size, p.id)
+	if damage == nil {
+		return all, nil
+	}
+	sc := &scanner{r: f, id: p.id, size: p.size, sound: func(e entry) error {
+		all = append(all, e)
+		return nil
+	}}
+	all = all[:0]
+	if _, err := sc.scan(ctx, headerSize); err != nil {
+		return nil, errors.Join(damage, err)
+	}
+	return all, nil
 }
 
 // removePack removes the file of a pack that the catalogue has forgotten.

@@ -2,6 +2,7 @@ package pack
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"slices"
@@ -67,8 +68,11 @@ func (s *Store) takeIdle(no uint32, horizon uint64) (*writer, error) {
 	return w, nil
 }
 
-// seal seals a pack for the sweep. It is errLeft if a session has taken it in
-// the meantime, or if it cannot be sealed.
+// errTaken says that a session goes on with a pack which was idle before.
+var errTaken = errors.New("a session goes on with it")
+
+// seal seals a pack for the sweep. It is errTaken if a session has taken it in
+// the meantime, and errLeft if it cannot be sealed.
 func (sw *Sweep) seal(ctx context.Context, no uint32) error {
 	s := sw.s
 	w, err := s.takeIdle(no, sw.horizon)
@@ -77,7 +81,7 @@ func (sw *Sweep) seal(ctx context.Context, no uint32) error {
 		return fmt.Errorf("pack %s: %w: %w", name, errLeft, err)
 	}
 	if w == nil {
-		return fmt.Errorf("pack %s: %w: a session goes on with it", name, errLeft)
+		return errTaken
 	}
 	if err := s.sealPack(w); err != nil {
 		if isFinal(err) {
