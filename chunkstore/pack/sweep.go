@@ -106,6 +106,18 @@ func (s *Store) BeginSweep(ctx context.Context) (*Sweep, error) {
 	return sw, nil
 }
 
+// Records is how many records the packs had when it was asked, garbage among
+// them: no more chunks than that are in use.
+func (sw *Sweep) Records() uint64 {
+	sw.s.mu.Lock()
+	defer sw.s.mu.Unlock()
+	var n uint64
+	for _, p := range sw.s.packs {
+		n += uint64(p.records)
+	}
+	return n
+}
+
 // Close ends the sweep.
 func (sw *Sweep) Close() {
 	sw.s.mu.Lock()

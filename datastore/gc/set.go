@@ -28,6 +28,17 @@ type set struct {
 
 const slotsMin = 1 << 10
 
+// reserve makes room for n keys, so that the table need not grow, and be there
+// twice, while it is filled.
+func (s *set) reserve(n uint64) {
+	const most = 1 << 32
+	slots := slotsMin
+	for uint64(slots)*2 < min(n, most)*3 {
+		slots *= 2
+	}
+	s.slots = make([]key, slots)
+}
+
 // add puts keys into the set.
 func (s *set) add(keys []key) {
 	s.mu.Lock()
