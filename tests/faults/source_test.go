@@ -191,7 +191,7 @@ func sourceNotThere(t *testing.T) {
 		"pipe":                  {[]string{"disk0.img:" + fifo}, exitError},
 		"character device":      {[]string{"disk0.img:/dev/zero"}, exitError},
 		"below a file":          {[]string{"disk0.img:" + good + "/disk"}, exitError},
-		"small file too large":  {[]string{"machine.conf:/dev/zero"}, exitError},
+		"small file too large":  {[]string{"machine.conf:/dev/zero"}, exitUsage},
 		"small file is a place": {[]string{"machine.conf:" + dir}, exitError},
 	} {
 		t.Run(name, func(t *testing.T) {
