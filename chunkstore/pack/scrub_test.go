@@ -296,9 +296,12 @@ func TestScrubReadsAgain(t *testing.T) {
 
 func packsOf(t testing.TB, dir string, p packFile) packFile {
 	t.Helper()
-	for _, f := range packsIn(t, dir) {
-		if f.id == p.id {
-			return f
+	// A listing may miss one that is being sealed, and renamed, this moment.
+	for range 10 {
+		for _, f := range packsIn(t, dir) {
+			if f.id == p.id {
+				return f
+			}
 		}
 	}
 	t.Fatalf("pack %s is not there", p.name())
