@@ -105,6 +105,25 @@ type config struct {
 	// TrashDays is how long removed snapshots can be brought back; nil is the
 	// default.
 	TrashDays *int `json:"trash-days,omitempty"`
+	// TrashCheck is TrashDays again, for the same reason as Check. Files of
+	// older programs do not have it.
+	TrashCheck *int `json:"trash-check,omitempty"`
+}
+
+// newConfig describes a store that is made now. trashDays may be nil.
+func newConfig(trashDays *int) config {
+	return config{
+		Format: formatVersion, Check: formatVersion, Created: time.Now().UTC().Format(time.RFC3339),
+		TrashDays: trashDays, TrashCheck: trashDays,
+	}
+}
+
+// whole reports whether what is there twice is the same.
+func (c config) whole() bool {
+	if c.TrashCheck != nil && (c.TrashDays == nil || *c.TrashDays != *c.TrashCheck) {
+		return false
+	}
+	return c.Format >= 1 && c.Check == c.Format
 }
 
 // TrashDaysDefault is the trash time of a store that nothing else was said
@@ -206,7 +225,7 @@ func CreateWith(path string, o CreateOptions) error {
 	if err := pack.Create(filepath.Join(path, chunksDir)); err != nil {
 		return fmt.Errorf("create store: %w", noSpace(err))
 	}
-	raw, err := json.Marshal(config{Format: formatVersion, Check: formatVersion, Created: time.Now().UTC().Format(time.RFC3339), TrashDays: &o.TrashDays})
+	raw, err := json.Marshal(newConfig(&o.TrashDays))
 	if err != nil {
 		return fmt.Errorf("create store: %w", err)
 	}
@@ -259,7 +278,7 @@ func readConfig(path string) (config, error) {
 	if err != nil {
 		return c, fmt.Errorf("open store: %w", err)
 	}
-	if err := json.Unmarshal(raw, &c); err != nil || c.Format < 1 || c.Check != c.Format {
+	if err := json.Unmarshal(raw, &c); err != nil || !c.whole() {
 		return c, fmt.Errorf("open store: %s: %w", f.Name(), chunkstore.ErrCorrupt)
 	}
 	if days := c.trashDays(); days < 0 || days > TrashDaysMax {

@@ -1,6 +1,7 @@
 package datastore_test
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"os"
@@ -249,6 +250,11 @@ func TestTrashTimeOfAStore(t *testing.T) {
 		`{"holdfast-store":1,"check":1,"trash-days":3}`:   3 * 24 * time.Hour,
 		`{"holdfast-store":1,"check":1,"trash-days":-3}`:  -1,
 		`{"holdfast-store":1,"check":1,"trash-days":1e9}`: -1,
+
+		`{"holdfast-store":1,"check":1,"trash-days":0,"trash-check":0}`: 0,
+		`{"holdfast-store":1,"check":1,"trash-days":3,"trash-check":3}`: 3 * 24 * time.Hour,
+		`{"holdfast-store":1,"check":1,"trash-days":3,"trash-check":7}`: -1,
+		`{"holdfast-store":1,"check":1,"trash-dayr":7,"trash-check":7}`: -1,
 	} {
 		if err := os.WriteFile(filepath.Join(path, "holdfast.json"), []byte(config), 0o600); err != nil {
 			t.Fatal(err)
@@ -260,6 +266,39 @@ func TestTrashTimeOfAStore(t *testing.T) {
 		}
 		if s.TrashTime() != want {
 			t.Errorf("%s: %v", config, s.TrashTime())
+		}
+		s.Close()
+	}
+}
+
+// TestNoBitOfTheTrashTimeIsTrusted flips every bit of holdfast.json: the store
+// has the trash time it was made with, or says that the file is damaged.
+func TestNoBitOfTheTrashTimeIsTrusted(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "store")
+	if err := datastore.CreateWith(path, datastore.CreateOptions{TrashDays: 30}); err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(path, "holdfast.json")
+	whole, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range len(whole) * 8 {
+		b := bytes.Clone(whole)
+		b[i/8] ^= 1 << (i % 8)
+		if err := os.WriteFile(file, b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		s, err := datastore.Open(t.Context(), path, datastore.Options{ReadOnly: true})
+		if err != nil {
+			is(t, string(b), err, chunkstore.ErrCorrupt)
+			if !strings.Contains(err.Error(), "holdfast.json") {
+				t.Errorf("%s: %v does not name the file", b, err)
+			}
+			continue
+		}
+		if s.TrashTime() != 30*24*time.Hour {
+			t.Errorf("%s: %v", b, s.TrashTime())
 		}
 		s.Close()
 	}

@@ -11,6 +11,7 @@ import (
 	"holdfast/datastore"
 	"holdfast/datastore/gc"
 	"holdfast/datastore/index"
+	"holdfast/datastore/wire"
 )
 
 // collect collects and expects so many chunks to go, and to be left.
@@ -24,6 +25,35 @@ func collect(t *testing.T, s gc.Store, st *datastore.Store, removed, left uint64
 		t.Errorf("%d chunks are left, %v, want %d", st.Chunks, err, left)
 	}
 	return r
+}
+
+func TestASnapshotWithoutManifestKeepsItsChunks(t *testing.T) {
+	s, path := newStore(t, 0)
+	backup(t, s, snapshot("", 10), "one", "two")
+	backup(t, s, snapshot("a", 10), "two", "three")
+	backup(t, s, snapshot("a", 20), "four")
+	s = reopened(t, s, path)
+	defer func() { s.Close() }()
+	for _, snap := range []wire.Snapshot{snapshot("", 10), snapshot("a", 10)} {
+		dir := filepath.Join(path, "vm", "100")
+		if snap.Group.NS != "" {
+			dir = filepath.Join(path, "ns", "a", "vm", "100")
+		}
+		if err := os.Remove(filepath.Join(dir, snap.TimeString(), wire.ManifestName)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if list, err := s.Broken(t.Context()); err != nil || len(list) != 2 || list[0] != snapshot("", 10) || list[1] != snapshot("a", 10) {
+		t.Errorf("broken are %v, %v", list, err)
+	}
+	if err := s.Forget(t.Context(), snapshot("a", 20)); err != nil {
+		t.Fatal(err)
+	}
+	if r := collect(t, s, s, 1, 3); r.Indexes != 2 {
+		t.Errorf("%+v", r)
+	}
+	restorable(t, s, snapshot("", 10))
+	restorable(t, s, snapshot("a", 10))
 }
 
 func TestTheTrashKeepsItsChunks(t *testing.T) {

@@ -287,6 +287,24 @@ func TestRoundTripFixed(t *testing.T) {
 	}
 }
 
+func TestCheckStated(t *testing.T) {
+	for _, v := range loadVectors(t) {
+		file, sum := write(t, v.o, v.entries)
+		if err := open(t, file, v.o.Kind).CheckStated(sum.Csum); err != nil {
+			t.Errorf("%v: %v", v.o.Kind, err)
+		}
+		for _, at := range []int{32, 63} {
+			b := bytes.Clone(file)
+			b[at] ^= 1
+			r := open(t, b, v.o.Kind)
+			if err := r.CheckStated(sum.Csum); !errors.Is(err, chunkstore.ErrCorrupt) {
+				t.Errorf("%v, byte %d: %v", v.o.Kind, at, err)
+			}
+			checkReads(t, r, v.entries)
+		}
+	}
+}
+
 func TestSummer(t *testing.T) {
 	for _, v := range loadVectors(t) {
 		s := index.NewSummer(v.o.Kind)

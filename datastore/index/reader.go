@@ -16,7 +16,8 @@ type Reader struct {
 	kind   Kind
 	count  int64
 	size   uint64
-	layout layout // of the fixed kind
+	stated [32]byte // the checksum in the header
+	layout layout   // of the fixed kind
 }
 
 // Open checks the header and the length of an index file of size bytes and
@@ -50,6 +51,7 @@ func (x *Reader) open(size int64) error {
 		return corrupt("%d bytes of records are not a multiple of %d", records, x.kind.recordSize())
 	}
 	x.count = records / x.kind.recordSize()
+	x.stated = [32]byte(h[csumOff:sizeOff])
 	if x.kind == Fixed {
 		return x.openFixed(h[:])
 	}
@@ -115,6 +117,16 @@ func (x *Reader) Size() uint64 { return x.size }
 // ChunkSize returns the size of the chunks of a fixed index in bytes, and 0 for
 // a dynamic one.
 func (x *Reader) ChunkSize() uint64 { return x.layout.chunkSize }
+
+// CheckStated returns chunkstore.ErrCorrupt unless the header states csum, the
+// checksum of the entries (see Summary). Nothing here depends on what it states,
+// but other programs compare it.
+func (x *Reader) CheckStated(csum [32]byte) error {
+	if x.stated != csum {
+		return corrupt("the header at byte %d states the checksum %x…, the entries have %x…", csumOff, x.stated[:4], csum[:4])
+	}
+	return nil
+}
 
 // Close closes the file underneath if it can be closed.
 func (x *Reader) Close() error {

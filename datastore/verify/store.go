@@ -139,7 +139,21 @@ func (sv *storeCheck) references(ctx context.Context) error {
 			}
 		}
 	}
+	if err := sv.broken(ctx); err != nil {
+		return err
+	}
 	return sv.deleted(ctx, v)
+}
+
+// broken reports the snapshots that no listing shows, for want of a manifest.
+func (sv *storeCheck) broken(ctx context.Context) error {
+	list, err := sv.s.Broken(ctx)
+	for _, snap := range list {
+		sv.begin()
+		sv.found(Problem{File: wire.ManifestName, Err: fmt.Errorf("%s is missing: %w", wire.ManifestName, chunkstore.ErrCorrupt)})
+		sv.end(snap, false)
+	}
+	return err
 }
 
 func (sv *storeCheck) group(ctx context.Context, v *Verifier, g wire.Group) error {
@@ -274,11 +288,13 @@ func (sv *storeCheck) trashed(ctx context.Context, v *Verifier, f datastore.Inde
 		return ctx.Err()
 	}
 	defer idx.Close()
+	sum := index.NewSummer(idx.Kind())
 	for e, err := range idx.All(0) {
 		if err != nil {
 			sv.found(Problem{File: f.Name, Err: err})
-			break
+			return nil
 		}
+		sum.Add(e)
 		done, bad := v.seen(e.ID)
 		if !done {
 			bad = sv.look(ctx, e)
@@ -290,6 +306,9 @@ func (sv *storeCheck) trashed(ctx context.Context, v *Verifier, f datastore.Inde
 		if bad != nil {
 			sv.found(Problem{File: f.Name, Off: e.Off, ID: e.ID, Err: bad})
 		}
+	}
+	if err := idx.CheckStated(sum.Summary().Csum); err != nil {
+		sv.found(Problem{File: f.Name, Err: err})
 	}
 	return nil
 }

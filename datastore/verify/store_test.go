@@ -338,6 +338,66 @@ func TestStoreFindsDamagedFiles(t *testing.T) {
 	}
 }
 
+// TestStoreFindsAnotherChecksumInAHeader: other programs compare it. The content
+// is right, so nothing keeps it from being restored.
+func TestStoreFindsAnotherChecksumInAHeader(t *testing.T) {
+	s := newShop(t)
+	path := filepath.Join(s.path, "vm", "100", "1970-01-01T00:00:20Z", "disk.img.didx")
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b[63] ^= 1
+	if err := os.WriteFile(path, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	look := func(deleted bool) {
+		t.Helper()
+		r := s.verify(verify.StoreOptions{NoMark: true})
+		if r.OK() || r.Damaged != 1 || len(r.Affected) != 1 || r.Lost+r.Missing > 0 {
+			t.Fatalf("%+v", r)
+		}
+		if a := r.Affected[0]; a.Snapshot != snapshot(20) || a.Deleted != deleted || a.File != "disk.img.didx" || a.Chunks != 0 || !errors.Is(a.Err, chunkstore.ErrCorrupt) {
+			t.Errorf("%+v", a)
+		}
+	}
+	look(false)
+	r, err := verify.New(verify.Options{Source: s.store}).Snapshot(t.Context(), snapshot(20))
+	if err != nil || r.Count != 1 || r.Chunks != 2 || r.Problems[0].File != "disk.img.didx" {
+		t.Errorf("the snapshot: %+v, %v", r, err)
+	}
+	if err := s.store.Forget(t.Context(), snapshot(20)); err != nil {
+		t.Fatal(err)
+	}
+	look(true)
+}
+
+// TestStoreFindsALostManifest: no list shows the snapshot, and the last one
+// takes its group and namespace out of the lists as well.
+func TestStoreFindsALostManifest(t *testing.T) {
+	for _, snap := range []wire.Snapshot{snapshot(10), snapshot(20), other(10)} {
+		s := newShop(t)
+		found, err := filepath.Glob(filepath.Join(s.path, "vm/100", snap.TimeString(), wire.ManifestName))
+		if snap.Group.NS != "" {
+			found, err = filepath.Glob(filepath.Join(s.path, "ns/a/ct/7", snap.TimeString(), wire.ManifestName))
+		}
+		if err != nil || len(found) != 1 {
+			t.Fatalf("manifests %q, %v", found, err)
+		}
+		if err := os.Remove(found[0]); err != nil {
+			t.Fatal(err)
+		}
+		r := s.verify(verify.StoreOptions{})
+		if r.Snapshots != 3 || r.Damaged != 1 || len(r.Affected) != 1 {
+			t.Fatalf("%s: %+v", snap, r)
+		}
+		if a := r.Affected[0]; a.Snapshot != snap || a.Deleted || a.File != wire.ManifestName || !errors.Is(a.Err, chunkstore.ErrCorrupt) {
+			t.Errorf("%s: %+v", snap, a)
+		}
+		s.close()
+	}
+}
+
 func TestStoreIsInterrupted(t *testing.T) {
 	s := newShop(t)
 	ctx, cancel := context.WithCancel(t.Context())

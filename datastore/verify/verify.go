@@ -229,6 +229,12 @@ func (c *check) index(ctx context.Context, f manifest.File) error {
 		return c.found(ctx, Problem{File: f.Name, Err: err})
 	}
 	defer idx.Close()
+	// Its content can be restored all the same, and is looked at.
+	if err := idx.CheckStated(f.Csum); err != nil {
+		if err := c.found(ctx, Problem{File: f.Name, Err: err}); err != nil {
+			return err
+		}
+	}
 	c.o.Progress.Total.Add(int64(idx.Size()))
 	open, err := c.opener(f)
 	if err != nil {
