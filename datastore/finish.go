@@ -47,10 +47,7 @@ func (ss *Session) finish(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := ss.puts.Sync(ctx); err != nil {
-		return err
-	}
-	if err := ss.prove(ctx); err != nil {
+	if err := ss.proveChunks(ctx); err != nil {
 		return err
 	}
 	if err := ss.writeStats(m); err != nil {
@@ -60,6 +57,25 @@ func (ss *Session) finish(ctx context.Context) error {
 		return noSpace(err)
 	}
 	return ss.commit()
+}
+
+// proveChunks makes sure that every chunk is there, and durable.
+func (ss *Session) proveChunks(ctx context.Context) error {
+	if err := ss.syncChunks(ctx); err != nil {
+		return err
+	}
+	if err := ss.prove(ctx); err != nil {
+		return err
+	}
+	// What another session has put since then was found, too.
+	return ss.syncChunks(ctx)
+}
+
+func (ss *Session) syncChunks(ctx context.Context) error {
+	if err := ss.puts.Sync(ctx); err != nil {
+		return fmt.Errorf("make the chunks durable: %w", err)
+	}
+	return nil
 }
 
 // checkManifest makes sure that the manifest is this snapshot's and names only

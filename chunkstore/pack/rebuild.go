@@ -242,7 +242,10 @@ func (b *builder) all(ctx context.Context, c *catalogue) error {
 func (b *builder) todo() []numbered {
 	todo := make([]numbered, 0, len(b.known)+len(b.files))
 	for _, k := range b.known {
-		todo = append(todo, k)
+		// One that nothing has been synced in may be gone after a power cut.
+		if k.info.state != stateOpen || k.info.savedTo > 0 {
+			todo = append(todo, k)
+		}
 	}
 	slices.SortFunc(todo, func(x, y numbered) int { return cmp.Compare(x.no, y.no) })
 	for _, f := range b.files {

@@ -95,7 +95,9 @@ func (se *session) store(ctx context.Context, c chunkstore.Chunk, force bool) (b
 		return false, nil
 	}
 	r := record{id: c.ID, stored: uint32(len(c.Sealed)), plain: c.PlainSize, sum: sum(c.Sealed)}
-	if found {
+	if old != (location{}) {
+		// Also over a copy that a sweep is about to remove: a catalogue that is
+		// built anew meanwhile must not point to that one.
 		r.rank = old.rank + 1
 	}
 	if err := se.append(ctx, r, c.Sealed); err != nil {
