@@ -234,7 +234,7 @@ func TestCutsDependOnContentOnly(t *testing.T) {
 func TestReplayEqualsCuttingAnew(t *testing.T) {
 	for seed := byte(0); seed < 12; seed++ {
 		r := rand.New(rand.NewPCG(uint64(seed), 7))
-		old := sparse(seed, 21<<20+int(seed)*99_999)
+		old := sparse(seed, 13<<20+int(seed)*99_999)
 		m := &wiretest.Memory{}
 		backupOf(t, m, snap(1), write(t, old, true))
 		content := change(r, old)

@@ -144,7 +144,7 @@ func TestInterruptedBackupGoesOn(t *testing.T) {
 		wire.Target
 		wire.Source
 	}
-	content := sparse(4, 48<<20)
+	content := sparse(4, 28<<20)
 	path := write(t, content, true)
 	for name, open := range map[string]func(*testing.T) target{
 		"directory": func(t *testing.T) target { return local(t) },
@@ -155,7 +155,7 @@ func TestInterruptedBackupGoesOn(t *testing.T) {
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
 			o := Options{Snapshot: snap(1000), Archives: []Archive{{"disk0.img", path}}, Mode: crypto.ModeEncrypt, Key: testKey(t, 1), region: testRegion}
-			first := &tap{Target: to, cut: cancel, enough: 20 << 20}
+			first := &tap{Target: to, cut: cancel, enough: 9 << 20}
 			o.Target = first
 			if _, err := Run(ctx, o); !errors.Is(err, context.Canceled) {
 				t.Fatalf("the first run: %v", err)
@@ -285,8 +285,8 @@ func (w farWriter) PutChunk(ctx context.Context, c chunkstore.Chunk) (bool, erro
 // As many chunks are under way as the session wants, and no more, however few
 // workers there are.
 func TestFarTargetsAreKeptBusy(t *testing.T) {
-	content := noise(7, 40<<20)
-	f := &far{pieces: 12, bytes: 24 << 20, full: make(chan struct{})}
+	content := noise(7, 20<<20)
+	f := &far{pieces: 8, bytes: 16 << 20, full: make(chan struct{})}
 	m := &wiretest.Memory{}
 	backupOf(t, m, snap(1), write(t, content, false), func(o *Options) {
 		o.Workers = 2
