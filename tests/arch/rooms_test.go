@@ -62,6 +62,7 @@ var shared = []string{"datastore/index", "datastore/manifest", "datastore/archiv
 // room.
 var guests = map[string][]string{
 	"github.com/BurntSushi/toml":          {"cmd/holdfast"},
+	"github.com/hanwen/go-fuse/v2":        {"tests"},
 	"github.com/klauspost/compress":       {"chunkstore/blob", "client/source", "tests"},
 	"github.com/lima-vm/go-qcow2reader":   {"client/source"},
 	"github.com/minio/sha256-simd":        {"crypto"},

@@ -1,0 +1,143 @@
+package kill
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"path/filepath"
+	"strconv"
+	"testing"
+	"time"
+
+	"holdfast/tests/faultlab/lab"
+)
+
+// serverKills and clientKills are how often a server, and a client of one, are
+// killed at scale 1.
+const (
+	serverKills = 12
+	clientKills = 24
+)
+
+// TestServerKilled kills the server below a client, and the client of a server
+// that goes on.
+func TestServerKilled(t *testing.T) {
+	for _, tc := range []struct {
+		name  string
+		kills int
+		kill  func(*served) error
+	}{{"server", serverKills, (*served).killServer}, {"client", clientKills, (*served).killClient}} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			seed := uint64(time.Now().UnixNano())
+			s, err := newServed(seed)
+			if err != nil {
+				t.Fatal(err)
+			}
+			n := tc.kills * here.Scale
+			for i := range n {
+				if err := tc.kill(s); err != nil {
+					t.Fatalf("seed %d, kill %d: %v", seed, i, err)
+				}
+			}
+			t.Logf("%d of %d steps were cut off", s.cut, n)
+			if s.cut < n/4 {
+				t.Error("too few to prove anything")
+			}
+			if err := s.server.Stop(); err != nil {
+				t.Error(err)
+			}
+			if err := s.GoOn(); err != nil {
+				t.Error(err)
+			}
+			t.Attr("faultlab.kills", strconv.Itoa(n))
+		})
+	}
+}
+
+// served is a world behind a server.
+type served struct {
+	*lab.World
+	server *lab.Server
+	random *rand.Rand
+	cut    int
+}
+
+func newServed(seed uint64) (*served, error) {
+	dir, err := here.MkdirTemp()
+	if err != nil {
+		return nil, err
+	}
+	w, err := here.NewWorld(filepath.Join(dir, "store"), seed)
+	if err != nil {
+		return nil, err
+	}
+	s := &served{World: w, random: rand.New(rand.NewPCG(seed, 15))}
+	s.server, err = w.Serve()
+	for range 6 {
+		if err == nil {
+			err = w.Step()
+		}
+	}
+	return s, err
+}
+
+// start begins a step and waits for a moment in it.
+func (s *served) start() (*lab.Op, *lab.Process, error) {
+	op, err := s.Next()
+	if err != nil {
+		return nil, nil, err
+	}
+	s.Begin(op)
+	p, err := here.Start(s.Command(s.Args(op)...))
+	time.Sleep(time.Duration(s.random.Int64N(int64(90 * time.Millisecond))))
+	return op, p, err
+}
+
+// end waits for a client and looks at the repository.
+func (s *served) end(op *lab.Op, p *lab.Process, mayFail func(lab.Result) bool) error {
+	res, err := p.Wait()
+	switch {
+	case err != nil:
+		return err
+	case res.Code == lab.ExitOK:
+		s.Done(op)
+	case mayFail(res):
+		s.cut++
+		s.Failed(op)
+	default:
+		return fmt.Errorf("should have gone well: %s", res)
+	}
+	return s.Judge()
+}
+
+func (s *served) killServer() error {
+	op, p, err := s.start()
+	if err != nil {
+		return err
+	}
+	if _, err := s.server.Kill(); err != nil {
+		return err
+	}
+	if err := s.server.Start(); err != nil {
+		return err
+	}
+	return s.end(op, p, func(r lab.Result) bool { return r.Err != "" })
+}
+
+func (s *served) killClient() error {
+	op, p, err := s.start()
+	if err != nil {
+		return err
+	}
+	p.Kill9()
+	err = s.end(op, p, func(r lab.Result) bool { return r.Code == lab.ExitSignal })
+	if err != nil || s.random.IntN(4) > 0 {
+		return err
+	}
+	// The group is free at once, and nobody has to clean up.
+	again, err := s.Backup(lab.Groups()[s.random.IntN(3)])
+	if err != nil {
+		return err
+	}
+	return s.MustDo(again)
+}

@@ -1,0 +1,106 @@
+package lab
+
+import (
+	"crypto/sha256"
+	"encoding/json"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// firstTime is the time of snapshot 0, in seconds since 1970.
+const firstTime = 1_700_000_000
+
+// Repo is a repository on a path and the key its backups are made with.
+type Repo struct {
+	Path, Key string
+	// Name is how commands name it: its path, or where a server offers it.
+	Name string
+	// Program works on it.
+	Program string
+	// Env is added to the environment of every command, Wrap runs it.
+	Env, Wrap []string
+
+	lab *Lab
+}
+
+// NewRepo makes an empty repository, as init does with these flags, and a key in
+// keyDir.
+func (l *Lab) NewRepo(path, keyDir string, flags ...string) (Repo, error) {
+	r := Repo{Path: path, Name: path, Key: filepath.Join(keyDir, "key.json"), Program: l.Program, lab: l}
+	if err := r.Must("key", "create", "--kdf", "none", r.Key); err != nil {
+		return r, err
+	}
+	return r, r.Must(append(append([]string{"init"}, flags...), r.Path)...)
+}
+
+// Command is how the program is called with these arguments.
+func (r Repo) Command(args ...string) Command {
+	return Command{Args: append([]string{r.Program}, args...), Env: r.Env, Wrap: r.Wrap}
+}
+
+// Run runs the program.
+func (r Repo) Run(args ...string) (Result, error) { return r.lab.Do(r.Command(args...)) }
+
+// Must runs the program; anything but success is an error.
+func (r Repo) Must(args ...string) error {
+	res, err := r.Run(args...)
+	if err == nil && res.Code != ExitOK {
+		err = fmt.Errorf("should have gone well: %s", res)
+	}
+	return err
+}
+
+// SnapName is the name of the n-th snapshot, made in a group.
+func SnapName(group string, n int64) string {
+	return group + "/" + time.Unix(firstTime+n, 0).UTC().Format("2006-01-02T15:04:05Z")
+}
+
+// BackupArgs is the command line of a backup of NAME:FILE pairs.
+func (r Repo) BackupArgs(group string, n int64, sources ...string) []string {
+	typ, id, _ := strings.Cut(group, "/")
+	return append([]string{
+		"backup", "-r", r.Name, "--json", "--no-progress", "--keyfile", r.Key,
+		"--backup-type", typ, "--backup-id", id, "--backup-time", fmt.Sprint(firstTime + n),
+	}, sources...)
+}
+
+// VerifyArgs is the command line that verifies everything with the key.
+func (r Repo) VerifyArgs() []string {
+	return []string{"verify", "-r", r.Name, "--no-progress", "--keyfile", r.Key}
+}
+
+// List returns the snapshots that are listed; with the flag --deleted those in
+// the trash.
+func (r Repo) List(flags ...string) ([]string, error) {
+	res, err := r.Run(append([]string{"snapshot", "list", "-r", r.Name, "--json"}, flags...)...)
+	if err == nil && res.Code != ExitOK {
+		err = fmt.Errorf("should have been listed: %s", res)
+	}
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for line := range strings.Lines(res.Out) {
+		var rec struct{ Snapshot, Damage string }
+		if err := json.Unmarshal([]byte(line), &rec); err != nil || rec.Snapshot == "" {
+			return nil, fmt.Errorf("no snapshot in %q: %w", line, err)
+		}
+		if rec.Damage != "" {
+			return nil, fmt.Errorf("%s is listed as damaged: %s", rec.Snapshot, rec.Damage)
+		}
+		names = append(names, rec.Snapshot)
+	}
+	return names, nil
+}
+
+// Restore reads an archive of a snapshot back and returns the SHA-256 of what
+// came.
+func (r Repo) Restore(snap, archive string) (Result, [32]byte, error) {
+	h := sha256.New()
+	c := r.Command("restore", "-r", r.Name, "--keyfile", r.Key, "--no-progress", snap, archive, "-")
+	c.Stdout = h
+	res, err := r.lab.Do(c)
+	return res, [32]byte(h.Sum(nil)), err
+}

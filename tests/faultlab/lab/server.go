@@ -1,0 +1,110 @@
+package lab
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"syscall"
+)
+
+// datastoreName is what a server calls the repository of a world.
+const datastoreName = "tank"
+
+// Server is a backup server in front of the repository of a World.
+type Server struct {
+	world  *World
+	direct Repo // how the repository is reached without it
+	data   string
+	secret string
+	p      *Process
+	out    *os.File
+}
+
+// Serve starts a server that offers the repository of w. All commands of w go over
+// the network from then on.
+func (w *World) Serve() (*Server, error) {
+	data, err := w.lab.MkdirTemp()
+	if err != nil {
+		return nil, err
+	}
+	s := &Server{world: w, direct: w.Repo, data: filepath.Join(data, "data")}
+	if err := s.Start(); err != nil {
+		return nil, err
+	}
+	return s, s.direct.Must("datastore", "create", datastoreName, w.Path, "--reuse", "--data", s.data)
+}
+
+// Start starts the server again after a Kill or Stop.
+func (s *Server) Start() error {
+	r, w, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	c := s.direct.Command("serve", "--data", s.data, "--listen", "127.0.0.1:0", "--json")
+	c.Stdout = w
+	s.p, err = s.world.lab.Start(c)
+	w.Close()
+	if err != nil {
+		return errors.Join(err, r.Close())
+	}
+	s.out = r
+	if err := s.listen(bufio.NewReader(r)); err != nil {
+		res, e := s.Kill()
+		return fmt.Errorf("start server: %w %w %s", err, e, res)
+	}
+	go io.Copy(io.Discard, r)
+	return nil
+}
+
+// listen waits until the server has said where it listens.
+func (s *Server) listen(lines *bufio.Reader) error {
+	for {
+		line, err := lines.ReadBytes('\n')
+		if err != nil {
+			return err
+		}
+		var said struct {
+			Type        string `json:"message_type"`
+			Address     string `json:"address"`
+			Fingerprint string `json:"fingerprint"`
+			Secret      string `json:"secret"`
+		}
+		if err := json.Unmarshal(line, &said); err != nil {
+			return fmt.Errorf("the server said %q: %w", line, err)
+		}
+		if said.Type == "first_start" {
+			s.secret = said.Secret
+		}
+		if said.Type == "listening" {
+			s.world.Name = "root@pam!admin@" + said.Address + ":" + datastoreName
+			s.world.Env = append(s.direct.Env, "HOLDFAST_PASSWORD="+s.secret, "HOLDFAST_FINGERPRINT="+said.Fingerprint)
+			return nil
+		}
+	}
+}
+
+// Kill kills the server.
+func (s *Server) Kill() (Result, error) {
+	_ = s.p.Signal(syscall.SIGKILL) // it may be dead already
+	res, err := s.p.Wait()
+	s.out.Close()
+	return res, err
+}
+
+// Stop lets the server end, which it has to do in good order.
+func (s *Server) Stop() error {
+	if err := s.p.Signal(syscall.SIGTERM); err != nil {
+		return err
+	}
+	res, err := s.p.Wait()
+	s.out.Close()
+	s.world.Repo = s.direct
+	if err == nil && res.Code != ExitOK {
+		err = fmt.Errorf("should have ended well: %s", res)
+	}
+	return err
+}

@@ -1,0 +1,321 @@
+package world
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"holdfast/chunkstore"
+	"holdfast/chunkstore/blob"
+	"holdfast/chunkstore/pack"
+	"holdfast/datastore"
+	"holdfast/datastore/wire"
+	"holdfast/tests/faultlab/schedule/sim"
+)
+
+// Sizes of a schedule.
+const (
+	chunkCount = 10
+	baseCount  = 48
+	stepsMin   = 30
+	livesMax   = 2
+)
+
+var (
+	groups = []wire.Group{{Type: "vm", ID: "1"}, {Type: "host", ID: "b"}, {NS: "n", Type: "ct", ID: "2"}}
+
+	errSweeping = pack.ErrSweeping
+)
+
+// Violation says which invariant was found broken.
+type Violation string
+
+// Error implements error.
+func (v Violation) Error() string { return string(v) }
+
+// Lab makes schedules. It is not safe for concurrent use.
+type Lab struct {
+	codec  *blob.Codec
+	chunks []chunkstore.Chunk
+	bases  []base
+}
+
+// base is a store to begin with.
+type base struct {
+	image *sim.Image
+	m     *model
+}
+
+// run is one schedule, or the making of a base.
+type run struct {
+	*Lab
+	rnd   *rand.Rand
+	m     *model
+	doubt bool // the last life has ended with a crash
+}
+
+// NewLab makes the chunks and the stores that schedules begin with.
+func NewLab() (*Lab, error) {
+	codec, err := blob.NewCodec(blob.Options{Workers: 1})
+	if err != nil {
+		return nil, err
+	}
+	lab := &Lab{codec: codec}
+	for i := range chunkCount {
+		plain := chunkstore.Plain(fmt.Sprintf("chunk %d %s", i, "........"[:i%8]))
+		sealed, err := codec.SealRaw(nil, plain)
+		if err != nil {
+			return nil, err
+		}
+		lab.chunks = append(lab.chunks, chunkstore.Chunk{ID: codec.Name(plain), PlainSize: uint32(len(plain)), Sealed: sealed})
+	}
+	for i := range baseCount {
+		b, err := lab.newBase(uint64(i))
+		if err != nil {
+			return nil, fmt.Errorf("make store %d: %w", i, err)
+		}
+		lab.bases = append(lab.bases, b)
+	}
+	return lab, nil
+}
+
+// number finds a chunk by its name.
+func (lab *Lab) number(id chunkstore.ID) int {
+	return slices.IndexFunc(lab.chunks, func(c chunkstore.Chunk) bool { return c.ID == id })
+}
+
+// newBase makes a store with some snapshots and some garbage.
+func (lab *Lab) newBase(seed uint64) (base, error) {
+	w := sim.The()
+	w.Reset(&sim.Image{Mode: 0o755, Entries: map[string]*sim.Image{}}, seed, nil)
+	r := &run{Lab: lab, rnd: rand.New(rand.NewPCG(seed, 1)), m: &model{
+		all: make(map[wire.Snapshot]*promise), begun: make(map[wire.Group]int), ended: make(map[wire.Group]int), clock: 1 << 30, trashDays: []int{safeDays, 0, 1, 0}[seed%4],
+	}}
+	_, err := w.Run(sim.Plan{Seed: seed}, func() {
+		if err := datastore.CreateWith(sim.Dir, datastore.CreateOptions{TrashDays: r.m.trashDays}); err != nil {
+			wrong("create: %v", err)
+		}
+	})
+	for range 1 + r.rnd.IntN(2) {
+		if err == nil {
+			_, err = w.Run(sim.Plan{Seed: seed}, func() { r.live(r.fill) })
+		}
+	}
+	if err == nil {
+		w.Disk.Kill()
+	}
+	return base{w.Disk.Image(), r.m}, err
+}
+
+// fill is the life of a store that is a base: one thing after the other.
+func (r *run) fill(l *life) {
+	for range 2 + r.rnd.IntN(4) {
+		l.backup()
+	}
+	for range r.rnd.IntN(4) {
+		l.forget()
+	}
+	if r.rnd.IntN(2) == 0 {
+		l.emptyTrash(true)
+	}
+}
+
+// live opens the store, lets use go on, and closes it.
+func (r *run) live(use func(*life)) {
+	r.m.clock++
+	began := time.Now()
+	l := &life{run: r, ctx: context.Background(), m: r.m, rnd: r.rnd}
+	var err error
+	l.store, err = datastore.Open(l.ctx, sim.Dir, datastore.Options{Now: func() time.Time {
+		return time.Unix(r.m.clock, 0).Add(time.Since(began))
+	}})
+	if err != nil {
+		wrong("I6: open: %v", err)
+	}
+	use(l)
+	allow("close the store", l.store.Close())
+}
+
+// chance keeps the random numbers of schedules apart from those of the stores
+// they begin with: the names of packs must not come again.
+const chance = 1 << 40
+
+// Result is what has come of a schedule.
+type Result struct {
+	Steps   int
+	Crashes int
+	Lives   int
+	Digest  uint64
+	Err     error // a Violation, or what else was wrong
+}
+
+// Run runs the schedule of a seed. trail, if not nil, gets the trace.
+func (lab *Lab) Run(seed uint64, trail io.Writer) (res Result) {
+	w := sim.The()
+	b := lab.bases[seed%uint64(len(lab.bases))]
+	r := &run{Lab: lab, rnd: rand.New(rand.NewPCG(seed, 2)), m: b.m.clone()}
+	w.Reset(b.image, seed+chance, trail)
+	lives := 1 + r.rnd.IntN(livesMax)
+	for res.Lives < lives || w.Steps() < stepsMin {
+		res.Lives++
+		p := r.plan()
+		crashed, err := w.Run(p, func() { r.live(r.tasks) })
+		if err != nil {
+			return r.end(res, err)
+		}
+		if r.doubt = crashed; crashed {
+			res.Crashes++
+			r.crash()
+		}
+		r.m.clock += r.jump()
+	}
+	_, err := w.Run(sim.Plan{Seed: seed}, func() { r.live(r.inspect) })
+	return r.end(res, err)
+}
+
+func (r *run) end(res Result, err error) Result {
+	w := sim.The()
+	if err == nil && w.Disk.Escaped != "" {
+		err = Violation("I9: " + w.Disk.Escaped + " is not in the store")
+	}
+	res.Err, res.Steps, res.Digest = err, w.Steps(), w.Digest()
+	return res
+}
+
+// plan chooses how the tasks of a life take turns.
+func (r *run) plan() sim.Plan {
+	p := sim.Plan{Seed: r.rnd.Uint64()}
+	switch r.rnd.IntN(5) {
+	case 0, 1:
+		p.Changes, p.Within = 1+r.rnd.IntN(5), 600
+	case 2:
+		p.Rare = 2
+	case 3:
+		p.Rare = 8
+	default:
+		p.Rare = 40
+	}
+	if r.rnd.IntN(3) > 0 {
+		p.CrashAt = 1 + r.rnd.IntN(700)
+	}
+	return p
+}
+
+// crash leaves what a crash leaves.
+func (r *run) crash() {
+	w := sim.The()
+	if r.rnd.IntN(3) == 0 {
+		w.Note("all processes are killed")
+		w.Disk.Kill()
+	} else {
+		w.Note("the power goes")
+		w.Disk.PowerCut(r.rnd)
+	}
+	for _, p := range r.m.all {
+		p.busy = false
+	}
+	r.m.emptying = 0
+	clear(r.m.begun)
+	clear(r.m.ended)
+	switch r.rnd.IntN(16) {
+	case 0:
+		w.Note("the catalogue is lost")
+		w.Disk.Lose(sim.Dir + "/.chunks/catalogue.db")
+	case 1:
+		w.Note("the catalogue is damaged")
+		w.Disk.Damage(sim.Dir+"/.chunks/catalogue.db", r.damage)
+	case 2:
+		w.Disk.Lose(sim.Dir + "/.chunks/epoch")
+	}
+}
+
+// damage changes a byte, or cuts.
+func (r *run) damage(b []byte) []byte {
+	if len(b) == 0 {
+		return b
+	}
+	at := r.rnd.IntN(len(b))
+	if r.rnd.IntN(2) == 0 {
+		return b[:at]
+	}
+	b[at] ^= byte(1 << r.rnd.IntN(8))
+	return b
+}
+
+// jump is what happens to the wall clock while nobody looks.
+func (r *run) jump() int64 {
+	const year = 365 * 24 * 3600
+	switch r.rnd.IntN(4) {
+	case 0:
+		return 10 * year
+	case 1:
+		return -10 * year
+	}
+	return int64(r.rnd.IntN(3600))
+}
+
+// tasks starts what goes on in a life, and waits for its end.
+func (r *run) tasks(l *life) {
+	if r.doubt {
+		l.sync()
+	}
+	var wait sim.Latch
+	for i := range 2 + r.rnd.IntN(4) {
+		name, task := l.task()
+		own := *l
+		own.rnd = rand.New(rand.NewPCG(r.rnd.Uint64(), uint64(i)))
+		wait.Add(1)
+		sim.GoNamed(fmt.Sprintf("%s-%d", name, i), func() {
+			defer wait.Add(-1)
+			task(&own)
+		})
+	}
+	wait.Wait()
+}
+
+// tasks are what goes on in a life, each as often as its weight says.
+var kinds = []struct {
+	name   string
+	weight int
+	do     func(*life)
+}{
+	{"backup", 24, (*life).backup},
+	{"collect", 12, (*life).collect},
+	{"forget", 8, (*life).forget},
+	{"mixed", 3, (*life).mixed},
+	{"read", 3, (*life).read},
+	{"check", 3, (*life).check},
+	{"restore", 3, (*life).restoreDeleted},
+	{"protect", 2, (*life).protect},
+	{"destroy", 2, (*life).forgetNow},
+	{"empty", 2, func(l *life) { l.emptyTrash(true) }},
+	{"expire", 1, func(l *life) { l.emptyTrash(false) }},
+	{"group", 1, (*life).forgetGroup},
+	{"verify", 1, (*life).verify},
+	{"reindex", 1, (*life).reindex},
+}
+
+// task chooses one.
+func (l *life) task() (string, func(*life)) {
+	sum := 0
+	for _, k := range kinds {
+		sum += k.weight
+	}
+	n := l.rnd.IntN(sum)
+	for _, k := range kinds {
+		if n -= k.weight; n < 0 {
+			return k.name, k.do
+		}
+	}
+	panic("unreachable")
+}
+
+// mixed is what an administrator does one after the other.
+func (l *life) mixed() {
+	l.backup()
+	l.forget()
+	l.collect()
+}

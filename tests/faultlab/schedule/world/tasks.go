@@ -1,0 +1,193 @@
+package world
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+
+	"holdfast/chunkstore"
+	"holdfast/crypto"
+	"holdfast/datastore"
+	"holdfast/datastore/index"
+	"holdfast/datastore/manifest"
+	"holdfast/datastore/wire"
+	"holdfast/tests/faultlab/schedule/sim"
+)
+
+// life is one opening of the store, with the tasks that use it.
+type life struct {
+	*run
+	ctx   context.Context
+	store *datastore.Store
+	m     *model
+	rnd   *rand.Rand
+}
+
+// wrong ends the schedule: an invariant is broken.
+func wrong(format string, args ...any) { panic(Violation(fmt.Sprintf(format, args...))) }
+
+// allow ends the schedule unless err is nil or one of those.
+func allow(what string, err error, fine ...error) bool {
+	if err == nil {
+		return true
+	}
+	for _, e := range fine {
+		if errors.Is(err, e) {
+			return false
+		}
+	}
+	wrong("%s: %v", what, err)
+	return false
+}
+
+// backup writes one snapshot.
+type backup struct {
+	*life
+	p    *promise
+	ss   *datastore.Session
+	base map[int]bool // chunks of the base and of the resume list: they need not be sent
+	lies bool         // it refers to a chunk that it has not sent
+	quit int          // after how many chunks it gives up; -1 means not at all
+}
+
+func (l *life) backup() {
+	g := groups[l.rnd.IntN(len(groups))]
+	l.m.last++
+	b := &backup{life: l, quit: -1, base: make(map[int]bool)}
+	b.p = &promise{snap: wire.Snapshot{Group: g, Time: l.m.last}, may: absent}
+	l.m.all[b.p.snap] = b.p
+	b.lies = l.rnd.IntN(24) == 0
+	if l.rnd.IntN(8) == 0 {
+		b.quit = l.rnd.IntN(4)
+	}
+	var err error
+	o := datastore.SessionOptions{Snapshot: b.p.snap, Foreign: l.rnd.IntN(2) == 0}
+	fine := []error{wire.ErrBusy, wire.ErrExists}
+	if o.Foreign && g.NS != "" {
+		fine = append(fine, chunkstore.ErrNotExist) // nobody has made the namespace
+	}
+	b.ss, err = l.store.BeginSession(l.ctx, o)
+	if !allow("begin "+b.p.snap.String(), err, fine...) {
+		return
+	}
+	b.write()
+	allow("close the session", b.ss.Close())
+}
+
+func (b *backup) write() {
+	b.known()
+	files := b.archive("disk.img.didx", 1+b.rnd.IntN(5))
+	if files == nil {
+		return
+	}
+	if b.rnd.IntN(4) == 0 {
+		more := b.archive("more.img.didx", 1+b.rnd.IntN(2))
+		if more == nil {
+			return
+		}
+		files = append(files, more...)
+	}
+	g := b.p.snap.Group
+	m := manifest.Manifest{Type: g.Type, ID: g.ID, Time: b.p.snap.Time, Files: files}
+	text, err := m.Encode()
+	allow("encode the manifest", err)
+	sealed, err := b.codec.SealRaw(nil, text) // without compression, to save time
+	allow("seal the manifest", err)
+	allow("send the manifest", b.ss.Blob(b.ctx, wire.ManifestName, sealed))
+	b.p.manifest = sealed
+	b.finish()
+}
+
+// finish is where the promise is made.
+func (b *backup) finish() {
+	b.p.may = absent | inTree
+	g := b.p.snap.Group
+	removals := b.m.ended[g]
+	err := b.ss.Finish(b.ctx)
+	var missing *wire.MissingError
+	switch {
+	case err == nil && b.m.begun[g] > removals:
+		b.p.may = inTree | b.m.removed() // it may have gone with its group
+	case err == nil:
+		b.p.may = inTree
+		sim.The().Note("finished %s", b.p.snap)
+	case errors.As(err, &missing) && b.lies:
+		b.p.may = absent
+	case errors.As(err, &missing):
+		wrong("I3: finish %s: a chunk is gone that was sent or that need not be sent: %v", b.p.snap, err)
+	default:
+		wrong("finish %s: %v", b.p.snap, err)
+	}
+}
+
+// known finds out which chunks need not be sent.
+func (b *backup) known() {
+	if b.rnd.IntN(2) == 0 {
+		b.fromBase()
+	}
+	if b.rnd.IntN(4) == 0 {
+		list, err := b.ss.Resume(b.ctx)
+		allow("resume", err)
+		for _, c := range list {
+			b.base[b.number(c.ID)] = true
+		}
+	}
+}
+
+func (b *backup) fromBase() {
+	r, err := b.ss.Previous(b.ctx)
+	if !allow("open the base", err, chunkstore.ErrNotExist) {
+		return
+	}
+	defer r.Close()
+	p := b.m.all[r.Snapshot()]
+	if p == nil || p.may&inTree == 0 {
+		wrong("I2: the base is %s, which is %s", r.Snapshot(), p.may)
+	}
+	for _, a := range p.archives {
+		for _, n := range a.chunks {
+			b.base[n] = true
+		}
+	}
+}
+
+// archive writes one index; nil means that the session is to be given up.
+func (b *backup) archive(name string, n int) []manifest.File {
+	w, err := b.ss.Create(b.ctx, name, -1)
+	allow("create "+name, err)
+	sum, off := index.NewSummer(index.Dynamic), uint64(0)
+	a := archive{name: name}
+	for i := range n {
+		if i == b.quit {
+			return nil
+		}
+		c := b.rnd.IntN(len(b.chunks))
+		b.chunk(w, c)
+		a.chunks = append(a.chunks, c)
+		e := index.Entry{Off: off, Size: b.chunks[c].PlainSize, ID: b.chunks[c].ID}
+		sum.Add(e)
+		off += uint64(e.Size)
+		allow("append", w.Append(b.ctx, []index.Entry{e}))
+	}
+	s := sum.Summary()
+	allow("close "+name, w.Close(b.ctx, s))
+	b.p.archives = append(b.p.archives, a)
+	return []manifest.File{{Name: name, CryptMode: crypto.ModeNone, Size: s.Size, Csum: s.Csum}}
+}
+
+// chunk makes sure that the store has a chunk, in one of the ways there are.
+func (b *backup) chunk(w wire.IndexWriter, c int) {
+	if b.lies && b.rnd.IntN(2) == 0 || b.base[c] && b.rnd.IntN(4) > 0 {
+		return
+	}
+	if b.rnd.IntN(2) == 0 {
+		has, err := b.ss.Has(b.ctx, b.chunks[c].ID, b.chunks[c].PlainSize)
+		allow("ask for a chunk", err)
+		if has {
+			return
+		}
+	}
+	_, err := w.PutChunk(b.ctx, b.chunks[c])
+	allow("send a chunk", err)
+}
