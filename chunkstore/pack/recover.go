@@ -192,7 +192,23 @@ func (s *Store) recoverOpen(ctx context.Context, no uint32) error {
 	if err := s.adopt(no, w.entries); err != nil {
 		return err
 	}
+	if err := s.renewHeader(w); err != nil {
+		return err
+	}
 	return s.sealRecovered(no, w)
+}
+
+// renewHeader writes the file header again if a power cut has taken it: sound
+// records may be there without it, and each of them says which pack it is of.
+func (s *Store) renewHeader(w *writer) error {
+	if id, _, err := decodeHeader(w.header); err == nil && id == w.id {
+		return nil
+	}
+	w.header = encodeHeader(w.id, s.epoch.Number)
+	return s.disk.do("write", w.path, func() error {
+		_, err := w.f.WriteAt(w.header, 0)
+		return err
+	})
 }
 
 // recoverWriter opens a pack such that reading it means reading the medium.

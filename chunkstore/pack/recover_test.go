@@ -498,3 +498,24 @@ func TestRemovesItsTemporaryFiles(t *testing.T) {
 		t.Error("a clean close leaves no checksum of the catalogue")
 	}
 }
+
+// A power cut may take the file header and leave the records behind it.
+func TestRecoverWithoutFileHeader(t *testing.T) {
+	dir := create(t)
+	s := openAt(t, dir, Options{})
+	cs := chunks(0, 5)
+	fill(t, s, cs)
+	kill(t, s)
+	for _, f := range packsIn(t, dir) {
+		edit(t, packPath(dir, f), func(b []byte) []byte {
+			clear(b[:headerSize])
+			return b
+		})
+	}
+	s = openAt(t, dir, Options{})
+	holdsAll(t, s, cs)
+	if r, _ := scrubAll(t, s, ScrubOptions{}); r.PacksDamaged > 0 {
+		t.Errorf("after the recovery: %+v", r)
+	}
+	closeStore(t, s)
+}
