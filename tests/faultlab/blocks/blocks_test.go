@@ -223,7 +223,8 @@ const (
 	syncFile   = "if err := f.Sync(); err != nil {"
 	syncDir    = "err = d.Sync()"
 	syncPack   = "if err := w.disk.do(\"sync\", w.path, w.f.Sync); err != nil {"
-	syncChunks = "if err := ss.puts.Sync(ctx); err != nil {\n\t\treturn err\n\t}\n"
+	syncChunks = "if err := ss.proveChunks(ctx); err != nil {"
+	onlyProve  = "if err := ss.prove(ctx); err != nil {"
 	commit     = "return ss.commit()\n"
 	noError    = "if err := error(nil); err != nil {"
 )
@@ -235,7 +236,7 @@ func mutants() map[string][]lab.Patch {
 		"no directory fsync": {lab.Replace(durableFile, syncDir, "err = nil")},
 		// The snapshot gets its place before its chunks are durable.
 		"index before chunk": {
-			lab.Replace(finishFile, syncChunks, ""),
+			lab.Replace(finishFile, syncChunks, onlyProve),
 			lab.Replace(finishFile, commit, "if err := ss.commit(); err != nil {\n\t\treturn err\n\t}\n\treturn ss.puts.Sync(ctx)\n"),
 		},
 	}

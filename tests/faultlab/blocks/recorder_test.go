@@ -100,6 +100,13 @@ func (r *recorder) now() int {
 	return len(r.events)
 }
 
+// soFar is what has happened. More may come, but nothing of it changes.
+func (r *recorder) soFar() []event {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.events[:len(r.events):len(r.events)]
+}
+
 // folder is the directory that holds the disk.
 type folder struct {
 	fs.Inode
@@ -143,7 +150,7 @@ func record(f lab.FS, image string, work func(d *lab.Disk, now func() int) error
 	d, err := f.Mount(filepath.Join(dir, "fuse", "disk"), filepath.Join(dir, "mount"))
 	if err == nil {
 		err = work(d, r.now)
-		events = r.events[:r.now()]
+		events = r.soFar()
 		err = errors.Join(err, d.Unmount())
 	}
 	return events, errors.Join(err, lab.Patiently(server.Unmount), os.RemoveAll(dir))
