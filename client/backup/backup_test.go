@@ -167,7 +167,7 @@ func TestRoundTrip(t *testing.T) {
 		"one byte":     {7},
 		"odd size":     noise(1, 3<<20+511),
 		"all zeros":    make([]byte, 9<<20+5),
-		"sparse":       sparse(2, 30<<20+12345),
+		"sparse":       sparse(2, 18<<20+12345),
 		"mostly hole":  hole,
 		"small region": noise(3, testRegion+1),
 	}
@@ -205,7 +205,7 @@ func TestHolesAreNotRead(t *testing.T) {
 // The content decides the chunks: not whether zeros are holes, how many cores
 // there are, or whether it came through a pipe.
 func TestCutsDependOnContentOnly(t *testing.T) {
-	content := sparse(5, 30<<20+777)
+	content := sparse(5, 18<<20+777)
 	var want []index.Entry
 	for i, c := range []struct {
 		holes   bool
@@ -444,7 +444,7 @@ func TestSourceErrorsLeaveNoSnapshot(t *testing.T) {
 }
 
 func TestErrorsLeaveNoSnapshot(t *testing.T) {
-	path := write(t, noise(1, 30<<20), false)
+	path := write(t, noise(1, 10<<20), false)
 	broken := errors.New("no")
 	for name, c := range map[string]struct {
 		change func(*Options, *wiretest.Memory)
@@ -484,7 +484,7 @@ func TestInterruptedBackupLeavesNoSnapshot(t *testing.T) {
 		return nil
 	}}
 	_, err := Run(ctx, Options{Target: m, Snapshot: snap(1), Mode: crypto.ModeNone,
-		Archives: []Archive{{"disk0.img", write(t, noise(1, 60<<20), false)}}})
+		Archives: []Archive{{"disk0.img", write(t, noise(1, 25<<20), false)}}})
 	if !errors.Is(err, context.Canceled) {
 		t.Fatalf("error is %v, want canceled", err)
 	}
