@@ -25,10 +25,10 @@ var here *lab.Lab
 func TestMain(m *testing.M) { os.Exit(lab.Run(m, &here)) }
 
 // damages is how many there are at scale 1.
-const damages = 3000
+const damages = 1000
 
 // perSpecimen is how many are done to copies of one repository.
-const perSpecimen = 1000
+const perSpecimen = 250
 
 // block is what a disk loses or writes to another place, in bytes.
 const block = 4096
@@ -159,7 +159,10 @@ func (d *damage) judge(r result) error {
 			return fmt.Errorf("%s did not come back (%w), and verifying did not name it: %+v", name, err, r.report)
 		}
 	}
-	if r.report.OK() && !d.cache && !d.plain {
+	// The end of an open pack is cut off as after a crash. Whoever needs what was
+	// there is named; if nobody does, it was garbage.
+	cut := d.name == "open pack" && strings.Contains(d.what, ": cut to ")
+	if r.report.OK() && !d.cache && !d.plain && !cut {
 		return fmt.Errorf("verifying has found nothing: %+v", r.report)
 	}
 	return nil

@@ -43,7 +43,7 @@ func families() []family {
 		{"power", 14, "power cuts at random moments, ext4 and XFS"},
 		{"blocks", 7, "reordered, lost and torn writes below ext4 and XFS"},
 		{"kill", 16, "kill -9 of programs, servers and clients"},
-		{"rot", 35, "flipped bits, lost and misdirected blocks, missing and exchanged files"},
+		{"rot", 105, "flipped bits, lost and misdirected blocks, missing and exchanged files"},
 	}
 }
 
