@@ -387,3 +387,30 @@ func TestSweepDoesNotTrustTheCatalogueAlone(t *testing.T) {
 	}
 	closeStore(t, s)
 }
+
+// A chunk that is put over a condemned copy must win against that one in a
+// catalogue that is built anew before the copy has gone.
+func TestPutOverCondemnedWins(t *testing.T) {
+	s := openAt(t, create(t), smallPacks)
+	cs := chunks(0, 40)
+	fill(t, s, cs)
+	old, ok, _, err := s.catalogued(cs[0].ID)
+	if err != nil || !ok {
+		t.Fatalf("the catalogue knows the chunk: %v, %v", ok, err)
+	}
+	sw, err := s.BeginSweep(bg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var kept []entry
+	if dead := sw.condemn(old.pack, []entry{{record: record{id: cs[0].ID}, off: old.off}}, &kept); len(dead) != 1 {
+		t.Fatalf("%d condemned", len(dead))
+	}
+	fill(t, s, cs[:1])
+	if now, ok, _, err := s.catalogued(cs[0].ID); err != nil || !ok || now.pack == old.pack || now.rank != old.rank+1 {
+		t.Errorf("put again: %+v, %v, %v; it was %+v", now, ok, err, old)
+	}
+	sw.pardon(old.pack)
+	sw.Close()
+	closeStore(t, s)
+}
