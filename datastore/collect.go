@@ -60,7 +60,14 @@ func (s *Store) Indexes(ctx context.Context) ([]IndexFile, error) {
 	if err != nil {
 		return nil, err
 	}
-	return s.trashIndexes(ctx, list)
+	if list, err = s.trashIndexes(ctx, list); err != nil {
+		return nil, err
+	}
+	// What was not seen because it has just left may be back after a power cut,
+	// and needs its chunks until that cannot be.
+	s.leaving.Lock()
+	defer s.leaving.Unlock()
+	return list, nil
 }
 
 func (s *Store) treeIndexes(ctx context.Context) ([]IndexFile, error) {

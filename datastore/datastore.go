@@ -66,6 +66,8 @@ package datastore
 
 import (
 	"context"
+	"crypto/rand"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -176,7 +178,10 @@ type Store struct {
 	clock     *clock
 	// returns is held while a snapshot goes back from the trash to the tree,
 	// and shared while somebody looks for snapshots in both.
-	returns  sync.RWMutex
+	returns sync.RWMutex
+	// leaving is held shared while a snapshot leaves for good, until that is
+	// durable.
+	leaving  sync.RWMutex
 	removals atomic.Uint32     // entries made in the trash by this process
 	onStep   func(name string) // set by tests
 
@@ -331,6 +336,11 @@ func (s *Store) begin() error {
 	}
 	_ = s.clock.save() // it is slow then, no more
 	s.takeReserve()
+	// The mark may be one that an earlier process has used: its clock was put
+	// back. So the names of both must differ in the number.
+	var random [4]byte
+	rand.Read(random[:])
+	s.removals.Store(binary.LittleEndian.Uint32(random[:]) >> 1)
 	return nil
 }
 

@@ -269,9 +269,16 @@ func (s *Store) removeDir(dir string) error {
 	var random [8]byte
 	rand.Read(random[:])
 	to := path.Join(tempDir, "forgotten-"+hex.EncodeToString(random[:]))
-	if err := s.move(dir, to); err != nil {
+	if err := s.takeOut(dir, to); err != nil {
 		return err
 	}
 	s.step("on its way out")
 	return s.root.RemoveAll(to)
+}
+
+// takeOut moves a directory out of tree or trash, for good.
+func (s *Store) takeOut(dir, to string) error {
+	s.leaving.RLock()
+	defer s.leaving.RUnlock()
+	return s.move(dir, to)
 }

@@ -26,7 +26,7 @@ import (
 //	.trash/MARK-NUMBER/snapshot/    it
 //
 // MARK is that of the clock at the removal, in 16 hexadecimal digits, NUMBER
-// counts the removals of a process, in 8. Names are thus in the order of
+// counts the removals of a process from somewhere on, in 8. Names are thus in the order of
 // the removals. An entry without snapshot is one that has not come yet, or has
 // gone.
 const (

@@ -101,6 +101,8 @@ type storeCheck struct {
 	// Of the snapshot at hand.
 	files map[string]*Affected
 	order []string // of files
+	// What the report counted before it.
+	lost, missing uint64
 }
 
 func (sv *storeCheck) scrub(ctx context.Context) (err error) {
@@ -200,7 +202,10 @@ func (sv *storeCheck) look(ctx context.Context, e index.Entry) error {
 	return err
 }
 
-func (sv *storeCheck) begin() { sv.files, sv.order = make(map[string]*Affected), nil }
+func (sv *storeCheck) begin() {
+	sv.files, sv.order = make(map[string]*Affected), nil
+	sv.lost, sv.missing = sv.report.Lost, sv.report.Missing
+}
 
 // found takes a problem of the snapshot at hand.
 func (sv *storeCheck) found(p Problem) {
@@ -298,6 +303,14 @@ func (sv *storeCheck) trashed(ctx context.Context, v *Verifier, f datastore.Inde
 		done, bad := v.seen(e.ID)
 		if !done {
 			bad = sv.look(ctx, e)
+		}
+		if bad != nil && sv.gone(ctx, f) {
+			// Since it has been opened, and what it needed with it.
+			sv.report.Lost, sv.report.Missing = sv.lost, sv.missing
+			sv.begin()
+			return nil
+		}
+		if !done {
 			v.remember(e.ID, bad)
 		}
 		if ctx.Err() != nil {
@@ -311,4 +324,13 @@ func (sv *storeCheck) trashed(ctx context.Context, v *Verifier, f datastore.Inde
 		sv.found(Problem{File: f.Name, Err: err})
 	}
 	return nil
+}
+
+// gone reports whether an index has been removed for good.
+func (sv *storeCheck) gone(ctx context.Context, f datastore.IndexFile) bool {
+	idx, err := sv.s.OpenIndex(ctx, f)
+	if err == nil {
+		idx.Close()
+	}
+	return errors.Is(err, chunkstore.ErrNotExist)
 }
