@@ -4,6 +4,9 @@ package schedule
 type mutant struct {
 	name string
 	rule string // that is broken
+	// tasks are those that can show it, if all of them together would do so too
+	// seldom.
+	tasks string
 	// changes ask sim.Mutant(name) before they do harm, so that one program
 	// has all of them.
 	changes []change
@@ -30,63 +33,63 @@ func mutants() (all []mutant) {
 
 // diskMutants break the order of writes. Only a power cut shows them.
 var diskMutants = []mutant{
-	{"no-pack-fsync", "a pack is synced before its chunks are in the catalogue", []change{{
+	{"no-pack-fsync", "a pack is synced before its chunks are in the catalogue", "", []change{{
 		"chunkstore/pack/writer.go",
 		"func (w *writer) fsync() error {\n",
 		"func (w *writer) fsync() error {\n\tif sim.Mutant(\"no-pack-fsync\") {\n\t\treturn nil\n\t}\n",
 	}}},
-	{"no-pack-dir-fsync", "the directory is synced with the first records of a new pack", []change{{
+	{"no-pack-dir-fsync", "the directory is synced with the first records of a new pack", "", []change{{
 		"chunkstore/pack/writer.go",
 		"\tif !w.isNew {\n",
 		"\tif !w.isNew || sim.Mutant(\"no-pack-dir-fsync\") {\n",
 	}}},
-	{"no-dir-fsync", "a rename is durable when the directories are synced", []change{{
+	{"no-dir-fsync", "a rename is durable when the directories are synced", "", []change{{
 		"chunkstore/durable/durable.go",
 		"func SyncDir(path string) error {\n",
 		"func SyncDir(path string) error {\n\tif sim.Mutant(\"no-dir-fsync\") {\n\t\treturn nil\n\t}\n",
 	}}},
-	{"no-temp-fsync", "a file is synced before it is renamed to its name", []change{{
+	{"no-temp-fsync", "a file is synced before it is renamed to its name", "", []change{{
 		"chunkstore/durable/temp.go",
 		"\tif err := SyncFile(t.f); err != nil {\n",
 		"\tif sim.Mutant(\"no-temp-fsync\") {\n\t} else if err := SyncFile(t.f); err != nil {\n",
 	}}},
-	{"catalogue-first", "a pack is synced before its chunks are in the catalogue, not after", []change{{
+	{"catalogue-first", "a pack is synced before its chunks are in the catalogue, not after", "", []change{{
 		"chunkstore/pack/commit.go",
 		"\t\tif err := w.sync(end); err != nil {\n",
 		"\t\tif sim.Mutant(\"catalogue-first\") {\n\t\t\tdefer func() { _ = w.sync(end) }()\n\t\t\tcontinue\n\t\t}\n\t\tif err := w.sync(end); err != nil {\n",
 	}}},
-	{"no-index-fsync", "the files of a snapshot are synced before it is in the tree", []change{{
+	{"no-index-fsync", "the files of a snapshot are synced before it is in the tree", "", []change{{
 		"datastore/finish.go",
 		"func (ss *Session) syncFiles() error {\n",
 		"func (ss *Session) syncFiles() error {\n\tif sim.Mutant(\"no-index-fsync\") {\n\t\treturn nil\n\t}\n",
 	}}},
-	{"no-commit-fsync", "the place in the tree is durable before a backup is acknowledged", []change{{
+	{"no-commit-fsync", "the place in the tree is durable before a backup is acknowledged", "", []change{{
 		"datastore/finish.go",
 		"\terr := durable.Rename(written, final)\n",
 		"\terr := os.Rename(written, final)\n\tif err == nil && !sim.Mutant(\"no-commit-fsync\") {\n" +
 			"\t\terr = errors.Join(durable.SyncDir(filepath.Dir(final)), durable.SyncDir(filepath.Dir(written)))\n\t}\n",
 	}}},
-	{"no-chunk-sync", "chunks are durable before a backup is acknowledged", []change{{
+	{"no-chunk-sync", "chunks are durable before a backup is acknowledged", "", []change{{
 		"datastore/finish.go",
 		"\tif err := ss.puts.Sync(ctx); err != nil {\n",
 		"\tif sim.Mutant(\"no-chunk-sync\") {\n\t} else if err := ss.puts.Sync(ctx); err != nil {\n",
 	}}},
-	{"sync-then-prove", "what is found by the proof of a backup is durable before it is acknowledged", []change{{
+	{"sync-then-prove", "what is found by the proof of a backup is durable before it is acknowledged", "liar", []change{{
 		"datastore/finish.go",
 		"\t// What another session has put since then was found, too.\n",
 		"\tif sim.Mutant(\"sync-then-prove\") {\n\t\treturn nil\n\t}\n",
 	}}},
-	{"copies-not-synced", "a sweep removes a pack only when its copies are durable", []change{{
+	{"copies-not-synced", "a sweep removes a pack only when its copies are durable", "", []change{{
 		"chunkstore/pack/commit.go",
 		"\t\tw := s.writers[no]\n",
 		"\t\tw := s.writers[no]\n\t\tif s.sweep != nil && sim.Mutant(\"copies-not-synced\") {\n\t\t\tw = nil\n\t\t}\n",
 	}}},
-	{"no-adoption", "a pack that the catalogue does not know is learned when the store is opened", []change{{
+	{"no-adoption", "a pack that the catalogue does not know is learned when the store is opened", "", []change{{
 		"chunkstore/pack/recover.go",
 		"\t\tif !known {\n",
 		"\t\tif !known && sim.Mutant(\"no-adoption\") {\n\t\t\tcontinue\n\t\t}\n\t\tif !known {\n",
 	}}},
-	{"torn-tail-kept", "what is torn behind the last sound record is not counted on", []change{{
+	{"torn-tail-kept", "what is torn behind the last sound record is not counted on", "", []change{{
 		"chunkstore/pack/scan.go",
 		"\treturn sum(b) == e.sum, nil\n",
 		"\treturn sum(b) == e.sum || sim.Mutant(\"torn-tail-kept\"), nil\n",
@@ -95,7 +98,7 @@ var diskMutants = []mutant{
 
 // sweepMutants break the rules by which garbage is told from what is in use.
 var sweepMutants = []mutant{
-	{"list-first", "the sweep begins before the snapshots are listed (PSA-2025-00019-1)", []change{{
+	{"list-first", "the sweep begins before the snapshots are listed (PSA-2025-00019-1)", "", []change{{
 		"datastore/gc/gc.go",
 		"\tsw, err := s.BeginSweep(ctx)\n",
 		"\tif sim.Mutant(\"list-first\") {\n\t\tif err := m.run(ctx); err != nil {\n\t\t\treturn m.report, err\n\t\t}\n\t}\n\tsw, err := s.BeginSweep(ctx)\n",
@@ -104,48 +107,48 @@ var sweepMutants = []mutant{
 		"\tif err := m.run(ctx); err != nil {\n\t\treturn m.report, fmt.Errorf(\"collect garbage: %w\", err)\n",
 		"\tif sim.Mutant(\"list-first\") {\n\t} else if err := m.run(ctx); err != nil {\n\t\treturn m.report, fmt.Errorf(\"collect garbage: %w\", err)\n",
 	}}},
-	{"no-epoch", "what running sessions have written is too young to be swept", []change{{
+	{"no-epoch", "what running sessions have written is too young to be swept", "", []change{{
 		"chunkstore/pack/sweep.go",
 		"\t\tsw.horizon = min(sw.horizon, se.order)\n",
 		"\t\tif !sim.Mutant(\"no-epoch\") {\n\t\t\tsw.horizon = min(sw.horizon, se.order)\n\t\t}\n",
 	}}},
-	{"no-horizon", "what is sealed during a sweep is too young for it", []change{{
+	{"no-horizon", "what is sealed during a sweep is too young for it", "", []change{{
 		"chunkstore/pack/sweep.go",
 		"p.state == stateSealed && p.sealed < horizon &&",
 		"p.state == stateSealed && (p.sealed < horizon || sim.Mutant(\"no-horizon\")) &&",
 	}}},
-	{"kept-ignored", "what a session counts on is not swept", []change{{
+	{"kept-ignored", "what a session counts on is not swept", "", []change{{
 		"chunkstore/pack/keep.go",
 		"func (s *Store) isKept(id chunkstore.ID) bool {\n",
 		"func (s *Store) isKept(id chunkstore.ID) bool {\n\tif sim.Mutant(\"kept-ignored\") {\n\t\treturn false\n\t}\n",
 	}}},
-	{"answer-not-kept", "a session counts on every chunk it was told is known", []change{{
+	{"answer-not-kept", "a session counts on every chunk it was told is known", "", []change{{
 		"chunkstore/pack/keep.go",
 		"\tse.keep(id)\n\treturn se.s.Stat(ctx, id)\n",
 		"\tif !sim.Mutant(\"answer-not-kept\") {\n\t\tse.keep(id)\n\t}\n\treturn se.s.Stat(ctx, id)\n",
 	}}},
-	{"answer-before-kept", "a chunk is kept before it is looked up, not after", []change{{
+	{"answer-before-kept", "a chunk is kept before it is looked up, not after", "", []change{{
 		"chunkstore/pack/keep.go",
 		"func (se *session) Keep(ctx context.Context, id chunkstore.ID) (chunkstore.Info, error) {\n",
 		"func (se *session) Keep(ctx context.Context, id chunkstore.ID) (chunkstore.Info, error) {\n" +
 			"\tif sim.Mutant(\"answer-before-kept\") {\n\t\tinfo, err := se.s.Stat(ctx, id)\n\t\tse.keep(id)\n\t\treturn info, err\n\t}\n",
 	}}},
-	{"duplicate-not-kept", "a chunk that was sent and is there already is kept", []change{{
+	{"duplicate-not-kept", "a chunk that was sent and is there already is kept", "", []change{{
 		"chunkstore/pack/session.go",
 		"\tse.keep(c.ID) // before the look",
 		"\tif !sim.Mutant(\"duplicate-not-kept\") {\n\t\tse.keep(c.ID)\n\t} // before the look",
 	}}},
-	{"kept-dies-with-session", "what a session has kept stays for the sweep that is running", []change{{
+	{"kept-dies-with-session", "what a session has kept stays for the sweep that is running", "", []change{{
 		"chunkstore/pack/keep.go",
 		"\tif s.sweep != nil {\n\t\tfor id := range se.kept {\n",
 		"\tif s.sweep != nil && !sim.Mutant(\"kept-dies-with-session\") {\n\t\tfor id := range se.kept {\n",
 	}}},
-	{"tombstone-ignored", "a condemned chunk counts as not stored", []change{{
+	{"tombstone-ignored", "a condemned chunk counts as not stored", "", []change{{
 		"chunkstore/pack/read.go",
 		"\t\t\treturn l, !condemned, nil\n",
 		"\t\t\treturn l, !condemned || sim.Mutant(\"tombstone-ignored\"), nil\n",
 	}}},
-	{"tombstone-dies-first", "a chunk of a pack that has been forgotten is looked for again", []change{{
+	{"tombstone-dies-first", "a chunk of a pack that has been forgotten is looked for again", "backup,collect,destroy", []change{{
 		"chunkstore/pack/keep.go",
 		"p != nil && p.dropped\n",
 		"p != nil && p.dropped && !sim.Mutant(\"tombstone-dies-first\")\n",
@@ -154,28 +157,33 @@ var sweepMutants = []mutant{
 		"err != nil || p.dropped\n",
 		"err != nil || p.dropped && !sim.Mutant(\"tombstone-dies-first\")\n",
 	}}},
-	{"same-rank", "of two copies of a chunk the one that a sweep does not remove is counted on", []change{{
+	{"same-rank", "of two copies of a chunk the one that a sweep does not remove is counted on", "backup,collect,destroy,reindex", []change{{
 		"chunkstore/pack/session.go",
 		"\tif old != (location{}) {\n",
 		"\tif found || old != (location{}) && !sim.Mutant(\"same-rank\") {\n",
 	}}},
-	{"tree-only", "a collection sees the snapshots in the trash", []change{{
+	{"tree-only", "a collection sees the snapshots in the trash", "", []change{{
 		"datastore/collect.go",
-		"\treturn s.trashIndexes(ctx, list)\n",
-		"\tif sim.Mutant(\"tree-only\") {\n\t\treturn list, nil\n\t}\n\treturn s.trashIndexes(ctx, list)\n",
+		"\tif list, err = s.trashIndexes(ctx, list); err != nil {\n",
+		"\tif sim.Mutant(\"tree-only\") {\n\t} else if list, err = s.trashIndexes(ctx, list); err != nil {\n",
 	}}},
-	{"trash-first", "a collection lists the tree before the trash", []change{{
+	{"unsynced-removal", "what a snapshot needed goes only when its removal is durable", "destroy,collect,backup", []change{{
+		"datastore/group.go",
+		"\ts.leaving.RLock()\n\tdefer s.leaving.RUnlock()\n",
+		"\tif !sim.Mutant(\"unsynced-removal\") {\n\t\ts.leaving.RLock()\n\t\tdefer s.leaving.RUnlock()\n\t}\n",
+	}}},
+	{"trash-first", "a collection lists the tree before the trash", "", []change{{
 		"datastore/collect.go",
 		"\tlist, err := s.treeIndexes(ctx)\n",
 		"\tif sim.Mutant(\"trash-first\") {\n\t\tlist, err := s.trashIndexes(ctx, nil)\n\t\tif err != nil {\n\t\t\treturn nil, err\n\t\t}\n" +
 			"\t\tmore, err := s.treeIndexes(ctx)\n\t\treturn append(list, more...), err\n\t}\n\tlist, err := s.treeIndexes(ctx)\n",
 	}}},
-	{"returns-unseen", "nothing comes back from the trash while a collection lists", []change{{
+	{"returns-unseen", "nothing comes back from the trash while a collection lists", "", []change{{
 		"datastore/deleted.go",
 		"\ts.returns.Lock()\n\tdefer s.returns.Unlock()\n",
 		"\tif !sim.Mutant(\"returns-unseen\") {\n\t\ts.returns.Lock()\n\t\tdefer s.returns.Unlock()\n\t}\n",
 	}}},
-	{"moved-is-gone", "an index whose snapshot has gone to the trash since it was listed is read there", []change{{
+	{"moved-is-gone", "an index whose snapshot has gone to the trash since it was listed is read there", "", []change{{
 		"datastore/collect.go",
 		"\tplace, same, err := s.inode(f, places)\n",
 		"\tplace, same, err := s.inode(f, places)\n\tif sim.Mutant(\"moved-is-gone\") && err == nil && !same {\n\t\treturn \"\", chunkstore.ErrNotExist\n\t}\n",
@@ -184,37 +192,37 @@ var sweepMutants = []mutant{
 
 // treeMutants break the rules of snapshots.
 var treeMutants = []mutant{
-	{"no-proof", "a backup is not acknowledged before every reference has been looked up", []change{{
+	{"no-proof", "a backup is not acknowledged before every reference has been looked up", "", []change{{
 		"datastore/finish.go",
 		"\tif err := ss.prove(ctx); err != nil {\n",
 		"\tif sim.Mutant(\"no-proof\") {\n\t} else if err := ss.prove(ctx); err != nil {\n",
 	}}},
-	{"base-not-held", "the snapshot that a session builds on is not removed", []change{{
+	{"base-not-held", "the snapshot that a session builds on is not removed", "", []change{{
 		"datastore/session.go",
 		"\tss.base, ss.unbase = last, release\n",
 		"\tss.base, ss.unbase = last, release\n\tif sim.Mutant(\"base-not-held\") {\n\t\trelease()\n\t}\n",
 	}}},
-	{"hold-ignored", "a snapshot that is read is not removed", []change{{
+	{"hold-ignored", "a snapshot that is read is not removed", "", []change{{
 		"datastore/locks.go",
 		"\tif l.held[s] != 0 {\n",
 		"\tif l.held[s] != 0 && !sim.Mutant(\"hold-ignored\") {\n",
 	}}},
-	{"protection-ignored", "a protected snapshot is not removed", []change{{
+	{"protection-ignored", "a protected snapshot is not removed", "", []change{{
 		"datastore/manage.go",
 		"\tif protected {\n\t\treturn fmt.Errorf(\"snapshot %s: %w\", snap, wire.ErrProtected)\n",
 		"\tif protected && !sim.Mutant(\"protection-ignored\") {\n\t\treturn fmt.Errorf(\"snapshot %s: %w\", snap, wire.ErrProtected)\n",
 	}}},
-	{"wall-clock", "the trash time does not follow the wall clock", []change{{
+	{"wall-clock", "the trash time does not follow the wall clock", "", []change{{
 		"datastore/clock.go",
 		"\treturn min(to-from, clockStep.Milliseconds())\n",
 		"\tif sim.Mutant(\"wall-clock\") {\n\t\treturn to - from\n\t}\n\treturn min(to-from, clockStep.Milliseconds())\n",
 	}}},
-	{"early-name", "a snapshot is in the tree only when it is complete", []change{{
+	{"early-name", "a snapshot is in the tree only when it is complete", "", []change{{
 		"datastore/finish.go",
 		"\tm, err := ss.checkManifest()\n",
 		"\tif sim.Mutant(\"early-name\") {\n\t\terr := ss.commit()\n\t\tif err == nil {\n\t\t\terr = ss.puts.Sync(ctx)\n\t\t}\n\t\treturn err\n\t}\n\tm, err := ss.checkManifest()\n",
 	}}},
-	{"temp-kept", "what a killed session left in .tmp goes when the store is opened", []change{{
+	{"temp-kept", "what a killed session left in .tmp goes when the store is opened", "", []change{{
 		"datastore/datastore.go",
 		"func (s *Store) sweepTemp() error {\n",
 		"func (s *Store) sweepTemp() error {\n\tif sim.Mutant(\"temp-kept\") {\n\t\treturn nil\n\t}\n",

@@ -165,13 +165,9 @@ func (n *node) cut(r *rand.Rand) {
 		case r.IntN(2) == 0: // some of it
 			continue
 		}
-		if e.cut {
-			data = resize(data, e.off)
-		} else {
-			data = put(data, e.data, e.off)
-		}
+		data = e.apply(data)
 	}
-	n.data, n.synced, n.log, n.shared = data, slices.Clone(data), nil, false
+	n.data, n.synced, n.log, n.shared, n.ours = data, slices.Clone(data), nil, false, true
 }
 
 // Damage lets change do what it likes to the content of a file that is there.
@@ -181,7 +177,7 @@ func (d *Disk) Damage(name string, change func([]byte) []byte) bool {
 		return false
 	}
 	n.data = change(slices.Clone(n.data))
-	n.synced, n.log, n.shared = slices.Clone(n.data), nil, false
+	n.synced, n.log, n.shared, n.ours = slices.Clone(n.data), nil, false, true
 	return true
 }
 

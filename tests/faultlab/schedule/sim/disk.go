@@ -34,7 +34,8 @@ type node struct {
 
 	data   []byte // of a file, as it is read
 	shared bool   // data is also somebody else's: it must be copied first
-	synced []byte // what the medium holds; never changed in place
+	synced []byte // what the medium holds
+	ours   bool   // synced is nobody else's
 	log    []edit // what it does not hold yet
 
 	entries map[string]*node
@@ -157,9 +158,24 @@ func (n *node) own() {
 
 // sync makes the content of a file durable.
 func (n *node) sync() {
-	if len(n.log) > 0 {
-		n.synced, n.log = slices.Clone(n.data), nil
+	if len(n.log) == 0 {
+		return
 	}
+	if !n.ours {
+		n.synced, n.ours = slices.Clone(n.synced), true
+	}
+	for _, e := range n.log {
+		n.synced = e.apply(n.synced)
+	}
+	n.log = n.log[:0]
+}
+
+// apply makes the change.
+func (e edit) apply(data []byte) []byte {
+	if e.cut {
+		return resize(data, e.off)
+	}
+	return put(data, e.data, e.off)
 }
 
 // put writes b into data at off, which may lie behind its end.

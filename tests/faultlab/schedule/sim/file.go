@@ -114,7 +114,11 @@ func (f *File) begin(op string) (*Disk, error) {
 
 // ReadAt implements io.ReaderAt.
 func (f *File) ReadAt(b []byte, off int64) (int, error) {
-	if _, err := f.begin("read"); err != nil {
+	_, err := f.begin("read")
+	if err == nil && f.node.dir {
+		err = syscall.EISDIR
+	}
+	if err != nil {
 		return 0, pathError("read", f.name, err)
 	}
 	if off >= int64(len(f.node.data)) {

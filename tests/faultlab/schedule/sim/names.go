@@ -3,6 +3,7 @@ package sim
 import (
 	"io/fs"
 	"path"
+	"strings"
 	"syscall"
 )
 
@@ -129,16 +130,23 @@ func ignoreMissing(err error) error {
 	return err
 }
 
-// Rename gives a file or directory another name.
-func Rename(from, to string) error {
+// Rename gives a file or directory another name, as os.Rename does: a directory
+// is never replaced.
+func Rename(from, to string) error { return renameWith(from, to, false) }
+
+// RenameAt is Rename as the kernel does it, and os.Root: an empty directory may
+// be replaced by another.
+func RenameAt(from, to string) error { return renameWith(from, to, true) }
+
+func renameWith(from, to string, dirs bool) error {
 	d, err := begin("rename", from+" -> "+to)
 	if err == nil {
-		err = d.rename(path.Clean(from), path.Clean(to))
+		err = d.rename(path.Clean(from), path.Clean(to), dirs)
 	}
 	return pathError("rename", from, err)
 }
 
-func (d *Disk) rename(from, to string) error {
+func (d *Disk) rename(from, to string, dirs bool) error {
 	old, base, err := d.parent(from)
 	if err != nil {
 		return err
@@ -147,23 +155,44 @@ func (d *Disk) rename(from, to string) error {
 	if err != nil {
 		return err
 	}
-	n, there := old.entries[base], dir.entries[newBase]
-	switch {
-	case n == nil:
+	n := old.entries[base]
+	if n == nil {
 		return syscall.ENOENT
-	case n == there:
+	}
+	there := dir.entries[newBase]
+	if n.dir && strings.HasPrefix(to, from+"/") && (there == nil || !there.dir || dirs) {
+		return syscall.EINVAL
+	}
+	if n == there {
+		if n.dir && !dirs {
+			return syscall.EEXIST
+		}
 		return nil
-	case there != nil && there.dir && !n.dir:
-		return syscall.EEXIST
-	case there != nil && !there.dir && n.dir:
-		return syscall.ENOTDIR
-	case there != nil && there.dir && len(there.entries) > 0:
-		return syscall.ENOTEMPTY
+	}
+	if err := mayReplace(there, n, dirs); err != nil {
+		return err
 	}
 	if there != nil {
 		there.links--
 	}
 	d.do(move{from: old, fromName: base, to: dir, toName: newBase, what: n})
+	return nil
+}
+
+// mayReplace tells whether n may take the name of there.
+func mayReplace(there, n *node, dirs bool) error {
+	switch {
+	case there == nil:
+		return nil
+	case there.dir && !dirs:
+		return syscall.EEXIST
+	case there.dir && !n.dir:
+		return syscall.EISDIR
+	case !there.dir && n.dir:
+		return syscall.ENOTDIR
+	case there.dir && len(there.entries) > 0:
+		return syscall.ENOTEMPTY
+	}
 	return nil
 }
 

@@ -2,13 +2,17 @@ package sim
 
 import (
 	"math/rand/v2"
+	"strings"
 )
 
 // Plan says how tasks take turns.
 type Plan struct {
 	Seed uint64
 	// CrashAt is the step at which the machine loses its power; 0 means never.
-	CrashAt int
+	// With CrashOp, steps count from the first call of that name, of a file
+	// whose name ends with CrashName.
+	CrashAt            int
+	CrashOp, CrashName string
 	// Rare is how many steps a task makes on average before another one gets
 	// the turn; 0 means that it keeps it until it has to wait.
 	Rare int
@@ -16,6 +20,10 @@ type Plan struct {
 	// changes that often: few changes find what needs a long run of one
 	// task in the midst of another.
 	Changes int
+	// StallAt, together with Changes, makes the task wait for all others that
+	// has made this rename, counted from 1: what it has done is not durable
+	// then.
+	StallAt int
 	// Within is about how many steps the life has; changes of priority
 	// fall into them.
 	Within int
@@ -29,6 +37,9 @@ type plan struct {
 	next  int   // with Rare, the step of the next change of turns
 	at    []int // with Changes, the steps at which priorities change, sorted
 	low   int
+
+	renames int
+	stalled *Task // it will have to wait at its next step
 }
 
 func newPlan(p Plan) *plan {
@@ -38,6 +49,17 @@ func newPlan(p Plan) *plan {
 	}
 	q.draw()
 	return q
+}
+
+// crashes reports whether the power goes at this step.
+func (p *plan) crashes(op, name string) bool {
+	if p.CrashOp != "" {
+		if op == p.CrashOp && strings.HasSuffix(name, p.CrashName) {
+			p.CrashAt, p.CrashOp = p.CrashAt+p.Steps, ""
+		}
+		return false
+	}
+	return p.Steps == p.CrashAt
 }
 
 func (p *plan) draw() {
@@ -53,8 +75,25 @@ func (p *plan) priority() int {
 	return 1 + p.rnd.IntN(1<<20)
 }
 
+// note counts renames.
+func (p *plan) note(t *Task, op string) {
+	if op != "rename" {
+		return
+	}
+	if p.renames++; p.renames == p.StallAt {
+		p.stalled = t
+	}
+}
+
 // leave reports whether t has to give the turn away at this step.
-func (p *plan) leave(t *Task) bool {
+func (p *plan) leave(t *Task, op string) bool {
+	if p.Changes > 0 && p.stalled == t {
+		p.stalled = nil
+		p.low--
+		t.prio = p.low
+		return true
+	}
+	p.note(t, op)
 	if p.Changes > 0 {
 		for _, at := range p.at {
 			if at == p.Steps {

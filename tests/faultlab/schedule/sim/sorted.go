@@ -6,6 +6,7 @@ import (
 	"iter"
 	"reflect"
 	"slices"
+	"strings"
 	"unsafe"
 )
 
@@ -29,10 +30,13 @@ func Sorted[M ~map[K]V, K comparable, V any](m M) iter.Seq2[K, V] {
 }
 
 func sortKeys[K comparable](keys []K) {
-	var zero K
-	switch kind := reflect.TypeOf(&zero).Elem().Kind(); kind {
+	switch kind := reflect.TypeFor[K]().Kind(); kind {
 	case reflect.Pointer:
-	case reflect.String, reflect.Struct, reflect.Interface:
+	case reflect.String:
+		slices.SortFunc(keys, func(a, b K) int {
+			return strings.Compare(*(*string)(unsafe.Pointer(&a)), *(*string)(unsafe.Pointer(&b)))
+		})
+	case reflect.Struct, reflect.Interface:
 		slices.SortFunc(keys, func(a, b K) int { return bytes.Compare(fmt.Append(nil, a), fmt.Append(nil, b)) })
 	default: // integers, and arrays of bytes
 		slices.SortFunc(keys, func(a, b K) int { return bytes.Compare(memory(&a), memory(&b)) })

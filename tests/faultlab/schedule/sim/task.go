@@ -8,7 +8,6 @@ import (
 	"sync/atomic"
 	"testing/synctest"
 	"time"
-	"unsafe"
 )
 
 // The states of a task.
@@ -132,22 +131,25 @@ func (l *Life) spawn(name string, fn func()) {
 	t.prio = l.plan.priority()
 	l.tasks = append(l.tasks, t)
 	l.mu.Unlock()
-	go t.run()
+	l.w.host().next <- t
 }
 
-func (t *Task) run() {
-	setProfLabel(unsafe.Pointer(t))
-	defer t.end()
+func (t *Task) run(h *host) {
+	defer t.end(h)
 	<-t.wake
 	if !t.life.crashed.Load() {
 		t.fn()
 	}
 }
 
-// end notes what has become of a task, and passes the turn on.
-func (t *Task) end() {
+// end notes what has become of a task, and passes the turn on. Its goroutine is
+// used again, unless it is ending.
+func (t *Task) end(h *host) {
 	l := t.life
 	r := recover()
+	if !t.dying {
+		h.w.keep(h)
+	}
 	if l.crashed.Load() {
 		l.mu.Lock()
 		t.state = done
@@ -263,12 +265,12 @@ func Point(op, name string) bool {
 	p := l.plan
 	p.Steps++
 	l.w.trace(t, op, name)
-	if p.Steps == p.CrashAt {
+	if p.crashes(op, name) {
 		l.crashed.Store(true)
 		l.w.trace(t, "crash", "")
 		t.die()
 	}
-	if p.leave(t) {
+	if p.leave(t, op) {
 		t.park(runnable)
 	}
 	return true

@@ -19,6 +19,9 @@ type World struct {
 	digest uint64    // of the trace
 	steps  int
 	mutant string
+
+	mu    sync.Mutex
+	hosts []*host // without a task
 }
 
 var the = sync.OnceValue(func() *World { return &World{Disk: newDisk()} })

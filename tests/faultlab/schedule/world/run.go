@@ -38,6 +38,10 @@ func (v Violation) Error() string { return string(v) }
 
 // Lab makes schedules. It is not safe for concurrent use.
 type Lab struct {
+	// Only are the names of the tasks that schedules are made of; empty means
+	// all of them.
+	Only []string
+
 	codec  *blob.Codec
 	chunks []chunkstore.Chunk
 	bases  []base
@@ -191,6 +195,9 @@ func (r *run) plan() sim.Plan {
 	switch r.rnd.IntN(5) {
 	case 0, 1:
 		p.Changes, p.Within = 1+r.rnd.IntN(5), 600
+		if r.rnd.IntN(3) == 0 {
+			p.StallAt = 1 + r.rnd.IntN(20)
+		}
 	case 2:
 		p.Rare = 2
 	case 3:
@@ -200,6 +207,9 @@ func (r *run) plan() sim.Plan {
 	}
 	if r.rnd.IntN(3) > 0 {
 		p.CrashAt = 1 + r.rnd.IntN(700)
+	}
+	if r.rnd.IntN(8) == 0 { // soon after a collection has removed something
+		p.CrashOp, p.CrashName, p.CrashAt = "remove", ".pack", 1+r.rnd.IntN(60)
 	}
 	return p
 }
@@ -263,8 +273,15 @@ func (r *run) tasks(l *life) {
 		l.sync()
 	}
 	var wait sim.Latch
+	list := kinds
+	if r.rnd.IntN(3) == 0 {
+		list = sweepers
+	}
+	if len(r.Only) > 0 {
+		list = r.chosen()
+	}
 	for i := range 2 + r.rnd.IntN(4) {
-		name, task := l.task()
+		name, task := l.task(list)
 		own := *l
 		own.rnd = rand.New(rand.NewPCG(r.rnd.Uint64(), uint64(i)))
 		wait.Add(1)
@@ -276,12 +293,23 @@ func (r *run) tasks(l *life) {
 	wait.Wait()
 }
 
-// tasks are what goes on in a life, each as often as its weight says.
-var kinds = []struct {
+// kind is something that goes on in a life, as often as its weight says.
+type kind struct {
 	name   string
 	weight int
 	do     func(*life)
-}{
+}
+
+// sweepers are what a collection can go wrong with.
+var sweepers = []kind{
+	{"backup", 6, (*life).backup},
+	{"collect", 5, (*life).collect},
+	{"reindex", 2, (*life).reindex},
+	{"destroy", 1, (*life).forgetNow},
+}
+
+// kinds are all of them.
+var kinds = []kind{
 	{"backup", 24, (*life).backup},
 	{"collect", 12, (*life).collect},
 	{"forget", 8, (*life).forget},
@@ -296,16 +324,27 @@ var kinds = []struct {
 	{"group", 1, (*life).forgetGroup},
 	{"verify", 1, (*life).verify},
 	{"reindex", 1, (*life).reindex},
+	{"liar", 1, func(l *life) { l.write(true) }},
+}
+
+// chosen are the tasks that Only names.
+func (r *run) chosen() (list []kind) {
+	for _, k := range kinds {
+		if slices.Contains(r.Only, k.name) {
+			list = append(list, k)
+		}
+	}
+	return list
 }
 
 // task chooses one.
-func (l *life) task() (string, func(*life)) {
+func (l *life) task(list []kind) (string, func(*life)) {
 	sum := 0
-	for _, k := range kinds {
+	for _, k := range list {
 		sum += k.weight
 	}
 	n := l.rnd.IntN(sum)
-	for _, k := range kinds {
+	for _, k := range list {
 		if n -= k.weight; n < 0 {
 			return k.name, k.do
 		}

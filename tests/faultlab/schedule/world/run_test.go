@@ -9,6 +9,7 @@ import (
 	"os"
 	"runtime/debug"
 	"runtime/pprof"
+	"strings"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -21,6 +22,7 @@ var (
 	first  = flag.Uint64("first", 1, "the first seed")
 	count  = flag.Uint64("count", 1000, "how many")
 	mutant = flag.String("mutant", "", "the rule to break")
+	tasks  = flag.String("tasks", "", "the tasks that schedules are made of, separated by commas")
 	trace  = flag.Bool("trace", false, "print what happens")
 	prof   = flag.String("prof", "", "file for a profile")
 )
@@ -37,8 +39,8 @@ type Summary struct {
 // TestWorker runs schedules until one goes wrong. It ends the process itself:
 // tasks that nobody can wake any more may be left.
 func TestWorker(t *testing.T) {
-	debug.SetGCPercent(1000) // it needs little memory, and this halves its time
-	if *prof != "" {         // outside of the bubble, which has to come to rest
+	debug.SetGCPercent(400) // it needs little memory, and this halves its time
+	if *prof != "" {        // outside of the bubble, which has to come to rest
 		f, err := os.Create(*prof)
 		if err != nil {
 			t.Fatal(err)
@@ -67,6 +69,9 @@ func work() (s Summary, err error) {
 		return s, err
 	}
 	sim.The().SetMutant(*mutant)
+	if *tasks != "" {
+		lab.Only = strings.Split(*tasks, ",")
+	}
 	clock := stopwatch()
 	for seed := *first; seed < *first+*count; seed++ {
 		var trail *os.File

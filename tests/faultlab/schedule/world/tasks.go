@@ -51,13 +51,15 @@ type backup struct {
 	quit int          // after how many chunks it gives up; -1 means not at all
 }
 
-func (l *life) backup() {
+func (l *life) backup() { l.write(l.rnd.IntN(12) == 0) }
+
+// write makes a backup. One that lies refers to chunks that it has not sent.
+func (l *life) write(lies bool) {
 	g := groups[l.rnd.IntN(len(groups))]
 	l.m.last++
-	b := &backup{life: l, quit: -1, base: make(map[int]bool)}
+	b := &backup{life: l, quit: -1, base: make(map[int]bool), lies: lies}
 	b.p = &promise{snap: wire.Snapshot{Group: g, Time: l.m.last}, may: absent}
 	l.m.all[b.p.snap] = b.p
-	b.lies = l.rnd.IntN(24) == 0
 	if l.rnd.IntN(8) == 0 {
 		b.quit = l.rnd.IntN(4)
 	}
@@ -71,11 +73,11 @@ func (l *life) backup() {
 	if !allow("begin "+b.p.snap.String(), err, fine...) {
 		return
 	}
-	b.write()
+	b.send()
 	allow("close the session", b.ss.Close())
 }
 
-func (b *backup) write() {
+func (b *backup) send() {
 	b.known()
 	files := b.archive("disk.img.didx", 1+b.rnd.IntN(5))
 	if files == nil {

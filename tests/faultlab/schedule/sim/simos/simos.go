@@ -104,7 +104,7 @@ func readAll(f *File) ([]byte, error) {
 		return nil, err
 	}
 	b := make([]byte, st.Size())
-	if len(b) == 0 {
+	if len(b) == 0 && !st.IsDir() {
 		return b, nil
 	}
 	n, err := f.ReadAt(b, 0)
@@ -186,7 +186,7 @@ func (r *Root) Remove(name string) error { return Remove(r.path(name)) }
 func (r *Root) RemoveAll(name string) error { return RemoveAll(r.path(name)) }
 
 // Rename moves a file or directory.
-func (r *Root) Rename(from, to string) error { return Rename(r.path(from), r.path(to)) }
+func (r *Root) Rename(from, to string) error { return sim.RenameAt(r.path(from), r.path(to)) }
 
 // Chmod changes permissions.
 func (r *Root) Chmod(name string, mode FileMode) error { return Chmod(r.path(name), mode) }
