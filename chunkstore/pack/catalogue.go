@@ -258,8 +258,8 @@ type changes struct {
 	deletes []chunkstore.ID
 	packs   map[uint32]packInfo
 	drop    []uint32 // packs that are no more
-	// merge keeps, of two copies of a chunk, the one of higher rank. Without
-	// it the new one wins.
+	// merge keeps, of two copies of a chunk, the one that beats the other.
+	// Without it the new one wins.
 	merge bool
 }
 
@@ -317,7 +317,7 @@ func (ch changes) put(b *bbolt.Bucket, id chunkstore.ID) (there bool, err error)
 	l := ch.chunks[id]
 	if v := b.Get(id[:]); ch.merge && v != nil {
 		old, err := decodeLocation(id[:], v)
-		if err != nil || old.rank >= l.rank {
+		if err != nil || !l.beats(old) {
 			return true, err
 		}
 		there = true

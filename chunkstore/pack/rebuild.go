@@ -367,7 +367,7 @@ func (b *builder) add(p *packInfo, no uint32, e entry) error {
 	} else {
 		b.report.Chunks++
 	}
-	if !ok || old.rank < l.rank {
+	if !ok || l.beats(old) {
 		b.batch.chunks[e.id] = l
 	}
 	if len(b.batch.chunks) < rebuildBatch {

@@ -141,7 +141,7 @@ func (s *Store) adopt(no uint32, entries []entry) error {
 		}
 		p.add(e.stored, e.plain)
 		s.opened.Chunks++
-		if ok && old.rank >= l.rank && s.healthy(old) == nil {
+		if ok && !l.beats(old) && s.healthy(old) == nil {
 			continue
 		}
 		s.pending[e.id] = l

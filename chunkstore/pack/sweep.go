@@ -129,11 +129,12 @@ func (sw *Sweep) Close() {
 
 // victim is a pack to be removed or rewritten.
 type victim struct {
-	no    uint32
-	used  uint64 // bytes of records in use
-	waste uint64
-	small bool
-	open  bool // to be sealed first
+	no     uint32
+	used   uint64 // bytes of records in use
+	listed uint64 // chunks that the catalogue has in it
+	waste  uint64
+	small  bool
+	open   bool // to be sealed first
 }
 
 // Run removes what used says is not in use. used is asked for every chunk, by
@@ -186,10 +187,11 @@ func (sw *Sweep) Run(ctx context.Context, used func(chunkstore.ID) bool, o Sweep
 // plan counts use and garbage by pack and chooses what to sweep: packs without
 // any use first, since they need no room.
 func (sw *Sweep) plan(ctx context.Context, used func(chunkstore.ID) bool, o SweepOptions, r *SweepReport) ([]victim, error) {
-	inUse := make(map[uint32]uint64)
+	inUse, listed := make(map[uint32]uint64), make(map[uint32]uint64)
 	err := sw.s.eachLocation(ctx, func(id chunkstore.ID, l location) {
 		r.Chunks++
 		r.StoredBytes += uint64(l.stored)
+		listed[l.pack]++
 		if used(id) || sw.s.keeps(id) {
 			r.UsedChunks++
 			r.UsedBytes += uint64(l.stored)
@@ -220,6 +222,9 @@ func (sw *Sweep) plan(ctx context.Context, used func(chunkstore.ID) bool, o Swee
 		}
 		return stays
 	})
+	for i, v := range victims {
+		victims[i].listed = listed[v.no]
+	}
 	slices.SortFunc(victims, func(a, b victim) int { return cmp.Or(cmp.Compare(a.used, b.used), cmp.Compare(a.no, b.no)) })
 	return victims, nil
 }
@@ -296,7 +301,7 @@ func (sw *Sweep) victim(ctx context.Context, v victim, used func(chunkstore.ID) 
 // pack sweeps one pack.
 func (sw *Sweep) pack(ctx context.Context, v victim, used func(chunkstore.ID) bool, r *SweepReport) error {
 	p := sw.s.packNow(v.no)
-	entries, err := sw.s.currentEntries(ctx, v.no, p)
+	entries, err := sw.s.currentEntries(ctx, v, p)
 	if err != nil {
 		return err
 	}
@@ -335,8 +340,10 @@ func (s *Store) packNow(no uint32) packInfo {
 }
 
 // currentEntries lists the records of a sealed pack that the catalogue points
-// to. If the table of the pack is damaged, the catalogue knows them, too.
-func (s *Store) currentEntries(ctx context.Context, no uint32, p packInfo) ([]entry, error) {
+// to. If the table of the pack is damaged, or does not have all of them because
+// the pack was cut once, the catalogue knows them, too.
+func (s *Store) currentEntries(ctx context.Context, v victim, p packInfo) ([]entry, error) {
+	no := v.no
 	f, err := os.Open(filepath.Join(packsDir(s.dir), p.name()))
 	if err != nil {
 		return nil, fmt.Errorf("pack %s: %w: %w", p.name(), errLeft, err)
@@ -357,6 +364,9 @@ func (s *Store) currentEntries(ctx context.Context, no uint32, p packInfo) ([]en
 		if ok && l.pack == no && l.off == e.off {
 			current = append(current, e)
 		}
+	}
+	if uint64(len(current)) < v.listed {
+		return s.scanEntries(ctx, no)
 	}
 	return current, nil
 }

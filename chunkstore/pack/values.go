@@ -37,6 +37,17 @@ func (l location) info() chunkstore.Info {
 	return chunkstore.Info{StoredSize: l.stored, PlainSize: l.plain}
 }
 
+// beats reports whether l is to be believed rather than old, another copy of the
+// chunk: what is not known to be damaged, and of that what was written last. A
+// copy that replaced a damaged one may have its rank, if that one was not known
+// then.
+func (l location) beats(old location) bool {
+	if bad := l.flags & flagBad; bad != old.flags&flagBad {
+		return bad == 0
+	}
+	return l.rank > old.rank
+}
+
 // samePlace reports whether two locations are the same record.
 func (l location) samePlace(m location) bool { return l.pack == m.pack && l.off == m.off }
 
