@@ -96,6 +96,17 @@ type Getter interface {
 	Get(ctx context.Context, id ID) (Sealed, error)
 }
 
+// IntoGetter is a Getter that can do with the caller's memory. GetInto is Get that
+// uses the capacity of room, of which RoomMore bytes more than the chunk has are
+// enough; otherwise it returns memory of its own. The caller owns both.
+type IntoGetter interface {
+	Getter
+	GetInto(ctx context.Context, id ID, room []byte) (Sealed, error)
+}
+
+// RoomMore is how many bytes more than a sealed chunk has GetInto may need.
+const RoomMore = 128
+
 // Store keeps sealed chunks. All methods are safe for concurrent use.
 type Store interface {
 	Getter

@@ -41,11 +41,16 @@ func (r *reader) Snapshot() wire.Snapshot { return r.snap }
 
 // Get implements chunkstore.Getter.
 func (r *reader) Get(ctx context.Context, id chunkstore.ID) (chunkstore.Sealed, error) {
+	return r.GetInto(ctx, id, nil)
+}
+
+// GetInto implements chunkstore.IntoGetter.
+func (r *reader) GetInto(ctx context.Context, id chunkstore.ID, room []byte) (chunkstore.Sealed, error) {
 	c, err := r.store.chunkStore(ctx)
 	if err != nil {
 		return nil, err
 	}
-	return c.Get(ctx, id)
+	return c.GetInto(ctx, id, room)
 }
 
 // Blob implements wire.Reader.

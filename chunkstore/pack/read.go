@@ -180,6 +180,11 @@ func (s *Store) Stat(ctx context.Context, id chunkstore.ID) (chunkstore.Info, er
 // chunk, it is built anew once before ErrNotExist is the answer: whoever asks
 // has the name from a snapshot, so the chunk should be there.
 func (s *Store) Get(ctx context.Context, id chunkstore.ID) (chunkstore.Sealed, error) {
+	return s.GetInto(ctx, id, nil)
+}
+
+// GetInto implements chunkstore.IntoGetter.
+func (s *Store) GetInto(ctx context.Context, id chunkstore.ID, room []byte) (chunkstore.Sealed, error) {
 	l, ok, err := s.lookup(ctx, id)
 	if err == nil && !ok && s.healMiss(ctx) {
 		l, ok, err = s.lookup(ctx, id)
@@ -190,7 +195,11 @@ func (s *Store) Get(ctx context.Context, id chunkstore.ID) (chunkstore.Sealed, e
 	if err != nil {
 		return nil, fmt.Errorf("chunk %s: %w", id, err)
 	}
-	b := make([]byte, recordSize+int(l.stored))
+	size := recordSize + int(l.stored)
+	if cap(room) < size {
+		room = make([]byte, size)
+	}
+	b := room[:size]
 	// What is in quarantine may be sound again, but has to be proved so.
 	if err := s.read(ctx, id, l, recordReader{buf: b, prove: l.flags&flagBad != 0}); err != nil {
 		return nil, fmt.Errorf("chunk %s: %w", id, err)

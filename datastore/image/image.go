@@ -34,6 +34,7 @@ type Image struct {
 	name  string
 	zeros zeroNames
 	cache cache
+	rooms sync.Pool // of *[]byte, for sealed chunks
 }
 
 // Options says what to open.
@@ -101,15 +102,38 @@ func (m *Image) Close() error { return m.idx.Close() }
 // Chunk returns the proven content of an entry of the index, in dst[:0] if its
 // capacity suffices. The caller owns it.
 func (m *Image) Chunk(ctx context.Context, e index.Entry, dst []byte) (chunkstore.Plain, error) {
-	sealed, err := m.get.Get(ctx, e.ID)
+	sealed, done, err := m.sealed(ctx, e)
 	if err != nil {
 		return nil, m.errorAt(e, err)
 	}
+	defer done()
 	plain, err := m.codec.OpenChunk(dst, e.ID, sealed, int(e.Size))
 	if err != nil {
 		return nil, m.errorAt(e, err)
 	}
 	return plain, nil
+}
+
+// sealedMore is how many bytes more than its content a sealed chunk can have.
+const sealedMore = chunkstore.SealedSizeMax - chunkstore.PlainSizeMax
+
+// sealed gets the chunk of an entry, which is valid until done is called.
+func (m *Image) sealed(ctx context.Context, e index.Entry) (s chunkstore.Sealed, done func(), err error) {
+	get, ok := m.get.(chunkstore.IntoGetter)
+	if !ok {
+		s, err = m.get.Get(ctx, e.ID)
+		return s, func() {}, err
+	}
+	room, ok := m.rooms.Get().(*[]byte)
+	if need := int(e.Size) + sealedMore + chunkstore.RoomMore; !ok || cap(*room) < need {
+		fresh := make([]byte, need)
+		room = &fresh
+	}
+	done = func() { m.rooms.Put(room) }
+	if s, err = get.GetInto(ctx, e.ID, *room); err != nil {
+		done()
+	}
+	return s, done, err
 }
 
 // errorAt names the place; err names the chunk. A chunk that is not there is

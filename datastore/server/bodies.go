@@ -41,10 +41,27 @@ const (
 // The last holds the largest chunk.
 var bodyClasses = [...]int{64 << 10, 512 << 10, 1 << 20, 2 << 20, 4<<20 + 4<<10, 8 << 20, chunkstore.SealedSizeMax}
 
+// buffers are used again, those of each class for themselves. Who takes one has
+// been given memory for it.
+type buffers [len(bodyClasses)]sync.Pool
+
+// take returns a buffer of a class with chunkstore.RoomMore bytes more.
+func (b *buffers) take(class int) *[]byte {
+	store, ok := b[class].Get().(*[]byte)
+	if !ok {
+		fresh := make([]byte, bodyClasses[class]+chunkstore.RoomMore)
+		store = &fresh
+	}
+	return store
+}
+
+// give takes a buffer of a class back.
+func (b *buffers) give(class int, store *[]byte) { b[class].Put(store) }
+
 // bodies hands out buffers, never more at a time than its budget holds.
 type bodies struct {
 	budget *semaphore.Weighted
-	pools  [len(bodyClasses)]sync.Pool
+	pools  buffers
 }
 
 func newBodies(budget int64) *bodies { return &bodies{budget: semaphore.NewWeighted(budget)} }
@@ -95,19 +112,15 @@ func (b *bodies) lend(l *loan, size int, acquire func(*semaphore.Weighted, int64
 		}
 		return nil, fmt.Errorf("wait for memory: %w", err)
 	}
-	store, ok := b.pools[l.class].Get().(*[]byte)
-	if !ok {
-		fresh := make([]byte, bodyClasses[l.class])
-		store = &fresh
-	}
-	l.data, l.store = (*store)[:size], store
+	l.store = b.pools.take(l.class)
+	l.data = (*l.store)[:size]
 	return l, nil
 }
 
 // free gives the buffer back. data must not be used any more.
 func (l *loan) free() {
 	l.data = nil
-	l.from.pools[l.class].Put(l.store)
+	l.from.pools.give(l.class, l.store)
 	l.from.budget.Release(int64(bodyClasses[l.class]))
 	if l.share != nil {
 		l.share.Release(int64(bodyClasses[l.class]))

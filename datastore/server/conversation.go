@@ -31,6 +31,7 @@ type sessionHost struct {
 	keptOf    shares              // of users in kept
 	lists     *semaphore.Weighted // memory for lists of entries, in bytes
 	reads     *semaphore.Weighted // memory for what goes out, in bytes
+	rooms     buffers             // that memory
 	unpacking *semaphore.Weighted // chunks being checked
 	known     account             // chunks that sessions remember
 	quotas    *quotaBook
@@ -229,7 +230,10 @@ func (v *conversation) sendFile(c *call, from wire.Reader, f file) error {
 		return badRequest("unknown archive type: '%s'", clipName(f.name))
 	}
 	if kind == wire.Blob {
-		err := v.lend(c, func() (chunkstore.Sealed, error) { return from.Blob(c.Context(), f.name) })
+		err := v.lend(c, func() (borrowed, error) {
+			raw, err := from.Blob(c.Context(), f.name)
+			return borrowed{Sealed: raw}, err
+		})
 		if errors.Is(err, chunkstore.ErrNotExist) {
 			return notFound("%v", err)
 		}

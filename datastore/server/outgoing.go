@@ -23,8 +23,21 @@ const (
 	keptPiece = 64 << 10
 )
 
+// borrowed is a blob that goes out. release must be called whether getting it has
+// failed or not.
+type borrowed struct {
+	chunkstore.Sealed
+	free func() // nil if its memory belongs to nobody else
+}
+
+func (b borrowed) release() {
+	if b.free != nil {
+		b.free()
+	}
+}
+
 // lend gets a blob and sends it, within the memory that there is for that.
-func (v *conversation) lend(c *call, get func() (chunkstore.Sealed, error)) error {
+func (v *conversation) lend(c *call, get func() (borrowed, error)) error {
 	a, err := v.allow(c.Context(), acquireSoon)
 	if errors.Is(err, errCrowded) {
 		if err := v.lendKept(c, get); !errors.Is(err, errCrowded) {
@@ -37,11 +50,13 @@ func (v *conversation) lend(c *call, get func() (chunkstore.Sealed, error)) erro
 		return err
 	}
 	defer func() { release(a.held, a.from) }()
-	raw, err := get()
+	blob, err := get()
+	defer blob.release()
 	if err != nil {
 		return err
 	}
-	a.shrink(int64(len(raw)))
+	raw := blob.Sealed
+	a.shrink(int64(cap(raw)))
 	c.Header().Set("Content-Type", "application/octet-stream")
 	for len(raw) > 0 {
 		piece := raw[:min(sentPiece, len(raw))]
@@ -85,7 +100,7 @@ func (a *allowance) shrink(size int64) {
 }
 
 // lendKept is lend by way of a file.
-func (v *conversation) lendKept(c *call, get func() (chunkstore.Sealed, error)) error {
+func (v *conversation) lendKept(c *call, get func() (borrowed, error)) error {
 	if err := v.spare.Acquire(c.Context(), chunkstore.SealedSizeMax); err != nil {
 		return fmt.Errorf("wait for memory: %w", err)
 	}
@@ -113,7 +128,7 @@ func (v *conversation) lendKept(c *call, get func() (chunkstore.Sealed, error)) 
 
 // keep copies a blob to a file, or returns errCrowded if that is not possible.
 // The memory that it needs for that is held by nobody who waits for a client.
-func (v *conversation) keep(ctx context.Context, get func() (chunkstore.Sealed, error)) (*spooled, error) {
+func (v *conversation) keep(ctx context.Context, get func() (borrowed, error)) (*spooled, error) {
 	const most = chunkstore.SealedSizeMax
 	free, err := take(ctx, most, v.host.whole.budget)
 	if err != nil {
@@ -121,14 +136,16 @@ func (v *conversation) keep(ctx context.Context, get func() (chunkstore.Sealed, 
 	}
 	defer free()
 	raw, err := get()
+	defer raw.release()
 	if err != nil {
 		return nil, err
 	}
-	p, err := v.host.kept.open(v.kept, int64(len(raw)), int64(len(raw)))
+	size := int64(len(raw.Sealed))
+	p, err := v.host.kept.open(v.kept, size, size)
 	if err != nil {
 		return nil, errors.Join(errCrowded, err)
 	}
-	if _, err := p.file.Write(raw); err != nil {
+	if _, err := p.file.Write(raw.Sealed); err != nil {
 		return nil, errors.Join(errCrowded, err, p.close())
 	}
 	return p, nil

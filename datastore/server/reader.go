@@ -58,14 +58,15 @@ func (r *reading) allow(_ context.Context, idx *index.Reader) error {
 // the protocol specification).
 func (r *reading) chunk(c *call) (any, error) {
 	id := digest(c.str("digest"))
-	if _, ok := r.allowed.size(id); !ok {
+	plain, ok := r.allowed.size(id)
+	if !ok {
 		return nil, &statusError{code: http.StatusUnauthorized, delay: r.server.o.Limits.LoginDelay,
 			text: fmt.Sprintf("download chunk %s not allowed", id)}
 	}
-	err := r.lend(c, func() (chunkstore.Sealed, error) {
-		raw, err := r.snapshot.Get(c.Context(), id)
+	err := r.lend(c, func() (borrowed, error) {
+		raw, err := r.get(c.Context(), id, plain)
 		r.chunks.Add(1)
-		r.bytes.Add(int64(len(raw)))
+		r.bytes.Add(int64(len(raw.Sealed)))
 		return raw, err
 	})
 	if err != nil && !errors.Is(err, errAnswered) {
@@ -73,6 +74,19 @@ func (r *reading) chunk(c *call) (any, error) {
 		return nil, badRequest("reading chunk %s: %v", id, err)
 	}
 	return nil, err
+}
+
+// get gets a chunk whose content has plain bytes.
+func (r *reading) get(ctx context.Context, id chunkstore.ID, plain uint32) (borrowed, error) {
+	from, ok := r.snapshot.(chunkstore.IntoGetter)
+	if !ok {
+		raw, err := r.snapshot.Get(ctx, id)
+		return borrowed{Sealed: raw}, err
+	}
+	class := classOf(int(plain) + chunkstore.SealedSizeMax - chunkstore.PlainSizeMax)
+	room := r.host.rooms.take(class)
+	raw, err := from.GetInto(ctx, id, *room)
+	return borrowed{Sealed: raw, free: func() { r.host.rooms.give(class, room) }}, err
 }
 
 // end gives back what the session holds, after its last handler.
