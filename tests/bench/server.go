@@ -74,7 +74,7 @@ func compareServer(ctx context.Context, s settings) (string, error) {
 	if err := makeNoise(filepath.Join(s.imageDir, "noise.img")); err != nil {
 		return "", err
 	}
-	stop, err := b.startProxy(ctx)
+	stop, err := b.startLink(ctx)
 	if err != nil {
 		return "", err
 	}
@@ -122,14 +122,20 @@ func makeNoise(name string) error {
 	return errors.Join(err, f.Close())
 }
 
-// startProxy starts the proxy and gives it both delays and both rates.
-func (b *serverBench) startProxy(ctx context.Context) (stop func(), err error) {
+// startLink starts the proxy, which delays in both directions, and the line
+// behind it.
+func (b *serverBench) startLink(ctx context.Context) (stop func(), err error) {
+	hangUp, err := startLine(ctx, serverPort, linkRate)
+	if err != nil {
+		return nil, err
+	}
 	host, port, _ := strings.Cut(proxyAdmin, ":")
 	cmd := exec.CommandContext(ctx, filepath.Join(b.work, "server"), "-host", host, "-port", port)
 	if err := cmd.Start(); err != nil {
+		hangUp()
 		return nil, err
 	}
-	stop = func() { cmd.Process.Kill(); cmd.Wait() }
+	stop = func() { cmd.Process.Kill(); cmd.Wait(); hangUp() }
 	post := func(path, body string) error {
 		resp, err := http.Post("http://"+proxyAdmin+path, "application/json", strings.NewReader(body))
 		if err != nil {
@@ -141,7 +147,7 @@ func (b *serverBench) startProxy(ctx context.Context) (stop func(), err error) {
 		}
 		return nil
 	}
-	proxy := fmt.Sprintf(`{"name":"link","listen":%q,"upstream":%q,"enabled":true}`, proxyPort, serverPort)
+	proxy := fmt.Sprintf(`{"name":"link","listen":%q,"upstream":%q,"enabled":true}`, proxyPort, linePort)
 	for try := 0; ; try++ {
 		if err = post("/proxies", proxy); err == nil || try > 50 {
 			break
@@ -150,8 +156,7 @@ func (b *serverBench) startProxy(ctx context.Context) (stop func(), err error) {
 	}
 	for _, stream := range []string{"upstream", "downstream"} {
 		delay := fmt.Sprintf(`{"type":"latency","stream":%q,"attributes":{"latency":%d}}`, stream, linkDelay.Milliseconds())
-		rate := fmt.Sprintf(`{"type":"bandwidth","stream":%q,"attributes":{"rate":%d}}`, stream, linkRate/1000)
-		err = errors.Join(err, post("/proxies/link/toxics", delay), post("/proxies/link/toxics", rate))
+		err = errors.Join(err, post("/proxies/link/toxics", delay))
 	}
 	if err != nil {
 		stop()
@@ -209,7 +214,7 @@ func (b *serverBench) round(ctx context.Context, round int, image string) error 
 		return err
 	}
 	for _, st := range []step{stepFull, stepUnchanged, stepRestore} {
-		for _, p := range []place{onPath, onLoopback, onLink} {
+		for _, p := range inTurn(round) {
 			if image != "noise.img" && p == onLink {
 				continue
 			}
@@ -223,6 +228,16 @@ func (b *serverBench) round(ctx context.Context, round int, image string) error 
 		}
 	}
 	return nil
+}
+
+// inTurn is the order of a round: who comes first in one comes last in the
+// next, as memory that others have just used is cheaper to get.
+func inTurn(round int) []place {
+	order := []place{onPath, onLoopback, onLink}
+	if round%2 == 1 {
+		slices.Reverse(order)
+	}
+	return order
 }
 
 // startServer runs a server with three datastores' worth of nothing.

@@ -71,7 +71,7 @@ and empty repositories. Images come from the page cache; the disk is synced befo
 compared byte by byte, outside the measured time. Backups are encrypted. *night1* is the disk of a Debian server, *noise* 2 GiB of
 random bytes, which nothing makes smaller. The memory of the server is its peak since it began.
 
-The link has a round trip of %d ms and %d Gbit/s, imitated by toxiproxy 2.5.0; a plain copy of 512 MiB through it got %.0f MB/s, start and
-delay included. Time counts from the start of the command to its end, with all handshakes.
+The link has a round trip of %d ms and %d Gbit/s, imitated by toxiproxy 2.5.0, which delays, and a relay whose
+connections share that rate; a plain copy of 512 MiB through it got %.0f MB/s, start and delay included. Time counts from the start of the command to its end, with all handshakes.
 
 `
