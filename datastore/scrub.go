@@ -5,14 +5,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 
 	"holdfast/chunkstore"
 	"holdfast/chunkstore/durable"
 	"holdfast/chunkstore/pack"
-	"holdfast/datastore/wire"
 )
 
 // Scrub reads every stored byte of the chunk store and quarantines what is
@@ -62,82 +60,6 @@ func (s *Store) FreeReserve(ctx context.Context) (take func(), err error) {
 		return nil, err
 	}
 	return chunks.FreeReserve(ctx)
-}
-
-// Broken lists the snapshots in the tree that have lost their manifest, which no
-// other list shows. A snapshot gets its place whole, so this is always damage.
-// Their chunks are kept. With an error the list is of what was seen before.
-func (s *Store) Broken(ctx context.Context) ([]wire.Snapshot, error) {
-	spaces, err := s.Namespaces(ctx, "")
-	if err != nil {
-		return nil, err
-	}
-	var list []wire.Snapshot
-	for _, ns := range spaces {
-		groups, err := s.groupDirs(ns)
-		if err != nil {
-			return list, err
-		}
-		for _, g := range groups {
-			if list, err = s.groupBroken(ctx, g, list); err != nil {
-				return list, err
-			}
-		}
-	}
-	return list, nil
-}
-
-// groupBroken adds the broken snapshots of a group to list.
-func (s *Store) groupBroken(ctx context.Context, g wire.Group, list []wire.Snapshot) ([]wire.Snapshot, error) {
-	if err := ctx.Err(); err != nil {
-		return list, err
-	}
-	entries, err := s.readDir(groupPath(g))
-	if err != nil {
-		return list, fmt.Errorf("list group %s: %w", g, err)
-	}
-	for _, e := range entries {
-		t, err := wire.ParseTime(e.Name())
-		if err != nil || !e.IsDir() {
-			continue // not ours
-		}
-		snap := wire.Snapshot{Group: g, Time: t}
-		broken, err := s.broken(snap)
-		if err != nil {
-			return list, err
-		}
-		if broken {
-			list = append(list, snap)
-		}
-	}
-	return list, nil
-}
-
-// broken reports whether the directory of a snapshot is there and its manifest
-// is not.
-func (s *Store) broken(snap wire.Snapshot) (bool, error) {
-	finished, err := s.finished(snap)
-	if err != nil || finished {
-		return false, err
-	}
-	// While it is held nobody removes it between the looks.
-	release, err := s.locks.hold(snap)
-	if errors.Is(err, wire.ErrBusy) {
-		return false, nil // it is being removed
-	}
-	if err != nil {
-		return false, err
-	}
-	defer release()
-	_, err = s.root.Lstat(snapshotPath(snap))
-	if errors.Is(err, fs.ErrNotExist) {
-		return false, nil
-	}
-	if err != nil {
-		return false, fmt.Errorf("look at snapshot %s: %w", snap, err)
-	}
-	finished, err = s.finished(snap)
-	return err == nil && !finished, err
 }
 
 // RestoreConfig makes the configuration of a store anew if it is missing or

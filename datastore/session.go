@@ -253,7 +253,7 @@ func (s *Store) holdLast(g wire.Group) (*wire.Snapshot, func(), error) {
 			s.locks.edit(last)() // waits until it has been removed, or not
 			continue
 		}
-		ok, err := s.finished(last)
+		ok, err := s.there(last)
 		if ok {
 			return &last, release, nil
 		}

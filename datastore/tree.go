@@ -121,7 +121,7 @@ func (s *Store) groupInfo(ctx context.Context, g wire.Group) (wire.GroupInfo, er
 	return info, err
 }
 
-// times lists the times of a group's finished snapshots, oldest first.
+// times lists the times of a group's snapshots, oldest first.
 func (s *Store) times(g wire.Group) ([]int64, error) {
 	names, err := s.readDir(groupPath(g))
 	if err != nil {
@@ -130,14 +130,7 @@ func (s *Store) times(g wire.Group) ([]int64, error) {
 	var times []int64
 	for _, n := range names {
 		t, err := wire.ParseTime(n.Name())
-		if err != nil || !n.IsDir() {
-			continue // not ours
-		}
-		finished, err := s.finished(wire.Snapshot{Group: g, Time: t})
-		if err != nil {
-			return nil, err
-		}
-		if finished {
+		if err == nil && n.IsDir() { // otherwise it is not ours
 			times = append(times, t)
 		}
 	}
@@ -145,19 +138,21 @@ func (s *Store) times(g wire.Group) ([]int64, error) {
 	return times, nil
 }
 
-// finished reports whether a snapshot is there and has a manifest.
-func (s *Store) finished(snap wire.Snapshot) (bool, error) {
-	_, err := s.root.Stat(path.Join(snapshotPath(snap), wire.ManifestName))
+// there reports whether a snapshot is in the tree. It gets there whole, so one
+// without a manifest is one that is damaged, and is there all the same: it can
+// be listed, verified and forgotten.
+func (s *Store) there(snap wire.Snapshot) (bool, error) {
+	st, err := s.root.Lstat(snapshotPath(snap))
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
 	}
 	if err != nil {
 		return false, fmt.Errorf("look at snapshot %s: %w", snap, err)
 	}
-	return true, nil
+	return st.IsDir(), nil
 }
 
-// exists checks a snapshot's name, and that it is there and finished.
+// exists checks a snapshot's name, and that it is there.
 func (s *Store) exists(snap wire.Snapshot) error {
 	if err := snap.Validate(); err != nil {
 		return err
@@ -165,7 +160,7 @@ func (s *Store) exists(snap wire.Snapshot) error {
 	if _, err := wire.ParseNamespace(string(snap.Group.NS)); err != nil {
 		return err
 	}
-	ok, err := s.finished(snap)
+	ok, err := s.there(snap)
 	if err == nil && !ok {
 		err = fmt.Errorf("snapshot %s: %w", snap, chunkstore.ErrNotExist)
 	}
@@ -196,7 +191,7 @@ func (s *Store) Snapshots(ctx context.Context, g wire.Group) ([]wire.SnapshotInf
 		}
 		if info.Damage != "" {
 			// It may have been removed since the times were listed.
-			if there, err := s.finished(info.Snapshot); err == nil && !there {
+			if there, err := s.there(info.Snapshot); err == nil && !there {
 				continue
 			}
 		}

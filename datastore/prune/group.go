@@ -11,7 +11,7 @@ import (
 // Store is where the snapshots are. A server's datastore and one reached over
 // the network both are.
 type Store interface {
-	// Snapshots lists the finished snapshots of a group.
+	// Snapshots lists the snapshots of a group.
 	Snapshots(ctx context.Context, g wire.Group) ([]wire.SnapshotInfo, error)
 	// Forget removes a snapshot, and refuses a protected one.
 	Forget(ctx context.Context, s wire.Snapshot) error
@@ -41,7 +41,7 @@ func Group(ctx context.Context, m Store, g wire.Group, o Options) ([]Decision, e
 	}
 	candidates := make([]Candidate, len(list))
 	for i, s := range list {
-		candidates[i] = Candidate{Time: s.Snapshot.Time, Protected: s.Protected}
+		candidates[i] = Candidate{Time: s.Snapshot.Time, Protected: s.Protected, Damaged: s.Damage != ""}
 	}
 	decisions := Select(candidates, o.Keep, o.Location)
 	if o.DryRun {

@@ -113,3 +113,16 @@ func TestGroupStops(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+// A snapshot that cannot be restored takes nobody's place and stays.
+func TestGroupSetsDamageAside(t *testing.T) {
+	s := newFake()
+	s.list[5].Damage = "index.json.blob: not found"
+	list, err := Group(t.Context(), s, group, Options{Keep: Keep{Last: 1, Daily: 1}, Location: time.UTC})
+	if err != nil || !slices.Equal(s.gone, []int64{1, 2, 4}) {
+		t.Errorf("gone are %v, %v", s.gone, err)
+	}
+	if d := list[5]; !d.Keep || d.Reason != reasonDamaged {
+		t.Errorf("decided: %+v", d)
+	}
+}

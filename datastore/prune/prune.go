@@ -4,8 +4,8 @@
 // Deciding is pure: Select looks at times and marks and touches nothing.
 // Group does what Select says, oldest snapshot first, so that a run that is
 // interrupted has only removed what the next run would have removed too. With
-// no option given everything is kept, and a protected snapshot is never asked
-// to go.
+// no option given everything is kept, and a protected or damaged snapshot is
+// never asked to go.
 //
 // The package imports datastore/wire and the standard library.
 package prune
@@ -28,10 +28,14 @@ func (k Keep) Any() bool {
 	return k.Last > 0 || k.Hourly > 0 || k.Daily > 0 || k.Weekly > 0 || k.Monthly > 0 || k.Yearly > 0
 }
 
-// Candidate is a finished snapshot that Select decides about.
+// Candidate is a snapshot that Select decides about.
 type Candidate struct {
 	Time      int64 // Unix seconds
 	Protected bool
+	// Damaged says that its manifest cannot be read. It is kept, and no other
+	// one has to go in its place: the copy that can be restored must not give
+	// way to one that cannot. Whoever has looked at it forgets it by hand.
+	Damaged bool
 }
 
 // Decision is what is to happen to one snapshot.
@@ -48,6 +52,7 @@ type Decision struct {
 const (
 	reasonAll       = "no keep option given"
 	reasonProtected = "protected"
+	reasonDamaged   = "damaged; it counts for nothing"
 	reasonOver      = "older than all that the keep options reach"
 )
 
@@ -65,6 +70,8 @@ func Select(list []Candidate, k Keep, loc *time.Location) []Decision {
 		switch {
 		case marks[i].Protected:
 			marks[i].keep(reasonProtected)
+		case marks[i].aside:
+			marks[i].keep(reasonDamaged)
 		case !k.Any():
 			marks[i].keep(reasonAll)
 		}
@@ -85,6 +92,7 @@ func Select(list []Candidate, k Keep, loc *time.Location) []Decision {
 // mark is a decision in the making.
 type mark struct {
 	Decision
+	aside bool // protected or damaged: it takes no place
 	final bool // no later pass may change it
 }
 
@@ -97,6 +105,7 @@ func newestFirst(list []Candidate) []mark {
 	marks := make([]mark, len(list))
 	for i, c := range list {
 		marks[i].Decision = Decision{Time: c.Time, Protected: c.Protected}
+		marks[i].aside = c.Protected || c.Damaged
 	}
 	slices.SortFunc(marks, func(a, b mark) int {
 		if c := cmp.Compare(b.Time, a.Time); c != 0 || a.Protected == b.Protected {
@@ -178,11 +187,11 @@ func (p pass) run(marks []mark) {
 }
 
 // covered maps the periods that earlier options have kept a snapshot of to
-// that snapshot. A protected one covers nothing: it is there for its own sake.
+// that snapshot. One that is aside covers nothing: it is there for its own sake.
 func (p pass) covered(marks []mark) map[period]int64 {
 	out := map[period]int64{}
 	for i, m := range marks {
-		if !m.Keep || m.Protected {
+		if !m.Keep || m.aside {
 			continue
 		}
 		key := p.period(i, m.Time)

@@ -141,21 +141,7 @@ func (sv *storeCheck) references(ctx context.Context) error {
 			}
 		}
 	}
-	if err := sv.broken(ctx); err != nil {
-		return err
-	}
 	return sv.deleted(ctx, v)
-}
-
-// broken reports the snapshots that no listing shows, for want of a manifest.
-func (sv *storeCheck) broken(ctx context.Context) error {
-	list, err := sv.s.Broken(ctx)
-	for _, snap := range list {
-		sv.begin()
-		sv.found(Problem{File: wire.ManifestName, Err: fmt.Errorf("%s is missing: %w", wire.ManifestName, chunkstore.ErrCorrupt)})
-		sv.end(snap, false)
-	}
-	return err
 }
 
 func (sv *storeCheck) group(ctx context.Context, v *Verifier, g wire.Group) error {
