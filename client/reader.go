@@ -128,7 +128,7 @@ func (r *reader) Get(ctx context.Context, id chunkstore.ID) (chunkstore.Sealed, 
 
 // Window returns how many chunks, and how many bytes of them, Get and GetInto
 // should be called for at once.
-func (r *reader) Window() (chunks int, bytes int64) { return windowChunks, windowBytes }
+func (r *reader) Window() (chunks int, bytes int64) { return r.client.window() }
 
 // GetInto is Get that uses the capacity of room if it suffices. Until it returns
 // room must be left alone.
