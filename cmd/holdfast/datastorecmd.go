@@ -5,8 +5,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
+	"net/url"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -28,7 +31,7 @@ below its data directory. With --reuse the directory is a repository already.`,
 					"holdfast datastore create tank", "holdfast datastore create tank /srv/backup --comment 'all machines'"),
 				Flags: []cli.Flag{dataFlag(),
 					&cli.StringFlag{Name: "comment", Usage: "keep `TEXT` with the datastore"},
-					&cli.BoolFlag{Name: "reuse", Usage: "serve the repository that PATH is already"}},
+					&cli.BoolFlag{Name: "reuse", Usage: "serve the repository that PATH is already"}, trashDaysFlag()},
 				Action: a.action(arity{1, 2}, datastoreCreate),
 			},
 			{
@@ -63,9 +66,19 @@ func datastoreCreate(ctx context.Context, c *call) error {
 	if c.flags.Bool("reuse") && c.arg(1) == "" {
 		return usagef("--reuse needs the PATH of the repository")
 	}
+	settings, err := c.datastoreSettings()
+	if err != nil {
+		return err
+	}
+	if c.flags.Bool("reuse") {
+		if settings.Has("trash-days") {
+			return usagef("--trash-days is for a new datastore; a repository that is there has its own")
+		}
+		settings.Set("reuse-datastore", "true")
+	}
 	return c.managing(ctx, func(s *client.Client) error {
 		rec := datastoreRecord{"datastore", c.arg(0), c.arg(1), c.flags.String("comment"), ""}
-		if err := createDatastore(ctx, s, rec, c.flags.Bool("reuse")); err != nil {
+		if err := createDatastore(ctx, s, rec, settings); err != nil {
 			return fmt.Errorf("make datastore %s: %w", rec.Name, err)
 		}
 		c.ui.done(rec, "made datastore %s", rec.Name)
@@ -73,15 +86,25 @@ func datastoreCreate(ctx context.Context, c *call) error {
 	})
 }
 
+// datastoreSettings are what was said about a new datastore. What was not is left
+// out: a real PBS does not know it.
+func (c *call) datastoreSettings() (url.Values, error) {
+	params := url.Values{}
+	if !c.flags.IsSet("trash-days") {
+		return params, nil
+	}
+	o, err := c.createOptions()
+	params.Set("trash-days", strconv.Itoa(o.TrashDays))
+	return params, err
+}
+
 // createDatastore has a server make a datastore and waits until it is there.
-func createDatastore(ctx context.Context, s *client.Client, d datastoreRecord, reuse bool) error {
+func createDatastore(ctx context.Context, s *client.Client, d datastoreRecord, settings url.Values) error {
 	params := fields("name", d.Name, "comment", d.Comment)
 	if d.Path != "" {
 		params.Set("path", filepath.Clean(d.Path))
 	}
-	if reuse {
-		params.Set("reuse-datastore", "true")
-	}
+	maps.Copy(params, settings)
 	var answer json.RawMessage
 	err := s.Do(ctx, client.Call{Method: http.MethodPost, Path: "/config/datastore", Params: params, Into: &answer})
 	var refused *client.StatusError

@@ -52,13 +52,14 @@ func (c *call) makeRepository(ctx context.Context, r wire.Repository) error {
 		}
 		return datastore.CreateWith(r.Path, o)
 	}
-	if c.flags.IsSet("trash-days") {
-		return usagef("--trash-days is for repositories that are a path; a server's keep removed snapshots for %d days", datastore.TrashDaysDefault)
+	settings, err := c.datastoreSettings()
+	if err != nil {
+		return err
 	}
 	s, err := c.dial(ctx, r)
 	if err != nil {
 		return err
 	}
 	defer s.Close()
-	return createDatastore(ctx, s, datastoreRecord{Name: r.Datastore}, false)
+	return createDatastore(ctx, s, datastoreRecord{Name: r.Datastore}, settings)
 }

@@ -29,7 +29,8 @@ func configMethods() []method {
 	return []method{
 		{verb: http.MethodGet, path: base, do: listConfigured},
 		{verb: http.MethodPost, path: base, do: createDatastore,
-			params: settings(name, param{name: "path", optional: true, check: checkPath}, flag("reuse-datastore"))},
+			params: settings(name, param{name: "path", optional: true, check: checkPath}, flag("reuse-datastore"),
+				param{name: trashDays, kind: integer, optional: true, check: within(0, datastore.TrashDaysMax)})},
 		{verb: http.MethodGet, path: one, params: []param{name}, do: getConfigured},
 		{verb: http.MethodPut, path: one, do: setConfigured, params: settings(name, digestParam,
 			param{name: "maintenance-mode", optional: true, check: oneOf(access.MaintenanceReadOnly, access.MaintenanceOffline)},
@@ -38,6 +39,10 @@ func configMethods() []method {
 			params: []param{name, digestParam, flag("destroy-data"), flag("keep-job-configs")}},
 	}
 }
+
+// trashDays is for how many days removed snapshots of a new datastore can be
+// brought back. It is Holdfast's own.
+const trashDays = "trash-days"
 
 // checkPath wants the directory of a datastore.
 func checkPath(s string) error {
@@ -115,8 +120,12 @@ func createDatastore(c *call) (any, error) {
 		return nil, err
 	}
 	reuse, s := c.bool("reuse-datastore", false), c.server
+	if reuse && c.has(trashDays) {
+		return nil, badRequest("'%s' is for a new datastore: the one that is there has its own", trashDays)
+	}
+	o := datastore.CreateOptions{TrashDays: int(c.int(trashDays, datastore.TrashDaysDefault))}
 	upid, err := s.o.Tasks.Go(task.Spec{Type: "create-datastore", ID: d.Name, Auth: c.auth}, func(t *task.Task) error {
-		if err := s.prepareStore(t, d.Path, reuse); err != nil {
+		if err := prepareStore(t, d.Path, reuse, o); err != nil {
 			return err
 		}
 		if err := s.o.Access.AddDatastore(d); err != nil {
@@ -129,10 +138,10 @@ func createDatastore(c *call) (any, error) {
 }
 
 // prepareStore makes the directory of a datastore, or looks that there is one.
-func (s *Server) prepareStore(t *task.Task, path string, reuse bool) error {
+func prepareStore(t *task.Task, path string, reuse bool, o datastore.CreateOptions) error {
 	if !reuse {
 		t.Logf("create %s", path)
-		return datastore.Create(path)
+		return datastore.CreateWith(path, o)
 	}
 	st, err := datastore.Open(t.Context(), path, datastore.Options{ReadOnly: true})
 	if err != nil {
