@@ -101,6 +101,7 @@ func readBody(r *http.Request) ([]byte, error) {
 		return nil, nil
 	}
 	if r.ContentLength > wire.ParamBodyMax {
+		discard(r.Body)
 		return nil, errBodyTooLarge
 	}
 	b, err := io.ReadAll(io.LimitReader(r.Body, wire.ParamBodyMax+1))
@@ -108,10 +109,15 @@ func readBody(r *http.Request) ([]byte, error) {
 		return nil, fmt.Errorf("read request body: %w", err)
 	}
 	if len(b) > wire.ParamBodyMax {
+		discard(r.Body)
 		return nil, errBodyTooLarge
 	}
 	return b, nil
 }
+
+// discard reads what is little too much: a connection that is closed before it has
+// been read is reset, and the client may never see the answer.
+func discard(body io.Reader) { _, _ = io.CopyN(io.Discard, body, 2*wire.ParamBodyMax) }
 
 // parser collects the values and faults of one request.
 type parser struct {
