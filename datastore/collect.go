@@ -63,11 +63,16 @@ func (s *Store) Indexes(ctx context.Context) ([]IndexFile, error) {
 	if list, err = s.trashIndexes(ctx, list); err != nil {
 		return nil, err
 	}
-	// What was not seen because it has just left may be back after a power cut,
-	// and needs its chunks until that cannot be.
+	s.awaitLeaving()
+	return list, nil
+}
+
+// awaitLeaving waits until removals are durable. Who has not seen a snapshot
+// because it has just left must not take its chunks before: a power cut would
+// bring it back without them.
+func (s *Store) awaitLeaving() {
 	s.leaving.Lock()
 	defer s.leaving.Unlock()
-	return list, nil
 }
 
 func (s *Store) treeIndexes(ctx context.Context) ([]IndexFile, error) {
@@ -180,7 +185,7 @@ func (s *Store) dirIndexes(dir string, like IndexFile, list []IndexFile) ([]Inde
 
 // OpenIndex opens one of Indexes, wherever its snapshot is by now. One that has
 // been removed for good since, with its whole snapshot, is
-// chunkstore.ErrNotExist.
+// chunkstore.ErrNotExist, and stays removed.
 func (s *Store) OpenIndex(ctx context.Context, f IndexFile) (*index.Reader, error) {
 	s.returns.RLock() // it can move once, from the tree to the trash
 	defer s.returns.RUnlock()
@@ -189,6 +194,9 @@ func (s *Store) OpenIndex(ctx context.Context, f IndexFile) (*index.Reader, erro
 			return nil, err
 		}
 		dir, err := s.locate(f)
+		if errors.Is(err, chunkstore.ErrNotExist) {
+			s.awaitLeaving()
+		}
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", f, err)
 		}
