@@ -3,6 +3,7 @@ package limits
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -39,31 +40,82 @@ func newWorld(t *testing.T, seed uint64, steps int) *lab.World {
 }
 
 // limitCases is how many runs have a limit at scale 1.
-const limitCases = 60
+const limitCases = 80
 
-// TestLimits runs steps with few descriptors, little memory and a small limit on
-// the size of files. Each is done or refused.
+// prlimit runs a command with a limit of its own.
+func prlimit(limit string) []string { return []string{"prlimit", limit, "--core=0"} }
+
+// memoryGroup is a control group, in which the kernel kills who needs too much.
+type memoryGroup string
+
+// newMemoryGroup makes one, in either version of control groups.
+func newMemoryGroup(t *testing.T) memoryGroup {
+	t.Helper()
+	var errs []error
+	for _, root := range []string{"/sys/fs/cgroup/memory", "/sys/fs/cgroup"} {
+		dir := filepath.Join(root, fmt.Sprintf("holdfast-lab-%d", os.Getpid()))
+		err := os.Mkdir(dir, 0o755)
+		if err == nil {
+			t.Cleanup(func() { _ = os.Remove(dir) })
+			if err = memoryGroup(dir).limit(1 << 30); err == nil {
+				return memoryGroup(dir)
+			}
+		}
+		errs = append(errs, err)
+	}
+	t.Fatalf("this machine lets nobody limit memory: %v", errors.Join(errs...))
+	return ""
+}
+
+// limit sets how much memory the group may use, in bytes.
+func (g memoryGroup) limit(n int64) error {
+	err := os.WriteFile(filepath.Join(string(g), "memory.limit_in_bytes"), strconv.AppendInt(nil, n, 10), 0)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
+		err = os.WriteFile(filepath.Join(string(g), "memory.max"), strconv.AppendInt(nil, n, 10), 0)
+	}
+	return err
+}
+
+// wrap runs a command in the group.
+func (g memoryGroup) wrap() []string {
+	return []string{"sh", "-c", `echo $$ >"$0/cgroup.procs" && exec "$@"`, string(g)}
+}
+
+// TestLimits runs steps with few descriptors, few addresses, a small limit on the
+// size of files, and so little memory that the kernel kills some of them. Each is
+// done or refused.
 func TestLimits(t *testing.T) {
 	t.Parallel()
 	seed := uint64(time.Now().UnixNano())
 	random := rand.New(rand.NewPCG(seed, 12))
 	w := newWorld(t, seed, 6)
-	refused := 0
+	group := newMemoryGroup(t)
+	refused, killed := 0, 0
 	for i := range limitCases * here.Scale {
 		var limit string
-		switch i % 3 {
+		var wrap []string
+		switch i % 4 {
 		case 0:
 			limit = fmt.Sprintf("--nofile=%d", 9+random.IntN(28)) // the runtime itself needs eight
 		case 1:
 			limit = fmt.Sprintf("--as=%d", (40+random.IntN(1500))<<20)
 		case 2:
 			limit = fmt.Sprintf("--fsize=%d", random.IntN(200_000))
+		case 3:
+			most := int64(2+random.IntN(30)) << 20
+			if err := group.limit(most); err != nil {
+				t.Fatal(err)
+			}
+			limit, wrap = fmt.Sprintf("memory=%d", most), group.wrap()
+		}
+		if wrap == nil {
+			wrap = prlimit(limit)
 		}
 		op, err := w.Next()
 		if err != nil {
 			t.Fatal(err)
 		}
-		w.Wrap, w.Env = []string{"prlimit", limit, "--core=0"}, []string{"GOMAXPROCS=2"}
+		w.Wrap, w.Env = wrap, []string{"GOMAXPROCS=2"}
 		res, ok, err := w.Do(op)
 		w.Wrap, w.Env = nil, nil
 		if err != nil && !withoutMemory(limit, res) {
@@ -72,6 +124,9 @@ func TestLimits(t *testing.T) {
 		if !ok {
 			refused++
 		}
+		if res.Code == lab.ExitSignal {
+			killed++
+		}
 		if err := w.Judge(); err != nil {
 			t.Fatalf("seed %d, %s, %s: %v\nafter %s", seed, op, limit, err, res)
 		}
@@ -79,8 +134,8 @@ func TestLimits(t *testing.T) {
 	if err := w.GoOn(); err != nil {
 		t.Fatal(err)
 	}
-	t.Logf("%d of %d were refused", refused, limitCases*here.Scale)
-	if refused < limitCases*here.Scale/5 {
+	t.Logf("%d of %d were refused, %d of them killed", refused, limitCases*here.Scale, killed)
+	if refused < limitCases*here.Scale/5 || killed == 0 {
 		t.Error("too few to prove anything")
 	}
 	t.Attr("faultlab.limits", strconv.Itoa(limitCases*here.Scale))
