@@ -102,7 +102,7 @@ func (s *Store) look(no uint32) (packInfo, error) {
 		defer s.mu.Unlock()
 		return *p, nil
 	}
-	now, state, id := s.generation, p.state, p.id
+	now, state, id, before := s.generation, p.state, p.id, p.size
 	s.mu.Unlock()
 	size, err := statPack(packsDir(s.dir), id, state)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -111,9 +111,9 @@ func (s *Store) look(no uint32) (packInfo, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	p.seen, p.missing = now, err != nil || p.dropped
-	if s.writers[no] != nil {
-		// It grows while we look; that it is not cut short is for its own
-		// sync to find out.
+	if s.writers[no] != nil || p.size != before {
+		// It grows while we look, or has grown and been sealed; that it is not
+		// cut short is for its own sync to find out.
 		size = max(size, p.size)
 	}
 	p.size = size
