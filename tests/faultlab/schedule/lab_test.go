@@ -10,7 +10,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -30,13 +29,6 @@ const (
 	blockSize   = 5_000 // schedules that one process makes
 	faultlabKey = "faultlab."
 )
-
-// rare are mutants that show in fewer than one schedule of mutantsMax; only the
-// long run, from this scale on, is expected to find them. The package that has
-// the rule tests it directly, too.
-var rare = []string{"same-rank"}
-
-const rareScale = 5
 
 var (
 	seedFlag   = flag.Uint64("seed", 0, "run this schedule only, and print what happens in it")
@@ -225,9 +217,6 @@ func TestMutants(t *testing.T) {
 		t.Fatalf("without a mutant: seed %d: %s", clean.Seed, clean.Violation)
 	}
 	for _, m := range mutants() {
-		if slices.Contains(rare, m.name) && scaled(t, 1) < rareScale {
-			continue
-		}
 		t.Run(m.name, func(t *testing.T) {
 			t.Parallel()
 			s, _, err := work(t.Context(), prog, append(seeds(1, scaled(t, mutantsMax)), "-mutant="+m.name, "-tasks="+m.tasks)...)

@@ -157,11 +157,6 @@ var sweepMutants = []mutant{
 		"err != nil || p.dropped\n",
 		"err != nil || p.dropped && !sim.Mutant(\"tombstone-dies-first\")\n",
 	}}},
-	{"same-rank", "of two copies of a chunk the one that a sweep does not remove is counted on", "backup,collect,destroy,reindex", []change{{
-		"chunkstore/pack/session.go",
-		"\tif old != (location{}) {\n",
-		"\tif found || old != (location{}) && !sim.Mutant(\"same-rank\") {\n",
-	}}},
 	{"tree-only", "a collection sees the snapshots in the trash", "", []change{{
 		"datastore/collect.go",
 		"\tif list, err = s.trashIndexes(ctx, list); err != nil {\n",
