@@ -2,6 +2,7 @@ package image
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"holdfast/chunkstore"
@@ -35,6 +36,10 @@ func OpenManifest(ctx context.Context, r wire.Reader, key *crypto.Key) (*manifes
 
 func readManifest(ctx context.Context, r wire.Reader) (*manifest.Manifest, error) {
 	sealed, err := r.Blob(ctx, wire.ManifestName)
+	if errors.Is(err, chunkstore.ErrNotExist) {
+		// The snapshot was there when it was opened, and had one once.
+		err = fmt.Errorf("%s is missing: %w", wire.ManifestName, chunkstore.ErrCorrupt)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -135,9 +135,6 @@ func (v *Verifier) Snapshot(ctx context.Context, snap wire.Snapshot) (Report, er
 
 func (c *check) run(ctx context.Context) error {
 	m, err := image.OpenManifest(ctx, c.reader, nil)
-	if errors.Is(err, chunkstore.ErrNotExist) {
-		err = fmt.Errorf("%s is missing: %w", wire.ManifestName, chunkstore.ErrCorrupt)
-	}
 	if err != nil {
 		return c.found(ctx, Problem{File: wire.ManifestName, Err: err})
 	}
