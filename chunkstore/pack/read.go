@@ -41,6 +41,13 @@ func (s *Store) catalogued(id chunkstore.ID) (location, bool, *catalogue, error)
 	return l, ok && err == nil, s.cat, err
 }
 
+// catalogueNow is the catalogue that is asked at the moment.
+func (s *Store) catalogueNow() *catalogue {
+	s.catMu.RLock()
+	defer s.catMu.RUnlock()
+	return s.cat
+}
+
 func (s *Store) knows(pack uint32) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()

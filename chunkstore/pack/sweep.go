@@ -48,6 +48,7 @@ type Sweep struct {
 	kept    idSet  // of sessions that have ended since it began; guarded by Store.mu
 	horizon uint64 // packs sealed at or after it may hold chunks of running sessions
 	used    func(chunkstore.ID) bool
+	cat     *catalogue // which told of the pack at hand
 }
 
 // SweepOptions say what a sweep does.
@@ -168,7 +169,7 @@ func (sw *Sweep) Run(ctx context.Context, used func(chunkstore.ID) bool, o Sweep
 	}
 	for _, v := range victims {
 		switch err := sw.victim(ctx, v, used, &r); {
-		case errors.Is(err, errTaken):
+		case errors.Is(err, errTaken), errors.Is(err, errRebuilt):
 			r.GarbageBytes += v.waste // for the next sweep
 		case errors.Is(err, errLeft):
 			r.Left = append(r.Left, err.Error())
@@ -301,6 +302,7 @@ func (sw *Sweep) victim(ctx context.Context, v victim, used func(chunkstore.ID) 
 // pack sweeps one pack.
 func (sw *Sweep) pack(ctx context.Context, v victim, used func(chunkstore.ID) bool, r *SweepReport) error {
 	p := sw.s.packNow(v.no)
+	sw.cat = sw.s.catalogueNow()
 	entries, err := sw.s.currentEntries(ctx, v, p)
 	if err != nil {
 		return err

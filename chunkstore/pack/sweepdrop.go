@@ -59,6 +59,10 @@ func (s *Store) commitInParts(ch changes) error {
 	return s.commitChanges(ch)
 }
 
+// errRebuilt says that the catalogue was built anew while a pack was swept: of two
+// copies of a chunk it may point to the other one now.
+var errRebuilt = errors.New("the catalogue was built anew meanwhile")
+
 // proveUnused reads the names of all records in the file, whatever the
 // catalogue says: but for the dead ones, no chunk may lie in the pack, and none
 // that is in use may be unknown. A catalogue that was built while packs could
@@ -76,9 +80,12 @@ func (sw *Sweep) proveUnused(ctx context.Context, no uint32, dead []entry) error
 		return fmt.Errorf("pack %s: %w: %w", p.name(), errLeft, err)
 	}
 	for _, e := range all {
-		l, ok, _, err := s.catalogued(e.id)
+		l, ok, cat, err := s.catalogued(e.id)
 		if err != nil {
 			return err
+		}
+		if cat != sw.cat {
+			return fmt.Errorf("pack %s: %w", p.name(), errRebuilt)
 		}
 		if ok && l.pack == no && !gone.has(e.id) {
 			return fmt.Errorf("pack %s: %w: chunk %s is in use and was not moved", p.name(), errLeft, e.id.Short())
