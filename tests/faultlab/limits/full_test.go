@@ -74,7 +74,25 @@ func full(seed uint64, options []string, fill func(string) error) (err error) {
 	if err := fill(d.Dir); err != nil {
 		return err
 	}
-	return atZero(w)
+	if err := atZero(w); err != nil {
+		return err
+	}
+	// What was freed need not be enough for a backup.
+	if err := empty(d.Dir); err != nil {
+		return err
+	}
+	return w.GoOn()
+}
+
+// empty removes what fills a disk beside the repository.
+func empty(dir string) error {
+	entries, err := os.ReadDir(dir)
+	for _, e := range entries {
+		if e.Name() != "store" {
+			err = errors.Join(err, os.RemoveAll(filepath.Join(dir, e.Name())))
+		}
+	}
+	return err
 }
 
 // atZero works on a repository on a full disk.
@@ -104,7 +122,7 @@ func atZero(w *lab.World) error {
 	if err := w.Judge(); err != nil {
 		return fmt.Errorf("after collecting on a full disk: %w", err)
 	}
-	return w.GoOn()
+	return nil
 }
 
 // fillBytes writes a file until not one byte more fits.
