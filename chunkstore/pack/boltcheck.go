@@ -88,6 +88,9 @@ func checkBolt(r io.ReaderAt, size int64) error {
 func readBoltMeta(r io.ReaderAt, size int64) (boltMetaPage, error) {
 	var best boltMetaPage
 	first, err := decodeBoltMeta(r, 0, size)
+	if errors.Is(err, errBoltMeta) {
+		return best, err
+	}
 	if err == nil {
 		best = first
 	}
@@ -98,7 +101,11 @@ func readBoltMeta(r io.ReaderAt, size int64) (boltMetaPage, error) {
 	}
 	for _, off := range sizes {
 		m, err := decodeBoltMeta(r, off, size)
-		if err == nil && int64(m.pageSize) == off && m.txid >= best.txid {
+		if errors.Is(err, errBoltMeta) {
+			return best, err
+		}
+		// Of two alike bbolt takes the first.
+		if err == nil && int64(m.pageSize) == off && (best.pageSize == 0 || m.txid > best.txid) {
 			best = m
 		}
 	}
@@ -107,6 +114,10 @@ func readBoltMeta(r io.ReaderAt, size int64) (boltMetaPage, error) {
 	}
 	return best, nil
 }
+
+// errBoltMeta is returned for a meta page that bbolt would believe, but should
+// not. Taking the other one instead would check what bbolt does not read.
+var errBoltMeta = errors.New("the meta page cannot be right")
 
 func decodeBoltMeta(r io.ReaderAt, off, size int64) (boltMetaPage, error) {
 	var m boltMetaPage
@@ -118,9 +129,12 @@ func decodeBoltMeta(r io.ReaderAt, off, size int64) (boltMetaPage, error) {
 	b = b[boltPageHeader:]
 	h := fnv.New64a()
 	h.Write(b[:56])
-	if flags&boltMeta == 0 || binary.LittleEndian.Uint32(b) != boltMagic ||
+	if binary.LittleEndian.Uint32(b) != boltMagic ||
 		binary.LittleEndian.Uint32(b[4:]) != boltVersion || binary.LittleEndian.Uint64(b[56:]) != h.Sum64() {
 		return m, fmt.Errorf("meta page at %d is not valid", off)
+	}
+	if flags != boltMeta {
+		return m, fmt.Errorf("%w: at %d it has the flags %#x", errBoltMeta, off, flags)
 	}
 	m = boltMetaPage{
 		pageSize: binary.LittleEndian.Uint32(b[8:]),
@@ -130,10 +144,10 @@ func decodeBoltMeta(r io.ReaderAt, off, size int64) (boltMetaPage, error) {
 		txid:     binary.LittleEndian.Uint64(b[48:]),
 	}
 	if m.pageSize < 1<<9 || m.pageSize > 1<<16 || m.pageSize&(m.pageSize-1) != 0 {
-		return m, fmt.Errorf("meta page at %d: page size %d", off, m.pageSize)
+		return m, fmt.Errorf("%w: at %d it tells of pages of %d bytes", errBoltMeta, off, m.pageSize)
 	}
 	if m.next < 4 || m.next > uint64(size)/uint64(m.pageSize) {
-		return m, fmt.Errorf("meta page at %d: %d pages in a file of %d bytes", off, m.next, size)
+		return m, fmt.Errorf("%w: at %d it tells of %d pages in a file of %d bytes", errBoltMeta, off, m.next, size)
 	}
 	return m, nil
 }

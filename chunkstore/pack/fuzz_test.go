@@ -3,6 +3,7 @@ package pack
 import (
 	"bytes"
 	"context"
+	"errors"
 	"testing"
 
 	"holdfast/chunkstore"
@@ -105,4 +106,18 @@ func FuzzCatalogueValues(f *testing.F) {
 		}
 		_ = checkMetaPair(k, v)
 	})
+}
+
+// A meta page that is newer but tells of more than the file holds must not let the
+// check go on with the older one, which bbolt does not read.
+func TestCheckBoltOfACutFile(t *testing.T) {
+	b := boltBytes(t, 600)
+	m, err := readBoltMeta(bytes.NewReader(b), int64(len(b)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	cut := b[:int64(m.next)*int64(m.pageSize)-1]
+	if _, err := readBoltMeta(bytes.NewReader(cut), int64(len(cut))); !errors.Is(err, errBoltMeta) {
+		t.Errorf("a file of %d bytes with %d pages: %v", len(cut), m.next, err)
+	}
 }
