@@ -17,9 +17,14 @@ import (
 	"holdfast/crypto"
 )
 
-// scrubBlock is how much of a pack is read at a time while the kernel fetches
-// the same again, in bytes.
-const scrubBlock = 4 << 20
+// Sizes of reading, in bytes.
+const (
+	// scrubBlock is how much of a pack is read at a time: so little that the
+	// processor still has it in its own cache when it is hashed.
+	scrubBlock = 256 << 10
+	// scrubAhead is how much the kernel is told to fetch meanwhile.
+	scrubAhead = 8 << 20
+)
 
 // badRecord is a record that is not as it was written.
 type badRecord struct {
@@ -60,8 +65,9 @@ type packCheck struct {
 	size int64
 	res  packResult
 
-	blocks blocks
-	hash   hash.Hash
+	block block
+	ahead int64 // offset up to which the kernel was told to fetch
+	hash  hash.Hash
 	// careful says that a block could not be read: from there on every record
 	// is read by itself.
 	careful bool
@@ -72,7 +78,6 @@ func (sc *scrub) checkPack(ctx context.Context, no uint32) (packResult, error) {
 	pc := &packCheck{s: sc.s, ctx: ctx, pace: &sc.pace, no: no, p: sc.s.packNow(no), hash: crypto.NewHash()}
 	pc.res.name, pc.res.sealed = pc.p.name(), pc.p.state == stateSealed
 	err := pc.run()
-	pc.blocks.drop()
 	if pc.f != nil {
 		pc.f.Close()
 	}
@@ -234,7 +239,7 @@ func (pc *packCheck) header() {
 func (pc *packCheck) record(e entry, tabled bool) error {
 	err := errCareful
 	if !pc.careful {
-		err = onFault(func() error { return pc.stream(e, tabled) })
+		err = pc.stream(e, tabled)
 	}
 	if err != nil && pc.ctx.Err() == nil {
 		err = pc.again(e, tabled, err)
@@ -316,7 +321,7 @@ func (pc *packCheck) decode(head []byte, e entry, tabled bool) ([32]byte, error)
 // piece returns what the block at hand holds from off on, n bytes at most, after
 // reading on if it holds nothing of that.
 func (pc *packCheck) piece(off int64, n int) ([]byte, error) {
-	b := pc.blocks.from(off)
+	b := pc.block.from(off)
 	if len(b) == 0 {
 		var err error
 		if b, err = pc.fill(off); err != nil {
@@ -335,19 +340,17 @@ func (pc *packCheck) fill(off int64) ([]byte, error) {
 	if err := pc.pace.take(pc.ctx, n); err != nil {
 		return nil, err
 	}
-	_ = unix.Fadvise(int(pc.f.Fd()), off+int64(n), scrubBlock, unix.FADV_WILLNEED)
-	if pc.s.options.readHook == nil {
-		if b, err := pc.blocks.mapped(pc.f, off, n); err == nil {
-			return b, nil
-		}
+	if off+scrubAhead/2 >= pc.ahead {
+		pc.ahead = off + scrubAhead
+		_ = unix.Fadvise(int(pc.f.Fd()), off, scrubAhead, unix.FADV_WILLNEED)
 	}
-	b := pc.blocks.buffer(off, n)
+	b := pc.block.room(off, n)
 	err := pc.tries(func() error {
 		_, err := pc.ReadAt(b, off)
 		return err
 	})
 	if err != nil {
-		pc.blocks.drop()
+		pc.block.drop()
 		pc.careful = true
 		return nil, err
 	}
@@ -377,8 +380,7 @@ func (pc *packCheck) again(e entry, tabled bool, cause error) error {
 		}
 		return pc.tries(read)
 	}
-	pc.blocks.drop()
-	pc.blocks.copies = true // in case it is the mapping that does not work here
+	pc.block.drop()
 	first := cause
 	return pc.tries(func() error {
 		if first != nil {

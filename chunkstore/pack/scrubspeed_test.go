@@ -14,7 +14,7 @@ import (
 )
 
 // speedChunks are as many chunks of 1 MiB as one pass reads.
-const speedChunks = 256
+const speedChunks = 512
 
 func speedStore(b testing.TB) (*Store, []chunkstore.Chunk) {
 	b.Helper()

@@ -186,3 +186,19 @@ func TestIsZero(t *testing.T) {
 		}
 	}
 }
+
+// TestScrubBar checks that the scrub is held against the slower of disk and
+// SHA-256.
+func TestScrubBar(t *testing.T) {
+	for _, c := range []struct {
+		row   scrubRow
+		share float64
+	}{
+		{scrubRow{onDisk: 400, disk: 500, sum: 3000}, 0.8},
+		{scrubRow{onDisk: 2400, disk: 7000, sum: 3000}, 0.8},
+	} {
+		if got := c.row.share(); got != c.share {
+			t.Errorf("%+v: %v, want %v", c.row, got, c.share)
+		}
+	}
+}

@@ -1,15 +1,11 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
-	"strconv"
-	"strings"
 )
 
 // gcBench measures what grows with the number of chunks.
@@ -28,41 +24,6 @@ type gcRow struct {
 type largeRow struct {
 	chunks        int
 	open, reindex sample
-}
-
-// scrubRow is how fast the scrub is, beside SHA-256 of the same bytes on as many
-// cores. Speeds are in megabytes a second.
-type scrubRow struct {
-	scrub, sum float64
-	share      float64 // of the two, by the clock
-}
-
-// measureScrub runs the benchmark of the package that scrubs, and takes the
-// round in the middle.
-func measureScrub(ctx context.Context, rounds int) (scrubRow, error) {
-	out, err := exec.CommandContext(ctx, "go", "test", "-run", "^$", "-bench", "^BenchmarkScrub$", "-count", strconv.Itoa(rounds), "./chunkstore/pack").CombinedOutput()
-	if err != nil {
-		return scrubRow{}, fmt.Errorf("measure the scrub: %w\n%s", err, out)
-	}
-	var rows []scrubRow
-	for line := range strings.Lines(string(out)) {
-		fields := strings.Fields(line)
-		value := func(unit string) float64 {
-			n := 0.0
-			if i := slices.Index(fields, unit); i > 0 {
-				n, _ = strconv.ParseFloat(fields[i-1], 64)
-			}
-			return n
-		}
-		if strings.HasPrefix(line, "BenchmarkScrub") {
-			rows = append(rows, scrubRow{value("scrub-MB/s"), value("sha256-MB/s"), value("%-by-clock") / 100})
-		}
-	}
-	if len(rows) != rounds {
-		return scrubRow{}, fmt.Errorf("measure the scrub: %d rounds in\n%s", len(rows), out)
-	}
-	slices.SortFunc(rows, func(a, b scrubRow) int { return cmp.Compare(a.share, b.share) })
-	return rows[len(rows)/2], nil
 }
 
 // compareGC measures the garbage collection and returns the document.
@@ -89,7 +50,7 @@ func compareGC(ctx context.Context, s settings) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	scrub, err := measureScrub(ctx, s.rounds)
+	scrub, err := b.measureScrub(ctx)
 	if err != nil {
 		return "", err
 	}

@@ -36,8 +36,9 @@ func gcDoc(m machine, rows []gcRow, large largeRow, scrub scrubRow) string {
 	bar("its memory", "under 500 MiB", fmt.Sprintf("%d MiB", memory/mib), memory < barGCMemory)
 	bar(fmt.Sprintf("opening a store of %d chunks", large.chunks), "under 2 s", seconds(large.open.wall), large.open.wall < barOpen)
 	bar("its reindex", "under 10 min", seconds(large.reindex.wall), large.reindex.wall < barReindex)
-	bar("the speed of a scrub, against SHA-256 of the same bytes on all cores", "at least 80 %", fmt.Sprintf("%.0f %%", 100*scrub.share), scrub.share >= barScrub)
-	fmt.Fprintf(&d, "\nThe scrub read %.0f MB/s and SHA-256 alone %.0f MB/s, both from memory, where no disk is the slower one.\n", scrub.scrub, scrub.sum)
+	what, lower := scrub.lower()
+	bar("the speed of a scrub, against "+what+", the slower of disk and SHA-256", "at least 80 %", fmt.Sprintf("%.0f %%", 100*scrub.share()), scrub.share() >= barScrub)
+	fmt.Fprintf(&d, scrubConditions, scrub.onDisk, lower, scrub.disk, scrub.sum, scrub.inMemory, scrub.sum, 100*scrub.inMemory/scrub.sum)
 	d.WriteString("\n## All of it\n\n| work | chunks | references | time, s | fastest–slowest | CPU, s | memory, MiB | µs of CPU for 1,000 references |\n|---|---:|---:|---:|---|---:|---:|---:|\n")
 	for _, r := range rows {
 		s := median(r.all)
@@ -59,4 +60,10 @@ machine's chunks that moves on from day to day; a third of its references are re
 round does the same: all indexes are read and every chunk of the catalogue is asked for. Time is that of the whole command; memory is the
 peak of the resident set, memory-mapped files included.
 
+`
+
+const scrubConditions = `
+The scrub is "verify --store" of a repository of 2 GiB of noise of which nothing is in memory: %.0f MB/s, where %.0f MB/s is the slower of what
+two plain readers of the same packs get (%.0f MB/s) and SHA-256 of bytes in memory (%.0f MB/s). They take turns. With packs that lie in memory it
+reads %.0f MB/s where SHA-256 alone does %.0f MB/s (%.0f %%): the rest is copying from the kernel.
 `
