@@ -16,6 +16,6 @@ var tunings = []change{
 	{"datastore/gc/set.go", "slotsMin = 1 << 10", "slotsMin = 1 << 4"},
 	{"chunkstore/pack/reserve.go", "reserveCatalogue = 4 << 20", "reserveCatalogue = 1 << 8"},
 	{"chunkstore/pack/reserve.go", "const least = 1 << 20", "const least = 1 << 8"},
-	{"chunkstore/pack/scrubpack.go", "scrubBlock = 256 << 10", "scrubBlock = 1 << 10"},
+	{"chunkstore/pack/scrubpack.go", "const scrubBlock = 256 << 10", "const scrubBlock = 1 << 10"},
 	{"chunkstore/pack/sum.go", "make([]byte, 1<<20)", "make([]byte, 1<<12)"},
 }
