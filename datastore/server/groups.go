@@ -61,15 +61,22 @@ func (c *call) visibleGroups(st *openStore, ns wire.Namespace) ([]wire.GroupInfo
 	return own, nil
 }
 
-func listGroups(c *call) (any, error) {
+// listedGroups lists the groups of the namespace of a call that must be allowed
+// to list there.
+func (c *call) listedGroups() (*openStore, []wire.GroupInfo, error) {
 	if _, err := c.namespacePrivileges(listsAll, listsOwn); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	st, err := c.store()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	groups, err := c.visibleGroups(st, c.namespace())
+	return st, groups, err
+}
+
+func listGroups(c *call) (any, error) {
+	st, groups, err := c.listedGroups()
 	if err != nil {
 		return nil, err
 	}

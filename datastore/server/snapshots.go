@@ -89,14 +89,7 @@ func itemOf(s wire.SnapshotInfo) snapshotItem {
 }
 
 func listSnapshots(c *call) (any, error) {
-	if _, err := c.namespacePrivileges(listsAll, listsOwn); err != nil {
-		return nil, err
-	}
-	st, err := c.store()
-	if err != nil {
-		return nil, err
-	}
-	groups, err := c.visibleGroups(st, c.namespace())
+	st, groups, err := c.listedGroups()
 	if err != nil {
 		return nil, err
 	}
