@@ -36,6 +36,9 @@ type Command struct {
 	Env    []string
 	Stdin  io.Reader
 	Stdout io.Writer // nil keeps what it prints in the result
+	// Endless says that it ends only when it is told to, and has all its time
+	// until then.
+	Endless bool
 }
 
 // Result is how a command ended.
@@ -73,7 +76,7 @@ type Process struct {
 // Start begins a command in a process group of its own.
 func (l *Lab) Start(c Command) (*Process, error) {
 	p := &Process{args: c.Args, begin: time.Now()}
-	p.ctx, p.cancel = context.WithTimeout(context.Background(), patience)
+	p.ctx, p.cancel = context.WithCancel(context.Background())
 	argv := append(slices.Clone(c.Wrap), c.Args...)
 	p.cmd = exec.CommandContext(p.ctx, argv[0], argv[1:]...)
 	p.cmd.Env = append([]string{
@@ -91,7 +94,16 @@ func (l *Lab) Start(c Command) (*Process, error) {
 		p.cancel()
 		return nil, err
 	}
+	if !c.Endless {
+		p.endSoon()
+	}
 	return p, nil
+}
+
+// endSoon gives the process the time that is left to it from now on.
+func (p *Process) endSoon() {
+	timer := time.AfterFunc(patience, p.cancel)
+	context.AfterFunc(p.ctx, func() { timer.Stop() })
 }
 
 // Signal sends a signal to the process and those it has started.

@@ -45,7 +45,7 @@ func (s *Server) Start() error {
 		return err
 	}
 	c := s.direct.Command("serve", "--data", s.data, "--listen", "127.0.0.1:0", "--json")
-	c.Stdout = w
+	c.Stdout, c.Endless = w, true
 	s.p, err = s.world.lab.Start(c)
 	w.Close()
 	if err != nil {
@@ -89,6 +89,7 @@ func (s *Server) listen(lines *bufio.Reader) error {
 
 // Kill kills the server.
 func (s *Server) Kill() (Result, error) {
+	s.p.endSoon()
 	_ = s.p.Signal(syscall.SIGKILL) // it may be dead already
 	res, err := s.p.Wait()
 	s.out.Close()
@@ -100,6 +101,7 @@ func (s *Server) Stop() error {
 	if err := s.p.Signal(syscall.SIGTERM); err != nil {
 		return err
 	}
+	s.p.endSoon()
 	res, err := s.p.Wait()
 	s.out.Close()
 	s.world.Repo = s.direct
