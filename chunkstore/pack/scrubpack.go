@@ -62,7 +62,6 @@ type packCheck struct {
 	res  packResult
 
 	block block
-	ahead int64 // offset up to which the kernel was told to fetch
 	hash  hash.Hash
 	// careful says that a block could not be read: from there on every record
 	// is read by itself.
