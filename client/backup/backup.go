@@ -139,16 +139,13 @@ func newJob(o *Options) (*job, error) {
 			return nil, err
 		}
 	}
-	s := o.Snapshot
-	j.manifest = &manifest.Manifest{Type: s.Group.Type, ID: s.Group.ID, Time: s.Time}
-	j.report.Snapshot = s
 	return j, nil
 }
 
 // run writes the snapshot: archives in the order given, the wrapped key, the
 // manifest, finish.
 func (j *job) run(ctx context.Context, inputs *inputs) (err error) {
-	if j.session, err = j.Target.Begin(ctx, j.Snapshot); err != nil {
+	if err = j.begin(ctx); err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, j.session.Close()) }()
@@ -175,6 +172,42 @@ func (j *job) run(ctx context.Context, inputs *inputs) (err error) {
 		return err
 	}
 	return j.finish(ctx)
+}
+
+// beginTries is how often a snapshot that is made now asks for its place. More
+// than two are for clocks of two machines that differ by a second; a group from
+// further in the future is not waited for.
+const beginTries = 3
+
+// begin opens the session.
+func (j *job) begin(ctx context.Context) (err error) {
+	j.session, err = j.Target.Begin(ctx, j.Snapshot)
+	for try := 1; j.TimeIsNow && try < beginTries && errors.Is(err, wire.ErrExists); try++ {
+		if err := waitSecond(ctx, j.Now()); err != nil {
+			return err
+		}
+		j.Snapshot.Time = j.Now().Unix()
+		j.session, err = j.Target.Begin(ctx, j.Snapshot)
+	}
+	if err != nil {
+		return err
+	}
+	s := j.Snapshot
+	j.manifest = &manifest.Manifest{Type: s.Group.Type, ID: s.Group.ID, Time: s.Time}
+	j.report.Snapshot = s
+	return nil
+}
+
+// waitSecond waits for the next full second of the clock that shows now.
+func waitSecond(ctx context.Context, now time.Time) error {
+	t := time.NewTimer(now.Truncate(time.Second).Add(time.Second).Sub(now))
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-t.C:
+		return nil
+	}
 }
 
 // openSender makes the way to the target ready, as the session has it. Without

@@ -13,6 +13,8 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"holdfast/chunkstore"
 	"holdfast/client/source"
@@ -551,5 +553,38 @@ func TestParseArchive(t *testing.T) {
 		if err != nil && !errors.Is(err, wire.ErrName) {
 			t.Errorf("ParseArchive(%q): %v does not wrap ErrName", spec, err)
 		}
+	}
+}
+
+// TestNow makes snapshots that are called after the present, of a group that has
+// one of this second, of the next, and of the far future.
+func TestNow(t *testing.T) {
+	for _, ahead := range []int64{-1, 0, 1, 2, 3600} {
+		synctest.Test(t, func(t *testing.T) {
+			m := new(wiretest.Memory)
+			now := time.Now().Unix()
+			path := write(t, noise(1, 4096), false)
+			backupOf(t, m, snap(now+ahead), path)
+
+			o := Options{Target: m, Snapshot: snap(now), Archives: []Archive{{"disk0.img", path}}, Mode: crypto.ModeNone}
+			if _, err := Run(t.Context(), o); (err == nil) != (ahead < 0) || err != nil && !errors.Is(err, wire.ErrExists) {
+				t.Fatalf("newest %+d s, a time that somebody chose: %v", ahead, err)
+			}
+			if ahead < 0 {
+				return
+			}
+			o.TimeIsNow = true
+			r, err := Run(t.Context(), o)
+			if ahead > 1 {
+				if !errors.Is(err, wire.ErrExists) {
+					t.Fatalf("newest %+d s: %v", ahead, err)
+				}
+				return
+			}
+			if err != nil || r.Snapshot != snap(now+ahead+1) {
+				t.Fatalf("newest %+d s: %v, %v", ahead, r.Snapshot, err)
+			}
+			readBack(t, m, r.Snapshot, "disk0.img", nil)
+		})
 	}
 }

@@ -49,6 +49,10 @@ type Options struct {
 	Target   wire.Target
 	Snapshot wire.Snapshot
 	Archives []Archive
+	// TimeIsNow says that the snapshot's time is the present one and not
+	// somebody's choice: if the group has a snapshot of this second, the new one
+	// waits for a later second and takes its time.
+	TimeIsNow bool
 
 	// Key is needed unless Mode is crypto.ModeNone.
 	Key  *crypto.Key

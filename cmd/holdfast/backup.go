@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -67,8 +68,7 @@ func runBackup(ctx context.Context, c *call) (err error) {
 	report, err := backup.Run(ctx, o)
 	stop()
 	if err != nil {
-		return stateAt(ctx, fmt.Errorf("backup of %s%s: %w", o.Snapshot, within(o.Snapshot.Group.NS), err),
-			"no snapshot was made; what is stored already is used by the next backup")
+		return c.backupError(ctx, o, err)
 	}
 	for _, w := range report.Warnings {
 		c.ui.warnf("%s", w)
@@ -84,6 +84,19 @@ func runBackup(ctx context.Context, c *call) (err error) {
 	return nil
 }
 
+// backupError says what failed, what is left behind, and what to do about it.
+func (c *call) backupError(ctx context.Context, o backup.Options, err error) error {
+	switch {
+	case !errors.Is(err, wire.ErrExists):
+	case o.TimeIsNow:
+		err = hintf(err, "see that the clock of this machine is right; it shows %s", rfc3339(c.now()))
+	default:
+		err = hintf(err, "leave --backup-time out, or name a time after the group's newest snapshot")
+	}
+	return stateAt(ctx, fmt.Errorf("backup of %s%s: %w", o.Snapshot, within(o.Snapshot.Group.NS), err),
+		"no snapshot was made; what is stored already is used by the next backup")
+}
+
 // backupOptions reads everything about a backup but its keys.
 func (c *call) backupOptions(ctx context.Context) (backup.Options, error) {
 	o := backup.Options{
@@ -91,6 +104,7 @@ func (c *call) backupOptions(ctx context.Context) (backup.Options, error) {
 		Stdin:        patient(ctx, c.stdin),
 		Progress:     &backup.Progress{},
 		Now:          c.now,
+		TimeIsNow:    !c.flags.IsSet("backup-time"),
 	}
 	switch how := c.flags.String("chunking"); how {
 	case "content":

@@ -57,7 +57,11 @@ func (c *call) repository() (wire.Repository, error) {
 	}
 	r, err := wire.ParseRepository(text)
 	if err != nil {
-		return wire.Repository{}, fmt.Errorf("%s: %w", from, err)
+		err = fmt.Errorf("%s: %w", from, err)
+		if isDirectory(text) {
+			err = hintf(err, "there is a directory of that name: did you mean \"./%s\"?", printable(text))
+		}
+		return wire.Repository{}, err
 	}
 	return r, c.guessPath(r, text)
 }
@@ -69,11 +73,16 @@ func (c *call) guessPath(r wire.Repository, text string) error {
 	if r.IsPath() || r.Host != "" {
 		return nil
 	}
-	if st, err := os.Stat(text); err == nil && st.IsDir() {
+	if isDirectory(text) {
 		return hintf(usagef("%q names a datastore of the server on this machine, but there is a directory of that name", printable(text)),
 			"did you mean \"./%s\"? the datastore is localhost:%s", text, text)
 	}
 	return nil
+}
+
+func isDirectory(path string) bool {
+	st, err := os.Stat(path)
+	return err == nil && st.IsDir()
 }
 
 // namespace is the one that the command works in.
