@@ -41,20 +41,30 @@ func runList(ctx context.Context, c *call) error {
 		return err
 	}
 	defer s.Close()
-	spaces, err := c.namespaces(ctx, s, c.flags.Bool("recursive"))
+	groups, err := c.groups(ctx, s)
 	if err != nil {
 		return err
 	}
+	c.printGroups(groups)
+	return nil
+}
+
+// groups are those of the command's namespace and, with --recursive, of all
+// below.
+func (c *call) groups(ctx context.Context, src wire.Source) ([]wire.GroupInfo, error) {
+	spaces, err := c.namespaces(ctx, src, c.flags.Bool("recursive"))
+	if err != nil {
+		return nil, err
+	}
 	var groups []wire.GroupInfo
 	for _, ns := range spaces {
-		g, err := s.Groups(ctx, ns)
+		g, err := src.Groups(ctx, ns)
 		if err != nil {
-			return about("list groups", ns, err)
+			return nil, about("list groups", ns, err)
 		}
 		groups = append(groups, g...)
 	}
-	c.printGroups(groups)
-	return nil
+	return groups, nil
 }
 
 // namespaces is the command's namespace and, if deep, all below.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strconv"
 	"time"
 
@@ -19,15 +20,19 @@ import (
 
 func (a *app) pruneCommand() *cli.Command {
 	return &cli.Command{
-		Name: "prune", Usage: "remove old snapshots of a group", ArgsUsage: "GROUP",
+		Name: "prune", Usage: "remove old snapshots of groups", ArgsUsage: "GROUP...",
 		Description: describe(`Keeps the snapshots that the options ask for, and protected ones, and removes all others. Each
 option keeps the newest snapshot of every period until it has kept N; the options count in
 the order last, hourly, daily, weekly (ISO weeks), monthly, yearly, and periods that an earlier
-one has covered are not counted again. On a server its local time counts. The space of chunks
-that no snapshot needs any more is freed by holdfast gc.`,
-			"holdfast prune -r /srv/store vm/100 --keep-daily 7 --keep-weekly 4 --keep-monthly 12 --dry-run"),
-		Flags:  append(keepFlags(), &cli.BoolFlag{Name: "dry-run", Aliases: []string{"n"}, Usage: "show what would be done and remove nothing"}),
-		Action: a.action(arity{1, 1}, runPrune),
+one has covered are not counted again. Every group is pruned by itself. On a server its local
+time counts. The space of chunks that no snapshot needs any more is freed by holdfast gc.`,
+			"holdfast prune -r /srv/store vm/100 --keep-daily 7 --keep-weekly 4 --keep-monthly 12 --dry-run",
+			"holdfast prune -r /srv/store --all --keep-daily 7 --keep-weekly 4"),
+		Flags: append(keepFlags(),
+			&cli.BoolFlag{Name: "all", Usage: "prune every group of the namespace"},
+			&cli.BoolFlag{Name: "recursive", Usage: "with --all: prune the groups of the namespaces below, too"},
+			&cli.BoolFlag{Name: "dry-run", Aliases: []string{"n"}, Usage: "show what would be done and remove nothing"}),
+		Action: a.action(arity{0, -1}, runPrune),
 	}
 }
 
@@ -59,12 +64,18 @@ type pruneRecord struct {
 	DryRun      bool   `json:"dry_run"`
 }
 
+// pruned is what was decided about the snapshots of a group.
+type pruned struct {
+	group wire.Group
+	list  []prune.Decision
+}
+
 func runPrune(ctx context.Context, c *call) (err error) {
-	g, err := c.group(c.arg(0))
+	keep, err := c.keep()
 	if err != nil {
 		return err
 	}
-	keep, err := c.keep()
+	named, err := c.pruneArguments()
 	if err != nil {
 		return err
 	}
@@ -73,16 +84,75 @@ func runPrune(ctx context.Context, c *call) (err error) {
 		return err
 	}
 	defer closing(s, &err)
-	var list []prune.Decision
-	if s.local != nil {
-		list, err = c.pruneHere(ctx, s.local, g, keep)
-	} else {
-		list, err = c.pruneThere(ctx, s, g, keep)
+	if c.flags.Bool("all") {
+		if named, err = c.allGroups(ctx, s); err != nil {
+			return err
+		}
 	}
-	if err == nil || len(list) > 0 {
-		c.printPruned(g, list)
+	all, err := c.pruneGroups(ctx, s, named, keep)
+	if err == nil || len(all) > 0 {
+		c.printPruned(all)
 	}
 	return stateAt(ctx, err, "some snapshots may have been removed; the next run removes the rest")
+}
+
+// pruneArguments are the groups that the command names.
+func (c *call) pruneArguments() ([]wire.Group, error) {
+	switch all := c.flags.Bool("all"); {
+	case all && len(c.args) > 0:
+		return nil, usagef("--all and names of groups exclude each other")
+	case !all && len(c.args) == 0:
+		return nil, hintf(usagef("no group given"), "name groups as vm/100, or prune every one with --all")
+	case !all && c.flags.Bool("recursive"):
+		return nil, usagef("--recursive goes with --all")
+	}
+	var list []wire.Group
+	for _, text := range c.args {
+		g, err := c.group(text)
+		if err != nil {
+			return nil, err
+		}
+		if !slices.Contains(list, g) {
+			list = append(list, g)
+		}
+	}
+	return list, nil
+}
+
+// allGroups are the groups of the namespace, and of those below if asked for.
+func (c *call) allGroups(ctx context.Context, src wire.Source) ([]wire.Group, error) {
+	infos, err := c.groups(ctx, src)
+	var list []wire.Group
+	for _, g := range infos {
+		list = append(list, g.Group)
+	}
+	return list, err
+}
+
+// pruneGroups prunes one group after the other. One that fails does not keep
+// the others from being pruned, unless they would fail alike.
+func (c *call) pruneGroups(ctx context.Context, s *repository, groups []wire.Group, keep prune.Keep) (all []pruned, failed error) {
+	for _, g := range groups {
+		list, err := c.pruneGroup(ctx, s, g, keep)
+		if c.flags.Bool("all") && errors.Is(err, chunkstore.ErrNotExist) {
+			continue // it has gone since it was listed
+		}
+		if err == nil || len(list) > 0 {
+			all = append(all, pruned{g, list})
+		}
+		failed = errors.Join(failed, err)
+		if ctx.Err() != nil || unreachable(err) || errors.Is(err, wire.ErrUnauthenticated) {
+			break
+		}
+	}
+	return all, failed
+}
+
+func (c *call) pruneGroup(ctx context.Context, s *repository, g wire.Group, keep prune.Keep) ([]prune.Decision, error) {
+	if s.local != nil {
+		return c.pruneHere(ctx, s.local, g, keep)
+	}
+	return c.pruneThere(ctx, s, g, keep)
 }
 
 // keep reads the options.
@@ -170,19 +240,27 @@ func left(ctx context.Context, s wire.Source, g wire.Group, list []prune.Decisio
 	return nil
 }
 
-func (c *call) printPruned(g wire.Group, list []prune.Decision) {
+func (c *call) printPruned(all []pruned) {
 	rows := [][]string{{"snapshot", "decision", "reason"}}
-	for _, d := range list {
-		name := wire.Snapshot{Group: g, Time: d.Time}.String()
-		word := map[bool]string{true: "keep", false: "remove"}[d.Keep]
-		reason := d.Reason
-		if reason == "" && d.Protected {
-			reason = "protected"
-		}
-		rows = append(rows, []string{withNamespace(g.NS, name), word, reason})
-		if c.ui.json {
-			c.ui.result(pruneRecord{"pruned", string(g.NS), name, d.Keep, d.Protected, reason, c.flags.Bool("dry-run")}, nil)
+	for _, p := range all {
+		for _, d := range p.list {
+			rows = append(rows, c.prunedRow(p.group, d))
 		}
 	}
 	c.printTable(rows, "no snapshots")
+}
+
+// prunedRow is the row of a snapshot, which has been printed if it is to be
+// printed as JSON.
+func (c *call) prunedRow(g wire.Group, d prune.Decision) []string {
+	name := wire.Snapshot{Group: g, Time: d.Time}.String()
+	word := map[bool]string{true: "keep", false: "remove"}[d.Keep]
+	reason := d.Reason
+	if reason == "" && d.Protected {
+		reason = "protected"
+	}
+	if c.ui.json {
+		c.ui.result(pruneRecord{"pruned", string(g.NS), name, d.Keep, d.Protected, reason, c.flags.Bool("dry-run")}, nil)
+	}
+	return []string{withNamespace(g.NS, name), word, reason}
 }
