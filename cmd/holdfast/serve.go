@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 
@@ -29,11 +30,13 @@ SIGHUP reads the certificate again. SIGTERM and SIGINT end the server: it takes 
 connections, gives running sessions a bounded time (stop_timeout of the configuration, 30s),
 and stops other tasks. The second one ends it at once; nothing that was finished is lost.`,
 			"holdfast serve",
-			"holdfast serve --data ./server --listen 127.0.0.1:8007"),
+			"holdfast serve --data ./server --listen 127.0.0.1:8007",
+			"holdfast serve --check"),
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "data", Usage: "keep users, rights, tasks and the certificate in `DIR` (or $HOLDFAST_DATA; default " + defaultDataDir + ")"},
 			&cli.StringSliceFlag{Name: "listen", Usage: "listen on `ADDRESS`, as [::1]:8007 or :8007; may be repeated (default :8007)"},
 			&cli.StringFlag{Name: "config", Usage: "read the configuration from `FILE` (default " + defaultConfigFile + " if there)"},
+			&cli.BoolFlag{Name: "check", Usage: "check the configuration and its certificate, and start nothing"},
 		},
 		Action: a.action(arity{0, 0}, runServe),
 	}
@@ -66,6 +69,9 @@ func runServe(ctx context.Context, c *call) error {
 	if err != nil {
 		return err
 	}
+	if c.flags.Bool("check") {
+		return c.checkServe(conf)
+	}
 	if err := makeDataDir(conf.Data); err != nil {
 		return err
 	}
@@ -82,6 +88,27 @@ func runServe(ctx context.Context, c *call) error {
 		err = r.work(ctx)
 	}
 	return errors.Join(err, r.stop())
+}
+
+// configRecord is a configuration that a server can start with.
+type configRecord struct {
+	MessageType string   `json:"message_type"` // "config"
+	Data        string   `json:"data"`
+	Listen      []string `json:"listen"`
+	Certificate string   `json:"certificate,omitempty"` // absent if it is self-signed
+}
+
+// checkServe tells what a server would start with; what is wrong with the file
+// and the flags has been told before.
+func (c *call) checkServe(conf serveConfig) error {
+	if conf.Certificate != "" {
+		if _, err := server.LoadCertificate(conf.certificateFiles()); err != nil {
+			return err
+		}
+	}
+	c.ui.done(configRecord{"config", conf.Data, conf.Listen, conf.Certificate},
+		"the configuration is good: data in %s, listening on %s", conf.Data, strings.Join(conf.Listen, " "))
+	return nil
 }
 
 // logger writes the log of a server to standard error.
