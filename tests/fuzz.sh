@@ -17,8 +17,12 @@ run() {
 		tail -n 1 "$said"
 		return
 	fi
+	if grep -q 'context deadline exceeded' "$said" && ! grep -q 'Failing input\|seed corpus\|panic' "$said"; then
+		echo "ok  	$1	until the time was over, in the midst of an input"
+		return
+	fi
 	cat "$said"
-	grep -q 'context deadline exceeded' "$said" && ! grep -q 'Failing input\|panic' "$said"
+	return 1
 }
 
 for package in $(go list ./...); do
