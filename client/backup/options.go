@@ -75,7 +75,7 @@ type Options struct {
 	Workers int
 	// Progress, if set, is kept up to date while Run works.
 	Progress *Progress
-	// Now is the clock, for durations and the wrapped key's dates.
+	// Now is the clock, for the wrapped key's dates and a snapshot that TimeIsNow.
 	Now func() time.Time
 
 	// region is regionSize, unless a test sets it.

@@ -158,9 +158,9 @@ func less(a, b uint64) uint64 { return a - min(a, b) }
 func gcStatus(p *gc.Progress) func(*statusRecord) {
 	return func(s *statusRecord) {
 		s.Operation = "gc"
-		s.Archives = &packCount{p.IndexesRun.Load(), p.Indexes.Load()}
+		s.Archives = &itemCount{p.IndexesRun.Load(), p.Indexes.Load()}
 		if n := p.Packs.Load(); n > 0 {
-			s.Archives, s.Packs = nil, &packCount{p.PacksDone.Load(), n}
+			s.Archives, s.Packs = nil, &itemCount{p.PacksDone.Load(), n}
 		}
 	}
 }

@@ -18,9 +18,11 @@ type statusRecord struct {
 	BytesDone   int64   `json:"bytes_done"`
 	BytesTotal  int64   `json:"bytes_total"` // -1 while unknown
 	// Packs counts instead of bytes where work goes by packs.
-	Packs *packCount `json:"packs,omitempty"`
+	Packs *itemCount `json:"packs,omitempty"`
 	// Archives counts where indexes are read.
-	Archives         *packCount `json:"archives,omitempty"`
+	Archives *itemCount `json:"archives,omitempty"`
+	// Groups counts where work goes by groups.
+	Groups           *itemCount `json:"groups,omitempty"`
 	BytesRead        *int64     `json:"bytes_read,omitempty"`
 	BytesNew         *int64     `json:"bytes_new,omitempty"`
 	BytesStored      *int64     `json:"bytes_stored,omitempty"`
@@ -29,7 +31,8 @@ type statusRecord struct {
 	SecondsRemaining float64    `json:"seconds_remaining,omitempty"`
 }
 
-type packCount struct {
+// itemCount says how many of some things are dealt with.
+type itemCount struct {
 	Done  int64 `json:"done"`
 	Total int64 `json:"total"`
 }
@@ -155,7 +158,7 @@ func (w *watcher) answer(s statusRecord) {
 // estimate fills in the fields that follow from the counters and the rate in
 // bytes per second.
 func (s *statusRecord) estimate(rate float64) {
-	for _, p := range []*packCount{s.Packs, s.Archives} {
+	for _, p := range []*itemCount{s.Packs, s.Archives, s.Groups} {
 		if p != nil && p.Total > 0 {
 			s.PercentDone = min(1, float64(p.Done)/float64(p.Total))
 		}
@@ -175,11 +178,15 @@ func (s statusRecord) line(rate float64) string {
 	if s.BytesTotal > 0 {
 		parts[0] = fmt.Sprintf("%s: %.1f %%  %s of %s", s.Operation, 100*s.PercentDone, formatBytes(s.BytesDone), formatBytes(s.BytesTotal))
 	}
-	if p := s.Packs; p != nil {
-		parts[0] = fmt.Sprintf("%s: %.1f %%  %d of %d packs", s.Operation, 100*s.PercentDone, p.Done, p.Total)
-	}
-	if p := s.Archives; p != nil {
-		parts[0] = fmt.Sprintf("%s: %.1f %%  read %d of %d archives", s.Operation, 100*s.PercentDone, p.Done, p.Total)
+	for _, of := range []struct {
+		count *itemCount
+		form  string
+	}{
+		{s.Packs, "%s: %.1f %%  %d of %d packs"}, {s.Archives, "%s: %.1f %%  read %d of %d archives"}, {s.Groups, "%s: %.1f %%  %d of %d groups"},
+	} {
+		if p := of.count; p != nil {
+			parts[0] = fmt.Sprintf(of.form, s.Operation, 100*s.PercentDone, p.Done, p.Total)
+		}
 	}
 	if s.BytesNew != nil {
 		parts = append(parts, formatBytes(*s.BytesNew)+" new")

@@ -60,8 +60,9 @@ func TestStatusLine(t *testing.T) {
 			"backup: 50.0 %  5.00 MiB of 10.0 MiB  3.00 MiB new  1.00 MiB/s  2.0s  5.0s left"},
 		{statusRecord{Operation: "restore", BytesDone: 12, BytesTotal: 10, BytesWritten: &n, SecondsElapsed: 90}, 0,
 			"restore: 100.0 %  12 B of 10 B  3.00 MiB written  1m30s"},
-		{statusRecord{Operation: "reindex", BytesTotal: -1, Packs: &packCount{3, 12}}, 0, "reindex: 25.0 %  3 of 12 packs  0.0s"},
-		{statusRecord{Operation: "reindex", BytesTotal: -1, Packs: &packCount{}}, 0, "reindex: 0.0 %  0 of 0 packs  0.0s"},
+		{statusRecord{Operation: "reindex", BytesTotal: -1, Packs: &itemCount{3, 12}}, 0, "reindex: 25.0 %  3 of 12 packs  0.0s"},
+		{statusRecord{Operation: "reindex", BytesTotal: -1, Packs: &itemCount{}}, 0, "reindex: 0.0 %  0 of 0 packs  0.0s"},
+		{statusRecord{Operation: "prune", BytesTotal: -1, Groups: &itemCount{1, 4}}, 0, "prune: 25.0 %  1 of 4 groups  0.0s"},
 	} {
 		tc.s.estimate(tc.rate)
 		if got := tc.s.line(tc.rate); got != tc.want {

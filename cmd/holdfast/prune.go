@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -71,11 +72,11 @@ type pruned struct {
 }
 
 func runPrune(ctx context.Context, c *call) (err error) {
-	keep, err := c.keep()
+	named, err := c.pruneArguments()
 	if err != nil {
 		return err
 	}
-	named, err := c.pruneArguments()
+	keep, err := c.keep()
 	if err != nil {
 		return err
 	}
@@ -129,19 +130,32 @@ func (c *call) allGroups(ctx context.Context, src wire.Source) ([]wire.Group, er
 	return list, err
 }
 
-// pruneGroups prunes one group after the other. One that fails does not keep
-// the others from being pruned, unless they would fail alike.
-func (c *call) pruneGroups(ctx context.Context, s *repository, groups []wire.Group, keep prune.Keep) (all []pruned, failed error) {
+// pruneGroups prunes groups and shows how far it is.
+func (c *call) pruneGroups(ctx context.Context, s *repository, groups []wire.Group, keep prune.Keep) ([]pruned, error) {
+	var done atomic.Int64
+	stop := c.watch(ctx, func(st *statusRecord) {
+		st.Operation, st.Groups = "prune", &itemCount{done.Load(), int64(len(groups))}
+	})
+	defer stop()
+	return eachGroup(ctx, groups, func(g wire.Group) ([]prune.Decision, error) {
+		defer done.Add(1)
+		return c.pruneGroup(ctx, s, g, keep)
+	})
+}
+
+// eachGroup prunes one group after the other. One that fails does not keep the
+// others from being pruned, unless they would fail alike.
+func eachGroup(ctx context.Context, groups []wire.Group, do func(wire.Group) ([]prune.Decision, error)) (all []pruned, failed error) {
 	for _, g := range groups {
-		list, err := c.pruneGroup(ctx, s, g, keep)
-		if c.flags.Bool("all") && errors.Is(err, chunkstore.ErrNotExist) {
-			continue // it has gone since it was listed
+		if ctx.Err() != nil {
+			return all, errors.Join(failed, ctx.Err())
 		}
+		list, err := do(g)
 		if err == nil || len(list) > 0 {
 			all = append(all, pruned{g, list})
 		}
 		failed = errors.Join(failed, err)
-		if ctx.Err() != nil || unreachable(err) || errors.Is(err, wire.ErrUnauthenticated) {
+		if unreachable(err) || errors.Is(err, wire.ErrUnauthenticated) {
 			break
 		}
 	}

@@ -45,7 +45,7 @@ func runReindex(ctx context.Context, c *call) (err error) {
 	var done, total atomic.Int64
 	stop := c.watch(ctx, func(st *statusRecord) {
 		st.Operation = "reindex"
-		st.Packs = &packCount{done.Load(), total.Load()}
+		st.Packs = &itemCount{done.Load(), total.Load()}
 	})
 	r, err := s.Reindex(ctx, func(d, t int64) {
 		done.Store(d)

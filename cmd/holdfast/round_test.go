@@ -140,7 +140,7 @@ func TestFieldsAreDocumented(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, r := range []any{
-		messageRecord{}, exitRecord{}, statusRecord{}, packCount{}, initRecord{}, backupRecord{}, archiveRecord{},
+		messageRecord{}, exitRecord{}, statusRecord{}, itemCount{}, initRecord{}, backupRecord{}, archiveRecord{},
 		restoreRecord{}, groupRecord{}, snapshotRecord{}, fileRecord{}, fileLine{}, changeRecord{}, notesRecord{},
 		protectedRecord{}, verifyRecord{}, problemRecord{}, verifySummary{}, repositoryRecord{}, reindexRecord{},
 		keyRecord{}, paperRecord{}, masterRecord{}, versionRecord{}, serverVersion{}, listeningRecord{}, firstStartRecord{},
