@@ -64,6 +64,6 @@ peak of the resident set, memory-mapped files included.
 
 const scrubConditions = `
 The scrub is "verify --store" of a repository of 2 GiB of noise of which nothing is in memory: %.0f MB/s, where %.0f MB/s is the slower of what
-two plain readers of the same packs get (%.0f MB/s) and SHA-256 of bytes in memory (%.0f MB/s). They take turns. With packs that lie in memory it
+as many plain readers of the same packs as there are cores get (%.0f MB/s) and SHA-256 of bytes in memory (%.0f MB/s). They take turns. With packs that lie in memory it
 reads %.0f MB/s where SHA-256 alone does %.0f MB/s (%.0f %%): the rest is copying from the kernel.
 `

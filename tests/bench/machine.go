@@ -43,7 +43,8 @@ func describeMachine(ctx context.Context, b bench) (machine, error) {
 	if err := unix.Uname(&uts); err != nil {
 		return m, fmt.Errorf("ask for the kernel: %w", err)
 	}
-	m.kernel = unix.ByteSliceToString(uts.Sysname[:]) + " " + unix.ByteSliceToString(uts.Release[:])
+	release, _, _ := strings.Cut(unix.ByteSliceToString(uts.Release[:]), "-") // the rest names who built it
+	m.kernel = unix.ByteSliceToString(uts.Sysname[:]) + " " + release
 	if out, err := exec.CommandContext(ctx, "findmnt", "-n", "-o", "FSTYPE", "-T", b.imageDir).Output(); err == nil {
 		m.fileSystem = strings.TrimSpace(string(out))
 	}

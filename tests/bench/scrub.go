@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -115,11 +116,10 @@ func forget(files []string) (size int64, err error) {
 	return size, nil
 }
 
-// readAll reads files from begin to end, two at a time, as the scrub of a
-// machine with two cores does.
+// readAll reads files from begin to end, as many at a time as the scrub does.
 func readAll(ctx context.Context, files []string) error {
 	group, ctx := errgroup.WithContext(ctx)
-	group.SetLimit(2)
+	group.SetLimit(runtime.GOMAXPROCS(0))
 	for _, name := range files {
 		group.Go(func() error {
 			f, err := os.Open(name)

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
+	"time"
 )
 
 // datastoreName is what a server calls the repository of a world.
@@ -52,6 +53,8 @@ func (s *Server) Start() error {
 		return errors.Join(err, r.Close())
 	}
 	s.out = r
+	late := time.AfterFunc(patience, s.p.cancel)
+	defer late.Stop()
 	if err := s.listen(bufio.NewReader(r)); err != nil {
 		res, e := s.Kill()
 		return fmt.Errorf("start server: %w %w %s", err, e, res)

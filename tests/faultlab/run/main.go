@@ -260,5 +260,6 @@ func kernel() string {
 	if err != nil {
 		return runtime.GOOS
 	}
-	return "Linux " + strings.TrimSpace(string(b))
+	release, _, _ := strings.Cut(strings.TrimSpace(string(b)), "-") // the rest names who built it
+	return "Linux " + release
 }
