@@ -28,6 +28,12 @@ func unknownDatastore(err error) bool {
 	return errors.As(err, &refused) && noDatastore.MatchString(refused.Text)
 }
 
+// tooMany reports whether a server has too much to do for the same token.
+func tooMany(err error) bool {
+	var refused *client.StatusError
+	return errors.As(err, &refused) && refused.Code == http.StatusTooManyRequests
+}
+
 // badParameter reports whether a server found a value bad.
 func badParameter(err error) bool {
 	var refused *client.StatusError
@@ -50,6 +56,8 @@ func serverHint(err error) string {
 		return "holdfast cert show prints on the server what its fingerprint is; somebody else may answer in its place"
 	case errors.Is(err, wire.ErrPermission):
 		return "on the server, holdfast acl list shows who may do what"
+	case tooMany(err):
+		return "the same token is at work in too many places: give each machine its own, or raise requests_per_token of the server"
 	case errors.Is(err, wire.ErrQuota):
 		return "remove snapshots that are not needed, or have the quota raised"
 	}

@@ -38,6 +38,7 @@ type serveConfig struct {
 type limitsConfig struct {
 	Connections   int      `toml:"connections"`
 	PerAddress    int      `toml:"connections_per_address"`
+	PerToken      int      `toml:"requests_per_token"`
 	HeaderTimeout duration `toml:"header_timeout"`
 	IdleTimeout   duration `toml:"idle_timeout"`
 	BodyTimeout   duration `toml:"body_timeout"`
@@ -67,7 +68,7 @@ func defaultConfig() serveConfig {
 		LogLevel:    slog.LevelInfo,
 		StopTimeout: duration(30 * time.Second),
 		Limits: limitsConfig{
-			Connections: 1024, PerAddress: 128,
+			Connections: 1024, PerAddress: 128, PerToken: 256,
 			HeaderTimeout: duration(10 * time.Second), IdleTimeout: duration(2 * time.Minute),
 			BodyTimeout: duration(30 * time.Second), BodyRate: "1KiB", WriteTimeout: duration(2 * time.Minute),
 		},
@@ -149,12 +150,12 @@ func (s *serveConfig) check() error {
 // limits are those of the server; what is zero has its default there.
 func (s *serveConfig) limits() (server.Limits, error) {
 	l := server.Limits{
-		Connections: s.Limits.Connections, PerAddress: s.Limits.PerAddress,
+		Connections: s.Limits.Connections, PerAddress: s.Limits.PerAddress, PerToken: s.Limits.PerToken,
 		HeaderTimeout: time.Duration(s.Limits.HeaderTimeout), IdleTimeout: time.Duration(s.Limits.IdleTimeout),
 		BodyTimeout: time.Duration(s.Limits.BodyTimeout), WriteTimeout: time.Duration(s.Limits.WriteTimeout),
 	}
-	if l.Connections < 0 || l.PerAddress < 0 {
-		return l, usagef("configuration: limits of connections must not be negative")
+	if l.Connections < 0 || l.PerAddress < 0 || l.PerToken < 0 {
+		return l, usagef("configuration: limits of connections and requests must not be negative")
 	}
 	if s.Limits.BodyRate != "" {
 		n, err := parseSize(s.Limits.BodyRate)

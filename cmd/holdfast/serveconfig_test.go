@@ -58,7 +58,7 @@ func TestConfigFile(t *testing.T) {
 		}
 	}
 	for _, text := range []string{
-		"listen = []", "listen = ['8007']", "certificate = 'x'", "[limits]\nconnections = -1", "[limits]\nbody_rate = 'fast'",
+		"listen = []", "listen = ['8007']", "certificate = 'x'", "[limits]\nconnections = -1", "[limits]\nrequests_per_token = -1", "[limits]\nbody_rate = 'fast'",
 	} {
 		conf := defaultConfig()
 		if err := conf.decode(text); err != nil {
@@ -73,7 +73,7 @@ func TestConfigFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	l, err := conf.limits()
-	if err != nil || l.Connections != 7 || l.PerAddress != 128 || l.BodyRate != 2048 || len(conf.Listen) != 2 || time.Duration(conf.StopTimeout) != 5*time.Second {
+	if err != nil || l.Connections != 7 || l.PerAddress != 128 || l.PerToken != 256 || l.BodyRate != 2048 || len(conf.Listen) != 2 || time.Duration(conf.StopTimeout) != 5*time.Second {
 		t.Errorf("%+v, %+v, %v", conf, l, err)
 	}
 }

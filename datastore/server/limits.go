@@ -16,6 +16,9 @@ import (
 type Limits struct {
 	Connections int // at once; default 1024, and no more than file descriptors allow
 	PerAddress  int // of one IPv4 address or IPv6 /64; default 128
+	// PerToken are requests and sessions at once of one user or token;
+	// default 256.
+	PerToken int
 	// ReservedFiles are file descriptors kept for datastores; default 256.
 	ReservedFiles    int
 	HeaderTimeout    time.Duration // for the head of a request; default 10 s
@@ -44,7 +47,7 @@ func (l Limits) withDefaults() Limits {
 		field *int
 		value int
 	}{
-		{&l.Connections, 1024}, {&l.PerAddress, 128}, {&l.ReservedFiles, 256}, {&l.BodyRate, 1024}, {&l.DelayedAnswers, 64},
+		{&l.Connections, 1024}, {&l.PerAddress, 128}, {&l.PerToken, 256}, {&l.ReservedFiles, 256}, {&l.BodyRate, 1024}, {&l.DelayedAnswers, 64},
 	} {
 		if *f.field <= 0 {
 			*f.field = f.value
@@ -87,17 +90,46 @@ func (l Limits) withinFiles() (Limits, error) {
 	return l, nil
 }
 
-// admission counts connections.
-type admission struct {
+// admission counts places that are taken: in all, and by somebody.
+type admission[K comparable] struct {
 	total, each int
 
 	mu   sync.Mutex
 	open int
-	by   map[netip.Prefix]int
+	by   map[K]int
 }
 
-func newAdmission(l Limits) *admission {
-	return &admission{total: l.Connections, each: l.PerAddress, by: make(map[netip.Prefix]int)}
+func newAdmission[K comparable](total, each int) *admission[K] {
+	return &admission[K]{total: total, each: each, by: make(map[K]int)}
+}
+
+// enter takes a place for who; leave gives it back. ok is false if there is
+// none.
+func (g *admission[K]) enter(who K) (leave func(), ok bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.open >= g.total || g.by[who] >= g.each {
+		return nil, false
+	}
+	g.open++
+	g.by[who]++
+	return sync.OnceFunc(func() { g.leave(who) }), true
+}
+
+func (g *admission[K]) leave(who K) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.open--
+	if g.by[who]--; g.by[who] == 0 {
+		delete(g.by, who)
+	}
+}
+
+// count returns the places that are taken.
+func (g *admission[K]) count() int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.open
 }
 
 // neighbours are the addresses that count as one.
@@ -111,37 +143,6 @@ func neighbours(a netip.Addr) netip.Prefix {
 		return netip.Prefix{}
 	}
 	return p
-}
-
-// enter takes a place for a connection; leave gives it back. ok is false if
-// there is none. A connection without address, of a unix socket, counts in the
-// total only.
-func (g *admission) enter(a netip.Addr) (leave func(), ok bool) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	p := neighbours(a)
-	if g.open >= g.total || a.IsValid() && g.by[p] >= g.each {
-		return nil, false
-	}
-	g.open++
-	g.by[p]++
-	return sync.OnceFunc(func() { g.leave(p) }), true
-}
-
-func (g *admission) leave(p netip.Prefix) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.open--
-	if g.by[p]--; g.by[p] == 0 {
-		delete(g.by, p)
-	}
-}
-
-// count returns the connections that are open.
-func (g *admission) count() int {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return g.open
 }
 
 // boundBody gives the body of a request a deadline that moves only while bytes

@@ -42,7 +42,7 @@ type front struct {
 	net.Listener
 	server *Server
 	conf   *tls.Config // nil for a unix socket
-	gate   *admission
+	gate   *admission[netip.Prefix]
 	ready  chan net.Conn
 	failed chan error
 	ctx    context.Context
@@ -56,7 +56,11 @@ func (s *Server) newFront(ln net.Listener, conf *tls.Config) *front {
 	if err != nil {
 		s.o.Log.Warn("connections are not bounded by open files", "error", err)
 	}
-	f := &front{Listener: ln, server: s, conf: conf, gate: newAdmission(l), ready: make(chan net.Conn), failed: make(chan error, 1)}
+	each := l.PerAddress
+	if conf == nil {
+		each = l.Connections // callers of a unix socket have no addresses
+	}
+	f := &front{Listener: ln, server: s, conf: conf, gate: newAdmission[netip.Prefix](l.Connections, each), ready: make(chan net.Conn), failed: make(chan error, 1)}
 	f.ctx, f.cancel = context.WithCancel(s.ctx)
 	s.metrics.watch(f.gate)
 	return f
@@ -95,7 +99,7 @@ func (f *front) acceptAll() {
 			pause(f.ctx, 50*time.Millisecond)
 			continue
 		}
-		leave, ok := f.gate.enter(remote(c))
+		leave, ok := f.gate.enter(neighbours(remote(c)))
 		if !ok {
 			f.server.metrics.refused("connections")
 			c.Close()

@@ -145,10 +145,50 @@ func TestConnectionsAreBounded(t *testing.T) {
 	t.Error("a place that was given back is not taken")
 }
 
+// A token that is at work in many places leaves room for others, and gets its
+// places back when requests return and sessions end.
+func TestTokensAreBounded(t *testing.T) {
+	l := newLimitedLab(t, Limits{PerToken: 2, LoginDelay: -1, DenyDelay: -1})
+	busy := func() int {
+		l.server.callers.mu.Lock()
+		defer l.server.callers.mu.Unlock()
+		return l.server.callers.by["alice@pbs!key"]
+	}
+	for n := range 5 { // each gives its place back
+		if code, text := l.refused(backupOf("alice", "vm/100", 1000).with("backup-id", "")); code != 400 {
+			t.Fatalf("malformed request %d: %d %s", n, code, text)
+		}
+	}
+	first, second := l.begin(backupOf("alice", "vm/100", 1000)), l.begin(backupOf("alice", "vm/101", 1000))
+	if n := busy(); n != 2 {
+		t.Errorf("two sessions have %d places", n)
+	}
+	if code, text := l.refused(backupOf("alice", "vm/102", 1000)); code != 429 || text != "too many requests and sessions of 'alice@pbs!key' at once" {
+		t.Errorf("the third session: %d %s", code, text)
+	}
+	l.begin(backupOf("bob", "vm/103", 1000)).conn.Close()
+	first.conn.Close()
+	for range 1000 {
+		if busy() < 2 {
+			break
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	l.begin(backupOf("alice", "vm/102", 1000)).conn.Close()
+	second.conn.Close()
+	for range 1000 {
+		if l.server.callers.count() == 0 {
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	t.Errorf("%d places are not given back", l.server.callers.count())
+}
+
 func TestAdmissionCountsNeighbours(t *testing.T) {
-	g := newAdmission(Limits{Connections: 4, PerAddress: 2})
+	g := newAdmission[netip.Prefix](4, 2)
 	enter := func(s string) func() {
-		leave, ok := g.enter(netip.MustParseAddr(s))
+		leave, ok := g.enter(neighbours(netip.MustParseAddr(s)))
 		if !ok {
 			return nil
 		}

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"net"
 	"net/http"
+	"net/netip"
 	"strconv"
 	"sync"
 	"time"
@@ -28,7 +29,7 @@ type metrics struct {
 	bytes    *prometheus.CounterVec
 
 	mu    sync.Mutex
-	gates []*admission
+	gates []*admission[netip.Prefix]
 }
 
 func newMetrics(s *Server) *metrics {
@@ -39,7 +40,7 @@ func newMetrics(s *Server) *metrics {
 	m.seconds = prometheus.NewHistogramVec(prometheus.HistogramOpts{
 		Name: "holdfast_request_seconds", Help: "Time to answer.", Buckets: prometheus.ExponentialBuckets(0.001, 4, 9)}, []string{"method"})
 	m.refusals = prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "holdfast_refused_total", Help: "Connections and logins refused, by reason."}, []string{"reason"})
+		Name: "holdfast_refused_total", Help: "Connections, logins and requests refused, by reason."}, []string{"reason"})
 	m.sessions = prometheus.NewGaugeVec(prometheus.GaugeOpts{
 		Name: "holdfast_sessions", Help: "Open backup and reader sessions."}, []string{"type"})
 	m.bytes = prometheus.NewCounterVec(prometheus.CounterOpts{
@@ -75,7 +76,7 @@ func (m *metrics) moved(direction string, n int) {
 }
 
 // watch adds the connections of a listener.
-func (m *metrics) watch(g *admission) {
+func (m *metrics) watch(g *admission[netip.Prefix]) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.gates = append(m.gates, g)

@@ -3,6 +3,7 @@ package server
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"net/url"
@@ -38,6 +39,7 @@ type call struct {
 	extra  map[string]any // more members of the answer beside "data"
 	log    *slog.Logger
 	held   []*openStore // released when the method returns
+	leave  func()       // gives back the caller's place
 }
 
 // Header implements http.ResponseWriter: it is the header of the answer.
@@ -216,6 +218,11 @@ func (s *Server) invoke(c *call, parts []string) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	if !local && c.auth != "" {
+		if err := c.enter(); err != nil {
+			return nil, err
+		}
+	}
 	if m == nil && place != nil && c.Method == http.MethodGet && len(place.children) > 0 {
 		return place.subdirs(), nil
 	}
@@ -229,8 +236,31 @@ func (s *Server) invoke(c *call, parts []string) (any, error) {
 	return m.do(c)
 }
 
-// release gives back the datastores that the call has used.
+// enter takes a place for the caller, which the call has until it returns, or
+// the session that it has begun until that ends.
+func (c *call) enter() error {
+	leave, ok := c.server.callers.enter(c.auth)
+	if !ok {
+		c.server.metrics.refused("token")
+		return &statusError{code: http.StatusTooManyRequests, text: fmt.Sprintf("too many requests and sessions of '%s' at once", c.auth)}
+	}
+	c.leave = leave
+	return nil
+}
+
+// takePlace takes the caller's place over from the call, which does not give it back
+// then. A local caller has none.
+func (c *call) takePlace() (leave func()) {
+	leave, c.leave = c.leave, nil
+	if leave == nil {
+		return func() {}
+	}
+	return leave
+}
+
+// release gives back the datastores that the call has used, and its place.
 func (c *call) release() {
+	c.takePlace()()
 	for _, o := range c.held {
 		o.release()
 	}

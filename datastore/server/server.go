@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"net"
 	"net/http"
 	"path/filepath"
@@ -47,6 +48,7 @@ type Server struct {
 	tree    *node
 	metrics *metrics
 	delays  chan struct{} // one element for each answer that is held back
+	callers *admission[wire.AuthID]
 	gc      *collections
 	verify  chan struct{} // bounds verifications that run at once
 	heavy   chan struct{} // bounds requests that hold much memory
@@ -82,6 +84,7 @@ func New(o Options) (*Server, error) {
 		stores: make(map[string]*openStore), servers: make(map[*http.Server]struct{}),
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
+	s.callers = newAdmission[wire.AuthID](math.MaxInt, o.Limits.PerToken)
 	s.metrics = newMetrics(s)
 	s.host = newSessionHost(o.DataDir, openQuotaBook(s.file("quota-today.json"), o.Now, o.Log))
 	s.gc = openCollections(s.file("collections.json"), o.Log)

@@ -46,6 +46,11 @@ type sessionLab struct {
 
 func newSessionLab(t *testing.T) *sessionLab {
 	t.Helper()
+	return newLimitedLab(t, Limits{LoginDelay: -1, DenyDelay: -1})
+}
+
+func newLimitedLab(t *testing.T, limits Limits) *sessionLab {
+	t.Helper()
 	l := &sessionLab{t: t, dir: t.TempDir(), tokens: make(map[string]string)}
 	var err error
 	l.access, err = access.Open(filepath.Join(l.dir, "access"), access.Options{})
@@ -58,7 +63,7 @@ func newSessionLab(t *testing.T) *sessionLab {
 	for name, role := range map[string]string{"alice": "DatastoreBackup", "bob": "DatastoreBackup", "reader": "DatastoreReader", "putter": "DatastorePutOnly", "nobody": ""} {
 		l.user(name, role)
 	}
-	l.server, err = New(Options{DataDir: l.dir, Access: l.access, Tasks: l.tasks, Limits: Limits{LoginDelay: -1, DenyDelay: -1}})
+	l.server, err = New(Options{DataDir: l.dir, Access: l.access, Tasks: l.tasks, Limits: limits})
 	l.must(err)
 	l.codec, err = blob.NewCodec(blob.Options{})
 	l.must(err)

@@ -238,12 +238,14 @@ func (s *Server) upgrade(c *call, o opening) (err error) {
 		return err
 	}
 	o.store.users.Add(1) // the call holds it until it returns
+	leave := c.takePlace()
 	v := s.newConversation(c, t)
 	v.rights = o.rights
 	running := o.start(v)
 	go func() {
 		defer done()
 		defer o.store.release()
+		defer leave()
 		defer s.metrics.session(o.spec.Type)()
 		t.End(v.converse(u, running, o.protocol))
 	}()
