@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -24,9 +25,21 @@ type identity struct {
 	// ticket is set for users.
 	ticket, csrf string
 	secret       string
+	// from is the address that is asked from, "" for the usual one.
+	from string
 }
 
 var nobody = identity{id: "nobody"}
+
+var strangers atomic.Uint32
+
+// stranger is nobody at an address of its own: a server may hold an address
+// back for its failures, and neither the other tests nor the next failure are
+// to be held back for this one.
+func stranger() identity {
+	n := strangers.Add(1)
+	return identity{id: "stranger", from: fmt.Sprintf("127.1.%d.%d", n>>8&0xff, n&0xff)}
+}
 
 // token is an identity in the form of PVE and the documentation.
 func token(id, secret string) identity {
@@ -46,11 +59,13 @@ type request struct {
 	header         []string
 	body           []byte
 	noHost         bool
+	from           string // see identity
 }
 
 // as adds who asks.
 func (r request) as(who identity) request {
 	r.header = append(append([]string{}, r.header...), who.header...)
+	r.from = who.from
 	return r
 }
 
@@ -190,12 +205,26 @@ func fingerprint(der []byte) string {
 	return strings.Join(pairs, ":")
 }
 
-func (w *world) tcp() (net.Conn, error) { return net.DialTimeout("tcp", w.address, patience) }
+func (w *world) tcp() (net.Conn, error) { return w.tcpFrom("") }
+
+// tcpFrom is tcp from an address, "" for the usual one.
+func (w *world) tcpFrom(from string) (net.Conn, error) {
+	d := net.Dialer{Timeout: patience}
+	if from != "" {
+		d.LocalAddr = &net.TCPAddr{IP: net.ParseIP(from)}
+	}
+	return d.Dial("tcp", w.address)
+}
 
 // dial opens a connection that ends with the test.
 func (w *world) dial(t testing.TB) *wire {
 	t.Helper()
-	raw, err := w.tcp()
+	return w.dialFrom(t, "")
+}
+
+func (w *world) dialFrom(t testing.TB, from string) *wire {
+	t.Helper()
+	raw, err := w.tcpFrom(from)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -253,7 +282,7 @@ func (c *wire) send(t testing.TB, r request) answer {
 // ask sends one request over a connection of its own.
 func (w *world) ask(t testing.TB, r request) answer {
 	t.Helper()
-	c := w.dial(t)
+	c := w.dialFrom(t, r.from)
 	defer c.Close()
 	return c.send(t, r)
 }
