@@ -22,7 +22,7 @@ func newDisk(t *testing.T, mib int64, options ...string) disk {
 	d := disk{file: filepath.Join(dir, "disk.ext4"), dir: filepath.Join(dir, "mount")}
 	sparse(t, d.file, mib<<20, nil)
 	must(t, "mkfs.ext4", append(append([]string{"-q", "-m", "0"}, options...), d.file)...)
-	d.device = loop(t, d.file)
+	d.device, _ = loop(t, d.file)
 	if err := os.Mkdir(d.dir, 0o700); err != nil {
 		t.Fatal(err)
 	}

@@ -154,7 +154,7 @@ func imageDevice(t *testing.T) {
 	r := newRepo(t, dir)
 	content := mixed(110, 16<<20)
 	file := write(t, filepath.Join(dir, "disk.raw"), content)
-	source := loop(t, file)
+	source, _ := loop(t, file)
 	s := snap{"vm/1", 0}
 	if got := r.backup(t, s, "disk0.img:"+source).summary(t); got.BytesRead != int64(len(content)) {
 		t.Errorf("%d bytes of the device were read", got.BytesRead)
@@ -162,9 +162,9 @@ func imageDevice(t *testing.T) {
 	for name, n := range map[string]int{"equal": len(content), "larger": len(content) + 1<<20} {
 		old := noise(111, n)
 		path := write(t, filepath.Join(dir, name), old)
-		device := loop(t, path)
+		device, detach := loop(t, path)
 		r.restore(t, s, "disk0.img", device).want(t, exitOK)
-		must(t, "losetup", "--detach", device)
+		detach()
 		got := read(t, path)
 		if !bytes.Equal(got[:len(content)], content) || !bytes.Equal(got[len(content):], old[len(content):]) {
 			t.Errorf("the %s device is not what it should be", name)
@@ -172,9 +172,9 @@ func imageDevice(t *testing.T) {
 	}
 	old := noise(112, len(content)-512)
 	small := write(t, filepath.Join(dir, "small"), old)
-	device := loop(t, small)
+	device, detach := loop(t, small)
 	r.restore(t, s, "disk0.img", device).want(t, exitRefused, device, "nothing was written")
-	must(t, "losetup", "--detach", device)
+	detach()
 	if !bytes.Equal(read(t, small), old) {
 		t.Error("the device that is too small was written to")
 	}
@@ -255,12 +255,12 @@ func differentialDevice(t *testing.T, r repo, s snap, content []byte) {
 	old := append(bytes.Clone(content), make([]byte, 4096-len(content)%4096)...)
 	copy(old[3<<20:], noise(134, 512))
 	path := write(t, filepath.Join(t.TempDir(), "device"), old)
-	device := loop(t, path)
+	device, detach := loop(t, path)
 	got := r.restore(t, s, "disk0.img", device, "--differential").summary(t)
 	if got.BytesWritten == 0 || got.BytesWritten > 8192 {
 		t.Errorf("%d bytes were written to the device, 512 differ", got.BytesWritten)
 	}
-	must(t, "losetup", "--detach", device)
+	detach()
 	if !bytes.Equal(read(t, path)[:len(content)], content) {
 		t.Error("the device is not what it should be")
 	}

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -236,15 +237,21 @@ func must(t testing.TB, name string, args ...string) string {
 	return strings.TrimSpace(string(out))
 }
 
-// loop attaches a file to a loop device.
-func loop(t testing.TB, file string) string {
+// loop attaches a file to a loop device. The test ends with detach at the
+// latest; what is called more often does nothing, for the device may belong to
+// another test by then.
+func loop(t testing.TB, file string) (dev string, detach func()) {
 	t.Helper()
-	var dev string
 	eventually(t, "a loop device for "+file, func() bool {
 		out, err := exec.Command("losetup", "--find", "--show", file).Output()
 		dev = strings.TrimSpace(string(out))
 		return err == nil && dev != ""
 	})
-	t.Cleanup(func() { exec.Command("losetup", "--detach", dev).Run() })
-	return dev
+	detach = sync.OnceFunc(func() {
+		if out, err := exec.Command("losetup", "--detach", dev).CombinedOutput(); err != nil {
+			t.Errorf("losetup --detach %s: %v: %s", dev, err, out)
+		}
+	})
+	t.Cleanup(detach)
+	return dev, detach
 }
