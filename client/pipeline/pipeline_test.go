@@ -93,7 +93,7 @@ func TestOrderedReturnsTheFirstErrorAndEnds(t *testing.T) {
 			if err := Ordered(t.Context(), Limits{Workers: 3, Depth: 6}, c.items, c.s); !errors.Is(err, boom) {
 				t.Fatalf("error is %v, want boom", err)
 			}
-			for i := 0; runtime.NumGoroutine() > before && i < 100; i++ {
+			for i := 0; runtime.NumGoroutine() > before && i < 10_000; i++ {
 				time.Sleep(time.Millisecond)
 			}
 			if now := runtime.NumGoroutine(); now > before {

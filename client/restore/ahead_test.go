@@ -184,7 +184,7 @@ func TestFarRestoreEndsWhole(t *testing.T) {
 			if f.now > 0 {
 				t.Errorf("%d chunks are still being asked for", f.now)
 			}
-			for i := 0; runtime.NumGoroutine() > before && i < 100; i++ {
+			for i := 0; runtime.NumGoroutine() > before && i < 10_000; i++ {
 				time.Sleep(time.Millisecond)
 			}
 			if now := runtime.NumGoroutine(); now > before {

@@ -662,7 +662,7 @@ func TestSlowUploadsDoNotStarve(t *testing.T) {
 		select {
 		case err := <-done:
 			l.must(err)
-		case <-time.After(20 * time.Second):
+		case <-time.After(testWait):
 			t.Fatal("the uploads wait for each other")
 		}
 	}

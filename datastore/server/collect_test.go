@@ -247,7 +247,7 @@ func TestResumedChunksAreKept(t *testing.T) {
 func sealPacks(t *testing.T, s *Server, dir string) {
 	t.Helper()
 	err := s.retire("tank")
-	for deadline := time.Now().Add(20 * time.Second); err != nil && time.Now().Before(deadline); err = s.retire("tank") {
+	for deadline := time.Now().Add(testWait); err != nil && time.Now().Before(deadline); err = s.retire("tank") {
 		time.Sleep(5 * time.Millisecond)
 	}
 	if err == nil {
@@ -261,7 +261,7 @@ func sealPacks(t *testing.T, s *Server, dir string) {
 // endedAll waits until no task of a type runs.
 func (l *sessionLab) endedAll(kind string) {
 	l.t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(testWait); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
 		list, err := l.tasks.List(task.Filter{Type: kind, Running: true})
 		l.must(err)
 		if len(list) == 0 {

@@ -26,7 +26,7 @@ func TestSettingsOfASession(t *testing.T) {
 	if resp.StatusCode != 101 {
 		t.Fatal(resp.Status)
 	}
-	l.must(conn.SetDeadline(time.Now().Add(20 * time.Second)))
+	l.must(conn.SetDeadline(time.Now().Add(testWait)))
 	settings, window := map[uint16]uint32{}, uint32(0)
 	for window == 0 {
 		head := make([]byte, 9)

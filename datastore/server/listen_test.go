@@ -135,7 +135,7 @@ func TestConnectionsAreBounded(t *testing.T) {
 		c.Close()
 	}
 	a.Close()
-	for range 500 { // the server has to notice
+	for range 5000 { // the server has to notice
 		if c := dial(); c != nil {
 			c.Close()
 			return

@@ -33,6 +33,10 @@ const (
 	deep   = "below@pbs!tok"  // Audit on tank's namespace a/b only
 )
 
+// testWait is how long a test waits for what must come: no bar for speed, the
+// machine may be busy.
+const testWait = time.Minute
+
 // lab is a server with one datastore, on a TLS port.
 type lab struct {
 	t       *testing.T
@@ -65,7 +69,7 @@ func newLab(t *testing.T, o Options) *lab {
 	l.people()
 	l.listen()
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), testWait)
 		defer cancel()
 		l.client.CloseIdleConnections()
 		if err := l.server.Shutdown(ctx); err != nil {
@@ -253,7 +257,7 @@ func column(list any, name string) (out []any) {
 // wait follows a task to its end and returns the exit status.
 func (l *lab) wait(upid any) string {
 	l.t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(testWait); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
 		s := l.ok(admin, "GET", "/nodes/localhost/tasks/"+url.PathEscape(upid.(string))+"/status", "").(map[string]any)
 		if s["status"] == "stopped" {
 			return s["exitstatus"].(string)

@@ -16,7 +16,6 @@ import (
 	"net/url"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -206,7 +205,7 @@ func (l *sessionLab) refused(u upgradeRequest) (int, string) {
 type talk struct {
 	lab    *sessionLab
 	conn   net.Conn
-	client *http.Client
+	client *http.ClientConn
 }
 
 // begin opens a session.
@@ -225,18 +224,16 @@ func (l *sessionLab) begin(u upgradeRequest) *talk {
 
 // over speaks HTTP/2 on a connection.
 func (l *sessionLab) over(conn net.Conn) *talk {
-	var once sync.Once
+	l.t.Helper()
 	transport := &http.Transport{
-		Protocols: new(http.Protocols),
-		DialContext: func(context.Context, string, string) (c net.Conn, err error) {
-			err = errors.New("the session has ended")
-			once.Do(func() { c, err = conn, nil })
-			return c, err
-		},
+		Protocols:   new(http.Protocols),
+		DialContext: func(context.Context, string, string) (net.Conn, error) { return conn, nil },
 	}
 	transport.Protocols.SetUnencryptedHTTP2(true)
-	l.t.Cleanup(transport.CloseIdleConnections)
-	return &talk{lab: l, conn: conn, client: &http.Client{Transport: transport}}
+	client, err := transport.NewClientConn(context.Background(), "http", "localhost:80")
+	l.must(err)
+	l.t.Cleanup(func() { client.Close() })
+	return &talk{lab: l, conn: conn, client: client}
 }
 
 // request is one request within a session.
@@ -261,7 +258,7 @@ func (k *talk) send(ctx context.Context, q request) (int, []byte, error) {
 		q.mime = "application/x-www-form-urlencoded"
 	}
 	r.Header.Set("Content-Type", q.mime)
-	resp, err := k.client.Do(r)
+	resp, err := k.client.RoundTrip(r)
 	if err != nil {
 		return 0, nil, err
 	}
@@ -442,7 +439,7 @@ func (k *talk) archive(name string, seed byte) []entry {
 // ended waits for the end of the newest task of a type and returns its status.
 func (l *sessionLab) ended(kind string) string {
 	l.t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(testWait); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
 		list, err := l.tasks.List(task.Filter{Type: kind, Limit: 1})
 		l.must(err)
 		if len(list) > 0 && !list[0].Running {
