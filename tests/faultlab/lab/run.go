@@ -128,6 +128,10 @@ func (p *Process) Wait() (Result, error) {
 	case err != nil:
 		return r, err
 	}
+	if strings.Contains(r.Err, RuntimeHit) {
+		r.Code = ExitSignal
+		return r, nil
+	}
 	if strings.Contains(r.Err, "goroutine ") || strings.Contains(r.Err, "fatal error: ") {
 		return r, fmt.Errorf("it crashed: %s\n%s", r, r.Err)
 	}

@@ -31,6 +31,10 @@ func Strace(call, inject string, paths ...string) []string {
 	return w
 }
 
+// RuntimeHit is what a program says that ends because an error was put into its
+// runtime's own event descriptor. No disk does that: it was killed.
+const RuntimeHit = "runtime: netpollBreak write failed"
+
 // OneThread lets the runtime use as few threads as it can.
 func OneThread() []string { return []string{"GOMAXPROCS=1"} }
 
