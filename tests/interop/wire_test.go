@@ -133,6 +133,15 @@ func (a answer) refused(t testing.TB, status int, words ...string) {
 	}
 }
 
+// judged fails the test if the answer tells who asked to wait, for what others
+// have asked before.
+func (a answer) judged(t testing.TB) {
+	t.Helper()
+	if a.header.Get("Retry-After") != "" {
+		t.Errorf("held back, not judged: %s", a)
+	}
+}
+
 // envelope ends the test unless the answer is a success in the form of section
 // 1.4, and returns its members.
 func (a answer) envelope(t testing.TB) map[string]json.RawMessage {

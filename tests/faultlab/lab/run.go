@@ -128,7 +128,7 @@ func (p *Process) Wait() (Result, error) {
 	case err != nil:
 		return r, err
 	}
-	if strings.Contains(r.Err, RuntimeHit) {
+	if p.cmd.Args[0] == tracer && strings.Contains(r.Err, runtimeHit) {
 		r.Code = ExitSignal
 		return r, nil
 	}

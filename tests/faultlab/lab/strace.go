@@ -17,12 +17,15 @@ func Changing() []string {
 	}
 }
 
+// tracer is the program that puts faults between another one and the system.
+const tracer = "strace"
+
 // Strace is what puts a fault between a program and the system: inject is an
 // expression for the system call with that name. If there are paths, only calls
 // on these files count. Calls are counted for each thread by itself.
 func Strace(call, inject string, paths ...string) []string {
 	w := []string{
-		"strace", "-f", "-qq", "--seccomp-bpf", "-o", "/dev/null",
+		tracer, "-f", "-qq", "--seccomp-bpf", "-o", "/dev/null",
 		"-e", "trace=" + call, "-e", "inject=" + call + ":" + inject,
 	}
 	for _, p := range paths {
@@ -31,9 +34,9 @@ func Strace(call, inject string, paths ...string) []string {
 	return w
 }
 
-// RuntimeHit is what a program says that ends because an error was put into its
-// runtime's own event descriptor. No disk does that: it was killed.
-const RuntimeHit = "runtime: netpollBreak write failed"
+// runtimeHit is what a program says that ends because the tracer has put an error
+// into its runtime's own event descriptor. No disk does that: it was killed.
+const runtimeHit = "runtime: netpollBreak write failed"
 
 // OneThread lets the runtime use as few threads as it can.
 func OneThread() []string { return []string{"GOMAXPROCS=1"} }
@@ -52,7 +55,7 @@ func (w *World) Trace(op *Op, calls []string) (Calls, error) {
 	log := filepath.Join(dir, "calls")
 	traced := *w
 	traced.Env = OneThread()
-	traced.Wrap = []string{"strace", "-f", "-qq", "-o", log, "-e", "trace=" + strings.Join(calls, ",")}
+	traced.Wrap = []string{tracer, "-f", "-qq", "-o", log, "-e", "trace=" + strings.Join(calls, ",")}
 	res, err := traced.Run(w.Args(op)...)
 	if err == nil && res.Code != ExitOK {
 		err = fmt.Errorf("should have gone well: %s", res)
