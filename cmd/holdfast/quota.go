@@ -19,7 +19,7 @@ backup that would go beyond it is refused; what is there stays.`),
 		Subcommands: []*cli.Command{
 			{
 				Name: "set", Usage: "set a quota", ArgsUsage: "SUBJECT",
-				Description: describe("Sets the quota of a datastore, a namespace, a user or a token.",
+				Description: describe(`Sets the quota of a datastore, a namespace, a user or a token. What is not named stays as it is.`,
 					"holdfast quota set /datastore/tank/customers --bytes 500GiB",
 					"holdfast quota set 'root@pam!web' --snapshots-per-day 24"),
 				Flags: []cli.Flag{dataFlag(),
@@ -51,26 +51,44 @@ type quotaRecord struct {
 	SnapshotsPerDay uint32 `json:"snapshots_per_day"`
 }
 
+// quotaAnswer is a quota as a server tells it.
+type quotaAnswer struct {
+	Subject   string `json:"subject"`
+	Bytes     uint64 `json:"bytes-max"`
+	Snapshots uint32 `json:"snapshots-per-day"`
+}
+
+func (a quotaAnswer) record() quotaRecord {
+	return quotaRecord{"quota", a.Subject, a.Bytes, a.Snapshots}
+}
+
+// snapshotsPerDayMax is the largest bound that a server takes.
+const snapshotsPerDayMax = 1 << 31
+
 func quotaSet(ctx context.Context, c *call) error {
 	if !c.flags.IsSet("bytes") && !c.flags.IsSet("snapshots-per-day") {
 		return usagef("give --bytes or --snapshots-per-day")
 	}
-	rec := quotaRecord{"quota", c.arg(0), 0, uint32(c.flags.Uint("snapshots-per-day"))}
+	params := fields("subject", c.arg(0))
 	if c.flags.IsSet("bytes") {
 		n, err := parseSize(c.flags.String("bytes"))
 		if err != nil {
 			return usagef("--bytes %q: %w", c.flags.String("bytes"), err)
 		}
-		rec.BytesMax = uint64(n)
+		params.Set("bytes-max", strconv.FormatInt(n, 10))
 	}
-	err := c.asking(ctx, client.Call{
-		Method: http.MethodPut, Path: "/access/quota",
-		Params: fields("subject", rec.Subject, "bytes-max", strconv.FormatUint(rec.BytesMax, 10),
-			"snapshots-per-day", strconv.FormatUint(uint64(rec.SnapshotsPerDay), 10)),
-	}, nil)
-	if err != nil {
-		return fmt.Errorf("set quota of %s: %w", rec.Subject, err)
+	if c.flags.IsSet("snapshots-per-day") {
+		n := c.flags.Uint("snapshots-per-day")
+		if n > snapshotsPerDayMax {
+			return usagef("--snapshots-per-day %d: want 0 to %d", n, snapshotsPerDayMax)
+		}
+		params.Set("snapshots-per-day", strconv.FormatUint(uint64(n), 10))
 	}
+	var set quotaAnswer
+	if err := c.asking(ctx, client.Call{Method: http.MethodPut, Path: "/access/quota", Params: params}, &set); err != nil {
+		return fmt.Errorf("set quota of %s: %w", c.arg(0), err)
+	}
+	rec := set.record()
 	c.ui.done(rec, "set the quota of %s: %s, %s", rec.Subject, rec.bytes(), rec.perDay())
 	return nil
 }
@@ -90,17 +108,13 @@ func (r quotaRecord) perDay() string {
 }
 
 func quotaList(ctx context.Context, c *call) error {
-	var list []struct {
-		Subject   string `json:"subject"`
-		Bytes     uint64 `json:"bytes-max"`
-		Snapshots uint32 `json:"snapshots-per-day"`
-	}
+	var list []quotaAnswer
 	if err := c.asking(ctx, client.Call{Method: http.MethodGet, Path: "/access/quota"}, &list); err != nil {
 		return fmt.Errorf("list quotas: %w", err)
 	}
 	rows := [][]string{{"subject", "size", "snapshots"}}
 	for _, q := range list {
-		rec := quotaRecord{"quota", q.Subject, q.Bytes, q.Snapshots}
+		rec := q.record()
 		rows = append(rows, []string{rec.Subject, rec.bytes(), rec.perDay()})
 		if c.ui.json {
 			c.ui.result(rec, nil)

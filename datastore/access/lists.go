@@ -97,19 +97,29 @@ func (s *Store) Quota(subject string) (Quota, error) {
 // SetQuota adds or replaces a quota. A user or token must exist, a datastore
 // need not.
 func (s *Store) SetQuota(q Quota) error {
-	if len(q.Subject) > 0 && q.Subject[0] == '/' {
-		p, err := parsePath(q.Subject)
-		if err != nil {
-			return err
+	_, err := s.ChangeQuota(q.Subject, func(old *Quota) { old.BytesMax, old.SnapshotsPerDay = q.BytesMax, q.SnapshotsPerDay })
+	return err
+}
+
+// ChangeQuota adds or changes a quota and returns what it is then: change gets
+// the one that is set, or one without bounds, and leaves alone what is to stay.
+// Nobody else changes the quota meanwhile.
+func (s *Store) ChangeQuota(subject string, change func(*Quota)) (q Quota, err error) {
+	if len(subject) > 0 && subject[0] == '/' {
+		if subject, err = parsePath(subject); err != nil {
+			return Quota{}, err
 		}
-		q.Subject = p
-	} else if _, err := wire.ParseAuthID(q.Subject); err != nil {
-		return err
+	} else if _, err := wire.ParseAuthID(subject); err != nil {
+		return Quota{}, err
 	}
-	return s.update(func(c *config) error {
-		c.quotas[q.Subject] = q
+	err = s.update(func(c *config) error {
+		q = c.quotas[subject]
+		change(&q)
+		q.Subject = subject
+		c.quotas[subject] = q
 		return nil
 	})
+	return q, err
 }
 
 // RemoveQuota removes the quota of exactly this subject.

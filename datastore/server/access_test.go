@@ -231,3 +231,37 @@ func TestQuotaMethods(t *testing.T) {
 	l.want(l.call(admin, "DELETE", "/access/quota", "subject="+owner), 404, "")
 	l.want(l.call(owner, "PUT", "/access/quota", "subject="+owner), 403, "")
 }
+
+func TestQuotaKeepsTheBoundThatIsNotNamed(t *testing.T) {
+	l := newLab(t, Options{})
+	const path = "/access/quota"
+	subject := url.QueryEscape(owner)
+	for _, step := range []struct {
+		params string
+		want   access.Quota
+	}{
+		{"bytes-max=100", access.Quota{BytesMax: 100}},
+		{"snapshots-per-day=3", access.Quota{BytesMax: 100, SnapshotsPerDay: 3}},
+		{"bytes-max=200", access.Quota{BytesMax: 200, SnapshotsPerDay: 3}},
+		{"bytes-max=0", access.Quota{SnapshotsPerDay: 3}},
+		{"bytes-max=7&snapshots-per-day=0", access.Quota{BytesMax: 7}},
+	} {
+		step.want.Subject = owner
+		told := l.ok(admin, "PUT", path, "subject="+subject+"&"+step.params).(map[string]any)
+		if q, err := l.access.Quota(owner); err != nil || q != step.want {
+			t.Errorf("after %s: %+v %v", step.params, q, err)
+		}
+		if told["subject"] != owner || told["bytes-max"] != nil && told["bytes-max"] != float64(step.want.BytesMax) {
+			t.Errorf("%s is answered with %v", step.params, told)
+		}
+	}
+	for params, why := range map[string]string{
+		"": "want 'bytes-max' or", "snapshots-per-day=4294967296": "want 0 to", "bytes-max=-1": "want 0 to",
+		"bytes-max=18446744073709551615": "invalid integer",
+	} {
+		l.want(l.call(admin, "PUT", path, "subject="+subject+"&"+params), 400, why)
+	}
+	if q, err := l.access.Quota(owner); err != nil || q.BytesMax != 7 {
+		t.Errorf("a refused change leaves %+v %v", q, err)
+	}
+}

@@ -6,6 +6,12 @@ import (
 	"holdfast/datastore/access"
 )
 
+// The bounds of a quota; 0 is none.
+const (
+	quotaBytes     = "bytes-max"
+	quotaSnapshots = "snapshots-per-day"
+)
+
 func quotaMethods() []method {
 	const path = "/access/quota"
 	subject := param{name: "subject", check: checkComment}
@@ -15,7 +21,7 @@ func quotaMethods() []method {
 	return []method{
 		{verb: http.MethodGet, path: path, params: []param{opt(subject)}, do: listQuotas},
 		{verb: http.MethodPut, path: path, do: setQuota,
-			params: []param{subject, number("bytes-max", 1<<62), number("snapshots-per-day", 1<<31), digestParam}},
+			params: []param{subject, number(quotaBytes, 1<<62), number(quotaSnapshots, 1<<31), digestParam}},
 		{verb: http.MethodDelete, path: path, params: []param{subject, digestParam}, do: removeQuota},
 	}
 }
@@ -43,6 +49,8 @@ func listQuotas(c *call) (any, error) {
 	return list, nil
 }
 
+// setQuota changes the bounds that are named and leaves the others as they are.
+// It answers with the quota that counts from now on.
 func setQuota(c *call) (any, error) {
 	if err := c.require("/access", access.PermissionsModify); err != nil {
 		return nil, err
@@ -50,8 +58,12 @@ func setQuota(c *call) (any, error) {
 	if err := c.digestMatches(); err != nil {
 		return nil, err
 	}
-	return nil, c.server.o.Access.SetQuota(access.Quota{
-		Subject: c.str("subject"), BytesMax: uint64(c.int("bytes-max", 0)), SnapshotsPerDay: uint32(c.int("snapshots-per-day", 0)),
+	if !c.has(quotaBytes) && !c.has(quotaSnapshots) {
+		return nil, badRequest("want '%s' or '%s'", quotaBytes, quotaSnapshots)
+	}
+	return c.server.o.Access.ChangeQuota(c.str("subject"), func(q *access.Quota) {
+		q.BytesMax = uint64(c.int(quotaBytes, int64(q.BytesMax)))
+		q.SnapshotsPerDay = uint32(c.int(quotaSnapshots, int64(q.SnapshotsPerDay)))
 	})
 }
 
