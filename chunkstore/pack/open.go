@@ -191,8 +191,29 @@ func (s *Store) compare(files []packFile) {
 	}
 }
 
-// openWriter opens a store for writing. The caller holds the exclusive lock.
+// openWriter opens a store for writing. The caller holds the exclusive lock. A
+// file system that copies on write has no room on a full disk even for a file
+// that is written over: there the reserve is let go, and taken again as soon as
+// the store is open, as far as there is room.
 func openWriter(ctx context.Context, dir string, o Options) (*Store, error) {
+	s, err := openWriterOnce(ctx, dir, o)
+	if !errors.Is(err, chunkstore.ErrNoSpace) {
+		if err == nil {
+			s.keepReserve(s.reserveSize())
+		}
+		return s, err
+	}
+	gave, giveErr := giveReserve(disk{hook: o.hook}, dir)
+	if giveErr != nil || !gave {
+		return nil, errors.Join(err, giveErr)
+	}
+	if s, err = openWriterOnce(ctx, dir, o); err == nil {
+		s.keepReserve(0)
+	}
+	return s, err
+}
+
+func openWriterOnce(ctx context.Context, dir string, o Options) (*Store, error) {
 	s := newStore(dir, o)
 	last, err := readEpoch(dir)
 	s.opened.Unclean = err != nil || !last.Clean
@@ -208,7 +229,6 @@ func openWriter(ctx context.Context, dir string, o Options) (*Store, error) {
 		s.handles.closeAll()
 		return nil, errors.Join(err, s.closeCatalogue())
 	}
-	s.keepReserve(s.reserveSize())
 	return s, nil
 }
 

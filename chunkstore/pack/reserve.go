@@ -85,11 +85,18 @@ func (s *Store) keepReserve(spare int64) {
 	if err != nil {
 		return
 	}
-	if want = min(want, have+free-spare); want <= have {
-		return
-	}
-	if err := s.disk.do("reserve", path, func() error { return allocate(path, want) }); isFinal(err) {
-		s.failure.set(err)
+	want = min(want, have+free-spare)
+	// What is free is a guess where the file system copies on write or a quota
+	// counts: less may be had when that much cannot.
+	for tries := 0; want > have && tries < 4; tries++ {
+		err := s.disk.do("reserve", path, func() error { return allocate(path, want) })
+		if isFinal(err) {
+			s.failure.set(err)
+		}
+		if !errors.Is(err, chunkstore.ErrNoSpace) {
+			return
+		}
+		want = have + (want-have)*3/4
 	}
 }
 
@@ -103,7 +110,9 @@ func allocate(path string, size int64) error {
 	if err == nil {
 		err = unix.Fallocate(int(f.Fd()), 0, 0, size)
 		if errors.Is(err, unix.EOPNOTSUPP) {
-			err = nil // no such file system is relied on; what there is stays
+			// What is written has blocks, too; it takes a while, so it is for
+			// the catalogue only: packs without use can be removed with that.
+			err = writeZeros(f, before, min(size, reserveCatalogue))
 		}
 		if err != nil {
 			err = errors.Join(err, f.Truncate(before))
@@ -113,6 +122,55 @@ func allocate(path string, size int64) error {
 		err = f.Sync()
 	}
 	return errors.Join(err, f.Close())
+}
+
+// writeZeros writes zeros to a file from one offset to another.
+func writeZeros(f *os.File, from, to int64) error {
+	zeros := make([]byte, 256<<10)
+	for from < to {
+		n, err := f.WriteAt(zeros[:min(int64(len(zeros)), to-from)], from)
+		if err != nil {
+			return err
+		}
+		from += int64(n)
+	}
+	return nil
+}
+
+// hasRoom reports whether size more bytes can be written. The numbers of the
+// file system alone do not tell: a quota, as of a btrfs subvolume, is not in
+// them. So blocks are asked for and given back at once, at the end of the
+// reserve.
+func (s *Store) hasRoom(size int64) (bool, error) {
+	free, err := s.freeSpace()
+	if err != nil || free < size {
+		return false, err
+	}
+	f, err := os.OpenFile(filepath.Join(s.dir, reserveName), os.O_RDWR|os.O_CREATE, 0o640)
+	if err != nil {
+		return false, forgiveFull(err)
+	}
+	defer f.Close()
+	have, err := fileSize(f)
+	if err != nil {
+		return false, err
+	}
+	err = unix.Fallocate(int(f.Fd()), 0, have, size)
+	if err == nil {
+		return true, f.Truncate(have)
+	}
+	if errors.Is(err, unix.EOPNOTSUPP) {
+		return true, nil
+	}
+	return false, forgiveFull(errors.Join(err, f.Truncate(have)))
+}
+
+// forgiveFull drops an error that says that there is no room.
+func forgiveFull(err error) error {
+	if isFull(err) {
+		return nil
+	}
+	return err
 }
 
 // FreeReserve gives the blocks of the reserve back to the file system if there
@@ -126,11 +184,11 @@ func (s *Store) FreeReserve(ctx context.Context) (take func(), err error) {
 	if err := s.writable(); err != nil {
 		return nil, err
 	}
-	free, err := s.freeSpace()
+	room, err := s.hasRoom(s.reserveSize())
 	if err != nil {
 		return nil, err
 	}
-	if free >= s.reserveSize() {
+	if room {
 		return func() { s.keepReserve(0) }, nil
 	}
 	s.reserve.out.Add(1)
@@ -139,17 +197,28 @@ func (s *Store) FreeReserve(ctx context.Context) (take func(), err error) {
 			s.keepReserve(0)
 		}
 	}
-	path := filepath.Join(s.dir, reserveName)
-	err = s.disk.do("free", path, func() error { return ignoreMissing(empty(path)) })
-	if err != nil && !errors.Is(err, chunkstore.ErrNoSpace) {
+	if _, err = giveReserve(s.disk, s.dir); err != nil && !errors.Is(err, chunkstore.ErrNoSpace) {
 		take()
 		return nil, err
 	}
 	return take, nil
 }
 
-// empty cuts a file to nothing. The sync has the file system give the blocks
-// free now, and not some seconds later.
+// giveReserve gives the blocks of the reserve of a store back to the file
+// system. gave is false if it had none.
+func giveReserve(d disk, dir string) (gave bool, err error) {
+	path := filepath.Join(dir, reserveName)
+	st, err := os.Stat(path)
+	if err != nil || st.Size() == 0 {
+		return false, ignoreMissing(err)
+	}
+	return true, d.do("free", path, func() error { return ignoreMissing(empty(path)) })
+}
+
+// empty cuts a file to nothing, or removes it: at the quota of a btrfs
+// subvolume a file can go, but not be cut. The sync of the whole file system
+// has it give the blocks free now, and not some seconds later: one that copies
+// on write keeps them until its next transaction.
 func empty(path string) error {
 	f, err := os.OpenFile(path, os.O_RDWR, 0)
 	if err != nil {
@@ -159,5 +228,16 @@ func empty(path string) error {
 	if err == nil {
 		err = f.Sync()
 	}
-	return errors.Join(err, f.Close())
+	err = errors.Join(err, f.Close())
+	if isFull(err) {
+		err = os.Remove(path)
+	}
+	if err != nil {
+		return err
+	}
+	dir, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	return errors.Join(unix.Syncfs(int(dir.Fd())), dir.Close())
 }

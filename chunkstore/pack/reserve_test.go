@@ -15,6 +15,12 @@ import (
 // mountExt4 mounts a real file system of a given size on a loop device.
 func mountExt4(t *testing.T, mib int64) (dir string, ok bool) {
 	t.Helper()
+	return mountImage(t, "ext4", mib, "mkfs.ext4", "-q", "-m", "0")
+}
+
+// mountImage mounts what mkfs makes of a file of a given size.
+func mountImage(t *testing.T, kind string, mib int64, mkfs ...string) (dir string, ok bool) {
+	t.Helper()
 	if os.Geteuid() != 0 {
 		if os.Getenv("HOLDFAST_TEST_NOROOT") != "1" {
 			t.Fatal("this test mounts a small file system and needs root; set HOLDFAST_TEST_NOROOT=1 to go on without it")
@@ -22,7 +28,7 @@ func mountExt4(t *testing.T, mib int64) (dir string, ok bool) {
 		t.Log("NOT TESTED: collecting on a full disk, because HOLDFAST_TEST_NOROOT=1 is set and this is not root")
 		return "", false
 	}
-	image := filepath.Join(tempDir(t), "disk.ext4")
+	image := filepath.Join(tempDir(t), "disk."+kind)
 	if err := os.WriteFile(image, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -30,7 +36,7 @@ func mountExt4(t *testing.T, mib int64) (dir string, ok bool) {
 		t.Fatal(err)
 	}
 	dir = t.TempDir()
-	for _, c := range [][]string{{"mkfs.ext4", "-q", "-m", "0", image}, {"mount", "-o", "loop", image, dir}} {
+	for _, c := range [][]string{append(mkfs, image), {"mount", "-o", "loop", image, dir}} {
 		if out, err := exec.Command(c[0], c[1:]...).CombinedOutput(); err != nil {
 			t.Fatalf("%v: %v: %s", c, err, out)
 		}
