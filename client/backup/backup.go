@@ -326,6 +326,9 @@ func (j *job) finish(ctx context.Context) error {
 		j.manifest.Unprotected[cutsKey] = raw
 	}
 	if j.Mode != crypto.ModeNone {
+		if err := j.origin(ctx); err != nil {
+			return err
+		}
 		if err := j.manifest.Sign(j.Key); err != nil {
 			return fmt.Errorf("sign manifest: %w", err)
 		}

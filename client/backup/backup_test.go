@@ -113,7 +113,7 @@ func readBack(t testing.TB, m *wiretest.Memory, s wire.Snapshot, name string, ke
 // archiveBytes is the content of an archive of an open snapshot.
 func archiveBytes(t testing.TB, r wire.Reader, name string, key *crypto.Key) []byte {
 	t.Helper()
-	mf, err := image.OpenManifest(t.Context(), r, key)
+	mf, err := image.OpenManifest(t.Context(), r, image.Trust{Key: key})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -389,7 +389,8 @@ func TestManifest(t *testing.T) {
 	if err := mf.Verify(testKey(t, 1)); err != nil {
 		t.Error(err)
 	}
-	if mf.Type != "vm" || mf.ID != "100" || mf.Time != 5 || len(mf.Files) != 2 || mf.Files[1].Name != "qemu-server.conf.blob" {
+	if mf.Type != "vm" || mf.ID != "100" || mf.Time != 5 || len(mf.Files) != 3 ||
+		mf.Files[1].Name != "qemu-server.conf.blob" || mf.Files[2].Name != manifest.OriginName {
 		t.Errorf("manifest is %+v", mf)
 	}
 	if got := readBack(t, m, snap(5), "qemu-server.conf", testKey(t, 1)); string(got) != "cores: 2\n" {

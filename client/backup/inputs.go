@@ -117,14 +117,23 @@ func (j *job) file(ctx context.Context, name string, content []byte) error {
 	return j.blob(ctx, name, sealed)
 }
 
-// blob stores a file that has been sealed and enters it into the manifest.
+// blob stores a file that has been sealed and enters it into manifest and report.
 func (j *job) blob(ctx context.Context, name string, sealed chunkstore.Sealed) error {
-	if err := j.session.Blob(ctx, name, sealed); err != nil {
+	if err := j.sendBlob(ctx, name, sealed); err != nil {
 		return err
 	}
 	size := int64(len(sealed))
-	j.manifest.Files = append(j.manifest.Files, manifest.File{Name: name, CryptMode: j.Mode, Size: uint64(size), Csum: crypto.Sum(sealed)})
 	j.add(ArchiveReport{Name: name, Size: size, StoredBytes: size})
+	return nil
+}
+
+// sendBlob stores a file that has been sealed and enters it into the manifest.
+func (j *job) sendBlob(ctx context.Context, name string, sealed chunkstore.Sealed) error {
+	if err := j.session.Blob(ctx, name, sealed); err != nil {
+		return err
+	}
+	f := manifest.File{Name: name, CryptMode: j.Mode, Size: uint64(len(sealed)), Csum: crypto.Sum(sealed)}
+	j.manifest.Files = append(j.manifest.Files, f)
 	return nil
 }
 
@@ -146,4 +155,26 @@ func (j *job) wrappedKey(ctx context.Context) error {
 		return err
 	}
 	return j.blob(ctx, wrappedKeyName, sealed)
+}
+
+// origin stores where the snapshot belongs, so that nobody without the key can put
+// it in another place unnoticed.
+func (j *job) origin(ctx context.Context) error {
+	o := manifest.Origin{Namespace: string(j.Snapshot.Group.NS)}
+	if j.prev != nil {
+		var err error
+		if o.PreviousDigest, err = j.prev.manifest.Digest(); err != nil {
+			return err
+		}
+		o.Previous = j.prev.reader.Snapshot().Time
+	}
+	content, err := o.Encode()
+	if err != nil {
+		return fmt.Errorf("encode %s: %w", manifest.OriginName, err)
+	}
+	sealed, err := j.codec.Seal(nil, content)
+	if err != nil {
+		return fmt.Errorf("seal %s: %w", manifest.OriginName, err)
+	}
+	return j.sendBlob(ctx, manifest.OriginName, sealed)
 }

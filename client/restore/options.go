@@ -18,6 +18,9 @@ type Options struct {
 	Archive string
 	// Key opens encrypted archives, and checks the manifest's signature.
 	Key *crypto.Key
+	// AnyOrigin accepts a signed snapshot that was made for another namespace, or
+	// whose file about that is damaged.
+	AnyOrigin bool
 
 	// Target is a file that does not exist yet, a block device, or "-" for
 	// Out.

@@ -59,7 +59,7 @@ func Run(ctx context.Context, o Options) (Report, error) {
 }
 
 func restoreFrom(ctx context.Context, r wire.Reader, o *Options) (Report, error) {
-	m, err := image.OpenManifest(ctx, r, o.Key)
+	m, err := image.OpenManifest(ctx, r, image.Trust{Key: o.Key, AnyOrigin: o.AnyOrigin})
 	if err != nil {
 		return Report{}, err
 	}

@@ -17,6 +17,7 @@ import (
 	"holdfast/crypto"
 	"holdfast/datastore"
 	"holdfast/datastore/gc"
+	"holdfast/datastore/image"
 	"holdfast/datastore/manifest"
 	"holdfast/datastore/wire"
 )
@@ -107,6 +108,8 @@ func exitCode(err error) int {
 // hint is the next step for an error, "" if none is known.
 func hint(err error) string {
 	var h hintedError
+	var moved *image.MovedError
+	var origin *image.OriginError
 	switch {
 	case errors.As(err, &h):
 		return h.hint
@@ -122,6 +125,10 @@ func hint(err error) string {
 		return "the data is encrypted; name the key with --keyfile FILE"
 	case errors.Is(err, manifest.ErrUnsigned):
 		return "nothing proves where this snapshot comes from; if it was made without a key on purpose, add --crypt-mode none"
+	case errors.As(err, &moved):
+		return "if it was moved on purpose, restore it with --any-origin; otherwise somebody has put it in the place of another"
+	case errors.As(err, &origin):
+		return "nothing proves any more that the snapshot was made for this namespace; if you know that it was: --any-origin"
 	case errors.Is(err, crypto.ErrTampered), errors.Is(err, chunkstore.ErrCorrupt):
 		return "holdfast verify SNAPSHOT lists everything that is damaged; an older snapshot may be whole"
 	case errors.Is(err, gc.ErrNothingFound):

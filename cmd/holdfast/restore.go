@@ -25,6 +25,7 @@ name and the archive against the manifest; with a key, the manifest must be sign
 		Flags: []cli.Flag{
 			keyfileFlag(),
 			readModeFlag(),
+			&cli.BoolFlag{Name: "any-origin", Usage: "accept a signed snapshot that was made for another namespace, or whose file about that is damaged"},
 			&cli.BoolFlag{Name: "differential", Usage: "compare the existing target with the archive and write only what differs"},
 			&cli.BoolFlag{Name: "overwrite", Usage: "replace an existing file"},
 		},
@@ -65,7 +66,7 @@ func runRestore(ctx context.Context, c *call) error {
 	}
 	o := restore.Options{
 		Source: s, Snapshot: snap, Archive: c.arg(1), Key: key,
-		Target: target, Out: c.stdout,
+		AnyOrigin: c.flags.Bool("any-origin"), Target: target, Out: c.stdout,
 		Differential: c.flags.Bool("differential"), Overwrite: c.flags.Bool("overwrite"),
 		Progress: &restore.Progress{}, Now: c.now,
 	}

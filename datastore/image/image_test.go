@@ -47,7 +47,7 @@ func reopen(t *testing.T, m *wiretest.Memory, key *crypto.Key) (*image.Image, er
 	if err != nil {
 		t.Fatal(err)
 	}
-	mf, err := image.OpenManifest(t.Context(), r, key)
+	mf, err := image.OpenManifest(t.Context(), r, image.Trust{Key: key})
 	if err != nil {
 		return nil, err
 	}

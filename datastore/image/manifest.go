@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"holdfast/chunkstore"
 	"holdfast/chunkstore/blob"
@@ -12,10 +13,50 @@ import (
 	"holdfast/datastore/wire"
 )
 
+// Trust says what a manifest is believed on.
+type Trust struct {
+	// Key checks the signature; without it nothing is authenticated.
+	Key *crypto.Key
+	// AnyOrigin accepts a signed snapshot wherever it is found, and whatever has
+	// become of the file that says where it belongs: a copy may be moved, and that
+	// file may be all that was lost.
+	AnyOrigin bool
+}
+
+// A MovedError tells of a signed snapshot that was made for another namespace
+// than the one in which it was found. It is a crypto.ErrTampered: whoever keeps
+// the snapshots may have put one in the place of another.
+type MovedError struct{ Found, Made wire.Namespace }
+
+func (e *MovedError) Error() string {
+	return fmt.Sprintf("it was made for %s and was found in %s: %v", place(e.Made), place(e.Found), crypto.ErrTampered)
+}
+
+// Unwrap makes it a crypto.ErrTampered.
+func (e *MovedError) Unwrap() error { return crypto.ErrTampered }
+
+// An OriginError tells that the file with a snapshot's origin cannot be read. It
+// says nothing about the rest of the snapshot.
+type OriginError struct{ err error }
+
+func (e *OriginError) Error() string { return e.err.Error() }
+
+// Unwrap returns what is wrong with the file.
+func (e *OriginError) Unwrap() error { return e.err }
+
+func place(ns wire.Namespace) string {
+	if ns == "" {
+		return "the root namespace"
+	}
+	return "namespace " + string(ns)
+}
+
 // OpenManifest reads the manifest of an open snapshot and checks that it is the
 // one of that snapshot, so that a store cannot answer with another. With a key
-// the signature must be there and right; without one nothing is authenticated.
-func OpenManifest(ctx context.Context, r wire.Reader, key *crypto.Key) (*manifest.Manifest, error) {
+// the signature must be there and right, and the snapshot must have been made for
+// its namespace, if it says for which; those of other programs do not. Without a
+// key nothing is authenticated.
+func OpenManifest(ctx context.Context, r wire.Reader, t Trust) (*manifest.Manifest, error) {
 	s := r.Snapshot()
 	m, err := readManifest(ctx, r)
 	if err != nil {
@@ -25,13 +66,57 @@ func OpenManifest(ctx context.Context, r wire.Reader, key *crypto.Key) (*manifes
 		was := wire.Snapshot{Group: wire.Group{Type: m.Type, ID: m.ID}, Time: m.Time}
 		return nil, fmt.Errorf("snapshot %s: its manifest belongs to %s: %w", s, was, crypto.ErrTampered)
 	}
-	if key == nil {
+	if t.Key == nil {
 		return m, nil
 	}
-	if err := m.Verify(key); err != nil {
+	if err := m.Verify(t.Key); err != nil {
+		return nil, fmt.Errorf("snapshot %s: %w", s, err)
+	}
+	if t.AnyOrigin {
+		return m, nil
+	}
+	if _, _, err := CheckOrigin(ctx, r, m, t.Key); err != nil {
 		return nil, fmt.Errorf("snapshot %s: %w", s, err)
 	}
 	return m, nil
+}
+
+// CheckOrigin compares where a snapshot was found with where it says that it
+// belongs, and returns what it says and whether it says anything. That is worth as
+// much as the signature of m, which the caller has verified with the key. Another
+// place than the one it was found in is a *MovedError.
+func CheckOrigin(ctx context.Context, r wire.Reader, m *manifest.Manifest, key *crypto.Key) (manifest.Origin, bool, error) {
+	o, ok, err := readOrigin(ctx, r, m, key)
+	if err != nil || !ok {
+		return o, false, err
+	}
+	made, found := wire.Namespace(o.Namespace), r.Snapshot().Group.NS
+	if made != found {
+		return o, true, &MovedError{Found: found, Made: made}
+	}
+	return o, true, nil
+}
+
+func readOrigin(ctx context.Context, r wire.Reader, m *manifest.Manifest, key *crypto.Key) (manifest.Origin, bool, error) {
+	i := slices.IndexFunc(m.Files, func(f manifest.File) bool { return f.Name == manifest.OriginName })
+	if i < 0 {
+		return manifest.Origin{}, false, nil
+	}
+	plain, err := ReadBlob(ctx, r, m.Files[i], key)
+	if errors.Is(err, chunkstore.ErrNotExist) {
+		err = fmt.Errorf("%s is missing: %w", manifest.OriginName, chunkstore.ErrCorrupt)
+	}
+	if err != nil {
+		return manifest.Origin{}, false, &OriginError{err}
+	}
+	o, err := manifest.DecodeOrigin(plain)
+	if err == nil {
+		_, err = wire.ParseNamespace(o.Namespace)
+	}
+	if err != nil {
+		return o, false, &OriginError{fmt.Errorf("%s: %w: %w", manifest.OriginName, err, manifest.ErrFormat)}
+	}
+	return o, true, nil
 }
 
 func readManifest(ctx context.Context, r wire.Reader) (*manifest.Manifest, error) {

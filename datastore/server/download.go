@@ -149,7 +149,7 @@ func downloadDecoded(c *call) (any, error) {
 	if name == wire.ManifestName || name == clientLog {
 		return nil, c.decodedBlob(r, name)
 	}
-	m, err := image.OpenManifest(c.Context(), r, nil)
+	m, err := image.OpenManifest(c.Context(), r, image.Trust{})
 	if err != nil {
 		return nil, err
 	}

@@ -134,11 +134,11 @@ func (v *Verifier) Snapshot(ctx context.Context, snap wire.Snapshot) (Report, er
 }
 
 func (c *check) run(ctx context.Context) error {
-	m, err := image.OpenManifest(ctx, c.reader, nil)
+	m, err := image.OpenManifest(ctx, c.reader, image.Trust{})
 	if err != nil {
 		return c.found(ctx, Problem{File: wire.ManifestName, Err: err})
 	}
-	switch err := c.signature(m); {
+	switch err := c.signature(ctx, m); {
 	case errors.Is(err, crypto.ErrWrongKey):
 		return err // says nothing about the snapshot
 	case err != nil:
@@ -150,14 +150,17 @@ func (c *check) run(ctx context.Context) error {
 		if err := c.file(ctx, f); err != nil {
 			return err
 		}
-		c.report.Archives++
+		if f.Name != manifest.OriginName {
+			c.report.Archives++
+		}
 	}
 	return ctx.Err()
 }
 
 // signature checks a manifest that should have one: it names a key, or an
-// archive that was made with one.
-func (c *check) signature(m *manifest.Manifest) error {
+// archive that was made with one. What is signed must also lie where it was made
+// for, and come after the snapshot that it was made after.
+func (c *check) signature(ctx context.Context, m *manifest.Manifest) error {
 	_, keyed, err := m.KeyFingerprint()
 	if err != nil {
 		return err
@@ -168,9 +171,47 @@ func (c *check) signature(m *manifest.Manifest) error {
 	if !keyed || c.o.Key == nil {
 		return nil
 	}
-	err = m.Verify(c.o.Key)
-	c.report.Signed = err == nil
-	return err
+	if err = m.Verify(c.o.Key); err != nil {
+		return err
+	}
+	c.report.Signed = true
+	return c.origin(ctx, m)
+}
+
+// origin checks what a signed snapshot says of its place. One that was moved by
+// somebody who may do that says from where; whether that is well is for people to
+// tell.
+func (c *check) origin(ctx context.Context, m *manifest.Manifest) error {
+	o, ok, err := image.CheckOrigin(ctx, c.reader, m, c.o.Key)
+	if err != nil || !ok || o.Previous == 0 {
+		return err
+	}
+	g := c.reader.Snapshot().Group
+	return c.follows(ctx, wire.Snapshot{Group: g, Time: o.Previous}, o.PreviousDigest)
+}
+
+// follows checks that the snapshot which this one was made after, if it is still
+// there, is the one that was there then.
+func (c *check) follows(ctx context.Context, prev wire.Snapshot, want [32]byte) error {
+	r, err := c.o.Source.Open(ctx, prev)
+	if errors.Is(err, chunkstore.ErrNotExist) {
+		return nil // removed since
+	}
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	m, err := image.OpenManifest(ctx, r, image.Trust{})
+	if err != nil {
+		return nil // damage there is found when it is its turn
+	}
+	switch got, err := m.Digest(); {
+	case err != nil:
+		return err
+	case got != want:
+		return fmt.Errorf("it was made after a snapshot %s that is not the one which is there now: %w", prev, crypto.ErrTampered)
+	}
+	return nil
 }
 
 // found adds a problem, unless it is only that the work was interrupted.

@@ -164,7 +164,7 @@ func (s *specimen) content(ctx context.Context, store *datastore.Store, snap wir
 		return sum, err
 	}
 	defer r.Close()
-	m, err := image.OpenManifest(ctx, r, s.key)
+	m, err := image.OpenManifest(ctx, r, image.Trust{Key: s.key})
 	if err != nil {
 		return sum, err
 	}
