@@ -34,6 +34,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/url"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -182,7 +183,8 @@ func newClient(o Options) (*Client, error) {
 		return nil, err
 	}
 	c.dial = d.dial
-	c.base = "https://" + d.addr + apiRoot
+	// The zone of an IPv6 address is escaped in a URL.
+	c.base = (&url.URL{Scheme: "https", Host: d.addr, Path: apiRoot}).String()
 	c.rest = &http.Transport{
 		DialTLSContext:         func(ctx context.Context, _, _ string) (net.Conn, error) { return c.connect(ctx) },
 		DisableCompression:     true,

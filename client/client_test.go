@@ -59,6 +59,10 @@ func TestOptionsAreChecked(t *testing.T) {
 	if err != nil || c.base != "https://[fd00::1]:1/api2/json" {
 		t.Errorf("IPv6: %v %v", c, err)
 	}
+	c, err = newClient(Options{Repository: wire.Repository{Host: "fe80::1%eth0", Port: 1, Datastore: "tank"}})
+	if err != nil || c.base != "https://[fe80::1%25eth0]:1/api2/json" {
+		t.Errorf("IPv6 with a zone: %v %v", c, err)
+	}
 }
 
 func TestNoPasswordIsAnError(t *testing.T) {

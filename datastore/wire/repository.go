@@ -31,8 +31,9 @@ type Repository struct {
 	Datastore string
 }
 
-// ParseRepository reads the text form of a repository. Anything that contains
-// "/" or begins with "." is a path; the rest is
+// ParseRepository reads the text form of a repository. What begins with "/" or
+// "." is a path, and so is what contains "/" unless it looks like a location of
+// another program (elsewhere.go); the rest is
 // [[auth-id@]host[:port]:]datastore, where the auth-id ends at the last "@"
 // before the host and an IPv6 address stands in brackets. Errors wrap ErrName.
 func ParseRepository(s string) (Repository, error) {
@@ -44,6 +45,9 @@ func ParseRepository(s string) (Repository, error) {
 	case strings.Contains(s, "/") || s[0] == '.':
 		if len(s) > RepositoryPathLenMax {
 			return Repository{}, repositoryError(s, fmt.Sprintf("path longer than %d bytes", RepositoryPathLenMax))
+		}
+		if why := elsewhere(s); why != "" {
+			return Repository{}, repositoryError(s, why)
 		}
 		return Repository{Path: s}, nil
 	case len(s) > RepositoryLenMax:
@@ -58,7 +62,7 @@ func (r Repository) IsPath() bool { return r.Path != "" }
 // String returns the form that ParseRepository reads.
 func (r Repository) String() string {
 	if r.Path != "" {
-		if !strings.Contains(r.Path, "/") && r.Path[0] != '.' {
+		if r.Path[0] != '.' && (!strings.Contains(r.Path, "/") || elsewhere(r.Path) != "") {
 			return "./" + r.Path
 		}
 		return r.Path
@@ -126,6 +130,9 @@ func splitHost(s, host string) (name, port string, err error) {
 		if err != nil || !a.Is6() || strings.ContainsAny(name, "[]@") {
 			return "", "", repositoryError(s, "no IPv6 address within the brackets")
 		}
+		if !isZone(a.Zone()) {
+			return "", "", repositoryError(s, `what follows "%" must be the name of a network interface`)
+		}
 		if port != "" && port[0] != ':' {
 			return "", "", repositoryError(s, `want ":" after "]"`)
 		}
@@ -139,6 +146,15 @@ func splitHost(s, host string) (name, port string, err error) {
 		name, port = host[:i], host[i:]
 	}
 	return name, port, checkHost(s, name)
+}
+
+// isZone reports whether z can be the zone of an IPv6 address: the name or
+// number of an interface, or "" for none.
+func isZone(z string) bool {
+	const most = 15 // IFNAMSIZ less its final zero
+	return len(z) <= most && strings.IndexFunc(z, func(r rune) bool {
+		return r >= 0x80 || !isAlnum(byte(r)) && !strings.ContainsRune("._-", r)
+	}) < 0
 }
 
 func checkHost(s, host string) error {
