@@ -56,6 +56,12 @@ func parseProxy(s string) (*url.URL, error) {
 	return u, nil
 }
 
+// CheckProxy says what is wrong with Options.Proxy, nil if nothing is.
+func CheckProxy(s string) error {
+	_, err := parseProxy(s)
+	return err
+}
+
 // dial opens one connection, up to the accepted certificate.
 func (d *dialer) dial(ctx context.Context) (net.Conn, error) {
 	to := d.addr
@@ -64,7 +70,7 @@ func (d *dialer) dial(ctx context.Context) (net.Conn, error) {
 	}
 	raw, err := d.tcp(ctx, to)
 	if err != nil {
-		return nil, err
+		return nil, d.through(err)
 	}
 	raw = limit(raw, d.up, d.down)
 	if d.proxy != nil {
@@ -72,14 +78,23 @@ func (d *dialer) dial(ctx context.Context) (net.Conn, error) {
 	}
 	if err != nil {
 		raw.Close()
-		return nil, fmt.Errorf("proxy %s: %w", d.proxy.Host, err)
+		return nil, d.through(err)
 	}
 	conn, err := d.client.secure(ctx, raw)
 	if err != nil {
 		raw.Close()
-		return nil, err
+		return nil, d.through(err)
 	}
 	return conn, nil
+}
+
+// through names the proxy, if there is one, in an error of a connection: the
+// fault may be with it, and not with the server that is named.
+func (d *dialer) through(err error) error {
+	if d.proxy == nil {
+		return err
+	}
+	return fmt.Errorf("through the proxy %s: %w", d.proxy.Host, err)
 }
 
 func (d *dialer) tcp(ctx context.Context, addr string) (net.Conn, error) {

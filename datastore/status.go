@@ -113,15 +113,40 @@ func (s *Store) notify(r pack.OpenReport) {
 		}
 	}
 	if r.Rebuilt != nil {
-		tell("the catalogue was rebuilt from %d packs with %d chunks: %v", r.Reindex.Packs, r.Reindex.Chunks, r.Rebuilt)
-		if n := r.Reindex.RecordsDamaged + r.Reindex.Unreadable; n > 0 {
+		tell("the catalogue was rebuilt from %s with %s: %v", count(r.Reindex.Packs, "pack"), count(r.Reindex.Chunks, "chunk"), r.Rebuilt)
+		switch n := r.Reindex.RecordsDamaged + r.Reindex.Unreadable; n {
+		case 0:
+		case 1:
+			tell("1 damaged place was found in %s; run: holdfast verify", firstOf(r.Reindex.Names, 1))
+		default:
 			tell("%d damaged places were found in %s; run: holdfast verify", n, strings.Join(r.Reindex.Names, ", "))
 		}
 	}
 	if r.BytesCut > 0 {
-		tell("the last writer was interrupted: %d bytes of an unfinished chunk were dropped", r.BytesCut)
+		tell("the last writer was interrupted: %s of an unfinished chunk dropped", count(r.BytesCut, "byte"))
 	}
-	if r.PacksMissing > 0 {
-		tell("%d packs are missing: %s; run: holdfast verify, and a new backup of the machines concerned", r.PacksMissing, strings.Join(r.Names, ", "))
+	switch r.PacksMissing {
+	case 0:
+	case 1:
+		tell("1 pack is missing: %s; run: holdfast verify, and a new backup of the machines concerned", firstOf(r.Missing, 1))
+	default:
+		tell("%d packs are missing: %s; run: holdfast verify, and a new backup of the machines concerned", r.PacksMissing, firstOf(r.Missing, r.PacksMissing))
 	}
+}
+
+// count is a number of things: "1 pack", "2 packs".
+func count[N int | int64 | uint64](n N, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
+}
+
+// firstOf lists names, of which there are all in all total.
+func firstOf(names []string, total int) string {
+	list := strings.Join(names, ", ")
+	if len(names) < total {
+		list += ", …"
+	}
+	return list
 }

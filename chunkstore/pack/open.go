@@ -26,6 +26,7 @@ type OpenReport struct {
 	Chunks       uint64   // in them
 	BytesCut     int64    // torn records behind the last whole one
 	PacksMissing int      // packs that the catalogue knows and the disk has not
+	Missing      []string // the first of their names
 	Names        []string // the first files that something was wrong with
 }
 
@@ -185,7 +186,9 @@ func (s *Store) compare(files []packFile) {
 		f, ok := found[p.id]
 		p.seen, p.missing, p.size = s.generation, !ok, f.size
 		if !ok {
-			s.opened.PacksMissing++
+			if s.opened.PacksMissing++; len(s.opened.Missing) < namesMax {
+				s.opened.Missing = append(s.opened.Missing, p.name())
+			}
 			s.opened.name(p.name())
 		}
 	}

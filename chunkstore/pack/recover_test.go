@@ -413,7 +413,7 @@ func TestMissingPackComesBack(t *testing.T) {
 	}
 	closeStore(t, s)
 	s = openAt(t, dir, smallPacks)
-	if o := s.Opened(); o.PacksMissing != 1 || !slices.Contains(o.Names, p.name()) {
+	if o := s.Opened(); o.PacksMissing != 1 || !slices.Contains(o.Names, p.name()) || !slices.Equal(o.Missing, []string{p.name()}) {
 		t.Errorf("%+v", o)
 	}
 	if err := os.Rename(away, packPath(dir, p)); err != nil {

@@ -114,16 +114,16 @@ func (j *job) file(ctx context.Context, name string, content []byte) error {
 	}
 	j.Progress.Read.Add(int64(len(content)))
 	j.Progress.Done.Add(int64(len(content)))
-	return j.blob(ctx, name, sealed)
+	return j.blob(ctx, name, len(content), sealed)
 }
 
-// blob stores a file that has been sealed and enters it into manifest and report.
-func (j *job) blob(ctx context.Context, name string, sealed chunkstore.Sealed) error {
+// blob stores a file of plain bytes that has been sealed and enters it into
+// manifest, which has the size of the blob, and report, which has its own.
+func (j *job) blob(ctx context.Context, name string, plain int, sealed chunkstore.Sealed) error {
 	if err := j.sendBlob(ctx, name, sealed); err != nil {
 		return err
 	}
-	size := int64(len(sealed))
-	j.add(ArchiveReport{Name: name, Size: size, StoredBytes: size})
+	j.add(ArchiveReport{Name: name, Size: int64(plain), StoredBytes: int64(len(sealed))})
 	return nil
 }
 
@@ -154,7 +154,7 @@ func (j *job) wrappedKey(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return j.blob(ctx, wrappedKeyName, sealed)
+	return j.blob(ctx, wrappedKeyName, len(wrapped), sealed)
 }
 
 // origin stores where the snapshot belongs, so that nobody without the key can put

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"fmt"
 	"slices"
 	"strings"
 
@@ -36,9 +35,22 @@ func knownVariables() []string {
 	return names
 }
 
-// unknownVariables finds what looks like ours and is not: a misspelt name
-// would otherwise silently choose another key or repository. Those for tests
-// are left alone.
+// checkVariables refuses a name that is probably one of ours misspelt, which
+// would otherwise silently choose another key or repository, and warns of others
+// that look like ours.
+func (a *app) checkVariables() error {
+	for _, name := range unknownVariables(a.env) {
+		best := guess(name, knownVariables())
+		if best != "" {
+			return hintf(usagef("$%s is not a variable of Holdfast", name), "did you mean $%s? if not, call it something that does not begin with %s", best, envPrefix)
+		}
+		a.ui.warnf("$%s is not a variable of Holdfast and is ignored", name)
+	}
+	return nil
+}
+
+// unknownVariables finds what looks like ours and is not. Those for tests are
+// left alone.
 func unknownVariables(env map[string]string) []string {
 	known := knownVariables()
 	var unknown []string
@@ -51,7 +63,7 @@ func unknownVariables(env map[string]string) []string {
 	return unknown
 }
 
-// guess is a half-sentence about what name was probably meant to be.
+// guess is what a name was probably meant to be, "" if nothing is near.
 func guess(name string, names []string) string {
 	// What all have in common says nothing about which was meant.
 	var own []string
@@ -59,7 +71,7 @@ func guess(name string, names []string) string {
 		own = append(own, strings.TrimPrefix(n, envPrefix))
 	}
 	if best := nearest(strings.TrimPrefix(name, envPrefix), own); best != "" {
-		return fmt.Sprintf("; did you mean $%s%s?", envPrefix, best)
+		return envPrefix + best
 	}
 	return ""
 }

@@ -13,8 +13,11 @@ func TestUnknownVariables(t *testing.T) {
 	if got := unknownVariables(env); !slices.Equal(got, []string{"HOLDFAST_REPOSITRY", "HOLDFAST_ZEBRA"}) {
 		t.Errorf("unknownVariables = %v", got)
 	}
-	b := newBench(t, "HOLDFAST_KEYFLE=x", "HOLDFAST_ZEBRA=y")
+	b := newBench(t, "HOLDFAST_KEYFLE=x")
+	b.do(t, exitUsage, "version")
+	b.wantErr(t, "error: $HOLDFAST_KEYFLE is not a variable of Holdfast")
+	b.wantErr(t, "hint: did you mean $HOLDFAST_KEYFILE?")
+	b = newBench(t, "HOLDFAST_ZEBRA=y")
 	b.do(t, exitOK, "version")
-	b.wantErr(t, "warning: $HOLDFAST_KEYFLE is not a variable of Holdfast and is ignored; did you mean $HOLDFAST_KEYFILE?")
 	b.wantErr(t, "warning: $HOLDFAST_ZEBRA is not a variable of Holdfast and is ignored\n")
 }

@@ -57,7 +57,8 @@ func (a *app) keyCreateCommand() *cli.Command {
 	return &cli.Command{
 		Name: "create", Usage: "make a new key", ArgsUsage: "[FILE]",
 		Description: describe(`Makes a new random key and writes it to FILE, which must not exist. Without FILE the key
-goes to the configuration directory, where backup and restore find it by themselves.
+goes to the configuration directory, where backup and restore find it by themselves. A
+directory that is missing is made.
 The passphrase is taken from $HOLDFAST_ENCRYPTION_PASSWORD (or its forms _FILE, _FD and
 _CMD) or asked for on the terminal.`,
 			"holdfast key create /root/backup-key.json",
@@ -72,9 +73,6 @@ func keyCreate(ctx context.Context, c *call) error {
 	if path == "" {
 		var err error
 		if path, err = c.configPath(keyFileName); err != nil {
-			return err
-		}
-		if err := durable.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 			return err
 		}
 	}
@@ -136,12 +134,17 @@ func parseKDF(s string) (crypto.KDF, error) {
 	return 0, usagef("--kdf %q: want scrypt, pbkdf2 or none", s)
 }
 
+// writeKeyFile writes a new key file. A directory that is missing is made, for
+// its user alone: the key is there in memory only until then.
 func (c *call) writeKeyFile(path string, f *crypto.KeyFile) error {
 	b, err := f.Encode()
 	if err != nil {
 		return fmt.Errorf("write key file: %w", err)
 	}
 	defer clear(b)
+	if err := durable.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return err
+	}
 	return writeNew(path, b, 0o600)
 }
 

@@ -80,7 +80,59 @@ func TestKeyDefaults(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.do(t, exitOK, "key", "show")
-	b.wantErr(t, "other users may read it (mode 0644)")
+	b.wantErr(t, "warning: every user of this machine may read the key file "+theirs+" (mode 0644), and it has no passphrase")
+	if err := os.Chmod(theirs, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	b.do(t, exitOK, "key", "show")
+	if b.err.Len() > 0 {
+		t.Errorf("a key for its user alone: %s", b.err.String())
+	}
+}
+
+// A secret that everybody may read is told of, wherever it comes from.
+func TestReadableSecretsAreToldOf(t *testing.T) {
+	b := newBench(t)
+	pass := b.write(t, "pass", "correct horse\n")
+	b.env["HOLDFAST_ENCRYPTION_PASSWORD_FILE"] = pass
+	key := b.path("key.json")
+	b.do(t, exitOK, "key", "create", key)
+	if strings.Contains(b.err.String(), "warning") {
+		t.Errorf("files for their user alone: %s", b.err.String())
+	}
+	for _, path := range []string{pass, key} {
+		if err := os.Chmod(path, 0o604); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b.do(t, exitOK, "key", "change-passphrase", key, "--kdf", "none")
+	b.wantErr(t, "may read the key file "+key+" (mode 0604), and whoever has it needs only guess the passphrase; take that away with: chmod o-rwx "+key)
+	b.wantErr(t, "may read the file "+pass+" (mode 0604), and it holds the passphrase of the key")
+}
+
+// The quick start of the README names a directory that a new user does not have.
+func TestKeyCreateMakesItsDirectory(t *testing.T) {
+	b := newBench(t, "HOLDFAST_ENCRYPTION_PASSWORD=correct horse", "HOLDFAST_MASTER_PASSWORD=correct horse")
+	for name, args := range map[string][]string{
+		"new/holdfast":        {"key", "create", b.path("new/holdfast/encryption-key.json")},
+		"config/holdfast":     {"key", "create"},
+		"usb/keys/of/masters": {"key", "create-master-key", "--output-dir", b.path("usb/keys/of/masters")},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b.do(t, exitOK, args...)
+			for dir := b.path(name); dir != b.dir; dir = filepath.Dir(dir) {
+				if st, err := os.Stat(dir); err != nil || st.Mode().Perm() != 0o700 {
+					t.Errorf("%s: %v, %v; want mode 0700", dir, st, err)
+				}
+			}
+		})
+	}
+	b.do(t, exitRefused, "key", "create", b.path("new/holdfast/encryption-key.json"))
+	b.env["HOLDFAST_ENCRYPTION_PASSWORD"] = ""
+	b.do(t, exitKey, "key", "create", b.path("none/key.json"))
+	if _, err := os.Stat(b.path("none")); err == nil {
+		t.Error("a key that was not made has left a directory")
+	}
 }
 
 func TestPaperKeyIsAKeyFile(t *testing.T) {

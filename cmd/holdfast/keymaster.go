@@ -52,6 +52,9 @@ _CMD) or asked for on the terminal.`,
 func masterCreate(ctx context.Context, c *call) error {
 	dir := c.flags.String("output-dir")
 	private, public := filepath.Join(dir, masterKeyName), filepath.Join(dir, masterPubName)
+	if dir == "" {
+		return usagef("--output-dir: empty")
+	}
 	if err := errors.Join(absent(private), absent(public)); err != nil {
 		return err
 	}
@@ -68,6 +71,9 @@ func masterCreate(ctx context.Context, c *call) error {
 	pub, err := crypto.ParseMasterPublic(publicPEM)
 	if err != nil {
 		return fmt.Errorf("make master key: %w", err)
+	}
+	if err := durable.MkdirAll(dir, 0o700); err != nil {
+		return err
 	}
 	if err := writeNew(private, privatePEM, 0o600); err != nil {
 		return err
@@ -276,6 +282,7 @@ func (c *call) masterPrivate(ctx context.Context) (*rsa.PrivateKey, error) {
 		return nil, fmt.Errorf("read private master key: %w", err)
 	}
 	defer clear(b)
+	c.warnReadable("private master key", path, "it opens the key of every snapshot")
 	var pass []byte
 	if strings.Contains(string(b), "ENCRYPTED") {
 		if pass, err = c.passphrase(ctx, masterPassphrase()); err != nil {

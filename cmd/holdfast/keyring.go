@@ -89,10 +89,22 @@ func (a *app) readKeyFile(path string) (*crypto.KeyFile, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read key file %s: %w", path, err)
 	}
-	if st, err := os.Stat(path); err == nil && !f.NeedsPassphrase() && st.Mode().Perm()&0o077 != 0 {
-		a.ui.warnf("key file %s has no passphrase and other users may read it (mode %04o)", path, st.Mode().Perm())
+	if f.NeedsPassphrase() {
+		a.warnReadable("key file", path, "whoever has it needs only guess the passphrase")
+	} else {
+		a.warnReadable("key file", path, "it has no passphrase")
 	}
 	return f, nil
+}
+
+// warnReadable warns of a secret in a file that every user of the machine may
+// read; why says what follows. The group of a file is often there for a reason.
+func (a *app) warnReadable(what, path, why string) {
+	st, err := os.Stat(path)
+	if err != nil || !st.Mode().IsRegular() || st.Mode().Perm()&0o004 == 0 {
+		return
+	}
+	a.ui.warnf("every user of this machine may read the %s %s (mode %04o), and %s; take that away with: chmod o-rwx %s", what, path, st.Mode().Perm(), why, path)
 }
 
 // unlock asks for the passphrase if the key file has one.

@@ -207,10 +207,14 @@ func (a *app) readGlobals(c *cli.Context) error {
 	if d := c.Duration("lock-wait"); d < 0 {
 		return usagef("--lock-wait %s: must not be negative", d)
 	}
-	for _, name := range unknownVariables(a.env) {
-		a.ui.warnf("$%s is not a variable of Holdfast and is ignored%s", name, guess(name, knownVariables()))
+	g := &call{app: a, flags: c}
+	if _, err := g.namespace(); err != nil {
+		return err
 	}
-	return nil
+	if err := g.checkRemote(); err != nil {
+		return err
+	}
+	return a.checkVariables()
 }
 
 // call is one command being carried out.

@@ -8,11 +8,13 @@ import (
 	"fmt"
 	"io/fs"
 	"net"
+	neturl "net/url"
 	"path/filepath"
 	"strconv"
 	"strings"
 
 	"github.com/urfave/cli/v2"
+	"golang.org/x/net/http/httpproxy"
 
 	"holdfast/client"
 	"holdfast/datastore/wire"
@@ -26,7 +28,7 @@ func remoteFlags() []cli.Flag {
 		&cli.StringFlag{Name: "rate", Usage: "send and receive at most `SIZE` a second, as 20MiB or 100MB"},
 		&cli.StringFlag{Name: "rate-up", Usage: "send at most `SIZE` a second"},
 		&cli.StringFlag{Name: "rate-down", Usage: "receive at most `SIZE` a second"},
-		&cli.StringFlag{Name: "proxy", Usage: "reach the server through the HTTP proxy `URL` (or $ALL_PROXY)"},
+		&cli.StringFlag{Name: "proxy", Usage: "reach the server through the HTTP proxy `URL`, \"\" for none (or $ALL_PROXY, but for what $NO_PROXY names, and this machine)"},
 	}
 }
 
@@ -56,6 +58,10 @@ func (c *call) dial(ctx context.Context, r wire.Repository) (*client.Client, err
 // dialOptions gathers all that is set about a connection.
 func (c *call) dialOptions(r wire.Repository) (client.Options, error) {
 	r = withDefaults(r)
+	proxy, err := c.proxy(serverOf(r))
+	if err != nil {
+		return client.Options{}, err
+	}
 	o := client.Options{
 		Repository: r,
 		Secret: func(ctx context.Context) (string, error) {
@@ -63,14 +69,13 @@ func (c *call) dialOptions(r wire.Repository) (client.Options, error) {
 			return string(p), err
 		},
 		Trust:     c.trust(serverOf(r)),
-		Proxy:     c.proxy(),
+		Proxy:     proxy,
 		UserAgent: "holdfast/" + version,
 		Log:       func(text string) { c.ui.verbosef("%s", text) },
 	}
 	if path := c.ticketPath(); path != "" {
 		o.Tickets = ticketFile{path: path, warn: c.ui.warnf}
 	}
-	var err error
 	if o.Fingerprint, err = c.fingerprint(); err != nil {
 		return o, err
 	}
@@ -94,12 +99,57 @@ func (c *call) rates() (up, down int64, err error) {
 	return cmp.Or(up, both), cmp.Or(down, both), nil
 }
 
-// proxy is the one to go through, "" for none.
-func (c *call) proxy() string {
+// proxy is the one to go through to a server, "" for none. That of the
+// environment is for servers that $NO_PROXY does not name: hosts, domains with
+// what is below them, addresses and networks, each with or without a port, or "*".
+func (c *call) proxy(server string) (string, error) {
 	if c.flags.IsSet("proxy") {
-		return c.flags.String("proxy")
+		url := c.flags.String("proxy")
+		return url, proxyError("--proxy", client.CheckProxy(url))
 	}
-	return cmp.Or(c.env["ALL_PROXY"], c.env["all_proxy"])
+	for _, name := range []string{"ALL_PROXY", "all_proxy"} {
+		url := c.env[name]
+		if url == "" {
+			continue
+		}
+		// The rules are what matters here; the proxy is parsed by who uses it.
+		rules := httpproxy.Config{HTTPSProxy: "http://proxy", NoProxy: cmp.Or(c.env["NO_PROXY"], c.env["no_proxy"])}
+		if through, err := rules.ProxyFunc()(&neturl.URL{Scheme: "https", Host: server}); err != nil || through == nil {
+			return "", err
+		}
+		return url, proxyError("$"+name, client.CheckProxy(url))
+	}
+	return "", nil
+}
+
+// proxyError says where a bad address of a proxy comes from.
+func proxyError(from string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return hintf(usagef("%s: %w", from, err), "$NO_PROXY with the server's name, or --proxy \"\", goes without")
+}
+
+// checkRemote checks the values of the global flags about servers, and of the
+// variables that stand for them, for commands that do not use them: who has
+// set a limit of "abc" must not learn of it on the night a server is used.
+func (c *call) checkRemote() error {
+	if _, _, err := c.rates(); err != nil {
+		return err
+	}
+	if c.flags.IsSet("proxy") {
+		if err := proxyError("--proxy", client.CheckProxy(c.flags.String("proxy"))); err != nil {
+			return err
+		}
+	}
+	text, from := c.setting("fingerprint", envFingerprint)
+	if from == "" {
+		return nil
+	}
+	if _, err := parseFingerprint(text); err != nil {
+		return fmt.Errorf("%s: %w", from, err)
+	}
+	return nil
 }
 
 // fingerprint is the one that was set for the server, "" if none was.

@@ -126,7 +126,7 @@ func (a *app) newPassphrase(ctx context.Context, s secret) ([]byte, error) {
 // says whether one was defined.
 func (a *app) secretFromEnv(ctx context.Context, s secret) (p []byte, ok bool, err error) {
 	for _, src := range s.sources {
-		p, name, err := a.fromSource(ctx, src)
+		p, name, err := a.fromSource(ctx, s.what, src)
 		if err != nil {
 			return nil, false, fmt.Errorf("%s: %s: %w", s.what, name, err)
 		}
@@ -142,9 +142,9 @@ func (a *app) secretFromEnv(ctx context.Context, s secret) (p []byte, ok bool, e
 	return nil, false, nil
 }
 
-// fromSource reads one family. name is the variable or credential that was
+// fromSource reads one family; what is for a warning. name is the variable or credential that was
 // defined, "" if none was.
-func (a *app) fromSource(ctx context.Context, src secretSource) (p []byte, name string, err error) {
+func (a *app) fromSource(ctx context.Context, what string, src secretSource) (p []byte, name string, err error) {
 	for _, form := range src.forms {
 		name := src.variable + form
 		value, ok := a.env[name]
@@ -157,7 +157,9 @@ func (a *app) fromSource(ctx context.Context, src secretSource) (p []byte, name 
 		case "":
 			p, err = firstLine(strings.NewReader(value))
 		case "_FILE":
-			p, err = secretFromFile(value)
+			if p, err = secretFromFile(value); err == nil {
+				a.warnReadable("file", value, "it holds the "+what)
+			}
 		case "_FD":
 			p, err = secretFromFD(value)
 		case "_CMD":

@@ -10,7 +10,6 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
-	"strings"
 	"syscall"
 	"time"
 
@@ -36,7 +35,7 @@ and stops other tasks. The second one ends it at once; nothing that was finished
 			&cli.StringFlag{Name: "data", Usage: "keep users, rights, tasks and the certificate in `DIR` (or $HOLDFAST_DATA; default " + defaultDataDir + ")"},
 			&cli.StringSliceFlag{Name: "listen", Usage: "listen on `ADDRESS`, as [::1]:8007 or :8007; may be repeated (default :8007)"},
 			&cli.StringFlag{Name: "config", Usage: "read the configuration from `FILE` (default " + defaultConfigFile + " if there)"},
-			&cli.BoolFlag{Name: "check", Usage: "check the configuration and its certificate, and start nothing"},
+			&cli.BoolFlag{Name: "check", Usage: "check all that a start needs: configuration, certificate, data directory and addresses; start and change nothing"},
 		},
 		Action: a.action(arity{0, 0}, runServe),
 	}
@@ -70,7 +69,7 @@ func runServe(ctx context.Context, c *call) error {
 		return err
 	}
 	if c.flags.Bool("check") {
-		return c.checkServe(conf)
+		return c.checkServe(ctx, conf)
 	}
 	if err := makeDataDir(conf.Data); err != nil {
 		return err
@@ -88,27 +87,6 @@ func runServe(ctx context.Context, c *call) error {
 		err = r.work(ctx)
 	}
 	return errors.Join(err, r.stop())
-}
-
-// configRecord is a configuration that a server can start with.
-type configRecord struct {
-	MessageType string   `json:"message_type"` // "config"
-	Data        string   `json:"data"`
-	Listen      []string `json:"listen"`
-	Certificate string   `json:"certificate,omitempty"` // absent if it is self-signed
-}
-
-// checkServe tells what a server would start with; what is wrong with the file
-// and the flags has been told before.
-func (c *call) checkServe(conf serveConfig) error {
-	if conf.Certificate != "" {
-		if _, err := server.LoadCertificate(conf.certificateFiles()); err != nil {
-			return err
-		}
-	}
-	c.ui.done(configRecord{"config", conf.Data, conf.Listen, conf.Certificate},
-		"the configuration is good: data in %s, listening on %s", conf.Data, strings.Join(conf.Listen, " "))
-	return nil
 }
 
 // logger writes the log of a server to standard error.
@@ -137,8 +115,9 @@ func (r *running) start() error {
 		r.cert, err = server.LoadCertificate(certFile, keyFile)
 	}
 	if err != nil {
-		return err
+		return r.conf.certificateError(err)
 	}
+	r.warnReadable("key of the certificate", keyFile, "whoever has it can pretend to be this server")
 	limits, err := r.conf.limits()
 	if err != nil {
 		return err
@@ -167,7 +146,7 @@ func (r *running) listen() error {
 	for _, address := range r.conf.Listen {
 		l, err := net.Listen("tcp", address)
 		if err != nil {
-			return hintf(fmt.Errorf("listen: %w", err), "choose another address with --listen HOST:PORT")
+			return listenError(err)
 		}
 		r.listeners = append(r.listeners, &door{Listener: l})
 	}

@@ -72,7 +72,7 @@ var guests = map[string][]string{
 	"github.com/urfave/cli/v2":            {"cmd/holdfast"},
 	"go.etcd.io/bbolt":                    {"chunkstore/pack", "datastore/access"},
 	"golang.org/x/crypto":                 {"crypto", "datastore/access"},
-	"golang.org/x/net":                    {"tests"},
+	"golang.org/x/net":                    {"tests", "cmd/holdfast"},
 	"golang.org/x/sync":                   {"*"},
 	"golang.org/x/sys":                    {"*"},
 	"golang.org/x/term":                   {"cmd/holdfast"},

@@ -1,0 +1,93 @@
+package main
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/urfave/cli/v2"
+)
+
+// Values that a path has no use for are checked all the same.
+func TestFlagsAreCheckedForEveryRepository(t *testing.T) {
+	print := strings.Repeat("ab:", 31) + "ab"
+	for _, tc := range []struct {
+		args []string
+		env  string
+		want int
+	}{
+		{args: []string{"--rate-up", "abc"}, want: exitUsage},
+		{args: []string{"--rate-down", "-1"}, want: exitUsage},
+		{args: []string{"--rate", "1e99"}, want: exitUsage},
+		{args: []string{"--rate", ""}, want: exitUsage},
+		{args: []string{"--rate", "20MiB", "--rate-up", "100MB"}, want: exitOK},
+		{args: []string{"--proxy", "socks5://x:1"}, want: exitUsage},
+		{args: []string{"--proxy", ""}, want: exitOK},
+		{args: []string{"--fingerprint", "xyz"}, want: exitUsage},
+		{args: []string{"--fingerprint", print}, want: exitOK},
+		{args: []string{"--ns", "a//b"}, want: exitUsage},
+		{args: []string{"--lock-wait", "soon"}, want: exitUsage},
+		{env: "HOLDFAST_FINGERPRINT=xyz", want: exitUsage},
+		{env: "HOLDFAST_FINGERPRINT=", want: exitUsage},
+		{env: "HOLDFAST_NAMESPACE=a//b", want: exitUsage},
+		{env: "HOLDFAST_FINGERPRINT=" + print, want: exitOK},
+	} {
+		t.Run(strings.Join(tc.args, " ")+tc.env, func(t *testing.T) {
+			b := newBench(t)
+			b.do(t, exitOK, "init", b.path("store"))
+			if tc.env != "" {
+				name, value, _ := strings.Cut(tc.env, "=")
+				b.env[name] = value
+			}
+			b.do(t, tc.want, append([]string{"list", "-r", b.path("store")}, tc.args...)...)
+		})
+	}
+}
+
+func TestProxyOfTheEnvironment(t *testing.T) {
+	for name, tc := range map[string]struct {
+		env  []string
+		args []string
+		want string
+		code int
+	}{
+		"none":                 {},
+		"all":                  {env: []string{"ALL_PROXY=proxy.lan:3128"}, want: "proxy.lan:3128"},
+		"lower case":           {env: []string{"all_proxy=proxy.lan:3128"}, want: "proxy.lan:3128"},
+		"not for this host":    {env: []string{"ALL_PROXY=proxy.lan:3128", "NO_PROXY=a.b, backup.example.org"}},
+		"not for this domain":  {env: []string{"ALL_PROXY=proxy.lan:3128", "no_proxy=.example.org"}},
+		"not for this port":    {env: []string{"ALL_PROXY=proxy.lan:3128", "NO_PROXY=backup.example.org:8007"}},
+		"another port":         {env: []string{"ALL_PROXY=proxy.lan:3128", "NO_PROXY=backup.example.org:443"}, want: "proxy.lan:3128"},
+		"not for any":          {env: []string{"ALL_PROXY=proxy.lan:3128", "NO_PROXY=*"}},
+		"another host":         {env: []string{"ALL_PROXY=proxy.lan:3128", "NO_PROXY=up.example.org"}, want: "proxy.lan:3128"},
+		"flag before variable": {env: []string{"ALL_PROXY=proxy.lan:3128"}, args: []string{"--proxy", ""}},
+		"flag before no_proxy": {env: []string{"NO_PROXY=*"}, args: []string{"--proxy", "other:1"}, want: "other:1"},
+		"socks":                {env: []string{"ALL_PROXY=socks5h://proxy.lan:1080"}, code: exitUsage},
+		"socks, not used":      {env: []string{"ALL_PROXY=socks5h://proxy.lan:1080", "NO_PROXY=*"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t, tc.env...)
+			tree := b.tree()
+			var got string
+			var err error
+			tree.Commands = []*cli.Command{{Name: "x", Action: func(c *cli.Context) error {
+				got, err = (&call{app: b.app, flags: c}).proxy("backup.example.org:8007")
+				return nil
+			}}}
+			if e := tree.Run(append(append([]string{"holdfast"}, tc.args...), "x")); e != nil {
+				t.Fatal(e)
+			}
+			if exitCode(err) != tc.code || err == nil && got != tc.want {
+				t.Errorf("proxy %q, %v; want %q", got, err, tc.want)
+			}
+			if err != nil && !strings.Contains(err.Error(), "$ALL_PROXY") {
+				t.Errorf("%v does not name the variable", err)
+			}
+		})
+	}
+}
+
+func TestErrorsNameTheProxy(t *testing.T) {
+	b := newBench(t, "ALL_PROXY=127.0.0.1:1", "HOLDFAST_PASSWORD=x")
+	b.do(t, exitUnreachable, "list", "-r", "root@pam!a@backup.example.org:tank")
+	b.wantErr(t, "through the proxy 127.0.0.1:1")
+}
