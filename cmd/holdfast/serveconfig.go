@@ -43,6 +43,7 @@ type limitsConfig struct {
 	IdleTimeout   duration `toml:"idle_timeout"`
 	BodyTimeout   duration `toml:"body_timeout"`
 	BodyRate      string   `toml:"body_rate"`
+	StallTimeout  duration `toml:"stall_timeout"`
 	WriteTimeout  duration `toml:"write_timeout"`
 }
 
@@ -70,7 +71,7 @@ func defaultConfig() serveConfig {
 		Limits: limitsConfig{
 			Connections: 1024, PerAddress: 128, PerToken: 256,
 			HeaderTimeout: duration(10 * time.Second), IdleTimeout: duration(2 * time.Minute),
-			BodyTimeout: duration(30 * time.Second), BodyRate: "1KiB", WriteTimeout: duration(2 * time.Minute),
+			BodyTimeout: duration(30 * time.Second), BodyRate: "1KiB", StallTimeout: duration(5 * time.Minute), WriteTimeout: duration(5 * time.Minute),
 		},
 	}
 }
@@ -152,7 +153,8 @@ func (s *serveConfig) limits() (server.Limits, error) {
 	l := server.Limits{
 		Connections: s.Limits.Connections, PerAddress: s.Limits.PerAddress, PerToken: s.Limits.PerToken,
 		HeaderTimeout: time.Duration(s.Limits.HeaderTimeout), IdleTimeout: time.Duration(s.Limits.IdleTimeout),
-		BodyTimeout: time.Duration(s.Limits.BodyTimeout), WriteTimeout: time.Duration(s.Limits.WriteTimeout),
+		BodyTimeout: time.Duration(s.Limits.BodyTimeout), StallTimeout: time.Duration(s.Limits.StallTimeout),
+		WriteTimeout: time.Duration(s.Limits.WriteTimeout),
 	}
 	if l.Connections < 0 || l.PerAddress < 0 || l.PerToken < 0 {
 		return l, usagef("configuration: limits of connections and requests must not be negative")

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"holdfast/datastore/access"
+	"holdfast/datastore/server/ledger"
 	"holdfast/datastore/wire"
 )
 
@@ -28,7 +29,7 @@ func WithIdentity(ctx context.Context, id wire.AuthID) context.Context {
 // identity from WithIdentity. m may be nil.
 func (s *Server) identify(c *call, m *method) (local bool, err error) {
 	if id, ok := c.Context().Value(identityKey{}).(wire.AuthID); ok {
-		c.auth = id
+		c.auth, c.payer = id, ledger.Payer{Account: string(id), Admin: true}
 		return true, nil
 	}
 	if m != nil && m.public {
@@ -38,7 +39,24 @@ func (s *Server) identify(c *call, m *method) (local bool, err error) {
 	if err != nil {
 		return false, s.loginRefused(c.Request, err)
 	}
-	return false, nil
+	s.trust(c.Request)
+	if c.payer, err = s.payer(c.auth); err != nil {
+		return false, err
+	}
+	if g := placeOf(c.Context()); g != nil {
+		err = g.login(c.payer)
+	}
+	return false, err
+}
+
+// payer is who pays for what a user or token takes. Who may change the server is
+// an administrator.
+func (s *Server) payer(id wire.AuthID) (ledger.Payer, error) {
+	have, err := s.o.Access.Privileges(id, "/")
+	if err != nil {
+		return ledger.Payer{}, err
+	}
+	return ledger.Payer{Account: string(id), Holder: string(id.User()), Admin: have.Has(access.SysModify)}, nil
 }
 
 // credentials collects what a request says about its caller.

@@ -31,10 +31,6 @@ const (
 	// session may have.
 	readBudget = 96 << 20
 	readShare  = 64 << 20
-	stallWait  = time.Minute
-	// stallMost is how many times stallWait a stream may stall while others of
-	// its session go on.
-	stallMost = 10
 )
 
 // bodyClasses are the sizes of the buffers that bodies are read into, in bytes.
@@ -135,16 +131,22 @@ var (
 	errStalled   = errors.New("the upload stalled and the server gave up on it")
 )
 
-// patience is how long the clients of one session may keep memory waiting.
+// patience is how long the client of one session may be silent in the middle of
+// an upload. On a slow line the streams of a session take turns, and a frame may
+// take its time: what counts is that anything comes at all. What a stalled upload
+// holds meanwhile is its owner's own.
 type patience struct {
 	limit time.Duration
 	began time.Time
-	last  atomic.Int64 // when a byte of any body came, since began
+	last  atomic.Int64 // when a byte came, since began
 }
 
 func newPatience(limit time.Duration) *patience {
 	return &patience{limit: limit, began: time.Now()}
 }
+
+// heard notes that something has come.
+func (p *patience) heard() { p.last.Store(int64(time.Since(p.began))) }
 
 // vigil watches one body.
 type vigil struct {
@@ -153,46 +155,30 @@ type vigil struct {
 
 	mu    sync.Mutex
 	timer *time.Timer
-	last  time.Duration
 	over  bool
 }
 
 // watch begins to watch the body of a request that is being read now.
 func (p *patience) watch(w http.ResponseWriter) *vigil {
-	v := &vigil{patience: p, stream: http.NewResponseController(w), last: time.Since(p.began)}
+	v := &vigil{patience: p, stream: http.NewResponseController(w)}
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.timer = time.AfterFunc(p.limit, v.look)
 	return v
 }
 
-// progress notes that bytes have come.
-func (v *vigil) progress() {
-	now := time.Since(v.began)
-	v.patience.last.Store(int64(now))
-	v.mu.Lock()
-	v.last = now
-	v.mu.Unlock()
-}
-
-// look breaks the body off if it has stalled. On a slow line the streams of a
-// session take turns, so that one may wait for longer while others go on.
+// look breaks the body off if the session has fallen silent.
 func (v *vigil) look() {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if v.over {
 		return
 	}
-	now := time.Since(v.began)
-	own, any := now-v.last, now-time.Duration(v.patience.last.Load())
-	switch {
-	case own < v.limit:
-		v.timer.Reset(v.limit - own)
-	case any < v.limit && own < stallMost*v.limit:
-		v.timer.Reset(v.limit)
-	default:
-		_ = v.stream.SetReadDeadline(time.Unix(1, 0))
+	if silent := time.Since(v.began) - time.Duration(v.last.Load()); silent < v.limit {
+		v.timer.Reset(v.limit - silent)
+		return
 	}
+	_ = v.stream.SetReadDeadline(time.Unix(1, 0))
 }
 
 // end stops watching.
@@ -217,9 +203,6 @@ func (b *watchedBody) Read(p []byte) (int, error) {
 		b.vigil = b.begin()
 	}
 	n, err := b.ReadCloser.Read(p)
-	if n > 0 {
-		b.vigil.progress()
-	}
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		err = errStalled
 	}

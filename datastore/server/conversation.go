@@ -9,13 +9,13 @@ import (
 	"net/http"
 	"runtime"
 	"strings"
-	"time"
 
 	"golang.org/x/sync/semaphore"
 
 	"holdfast/chunkstore"
 	"holdfast/datastore/access"
 	"holdfast/datastore/index"
+	"holdfast/datastore/server/ledger"
 	"holdfast/datastore/task"
 	"holdfast/datastore/wire"
 )
@@ -26,7 +26,6 @@ type sessionHost struct {
 	whole     *bodies             // memory for what has come in by way of the spool
 	spool     *spool              // for what there is no memory for
 	kept      *spool              // the same for what goes out
-	windows   windows             // memory for what arrives and is not read
 	spoolOf   shares              // of users in the spool
 	keptOf    shares              // of users in kept
 	lists     *semaphore.Weighted // memory for lists of entries, in bytes
@@ -35,7 +34,6 @@ type sessionHost struct {
 	unpacking *semaphore.Weighted // chunks being checked
 	known     account             // chunks that sessions remember
 	quotas    *quotaBook
-	stall     time.Duration
 }
 
 func newSessionHost(dir string, quotas *quotaBook) *sessionHost {
@@ -51,7 +49,6 @@ func newSessionHost(dir string, quotas *quotaBook) *sessionHost {
 		unpacking: semaphore.NewWeighted(int64(2 * runtime.GOMAXPROCS(0))),
 		known:     account{max: knownTotalMax},
 		quotas:    quotas,
-		stall:     stallWait,
 	}
 }
 
@@ -61,9 +58,11 @@ type conversation struct {
 	host     *sessionHost
 	task     *task.Task
 	auth     wire.AuthID
+	payer    ledger.Payer
 	verbose  bool
 	patience *patience
 	rights   rights
+	window   *ledger.Hold // bytes that may arrive before they are read
 
 	// The session's shares of what the host has, and the user's.
 	bodies, lists, reads *semaphore.Weighted
@@ -75,7 +74,7 @@ type conversation struct {
 
 func (s *Server) newConversation(c *call, t *task.Task) *conversation {
 	return &conversation{
-		server: s, host: s.host, task: t, auth: c.auth, verbose: c.bool("debug", false), patience: newPatience(s.host.stall),
+		server: s, host: s.host, task: t, auth: c.auth, payer: c.payer, verbose: c.bool("debug", false), patience: newPatience(s.o.Limits.StallTimeout),
 		bodies: semaphore.NewWeighted(bodyShare), spooled: s.host.spoolOf.of(c.auth.User()), kept: s.host.keptOf.of(c.auth.User()),
 		lists: semaphore.NewWeighted(listShare), reads: semaphore.NewWeighted(readShare), spare: semaphore.NewWeighted(chunkstore.SealedSizeMax),
 	}
@@ -88,10 +87,17 @@ func (v *conversation) handler(table []method) http.Handler {
 		tree.add(&m)
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		stream, err := v.server.accounts.streams.Try(v.payer, 1)
+		if err != nil {
+			// Nothing of the body is read, nothing else is kept of it.
+			http.Error(w, err.Error(), asStatus(err).code)
+			return
+		}
+		defer stream.Free()
 		body := &watchedBody{ReadCloser: r.Body, begin: func() *vigil { return v.patience.watch(w) }}
 		defer body.stop()
 		r.Body = body
-		c := &call{ResponseWriter: w, Request: r, server: v.server, auth: v.auth, log: v.server.o.Log}
+		c := &call{ResponseWriter: w, Request: r, server: v.server, auth: v.auth, payer: v.payer, log: v.server.o.Log}
 		data, err := v.run(tree, c)
 		if err != nil && !errors.Is(err, errAnswered) {
 			drain(r)

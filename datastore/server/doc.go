@@ -15,7 +15,7 @@
 // late, but only a bounded number of answers waits at a time.
 //
 // The package imports chunkstore with its rooms blob and durable, crypto, the
-// rooms access, task, prune, gc, verify and image, datastore itself, the shared
-// rooms index, manifest and wire, golang.org/x/sync, golang.org/x/sys and
+// rooms access, task, prune, gc, verify and image, datastore itself, the room
+// ledger below it, the shared rooms index, manifest and wire, golang.org/x/sync, golang.org/x/sys and
 // prometheus/client_golang.
 package server

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"holdfast/chunkstore"
+	"holdfast/datastore/server/ledger"
 	"holdfast/datastore/wire"
 )
 
@@ -74,6 +75,8 @@ var errorCodes = []struct {
 }{
 	{wire.ErrUnauthenticated, http.StatusUnauthorized},
 	{wire.ErrPermission, http.StatusForbidden},
+	{ledger.ErrShare, http.StatusTooManyRequests},
+	{ledger.ErrFull, http.StatusServiceUnavailable},
 	{wire.ErrQuota, http.StatusInsufficientStorage},
 	{chunkstore.ErrNoSpace, http.StatusInsufficientStorage},
 	{syscall.ENOSPC, http.StatusInsufficientStorage},

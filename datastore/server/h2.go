@@ -15,14 +15,20 @@ import (
 
 // What a session's HTTP/2 connection announces (section 2.2 of the protocol
 // specification), in bytes but for the streams. What has arrived and is not read
-// yet takes memory: at most one window of the connection.
+// yet takes memory: at most one window of the connection. A frame is read whole
+// before anybody sees any of it, into a buffer that stays as large as the largest
+// of the connection: small ones let a slow line be seen to get on, and many
+// connections be open. Fewer streams would make some clients wait for ever.
 const (
-	h2Streams      = 512
+	h2Streams      = 128
 	h2StreamWindow = 32 << 20
 	h2ConnWindow   = 32 << 20
-	h2FrameMax     = 4 << 20
+	h2FrameMax     = 64 << 10
 	h2HeadersMax   = 64 << 10
 )
+
+// h2Ping is after how much silence a client is asked whether it is still there.
+const h2Ping = time.Minute
 
 // h2PrefaceWait is how long a client may take to speak after the 101.
 const h2PrefaceWait = time.Minute
@@ -32,6 +38,7 @@ const h2PrefaceWait = time.Minute
 type upgraded struct {
 	net.Conn
 	ahead    io.Reader
+	heard    func() // is told that something has come
 	accepted bool
 	once     sync.Once
 	closed   chan struct{}
@@ -44,13 +51,19 @@ func newUpgraded(c net.Conn, buffered *bufio.Reader) (*upgraded, error) {
 	if err != nil {
 		return nil, err
 	}
-	u := &upgraded{Conn: c, closed: make(chan struct{})}
+	u := &upgraded{Conn: c, heard: func() {}, closed: make(chan struct{})}
 	u.ahead = io.MultiReader(bytes.NewReader(slices.Clone(held)), c)
 	return u, nil
 }
 
 // Read implements net.Conn.
-func (u *upgraded) Read(p []byte) (int, error) { return u.ahead.Read(p) }
+func (u *upgraded) Read(p []byte) (int, error) {
+	n, err := u.ahead.Read(p)
+	if n > 0 {
+		u.heard()
+	}
+	return n, err
+}
 
 // Close implements net.Conn and net.Listener.
 func (u *upgraded) Close() error {
@@ -102,11 +115,13 @@ func (g *gate) shut() {
 }
 
 // h2Options says where faults are told, how much the client may send that is not
-// read yet, and how long a peer that has gone, and
-// whose connection does not say so, may leave what was sent to it unread.
+// read yet, and how long a peer that has gone, and whose connection does not say
+// so, may leave what was sent to it unread, or the question whether it is there
+// unanswered.
 type h2Options struct {
 	log    *log.Logger
 	stall  time.Duration
+	answer time.Duration
 	window int // of the connection, in bytes
 }
 
@@ -140,6 +155,8 @@ func serveH2(ctx context.Context, u *upgraded, h http.Handler, o h2Options) {
 			MaxReceiveBufferPerConnection: o.window,
 			MaxReceiveBufferPerStream:     h2StreamWindow,
 			WriteByteTimeout:              o.stall,
+			SendPingTimeout:               h2Ping,
+			PingTimeout:                   o.answer,
 		},
 	}
 	// The connection is encrypted underneath, or local; the protocol is begun

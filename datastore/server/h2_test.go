@@ -4,9 +4,12 @@ import (
 	"context"
 	"encoding/binary"
 	"io"
+	"net/http"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"golang.org/x/sync/semaphore"
@@ -45,7 +48,7 @@ func TestSettingsOfASession(t *testing.T) {
 		}
 	}
 	const streams, streamWindow, frame = 3, 4, 5
-	if settings[streams] != 512 || settings[frame] != 4<<20 || settings[streamWindow] != 32<<20 || window+65535 != 32<<20 {
+	if settings[streams] != 128 || settings[frame] != 64<<10 || settings[streamWindow] != 32<<20 || window+65535 < 8<<20 {
 		t.Errorf("settings %v, window of the connection %d", settings, window+65535)
 	}
 }
@@ -81,8 +84,7 @@ func (k *talk) stalledUpload(n int) (answer chan string, cut func()) {
 }
 
 func TestStalledUploadLosesItsMemory(t *testing.T) {
-	l := newSessionLab(t)
-	l.server.host.stall = 50 * time.Millisecond
+	l := newLimitedLab(t, Limits{LoginDelay: -1, DenyDelay: -1, StallTimeout: 50 * time.Millisecond})
 	k := l.begin(backupOf("alice", "vm/100", 1000))
 	k.data(post("/dynamic_index", "archive-name", "a.didx"))
 	answer, cut := k.stalledUpload(9 * mib)
@@ -241,4 +243,46 @@ func TestSilentSessionsEndWithTheServer(t *testing.T) {
 	if _, _, err := r.send(context.Background(), get("/speedtest")); err == nil {
 		t.Error("the session goes on")
 	}
+}
+
+// On a slow line the frames of many uploads take turns: each of them may wait for
+// as long as it takes while anything comes at all. A session that is silent for
+// minutes goes on afterwards, and one that stays silent loses its uploads.
+func TestSlowAndSuspendedClients(t *testing.T) {
+	for _, tc := range []struct {
+		name  string
+		every time.Duration // between two signs of life, for ten of them
+		lost  bool
+	}{
+		{"a frame every seven seconds", 7 * time.Second, false},
+		{"suspended for 200 seconds", 200 * time.Second, false},
+		{"silent for six minutes", 6 * time.Minute, true},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p := newPatience(Limits{}.withDefaults().StallTimeout)
+				w := &deadlineWriter{}
+				v := p.watch(w)
+				for range 10 {
+					time.Sleep(tc.every)
+					p.heard()
+				}
+				v.end()
+				if w.broken.Load() != tc.lost {
+					t.Errorf("broken off: %v", w.broken.Load())
+				}
+			})
+		})
+	}
+}
+
+// deadlineWriter notes that the read of a body was broken off.
+type deadlineWriter struct {
+	http.ResponseWriter
+	broken atomic.Bool
+}
+
+func (w *deadlineWriter) SetReadDeadline(time.Time) error {
+	w.broken.Store(true)
+	return nil
 }

@@ -12,8 +12,9 @@ import (
 // headMax caps the head of a request, in bytes.
 const headMax = 32 << 10
 
-// hostLine is what a head without a Host header gets: some clients leave it
-// out, and net/http insists on it.
+// hostLine is what a head without a Host header gets: some clients leave it out of
+// the request that begins a session, which may be any request of a connection, and
+// net/http insists on it with no way to tell it otherwise.
 const hostLine = "Host: localhost\r\n"
 
 // fixState says which part of a request comes next.
@@ -39,7 +40,7 @@ type headFixer struct {
 	stream   bool // the body's end cannot be counted
 	length   uint64
 	lengthOK bool
-	upgraded bool // the connection carries HTTP/2 now
+	upgrade  bool // what follows the head may be another protocol
 }
 
 // feed takes bytes of the connection; what is ready is appended to out.
@@ -98,10 +99,6 @@ func (f *headFixer) pass() {
 func (f *headFixer) endLine() {
 	text := bytes.TrimRight(f.line, "\r\n")
 	switch {
-	case f.lines == 0 && bytes.HasPrefix(text, []byte("PRI ")):
-		f.upgraded = true
-		f.pass()
-		return
 	case f.lines == 0 && len(text) == 0:
 		f.pass()
 		return
@@ -125,6 +122,8 @@ func (f *headFixer) header(text string) {
 		f.host = true
 	case "transfer-encoding":
 		f.stream = true
+	case "upgrade":
+		f.upgrade = true
 	case "content-length":
 		n, err := strconv.ParseUint(value, 10, 63)
 		if err != nil || f.lengthOK && n != f.length {
@@ -143,7 +142,7 @@ func (f *headFixer) endHead() {
 	f.out = append(f.out, f.line...)
 	next, left := inHead, f.length
 	switch {
-	case f.stream:
+	case f.stream, f.upgrade:
 		next = passing
 	case left > 0:
 		next = inBody
@@ -152,18 +151,23 @@ func (f *headFixer) endHead() {
 }
 
 // fixedConn is a connection whose request heads are mended, and which ends when
-// a write makes no progress. Once HTTP/2 begins it is a plain connection.
+// a write makes no progress. Nothing that the peer sends changes that; release
+// does, when a session has been authorised.
 type fixedConn struct {
 	net.Conn
+	place    *gatedConn // nil in tests
 	fix      headFixer
 	buf      []byte
 	stall    time.Duration // 0 for none
-	upgraded atomic.Bool
+	released atomic.Bool
 }
 
-func newFixedConn(c net.Conn, stall time.Duration) *fixedConn {
-	return &fixedConn{Conn: c, stall: stall}
+func newFixedConn(c net.Conn, place *gatedConn, stall time.Duration) *fixedConn {
+	return &fixedConn{Conn: c, place: place, stall: stall}
 }
+
+// release leaves the bounds of time to who speaks on the connection from now on.
+func (c *fixedConn) release() { c.released.Store(true) }
 
 // Read implements net.Conn.
 func (c *fixedConn) Read(p []byte) (int, error) {
@@ -196,9 +200,6 @@ func (c *fixedConn) more() error {
 	n, err := c.Conn.Read(c.buf)
 	c.fix.out = c.fix.out[:0]
 	c.fix.feed(c.buf[:n])
-	if c.fix.upgraded && !c.upgraded.Swap(true) {
-		_ = c.Conn.SetDeadline(time.Time{}) // a session may be silent for long
-	}
 	if n > 0 {
 		return nil
 	}
@@ -212,7 +213,7 @@ const writePiece = 64 << 10
 func (c *fixedConn) Write(p []byte) (int, error) {
 	done := 0
 	for {
-		if c.upgraded.Load() || c.stall <= 0 {
+		if c.released.Load() || c.stall <= 0 {
 			n, err := c.Conn.Write(p[done:])
 			return done + n, err
 		}

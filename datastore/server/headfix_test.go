@@ -42,7 +42,7 @@ func TestHeadFixer(t *testing.T) {
 			"lengths that differ", "POST / HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nxGET /b HTTP/1.1\r\n\r\n",
 			"POST / HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n" + host + "\r\nxGET /b HTTP/1.1\r\n\r\n",
 		},
-		{"the preface of HTTP/2", "GET / HTTP/1.1\r\n\r\nPRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\n\n", "GET / HTTP/1.1\r\n" + host + "\r\nPRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\n\n"},
+		{"the preface of HTTP/2", "GET / HTTP/1.1\r\nUpgrade: x\r\n\r\nPRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\n\n", "GET / HTTP/1.1\r\nUpgrade: x\r\n" + host + "\r\nPRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\n\n"},
 		{"an empty line in front", "\r\nGET / HTTP/1.1\r\n\r\n", "\r\nGET / HTTP/1.1\r\n\r\n"},
 	} {
 		for n := 1; n <= len(tc.in); n++ {
@@ -68,13 +68,13 @@ func TestHeadFixerHoldsLittle(t *testing.T) {
 
 // The connection hands out the same, whatever the sizes of reads and packets.
 func TestFixedConnReads(t *testing.T) {
-	in := "POST /a HTTP/1.1\r\nContent-Length: 5\r\n\r\nhelloGET /b HTTP/1.1\r\n\r\nPRI * HTTP/2.0\r\n\r\nSM\r\n\r\nrest"
+	in := "POST /a HTTP/1.1\r\nContent-Length: 5\r\n\r\nhelloGET /b HTTP/1.1\r\nUpgrade: x\r\n\r\nPRI * HTTP/2.0\r\n\r\nSM\r\n\r\nrest"
 	want, _ := fed(in, len(in))
 	for name, r := range map[string]io.Reader{
 		"whole": strings.NewReader(in), "bytes": iotest.OneByteReader(strings.NewReader(in)), "halves": iotest.HalfReader(strings.NewReader(in)),
 		"with its end": iotest.DataErrReader(strings.NewReader(in)),
 	} {
-		got, err := io.ReadAll(iotest.OneByteReader(newFixedConn(readConn{Reader: r}, 0)))
+		got, err := io.ReadAll(iotest.OneByteReader(newFixedConn(readConn{Reader: r}, nil, 0)))
 		if err != nil || string(got) != want {
 			t.Errorf("%s: %q %v, want %q", name, got, err, want)
 		}
@@ -95,7 +95,7 @@ func TestFixedConnWrites(t *testing.T) {
 	defer a.Close()
 	data := bytes.Repeat([]byte("0123456789"), 3*writePiece/10)
 	go func() {
-		_, _ = newFixedConn(b, time.Minute).Write(data)
+		_, _ = newFixedConn(b, nil, time.Minute).Write(data)
 		b.Close()
 	}()
 	got, err := io.ReadAll(a)
@@ -104,7 +104,7 @@ func TestFixedConnWrites(t *testing.T) {
 	}
 	c, d := net.Pipe()
 	defer c.Close()
-	if n, err := newFixedConn(d, time.Millisecond).Write(data); err == nil || n != 0 {
+	if n, err := newFixedConn(d, nil, time.Millisecond).Write(data); err == nil || n != 0 {
 		t.Errorf("to a peer that does not read: %d %v", n, err)
 	}
 }

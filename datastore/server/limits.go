@@ -6,7 +6,6 @@ import (
 	"io"
 	"net/http"
 	"net/netip"
-	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -25,12 +24,16 @@ type Limits struct {
 	HandshakeTimeout time.Duration // for TLS; default 10 s
 	IdleTimeout      time.Duration // between requests; default 2 min
 	// BodyTimeout is how long a body may pause, and how long it may take
-	// before BodyRate counts; default 30 s.
+	// before BodyRate counts, if its sender has not logged in; default 30 s.
 	BodyTimeout time.Duration
+	// StallTimeout is the same for who has logged in, and how long nothing may
+	// come of a session in the middle of an upload; default 5 min. Machines
+	// are suspended, and lines are slow.
+	StallTimeout time.Duration
 	// BodyRate is the least that a body must bring, in bytes a second;
 	// default 1024.
 	BodyRate int
-	// WriteTimeout is how long a peer may not read an answer; default 2 min.
+	// WriteTimeout is how long a peer may not read an answer; default 5 min.
 	WriteTimeout time.Duration
 	// LoginDelay and DenyDelay hold back the answers 401 and 403; default 3 s
 	// and 0.5 s, negative for none.
@@ -58,7 +61,7 @@ func (l Limits) withDefaults() Limits {
 		value time.Duration
 	}{
 		{&l.HeaderTimeout, 10 * time.Second}, {&l.HandshakeTimeout, 10 * time.Second}, {&l.IdleTimeout, 2 * time.Minute},
-		{&l.BodyTimeout, 30 * time.Second}, {&l.WriteTimeout, 2 * time.Minute},
+		{&l.BodyTimeout, 30 * time.Second}, {&l.StallTimeout, 5 * time.Minute}, {&l.WriteTimeout, 5 * time.Minute},
 		{&l.LoginDelay, 3 * time.Second}, {&l.DenyDelay, 500 * time.Millisecond},
 	} {
 		if *f.field == 0 {
@@ -90,48 +93,6 @@ func (l Limits) withinFiles() (Limits, error) {
 	return l, nil
 }
 
-// admission counts places that are taken: in all, and by somebody.
-type admission[K comparable] struct {
-	total, each int
-
-	mu   sync.Mutex
-	open int
-	by   map[K]int
-}
-
-func newAdmission[K comparable](total, each int) *admission[K] {
-	return &admission[K]{total: total, each: each, by: make(map[K]int)}
-}
-
-// enter takes a place for who; leave gives it back. ok is false if there is
-// none.
-func (g *admission[K]) enter(who K) (leave func(), ok bool) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if g.open >= g.total || g.by[who] >= g.each {
-		return nil, false
-	}
-	g.open++
-	g.by[who]++
-	return sync.OnceFunc(func() { g.leave(who) }), true
-}
-
-func (g *admission[K]) leave(who K) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.open--
-	if g.by[who]--; g.by[who] == 0 {
-		delete(g.by, who)
-	}
-}
-
-// count returns the places that are taken.
-func (g *admission[K]) count() int {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return g.open
-}
-
 // neighbours are the addresses that count as one.
 func neighbours(a netip.Addr) netip.Prefix {
 	bits := 64
@@ -151,7 +112,8 @@ func (s *Server) boundBody(w http.ResponseWriter, r *http.Request) {
 	if r.Body == nil || r.Body == http.NoBody {
 		return
 	}
-	b := &flowingBody{ReadCloser: r.Body, limits: &s.o.Limits, start: time.Now(), control: http.NewResponseController(w)}
+	l := &s.o.Limits
+	b := &flowingBody{ReadCloser: r.Body, pause: l.BodyTimeout, rate: l.BodyRate, start: time.Now(), control: http.NewResponseController(w)}
 	// For a body that no method reads: net/http reads what is left of it.
 	b.extend()
 	r.Body = b
@@ -160,7 +122,8 @@ func (s *Server) boundBody(w http.ResponseWriter, r *http.Request) {
 // flowingBody is a body that ends in an error when it comes too slowly.
 type flowingBody struct {
 	io.ReadCloser
-	limits  *Limits
+	pause   time.Duration
+	rate    int // bytes a second
 	control *http.ResponseController
 	start   time.Time
 	got     int64
@@ -169,12 +132,20 @@ type flowingBody struct {
 // extend moves the deadline. Not every transport has one: in process there is
 // none.
 func (b *flowingBody) extend() {
-	earned := time.Duration(float64(b.got) / float64(b.limits.BodyRate) * float64(time.Second))
-	deadline := b.start.Add(b.limits.BodyTimeout + earned)
-	if pause := time.Now().Add(b.limits.BodyTimeout); pause.Before(deadline) {
+	earned := time.Duration(float64(b.got) / float64(b.rate) * float64(time.Second))
+	deadline := b.start.Add(b.pause + earned)
+	if pause := time.Now().Add(b.pause); pause.Before(deadline) {
 		deadline = pause
 	}
 	_ = b.control.SetReadDeadline(deadline)
+}
+
+// trust gives the body of a request that has been authenticated more time.
+func (s *Server) trust(r *http.Request) {
+	if b, ok := r.Body.(*flowingBody); ok {
+		b.pause = max(b.pause, s.o.Limits.StallTimeout)
+		b.extend()
+	}
 }
 
 // Read implements io.Reader.

@@ -33,7 +33,23 @@ func (s *Server) httpServer(identity func(context.Context) context.Context) *htt
 			}
 			return identity(context.Background())
 		},
+		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
+			if f, ok := c.(*fixedConn); ok {
+				ctx = context.WithValue(ctx, placeKey{}, f.place)
+			}
+			return ctx
+		},
 	}
+}
+
+// placeKey is the key of a connection's place in the context of its requests.
+type placeKey struct{}
+
+// placeOf is the place of the connection that a request came on, nil if it came
+// on none.
+func placeOf(ctx context.Context) *gatedConn {
+	g, _ := ctx.Value(placeKey{}).(*gatedConn)
+	return g
 }
 
 // front is a listener that hands out connections which have passed the gate
@@ -42,7 +58,7 @@ type front struct {
 	net.Listener
 	server *Server
 	conf   *tls.Config // nil for a unix socket
-	gate   *admission[netip.Prefix]
+	door   *door
 	ready  chan net.Conn
 	failed chan error
 	ctx    context.Context
@@ -56,13 +72,9 @@ func (s *Server) newFront(ln net.Listener, conf *tls.Config) *front {
 	if err != nil {
 		s.o.Log.Warn("connections are not bounded by open files", "error", err)
 	}
-	each := l.PerAddress
-	if conf == nil {
-		each = l.Connections // callers of a unix socket have no addresses
-	}
-	f := &front{Listener: ln, server: s, conf: conf, gate: newAdmission[netip.Prefix](l.Connections, each), ready: make(chan net.Conn), failed: make(chan error, 1)}
+	f := &front{Listener: ln, server: s, conf: conf, door: newDoor(l, conf == nil), ready: make(chan net.Conn), failed: make(chan error, 1)}
 	f.ctx, f.cancel = context.WithCancel(s.ctx)
-	s.metrics.watch(f.gate)
+	s.metrics.watch(f.door)
 	return f
 }
 
@@ -99,13 +111,13 @@ func (f *front) acceptAll() {
 			pause(f.ctx, 50*time.Millisecond)
 			continue
 		}
-		leave, ok := f.gate.enter(neighbours(remote(c)))
-		if !ok {
+		g := f.door.enter(c)
+		if g == nil {
 			f.server.metrics.refused("connections")
 			c.Close()
 			continue
 		}
-		go f.receive(&gatedConn{Conn: c, leave: leave})
+		go f.receive(g)
 	}
 }
 
@@ -127,20 +139,8 @@ func remote(c net.Conn) netip.Addr {
 	return ap.Addr()
 }
 
-// gatedConn gives its place back when it is closed.
-type gatedConn struct {
-	net.Conn
-	leave func()
-}
-
-// Close implements net.Conn.
-func (c *gatedConn) Close() error {
-	defer c.leave()
-	return c.Conn.Close()
-}
-
 // receive makes a connection ready and hands it to Accept.
-func (f *front) receive(c net.Conn) {
+func (f *front) receive(c *gatedConn) {
 	stop := context.AfterFunc(f.ctx, func() { c.Close() })
 	ready, err := f.secure(c)
 	if err != nil {
@@ -151,7 +151,7 @@ func (f *front) receive(c net.Conn) {
 		return
 	}
 	select {
-	case f.ready <- newFixedConn(ready, f.server.o.Limits.WriteTimeout):
+	case f.ready <- newFixedConn(ready, c, f.server.o.Limits.WriteTimeout):
 		stop()
 	case <-f.ctx.Done():
 		c.Close()

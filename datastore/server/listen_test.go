@@ -1,6 +1,8 @@
 package server
 
 import (
+	"holdfast/datastore/server/ledger"
+
 	"bufio"
 	"crypto/tls"
 	"errors"
@@ -115,34 +117,104 @@ func TestSlowPeersAreCut(t *testing.T) {
 	}
 }
 
-func TestConnectionsAreBounded(t *testing.T) {
-	l := newLab(t, Options{Limits: Limits{PerAddress: 2}})
-	addr := strings.TrimPrefix(l.base, "https://")
+// A stranger makes room for whoever comes after it; who has logged in does not.
+func TestStrangersMakeRoom(t *testing.T) {
+	l := newLimitedLab(t, Limits{PerAddress: 2, LoginDelay: -1, DenyDelay: -1})
 	dial := func() *tls.Conn {
-		c, err := tls.Dial("tcp", addr, &tls.Config{InsecureSkipVerify: true})
-		if err != nil {
-			return nil
-		}
+		c, err := tls.Dial("tcp", l.addr, &tls.Config{InsecureSkipVerify: true})
+		l.must(err)
+		t.Cleanup(func() { c.Close() })
 		return c
 	}
-	a, b := dial(), dial()
-	if a == nil || b == nil {
-		t.Fatal("the first two are refused")
-	}
-	defer b.Close()
-	if c := dial(); c != nil {
-		t.Error("the third is taken")
-		c.Close()
-	}
-	a.Close()
-	for range 5000 { // the server has to notice
-		if c := dial(); c != nil {
-			c.Close()
-			return
+	ask := func(c *tls.Conn, more string) string {
+		_ = c.SetDeadline(time.Now().Add(testWait))
+		_, err := io.WriteString(c, "GET /api2/json/version HTTP/1.1\r\n"+more+"\r\n")
+		l.must(err)
+		r, err := http.ReadResponse(bufio.NewReader(c), nil)
+		if err != nil {
+			return err.Error()
 		}
-		time.Sleep(10 * time.Millisecond)
+		_, _ = io.Copy(io.Discard, r.Body)
+		return r.Status
 	}
-	t.Error("a place that was given back is not taken")
+	login := "Authorization: " + l.tokens["alice"] + "\r\n"
+	member := dial()
+	if s := ask(member, login); s != "200 OK" {
+		t.Fatal(s)
+	}
+	first := dial()
+	// What it says before it has logged in makes no difference.
+	_, err := io.WriteString(first, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+	l.must(err)
+	for range 3 {
+		if s := ask(dial(), login+"Connection: keep-alive\r\n"); s != "200 OK" {
+			t.Fatal(s)
+		}
+	}
+	second, third, fourth := dial(), dial(), dial()
+	closes(t, first)
+	closes(t, second)
+	for name, c := range map[string]*tls.Conn{"the member": member, "the third": third, "the fourth": fourth} {
+		if s := ask(c, login); s != "200 OK" {
+			t.Errorf("%s: %s", name, s)
+		}
+	}
+}
+
+// When the house is full, the address with most strangers makes room, and a part
+// is left for strangers however many have logged in.
+func TestFullHouse(t *testing.T) {
+	d := newDoor(Limits{Connections: 16, PerAddress: 8, PerToken: 8}, false)
+	var closed []string
+	enter := func(name, from string) *gatedConn {
+		return d.enter(namedConn{name: name, from: from, closed: &closed})
+	}
+	enter("victim", "192.0.2.9:1")
+	for i := range 8 {
+		enter(fmt.Sprint("a", i), "192.0.2.1:1")
+	}
+	for i := range 5 {
+		enter(fmt.Sprint("b", i), "192.0.2.2:1")
+	}
+	if fmt.Sprint(closed) != "[a0 a1]" {
+		t.Errorf("turned out: %v", closed)
+	}
+	for i := range 20 { // a hog, and another one
+		if g := enter("m", "192.0.2.3:1"); g != nil {
+			_ = g.login(ledger.Payer{Account: fmt.Sprint("u", i%3)})
+		}
+	}
+	if n := d.callers.Used(); n != 12 {
+		t.Errorf("%d places are those of callers", n)
+	}
+	admin := enter("admin", "192.0.2.4:1")
+	if admin == nil || admin.login(ledger.Payer{Account: "admin", Admin: true}) != nil {
+		t.Error("the administrator has no place")
+	}
+	if n := d.count(); n > 16 {
+		t.Errorf("%d connections", n)
+	}
+	admin.Close()
+	admin.Close()
+	if d.callers.Of(ledger.Payer{Account: "admin", Admin: true}) != 0 {
+		t.Error("the place is not given back")
+	}
+}
+
+// namedConn is a connection that notes its end.
+type namedConn struct {
+	net.Conn
+	name, from string
+	closed     *[]string
+}
+
+func (c namedConn) RemoteAddr() net.Addr {
+	return net.TCPAddrFromAddrPort(netip.MustParseAddrPort(c.from))
+}
+
+func (c namedConn) Close() error {
+	*c.closed = append(*c.closed, c.name)
+	return nil
 }
 
 // A token that is at work in many places leaves room for others, and gets its
@@ -150,9 +222,7 @@ func TestConnectionsAreBounded(t *testing.T) {
 func TestTokensAreBounded(t *testing.T) {
 	l := newLimitedLab(t, Limits{PerToken: 2, LoginDelay: -1, DenyDelay: -1})
 	busy := func() int {
-		l.server.callers.mu.Lock()
-		defer l.server.callers.mu.Unlock()
-		return l.server.callers.by["alice@pbs!key"]
+		return int(l.server.accounts.requests.Of(ledger.Payer{Account: "alice@pbs!key", Holder: "alice@pbs"}))
 	}
 	for n := range 5 { // each gives its place back
 		if code, text := l.refused(backupOf("alice", "vm/100", 1000).with("backup-id", "")); code != 400 {
@@ -163,7 +233,7 @@ func TestTokensAreBounded(t *testing.T) {
 	if n := busy(); n != 2 {
 		t.Errorf("two sessions have %d places", n)
 	}
-	if code, text := l.refused(backupOf("alice", "vm/102", 1000)); code != 429 || text != "too many requests and sessions of 'alice@pbs!key' at once" {
+	if code, text := l.refused(backupOf("alice", "vm/102", 1000)); code != 429 || text != "you have all requests and sessions that one caller may have" {
 		t.Errorf("the third session: %d %s", code, text)
 	}
 	l.begin(backupOf("bob", "vm/103", 1000)).conn.Close()
@@ -177,34 +247,21 @@ func TestTokensAreBounded(t *testing.T) {
 	l.begin(backupOf("alice", "vm/102", 1000)).conn.Close()
 	second.conn.Close()
 	for range 1000 {
-		if l.server.callers.count() == 0 {
+		if l.server.accounts.requests.Used() == 0 {
 			return
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
-	t.Errorf("%d places are not given back", l.server.callers.count())
+	t.Errorf("%d places are not given back", l.server.accounts.requests.Used())
 }
 
-func TestAdmissionCountsNeighbours(t *testing.T) {
-	g := newAdmission[netip.Prefix](4, 2)
-	enter := func(s string) func() {
-		leave, ok := g.enter(neighbours(netip.MustParseAddr(s)))
-		if !ok {
-			return nil
+func TestDoorCountsNeighbours(t *testing.T) {
+	for _, tc := range []struct{ a, b, same string }{
+		{"2001:db8::1", "2001:db8::2", "yes"}, {"192.0.2.1", "::ffff:192.0.2.1", "yes"}, {"192.0.2.1", "192.0.2.2", "no"}, {"2001:db8::1", "2001:db8:0:1::1", "no"},
+	} {
+		if same := neighbours(netip.MustParseAddr(tc.a)) == neighbours(netip.MustParseAddr(tc.b)); same != (tc.same == "yes") {
+			t.Errorf("%s and %s: %v", tc.a, tc.b, same)
 		}
-		return leave
-	}
-	first := enter("2001:db8::1")
-	if first == nil || enter("2001:db8::2") == nil || enter("2001:db8::3") != nil {
-		t.Error("one IPv6 network")
-	}
-	if enter("192.0.2.1") == nil || enter("::ffff:192.0.2.1") == nil || enter("192.0.2.2") != nil {
-		t.Error("addresses, mapped ones, and the total")
-	}
-	first()
-	first() // counts once
-	if g.count() != 3 || enter("192.0.2.1") != nil || enter("192.0.2.2") == nil {
-		t.Error("after one has left")
 	}
 }
 

@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"net"
 	"net/http"
-	"net/netip"
 	"strconv"
 	"sync"
 	"time"
@@ -29,7 +28,7 @@ type metrics struct {
 	bytes    *prometheus.CounterVec
 
 	mu    sync.Mutex
-	gates []*admission[netip.Prefix]
+	doors []*door
 }
 
 func newMetrics(s *Server) *metrics {
@@ -76,17 +75,17 @@ func (m *metrics) moved(direction string, n int) {
 }
 
 // watch adds the connections of a listener.
-func (m *metrics) watch(g *admission[netip.Prefix]) {
+func (m *metrics) watch(d *door) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.gates = append(m.gates, g)
+	m.doors = append(m.doors, d)
 }
 
 func (m *metrics) connections() (n int) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for _, g := range m.gates {
-		n += g.count()
+	for _, d := range m.doors {
+		n += int(d.count())
 	}
 	return n
 }

@@ -154,7 +154,7 @@ func (v *conversation) keep(ctx context.Context, get func() (borrowed, error)) (
 // send writes to a client that takes it in time, and tells whether it did.
 func (v *conversation) send(c *call, piece []byte) bool {
 	control := http.NewResponseController(c.ResponseWriter)
-	_ = control.SetWriteDeadline(time.Now().Add(stallMost * v.patience.limit))
+	_ = control.SetWriteDeadline(time.Now().Add(2 * v.patience.limit))
 	n, err := c.Write(piece)
 	v.server.metrics.moved("out", n)
 	return err == nil

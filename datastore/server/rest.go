@@ -3,13 +3,13 @@ package server
 import (
 	"encoding/json"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net/http"
 	"net/url"
 	"strings"
 
 	"holdfast/datastore/access"
+	"holdfast/datastore/server/ledger"
 	"holdfast/datastore/wire"
 )
 
@@ -35,6 +35,7 @@ type call struct {
 	*http.Request
 	server *Server
 	auth   wire.AuthID // "" in a public method
+	payer  ledger.Payer
 	params values
 	extra  map[string]any // more members of the answer beside "data"
 	log    *slog.Logger
@@ -239,12 +240,12 @@ func (s *Server) invoke(c *call, parts []string) (any, error) {
 // enter takes a place for the caller, which the call has until it returns, or
 // the session that it has begun until that ends.
 func (c *call) enter() error {
-	leave, ok := c.server.callers.enter(c.auth)
-	if !ok {
+	hold, err := c.server.accounts.requests.Try(c.payer, 1)
+	if err != nil {
 		c.server.metrics.refused("token")
-		return &statusError{code: http.StatusTooManyRequests, text: fmt.Sprintf("too many requests and sessions of '%s' at once", c.auth)}
+		return err
 	}
-	c.leave = leave
+	c.leave = hold.Free
 	return nil
 }
 

@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math"
 	"net"
 	"net/http"
 	"path/filepath"
@@ -44,15 +43,15 @@ type Options struct {
 // Server answers for the datastores of one access.Store. All methods are safe
 // for concurrent use.
 type Server struct {
-	o       Options
-	tree    *node
-	metrics *metrics
-	delays  chan struct{} // one element for each answer that is held back
-	callers *admission[wire.AuthID]
-	gc      *collections
-	verify  chan struct{} // bounds verifications that run at once
-	heavy   chan struct{} // bounds requests that hold much memory
-	host    *sessionHost
+	o        Options
+	tree     *node
+	metrics  *metrics
+	delays   chan struct{} // one element for each answer that is held back
+	accounts *accounts
+	gc       *collections
+	verify   chan struct{} // bounds verifications that run at once
+	heavy    chan struct{} // bounds requests that hold much memory
+	host     *sessionHost
 
 	// ctx ends with Shutdown or Close; sessions and openings of stores live
 	// within it.
@@ -84,7 +83,7 @@ func New(o Options) (*Server, error) {
 		stores: make(map[string]*openStore), servers: make(map[*http.Server]struct{}),
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
-	s.callers = newAdmission[wire.AuthID](math.MaxInt, o.Limits.PerToken)
+	s.accounts = newAccounts(o.Limits)
 	s.metrics = newMetrics(s)
 	s.host = newSessionHost(o.DataDir, openQuotaBook(s.file("quota-today.json"), o.Now, o.Log))
 	s.gc = openCollections(s.file("collections.json"), o.Log)
@@ -135,6 +134,9 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 		log.Info("request", "method", r.Method, "path", r.URL.Path, "from", r.RemoteAddr, "status", rec.status(), "took", took)
 	}()
 	s.boundBody(rec, r)
+	if g := placeOf(r.Context()); g != nil && g.overdue(s.o.Limits.IdleTimeout) {
+		rec.Header().Set("Connection", "close")
+	}
 	switch r.URL.Path {
 	case "/healthz":
 		s.health(rec, r)

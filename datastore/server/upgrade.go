@@ -225,14 +225,21 @@ func (s *Server) upgrade(c *call, o opening) (err error) {
 		err = &statusError{code: http.StatusServiceUnavailable, text: "server is shutting down"}
 		return errors.Join(err, o.cancel())
 	}
+	window, err := s.accounts.window(c.payer)
+	if err != nil {
+		done()
+		return errors.Join(err, o.cancel())
+	}
 	t, err := s.o.Tasks.Begin(s.ctx, o.spec)
 	if err != nil {
+		window.Free()
 		done()
 		return errors.Join(err, o.cancel())
 	}
 	u, err := hijack(c.ResponseWriter)
 	if err != nil {
 		err = errors.Join(badRequest("the connection cannot be upgraded: %v", err), o.cancel())
+		window.Free()
 		t.End(err)
 		done()
 		return err
@@ -240,7 +247,7 @@ func (s *Server) upgrade(c *call, o opening) (err error) {
 	o.store.users.Add(1) // the call holds it until it returns
 	leave := c.takePlace()
 	v := s.newConversation(c, t)
-	v.rights = o.rights
+	v.rights, v.window = o.rights, window
 	running := o.start(v)
 	go func() {
 		defer done()
@@ -258,6 +265,9 @@ func hijack(w http.ResponseWriter) (*upgraded, error) {
 	if err != nil {
 		return nil, err
 	}
+	if f, ok := conn.(*fixedConn); ok {
+		f.release()
+	}
 	u, err := newUpgraded(conn, rw.Reader)
 	if err != nil {
 		return nil, errors.Join(err, conn.Close())
@@ -271,16 +281,17 @@ const answerWait = time.Minute
 // converse answers the upgrade and runs the session to its end.
 func (v *conversation) converse(u *upgraded, running session, protocol string) error {
 	defer u.Close()
+	defer v.window.Free()
 	ctx := v.task.Context()
 	_ = u.SetDeadline(time.Now().Add(answerWait))
 	_, err := fmt.Fprintf(u, "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: %s\r\n%s: %s\r\n\r\n",
 		protocol, wire.ExtensionHeader, wire.ExtensionVersion)
 	if err == nil {
 		_ = u.SetDeadline(time.Time{})
-		window, give := v.host.windows.take()
-		defer give()
-		serveH2(ctx, u, v.handler(running.methods()), h2Options{window: window,
-			log: slog.NewLogLogger(v.server.o.Log.Handler(), slog.LevelDebug), stall: v.server.o.Limits.WriteTimeout})
+		u.heard = v.patience.heard
+		l := &v.server.o.Limits
+		serveH2(ctx, u, v.handler(running.methods()), h2Options{window: int(v.window.Size()),
+			log: slog.NewLogLogger(v.server.o.Log.Handler(), slog.LevelDebug), stall: l.WriteTimeout, answer: l.StallTimeout})
 	}
 	return running.end(ctx)
 }

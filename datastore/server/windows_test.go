@@ -1,31 +1,44 @@
 package server
 
-import "testing"
+import (
+	"testing"
 
+	"holdfast/datastore/server/ledger"
+)
+
+// However many sessions somebody has, what may arrive for them is bounded, each
+// of them can be begun, and others get theirs.
 func TestWindows(t *testing.T) {
-	var w windows
-	var all []func()
-	total, before := 0, h2ConnWindow
-	const sessions = 200
+	a := newAccounts(Limits{}.withDefaults())
+	night := ledger.Payer{Account: "u!night", Holder: "u"}
+	var all []*ledger.Hold
+	before := int64(h2ConnWindow)
+	const sessions = 256
 	for i := range sessions {
-		size, give := w.take()
-		if i == 0 && size != h2ConnWindow {
-			t.Errorf("the first gets %d", size)
+		w, err := a.window(night)
+		if err != nil {
+			t.Fatalf("number %d: %v", i, err)
 		}
-		if size > before || size < windowMin {
+		if size := w.Size(); size > before || size < windowMin {
 			t.Errorf("number %d gets %d after %d", i, size, before)
+		} else {
+			before = size
 		}
-		total, before = total+size, size
-		all = append(all, give)
+		all = append(all, w)
 	}
-	if total > windowBudget+sessions*windowMin {
-		t.Errorf("all have %d", total)
+	if n := a.windows.Used(); n > windowShare {
+		t.Errorf("all have %d", n)
 	}
-	for _, give := range all {
-		give()
-		give() // counts once
+	for i := range 10 {
+		if w, err := a.window(ledger.Payer{Account: "other"}); err != nil || w.Size() < windowMin {
+			t.Errorf("another one, number %d: %v", i, err)
+		}
 	}
-	if size, _ := w.take(); size != h2ConnWindow {
-		t.Errorf("after all have gone the next gets %d", size)
+	first := all[0].Size()
+	for _, w := range all {
+		w.Free()
+	}
+	if w, err := a.window(night); err != nil || w.Size() != first {
+		t.Errorf("after all have gone: %v", err)
 	}
 }

@@ -40,8 +40,9 @@ var rooms = map[string][]string{
 	"datastore/gc":     {"chunkstore", "chunkstore/pack", "datastore", "datastore/index"},
 
 	"datastore/server": {"chunkstore", "chunkstore/blob", "chunkstore/durable", "chunkstore/pack", "crypto", "datastore", "datastore/access",
-		"datastore/gc", "datastore/image", "datastore/index", "datastore/manifest", "datastore/prune", "datastore/task",
-		"datastore/verify", "datastore/wire"},
+		"datastore/gc", "datastore/image", "datastore/index", "datastore/manifest", "datastore/prune", "datastore/server/ledger",
+		"datastore/task", "datastore/verify", "datastore/wire"},
+	"datastore/server/ledger": {},
 
 	"client":          {"chunkstore", "datastore/index", "datastore/wire"},
 	"client/source":   {},
