@@ -10,7 +10,7 @@
 set -eu
 
 # command=package, one pair for each command that is called
-test_needs='qemu-img=qemu-utils mke2fs=e2fsprogs debugfs=e2fsprogs mkfs.xfs=xfsprogs losetup=mount mount=mount
+test_needs='qemu-img=qemu-utils qemu-io=qemu-utils gzip=gzip mke2fs=e2fsprogs debugfs=e2fsprogs mkfs.xfs=xfsprogs losetup=mount mount=mount
 	openssl=openssl strace=strace prlimit=util-linux sfdisk=fdisk make=make gcc=gcc
 	mkfs.btrfs=btrfs-progs bindfs=bindfs mkfs.exfat=exfatprogs mount.exfat-fuse=exfat-fuse lowntfs-3g=ntfs-3g fusermount3=fuse3'
 case ${1:-} in

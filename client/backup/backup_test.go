@@ -183,7 +183,7 @@ func TestRoundTrip(t *testing.T) {
 					key = nil
 				}
 				m := &wiretest.Memory{}
-				report := backupOf(t, m, snap(1000), write(t, content, true), func(o *Options) { o.Mode, o.Key, o.Fixed = mode, key, fixed })
+				report := backupOf(t, m, snap(1000), write(t, content, true), func(o *Options) { o.Mode, o.Key, o.Fixed, o.AllowEmpty = mode, key, fixed, true })
 				if report.BytesTotal < int64(len(content)) {
 					t.Errorf("report says %d bytes, want %d", report.BytesTotal, len(content))
 				}

@@ -57,42 +57,80 @@ func (ins *inputs) close() {
 func openInput(a Archive, o *Options) (input, error) {
 	switch {
 	case a.Path == "-" && a.isImage():
-		return openStream(o.Stdin)
+		return openStream(o)
 	case a.Path == "-":
-		return readSmall(o.Stdin, "standard input")
+		return readSmallStream(o)
 	case !a.isImage():
-		f, err := os.Open(a.Path)
-		if err != nil {
-			return input{}, err
-		}
-		defer f.Close()
-		return readSmall(f, a.Path)
+		return openSmall(a.Path)
 	}
-	img, err := source.Open(a.Path, source.Options{AllowBacking: o.AllowBacking, Format: o.Format})
+	img, err := source.Open(a.Path, source.Options{AllowBacking: o.AllowBacking, Format: o.Format, ForceShare: o.ForceShare})
 	if err != nil {
 		return input{}, err
 	}
-	if img.Size() == 0 {
-		// An index cannot be empty (section 3.2 of the formats
-		// specification), a blob can.
-		return input{small: true}, errors.Join(img.Verify(), img.Close())
+	if img.Size() > 0 {
+		return input{img: img, size: img.Size()}, nil
 	}
-	return input{img: img, size: img.Size()}, nil
+	if !o.AllowEmpty {
+		return input{}, errors.Join(emptyError("source "+a.Path), img.Close())
+	}
+	// An index cannot be empty (section 3.2 of the formats
+	// specification), a blob can.
+	return input{small: true}, errors.Join(img.Verify(), img.Close())
 }
 
-// openStream looks at the first byte of standard input, because an empty one
-// is stored differently.
-func openStream(in io.Reader) (input, error) {
-	if in == nil {
+// emptyError is for a source of which nobody said that it may be empty.
+func emptyError(what string) error {
+	return fmt.Errorf("%s is empty: whatever was to write it has probably failed; --allow-empty backs it up nevertheless: %w", what, source.ErrEmpty)
+}
+
+// openStream looks at the beginning of standard input, because one that is empty
+// is stored differently, or not at all, and one in a foreign format is refused.
+func openStream(o *Options) (input, error) {
+	if o.Stdin == nil {
 		return input{}, fmt.Errorf("standard input: %w", os.ErrInvalid)
 	}
-	r := bufio.NewReaderSize(in, gridSize)
-	if _, err := r.Peek(1); errors.Is(err, io.EOF) {
-		return input{small: true}, nil
-	} else if err != nil {
+	r := bufio.NewReaderSize(o.Stdin, gridSize)
+	head, err := r.Peek(source.HeadSize)
+	if err != nil && err != io.EOF {
 		return input{}, fmt.Errorf("read standard input: %w", err)
 	}
+	if len(head) == 0 {
+		if !o.AllowEmpty {
+			return input{}, emptyError("standard input")
+		}
+		return input{small: true}, nil
+	}
+	if err := source.CheckStream(head, o.Format); err != nil {
+		return input{}, err
+	}
 	return input{stream: r, size: -1}, nil
+}
+
+// readSmallStream reads a small file from standard input.
+func readSmallStream(o *Options) (input, error) {
+	in, err := readSmall(o.Stdin, "standard input")
+	if err == nil && len(in.content) == 0 && !o.AllowEmpty {
+		return input{}, emptyError("standard input")
+	}
+	return in, err
+}
+
+// openSmall reads a small file. Of a pipe nobody could tell whether its other
+// end failed, or came at all.
+func openSmall(path string) (input, error) {
+	st, err := os.Stat(path)
+	if err != nil {
+		return input{}, err
+	}
+	if !st.Mode().IsRegular() {
+		return input{}, fmt.Errorf(`%s is not a regular file; what a command writes is read from "-", standard input: %w`, path, source.ErrUnsupported)
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return input{}, err
+	}
+	defer f.Close()
+	return readSmall(f, path)
 }
 
 func readSmall(in io.Reader, name string) (input, error) {

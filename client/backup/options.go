@@ -68,7 +68,13 @@ type Options struct {
 	AllowBacking bool
 	// Format is how to read images.
 	Format source.Format
-	// Stdin is what "-" reads.
+	// ForceShare reads images that another program has open for writing.
+	ForceShare bool
+	// AllowEmpty backs up images and a standard input without a byte. Without it
+	// they are refused (source.ErrEmpty): a disk is never empty, but what a
+	// command that failed has left is.
+	AllowEmpty bool
+	// Stdin is what "-" reads, until io.EOF; every other error fails the backup.
 	Stdin io.Reader
 	// Workers is how many goroutines compress and encrypt; 0 means one for
 	// each core.

@@ -71,11 +71,19 @@ type streamReader struct {
 	read *atomic.Int64
 }
 
-// fill implements reader.
+// fill implements reader. Nothing but io.EOF from the source itself is its end:
+// a source that says "unexpected EOF" is one that broke.
 func (r *streamReader) fill(off int64, p []byte) (int, bool, error) {
-	n, err := io.ReadFull(r.in, p)
-	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
-		return 0, false, fmt.Errorf("read standard input at offset %d: %w", off, err)
+	n := 0
+	for n < len(p) {
+		m, err := r.in.Read(p[n:])
+		n += m
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return 0, false, fmt.Errorf("read standard input at offset %d: %w", off+int64(n), err)
+		}
 	}
 	r.read.Add(int64(n))
 	return n, n > 0 && allZero(p[:n]), nil

@@ -48,7 +48,7 @@ func stored(t testing.TB, b []byte, change ...func(*backup.Options)) *wiretest.M
 	t.Helper()
 	m := &wiretest.Memory{}
 	o := backup.Options{
-		Target: m, Snapshot: snap, Mode: crypto.ModeEncrypt, Key: testKey(t, 1), Stdin: bytes.NewReader(b),
+		Target: m, Snapshot: snap, Mode: crypto.ModeEncrypt, Key: testKey(t, 1), Stdin: bytes.NewReader(b), AllowEmpty: true,
 		Archives: []backup.Archive{{Name: "disk0.img", Path: "-"}},
 	}
 	for _, c := range change {

@@ -21,7 +21,10 @@ func openBacking(q *qcow2File, o Options) (*file, bool, error) {
 	if err != nil {
 		return nil, false, fmt.Errorf("backing file %q of %s: %w", q.h.backing, q.path, err)
 	}
-	isQcow2, err := backingIsQcow2(f, q.h.backingFormat)
+	isQcow2 := false
+	if err = f.prepare(o); err == nil {
+		isQcow2, err = backingIsQcow2(f, q.h.backingFormat)
+	}
 	if err != nil {
 		err = fmt.Errorf("backing file %q of %s: %w", q.h.backing, q.path, err)
 		return nil, false, errors.Join(err, f.Close())
@@ -39,11 +42,18 @@ func backingIsQcow2(f *file, format string) (bool, error) {
 	default:
 		return false, fmt.Errorf("format %q: %w", format, ErrUnsupported)
 	}
-	found, err := f.hasMagic()
-	if err == nil && !found && format != "" {
-		err = fmt.Errorf("is not in the format %q that the image names: %w", format, ErrDamaged)
+	r, found, err := f.recognise()
+	switch {
+	case err != nil:
+		return false, err
+	case found && r.way == asItIs:
+		return true, nil
+	case format != "":
+		return false, fmt.Errorf("is not in the format %q that the image names: %w", format, ErrDamaged)
+	case found:
+		return false, fmt.Errorf("is %s: %w", r.Name, ErrUnsupported)
 	}
-	return found, err
+	return false, nil
 }
 
 // backingPath tells what to open for the backing file called name of the image

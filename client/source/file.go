@@ -138,16 +138,6 @@ func blockSize(f *os.File) (int64, error) {
 	return int64(size), nil
 }
 
-// hasMagic reports whether the file begins as a qcow2 file does.
-func (f *file) hasMagic() (bool, error) {
-	var b [len(qcow2Magic)]byte
-	n, err := f.ReadAt(b[:], 0)
-	if err != nil && !errors.Is(err, io.EOF) {
-		return false, err
-	}
-	return string(b[:n]) == qcow2Magic, nil
-}
-
 // adviseSequential asks for a longer read-ahead. It is advice only, so its
 // error tells nothing that reading would not.
 func (f *file) adviseSequential() {
@@ -185,6 +175,18 @@ func (f *file) checkLength() error {
 	}
 	if now != f.length {
 		return fmt.Errorf("%s: was %d bytes long, is %d: %w", f.path, f.length, now, ErrChanged)
+	}
+	return f.checkEnd()
+}
+
+// checkEnd looks for content behind the end that the size tells: some file
+// systems do not know the size of a file, or know an old one.
+func (f *file) checkEnd() error {
+	if f.id.block {
+		return nil
+	}
+	if n, _ := f.f.ReadAt(make([]byte, 1), f.length); n > 0 {
+		return fmt.Errorf("%s: has more than the %d bytes of its size: %w", f.path, f.length, ErrChanged)
 	}
 	return nil
 }

@@ -158,7 +158,7 @@ func TestBadEntries(t *testing.T) {
 // TestGrownImage reads an image that another program goes on writing to.
 func TestGrownImage(t *testing.T) {
 	path := single("1M", "", "write -P 1 0 64k")(t, t.TempDir())
-	img := mustOpen(t, path, Options{})
+	img := mustOpen(t, path, Options{ForceShare: true})
 	qemuIO(t, path, "write -P 1 512k 256k")
 	wantError(t, readAll(img), ErrChanged, path)
 	wantError(t, img.Verify(), ErrChanged, path)

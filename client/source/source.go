@@ -1,5 +1,6 @@
 // Package source opens what can be backed up as an image: a raw file, a block
-// device, or a qcow2 file with its backing chain.
+// device, or a qcow2 file with its backing chain; and it runs a command whose
+// output is a stream to back up.
 //
 // The nouns:
 //
@@ -12,7 +13,9 @@
 // It promises that the extents of an image cover it without gap or overlap,
 // that what is called zero reads as zero, that a read which cannot be
 // completed is an error and never silence, and that no file is opened other
-// than the one asked for and those backing files that Options permits. An
+// than the one asked for and those backing files that Options permits, that a
+// file which is known not to be a disk is refused, and that nobody who keeps to
+// QEMU's image locks writes to an image while it is open here. An
 // image file is foreign input: every number in it is checked before it is
 // used, and what memory it can claim is bounded: for each layer 64 MiB of L1
 // tables (the largest that qemu accepts, held twice), 4 to 8 MiB of L2 tables
@@ -38,10 +41,21 @@ var (
 	// ErrDamaged is returned for a qcow2 file that contradicts its format.
 	ErrDamaged = errors.New("damaged image")
 	// ErrUnsupported is returned for a sound source of a kind that cannot be
-	// read: an encrypted image, a directory, a pipe.
+	// read: an encrypted image, a directory, a pipe, a foreign format.
 	ErrUnsupported = errors.New("not supported")
 	// ErrBacking is returned when a backing file may not be followed.
 	ErrBacking = errors.New("backing file refused")
+	// ErrForeign is returned for a file that is no disk but has one in it, in a
+	// format that is not read here: its bytes would restore as a file that no
+	// machine boots from.
+	ErrForeign = errors.New("foreign image format")
+	// ErrInUse is returned for an image that another program writes to.
+	ErrInUse = errors.New("image in use")
+	// ErrEmpty is returned by those who back up for a source without a byte,
+	// which is seldom what was meant: whoever was to write it has failed.
+	ErrEmpty = errors.New("empty source")
+	// ErrCommand is returned when the command that makes a stream has failed.
+	ErrCommand = errors.New("its output may be incomplete")
 )
 
 // Kind tells what an extent is made of.
@@ -99,16 +113,21 @@ type Options struct {
 	AllowBacking bool
 	// Format is how to read the source.
 	Format Format
+	// ForceShare reads an image that another program has open for writing, and
+	// keeps nobody from opening it meanwhile. Without it an image that QEMU
+	// writes to is refused, as by QEMU's own tools, and QEMU is kept from opening
+	// the image for writing until it is closed here.
+	ForceShare bool
 }
 
 // Format is how the bytes of a source make an image.
 type Format int
 
 const (
-	// Auto reads a file that begins with the qcow2 magic as qcow2 and all else
-	// as raw. A guest can write such a beginning onto its own raw disk, and name
-	// a neighbour's image in it; so a block device, and a file called *.raw, are
-	// raw whatever they begin with.
+	// Auto reads a file that begins with the qcow2 magic as qcow2, refuses what
+	// Recognise knows, and takes all else as raw. A guest can write such a
+	// beginning onto its own raw disk, and name a neighbour's image in it; so a
+	// block device, and a file called *.raw, are raw whatever they begin with.
 	Auto Format = iota
 	// Raw takes the bytes as they are.
 	Raw
@@ -133,7 +152,7 @@ func Open(path string, o Options) (Image, error) {
 	if err != nil {
 		return nil, err
 	}
-	isQcow2, err := f.isQcow2(o.Format)
+	isQcow2, err := f.check(o)
 	if err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
@@ -144,16 +163,47 @@ func Open(path string, o Options) (Image, error) {
 	return openChain(f, o)
 }
 
+// check refuses what is not to be read, and tells how to read the rest.
+func (f *file) check(o Options) (isQcow2 bool, err error) {
+	if err := f.prepare(o); err != nil {
+		return false, err
+	}
+	return f.isQcow2(o.Format)
+}
+
+// prepare refuses a file that somebody writes to and one that hides its
+// content.
+func (f *file) prepare(o Options) error {
+	if !o.ForceShare {
+		if err := shareLock(f.f); err != nil {
+			return fmt.Errorf("source %w", err)
+		}
+	}
+	return f.checkContent()
+}
+
 // isQcow2 decides how to read a file.
 func (f *file) isQcow2(format Format) (bool, error) {
-	if format == Raw || format == Auto && (f.id.block || strings.EqualFold(filepath.Ext(f.path), ".raw")) {
+	if format == Raw || format == Auto && f.alwaysRaw() {
 		return false, nil
 	}
-	is, err := f.hasMagic()
-	if err == nil && !is && format == Qcow2 {
-		err = fmt.Errorf("%s: no qcow2 image: %w", f.path, ErrUnsupported)
+	r, found, err := f.recognise()
+	switch {
+	case err != nil:
+		return false, err
+	case found && r.way == asItIs:
+		return true, nil
+	case found:
+		return false, r.refuse(f.path)
+	case format == Qcow2:
+		return false, fmt.Errorf("%s: no qcow2 image: %w", f.path, ErrUnsupported)
 	}
-	return is, err
+	return false, nil
+}
+
+// alwaysRaw reports whether the file is raw whatever it begins with.
+func (f *file) alwaysRaw() bool {
+	return f.id.block || strings.EqualFold(filepath.Ext(f.path), ".raw")
 }
 
 // place says where the bytes of a run are.

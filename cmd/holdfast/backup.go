@@ -22,11 +22,16 @@ func (a *app) backupCommand() *cli.Command {
 		Description: describe(`Reads every SOURCE (a raw or qcow2 image, a block device, or "-" for standard input) and
 stores what the repository does not have yet. The snapshot exists only once everything
 is stored durably; a backup that fails or is interrupted leaves no snapshot behind.
+A source that is empty, that QEMU has open for writing, or that holds a disk in another
+format (VMDK, VHDX, gzip, ...) is refused; while an image is read, QEMU is kept from opening
+it for writing. With --stdin-from-command, "-" is what COMMAND writes, and the backup fails if
+COMMAND does; of a pipeline sh sees the last part only, unless it is
+bash -o pipefail -c '...'.
 Backups are encrypted: a key is needed unless --crypt-mode none is given. A public master
 key, if there is one, gets a copy of the key wrapped for it into the snapshot.`,
 			"holdfast backup -r /srv/store --backup-type vm --backup-id 100 disk0.img:/dev/vg0/vm-100",
 			"holdfast backup -r /srv/store disk0.img:disk.qcow2 machine.conf:/etc/machine.conf",
-			"ssh host cat /dev/vg0/root | holdfast backup -r ./store --backup-id web root.img:-"),
+			"holdfast backup -r ./store --backup-id web root.img:- --stdin-from-command 'ssh host cat /dev/vg0/root'"),
 		Flags:  backupFlags(),
 		Action: a.action(arity{1, -1}, runBackup),
 	}
@@ -41,7 +46,10 @@ func backupFlags() []cli.Flag {
 		&cli.StringFlag{Name: "crypt-mode", Value: "encrypt", Usage: "`MODE` is encrypt, sign-only or none (default encrypt)"},
 		&cli.StringFlag{Name: "master-pubkey-file", Usage: "wrap the key for the public master key in `FILE` (default master-public.pem in the configuration directory, if there)"},
 		&cli.StringFlag{Name: "chunking", Value: "content", Usage: "cut images by `HOW`: content, or fixed for 4 MiB pieces (default content)"},
-		&cli.StringFlag{Name: "source-format", Value: "auto", Usage: "read images as `FORMAT`: raw, qcow2, or auto to look, where devices and *.raw are raw (default auto)"},
+		&cli.StringFlag{Name: "source-format", Value: "auto", Usage: "read images as `FORMAT`: raw, qcow2, or auto to look, where devices and *.raw are raw and foreign formats refused (default auto)"},
+		&cli.StringFlag{Name: "stdin-from-command", Usage: "run `COMMAND` with sh -c and read its output as \"-\"; if it fails no snapshot is made"},
+		&cli.BoolFlag{Name: "allow-empty", Usage: "back up an empty image or standard input, which is refused otherwise"},
+		&cli.BoolFlag{Name: "force-share", Usage: "read an image that QEMU has open for writing: what is stored may contradict itself"},
 		&cli.BoolFlag{Name: "allow-backing-files", Usage: "read the backing files that a qcow2 image names, wherever they are"},
 		&cli.StringFlag{Name: "notes", Usage: "keep `TEXT` with the snapshot"},
 	}
@@ -64,6 +72,11 @@ func runBackup(ctx context.Context, c *call) (err error) {
 	}
 	defer closing(s, &err)
 	o.Target = s.Target
+	if c.flags.IsSet("stdin-from-command") {
+		command := c.sourceCommand(ctx)
+		defer command.Close()
+		o.Stdin = command
+	}
 	stop := c.watch(ctx, backupStatus(o.Progress))
 	report, err := backup.Run(ctx, o)
 	stop()
@@ -101,6 +114,8 @@ func (c *call) backupError(ctx context.Context, o backup.Options, err error) err
 func (c *call) backupOptions(ctx context.Context) (backup.Options, error) {
 	o := backup.Options{
 		AllowBacking: c.flags.Bool("allow-backing-files"),
+		AllowEmpty:   c.flags.Bool("allow-empty"),
+		ForceShare:   c.flags.Bool("force-share"),
 		Stdin:        patient(ctx, c.stdin),
 		Progress:     &backup.Progress{},
 		Now:          c.now,
@@ -125,15 +140,23 @@ func (c *call) backupOptions(ctx context.Context) (backup.Options, error) {
 }
 
 func (c *call) backupArchives(o *backup.Options) error {
+	command, stream := c.flags.IsSet("stdin-from-command"), false
+	if command && c.flags.String("stdin-from-command") == "" {
+		return usagef("--stdin-from-command names no command")
+	}
 	for _, spec := range c.args {
 		archive, err := backup.ParseArchive(spec)
 		if err != nil {
 			return err
 		}
-		if archive.Path == "-" && isTerminal(c.stdin) {
+		if archive.Path == "-" && !command && isTerminal(c.stdin) {
 			return usagef("standard input is a terminal; pipe or redirect the data into it")
 		}
+		stream = stream || archive.Path == "-"
 		o.Archives = append(o.Archives, archive)
+	}
+	if command && !stream {
+		return usagef("--stdin-from-command needs an archive that reads it, as in root.img:-")
 	}
 	return nil
 }

@@ -25,11 +25,27 @@ const (
 // knownVariables are all that begin with HOLDFAST_.
 func knownVariables() []string {
 	names := []string{envRepository, envNamespace, envKeyfile, envData, envFingerprint}
-	for _, s := range []secret{
-		encryptionPassphrase(), newEncryptionPassphrase(), masterPassphrase(), loginSecret(wire.RootUser), newUserPassword(wire.RootUser),
-	} {
+	for _, s := range allSecrets() {
 		for _, form := range secretForms() {
 			names = append(names, s.sources[0].variable+form)
+		}
+	}
+	return names
+}
+
+// allSecrets are those that can come from the environment.
+func allSecrets() []secret {
+	return []secret{
+		encryptionPassphrase(), newEncryptionPassphrase(), masterPassphrase(), loginSecret(wire.RootUser), newUserPassword(wire.RootUser),
+	}
+}
+
+// secretVariables are the variables that hold a secret themselves.
+func secretVariables() []string {
+	var names []string
+	for _, s := range allSecrets() {
+		for _, src := range s.sources {
+			names = append(names, src.variable)
 		}
 	}
 	return names

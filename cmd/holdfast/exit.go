@@ -51,7 +51,7 @@ const exitStatus = `    0  done
    66  no such source, file, group, snapshot or archive
    69  no space left, or a quota is used up
    75  the server cannot be reached, or the connection to it broke
-   77  refused: protected, existing already, not permitted, or a server nobody vouches for
+   77  refused: protected, existing already, in use, empty, in a foreign format, not permitted, or a server nobody vouches for
   130  interrupted`
 
 // errDamage is returned when a check has found damage.
@@ -94,7 +94,7 @@ func exitCode(err error) int {
 	case badParameter(err):
 		return exitUsage
 	case errors.Is(err, wire.ErrProtected), errors.Is(err, wire.ErrExists), errors.Is(err, restore.ErrTarget),
-		errors.Is(err, source.ErrBacking), errors.Is(err, fs.ErrExist), errors.Is(err, fs.ErrPermission),
+		errorsIsAny(err, source.ErrBacking, source.ErrForeign, source.ErrInUse, source.ErrEmpty), errors.Is(err, fs.ErrExist), errors.Is(err, fs.ErrPermission),
 		errors.Is(err, syscall.EROFS), errors.Is(err, gc.ErrNothingFound):
 		return exitRefused
 	case errors.Is(err, chunkstore.ErrNotExist), errors.Is(err, manifest.ErrNotFound), errors.Is(err, fs.ErrNotExist):
@@ -135,6 +135,8 @@ func hint(err error) string {
 		return "see that the snapshots are where they should be; if all were removed on purpose: --allow-empty"
 	case errors.Is(err, wire.ErrProtected):
 		return "lift the protection first with: holdfast snapshot unprotect SNAPSHOT"
+	case errors.Is(err, source.ErrInUse) && !errors.Is(err, restore.ErrTarget):
+		return "stop the machine, or back up a snapshot of the disk; --force-share reads it nevertheless, and what it stores may contradict itself"
 	case errors.Is(err, source.ErrChanged):
 		return "back up from something that stands still: a snapshot of the volume, or a stopped machine"
 	case errors.Is(err, chunkstore.ErrNoSpace), errors.Is(err, syscall.ENOSPC):

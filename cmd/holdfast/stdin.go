@@ -5,8 +5,11 @@ import (
 	"errors"
 	"io"
 	"os"
+	"slices"
 
 	"golang.org/x/sys/unix"
+
+	"holdfast/client/source"
 )
 
 // pollMillis is how long a silent pipe may keep an interruption waiting.
@@ -41,4 +44,17 @@ func (r *patientReader) Read(p []byte) (int, error) {
 			return r.f.Read(p)
 		}
 	}
+}
+
+// sourceCommand is the output of the command that --stdin-from-command names. It
+// does not get our passwords.
+func (c *call) sourceCommand(ctx context.Context) *source.Command {
+	secrets := secretVariables()
+	var env []string
+	for name, value := range c.env {
+		if !slices.Contains(secrets, name) {
+			env = append(env, name+"="+value)
+		}
+	}
+	return source.NewCommand(ctx, source.CommandOptions{Text: c.flags.String("stdin-from-command"), Env: env, Stderr: c.stderr})
 }

@@ -53,7 +53,7 @@ func imageContents(t *testing.T) {
 				dir := t.TempDir()
 				r := newRepo(t, dir)
 				s := snap{"vm/1", 0}
-				args := []string{"--crypt-mode", mode, "--chunking", chunking}
+				args := []string{"--crypt-mode", mode, "--chunking", chunking, "--allow-empty"}
 				for i, n := range names {
 					args = append(args, fmt.Sprintf("disk%d.img:%s", i, write(t, filepath.Join(dir, fmt.Sprint(i)), all[n])))
 				}
@@ -189,7 +189,7 @@ func imageStreams(t *testing.T) {
 	r := newRepo(t, t.TempDir())
 	for i, content := range [][]byte{nil, {1}, mixed(120, 10<<20+3), make([]byte, 8<<20)} {
 		s := snap{"vm/1", int64(i)}
-		in := command{args: r.backupArgs(s, "disk0.img:-"), stdin: bytes.NewReader(content)}
+		in := command{args: r.backupArgs(s, "disk0.img:-", "--allow-empty"), stdin: bytes.NewReader(content)}
 		start(t, in).wait(t).want(t, exitOK)
 		r.restored(t, s, "disk0.img", sha256.Sum256(content))
 	}

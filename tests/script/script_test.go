@@ -67,7 +67,7 @@ func binary(t *testing.T) string {
 // a path, about no repository at all, or with a server of their own. All others
 // run on a path and, by TestScriptsOnServer, on a server.
 var once = []string{
-	"damage.txtar", "scrub.txtar", "key.txtar", "usage.txtar",
+	"damage.txtar", "scrub.txtar", "key.txtar", "usage.txtar", "source.txtar",
 	"serve.txtar", "access.txtar", "task.txtar", "login.txtar",
 }
 
