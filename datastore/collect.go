@@ -32,11 +32,15 @@ type IndexFile struct {
 	Deleted bool
 
 	entry string      // of the trash, if it was there
+	place string      // the directory, if its name is none of a snapshot
 	dir   fs.FileInfo // of the snapshot
 }
 
 // String names the file for messages.
 func (f IndexFile) String() string {
+	if f.place != "" {
+		return path.Join(f.place, f.Name)
+	}
 	name := f.Snapshot.String() + "/" + f.Name
 	if f.Snapshot.Group.NS != "" {
 		name = string(f.Snapshot.Group.NS) + ": " + name
@@ -83,18 +87,26 @@ func (s *Store) treeIndexes(ctx context.Context) ([]IndexFile, error) {
 	var list []IndexFile
 	for _, ns := range spaces {
 		for _, typ := range groupTypes {
-			groups, err := s.readDir(path.Join(namespacePath(ns), typ))
+			groups, err := s.readTreeDir(path.Join(namespacePath(ns), typ))
 			if err != nil {
 				return nil, fmt.Errorf("list groups: %w", err)
 			}
 			for _, g := range groups {
+				if g.Type().IsRegular() {
+					continue // not ours
+				}
 				if list, err = s.groupIndexes(ctx, wire.Group{NS: ns, Type: typ, ID: g.Name()}, list); err != nil {
 					return nil, err
 				}
 			}
 		}
 	}
-	return list, nil
+	foreign, err := s.findStrays(ctx, spaces)
+	if err != nil {
+		return nil, err
+	}
+	s.tellStrays(foreign)
+	return append(list, foreign.files...), nil
 }
 
 // groupIndexes adds the indexes of a group to list.
@@ -217,6 +229,9 @@ func (s *Store) OpenIndex(ctx context.Context, f IndexFile) (*index.Reader, erro
 // known again by its inode, because another one may have its name by now. On
 // file systems that change inodes the name has to do.
 func (s *Store) locate(f IndexFile) (string, error) {
+	if f.place != "" {
+		return s.locateStray(f)
+	}
 	var places []string
 	if f.Deleted {
 		places = append(places, path.Join(trashDir, f.entry, trashedName))

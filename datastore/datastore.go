@@ -242,7 +242,8 @@ func CreateWith(path string, o CreateOptions) error {
 }
 
 // checkVacant returns nil if a store may be made at path: there is nothing, or
-// only what a store has before its first chunk and its configuration.
+// only what a store has before its first chunk and its configuration, or what
+// file systems and file managers put everywhere.
 func checkVacant(path string) error {
 	names, err := os.ReadDir(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -255,7 +256,7 @@ func checkVacant(path string) error {
 		if n.Name() == configName {
 			return fmt.Errorf("%s is one: %w", path, wire.ErrExists)
 		}
-		if n.Name() != chunksDir && n.Name() != tempDir && !durable.IsTemp(n.Name()) {
+		if n.Name() != chunksDir && n.Name() != tempDir && !durable.IsTemp(n.Name()) && !isLitter(n.Name()) {
 			return fmt.Errorf("%s is not empty: %w", path, wire.ErrExists)
 		}
 	}
@@ -352,6 +353,9 @@ func (s *Store) sweepTemp() error {
 		return fmt.Errorf("clean up %s: %w", tempDir, err)
 	}
 	for _, n := range names {
+		if isLitter(n.Name()) || n.Type().IsRegular() && !durable.IsTemp(n.Name()) {
+			continue // not ours
+		}
 		s.salvageResume(filepath.Join(tempDir, n.Name()))
 		if err := s.root.RemoveAll(filepath.Join(tempDir, n.Name())); err != nil {
 			return fmt.Errorf("clean up %s: %w", tempDir, err)

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"holdfast/chunkstore"
@@ -26,6 +27,10 @@ const (
 // ErrOwner is returned when a backup group belongs to somebody else (section
 // 7.4 of the protocol specification).
 var ErrOwner = errors.New("backup owner check failed")
+
+// ErrOwnerFile is wrapped, with chunkstore.ErrCorrupt, when what is recorded of
+// a group's owner cannot be understood.
+var ErrOwnerFile = errors.New("the file owner cannot be understood, holdfast repair makes it anew")
 
 // CheckOwner returns ErrOwner, naming both, unless caller counts as owner.
 func CheckOwner(caller, owner wire.AuthID) error {
@@ -59,14 +64,78 @@ func (s *Store) owner(g wire.Group) (wire.AuthID, error) {
 	if errors.Is(err, chunkstore.ErrNotExist) {
 		return s.unrecordedOwner(g)
 	}
+	if errors.Is(err, chunkstore.ErrCorrupt) {
+		return "", fmt.Errorf("backup group %s: %w: %w", g, ErrOwnerFile, err)
+	}
 	if err != nil {
 		return "", fmt.Errorf("owner of backup group %s: %w", g, err)
 	}
 	id, err := wire.ParseAuthID(strings.TrimSuffix(string(raw), "\n"))
 	if err != nil {
-		return "", fmt.Errorf("owner of backup group %s: %w: %w", g, chunkstore.ErrCorrupt, err)
+		return "", fmt.Errorf("backup group %s: %w: %w: %w", g, ErrOwnerFile, chunkstore.ErrCorrupt, err)
 	}
 	return id, nil
+}
+
+// BadOwner is a backup group whose owner cannot be read.
+type BadOwner struct {
+	Group wire.Group
+	Err   error
+}
+
+// BadOwners lists the groups, those without a snapshot among them, whose owner
+// cannot be read: nobody can back up to them.
+func (s *Store) BadOwners(ctx context.Context) ([]BadOwner, error) {
+	spaces, err := s.Namespaces(ctx, "")
+	if err != nil {
+		return nil, err
+	}
+	var bad []BadOwner
+	for _, ns := range spaces {
+		groups, err := s.groupDirs(ns)
+		if err != nil {
+			return nil, err
+		}
+		for _, g := range groups {
+			if _, err := s.owner(g); err != nil && !errors.Is(err, chunkstore.ErrNotExist) {
+				bad = append(bad, BadOwner{g, err})
+			}
+		}
+	}
+	return bad, ctx.Err()
+}
+
+// RepairOwner makes the owner of a group anew if what is recorded cannot be
+// understood, and returns it: the one that a removed snapshot of the group
+// remembers, or else wire.RootUser, who can give the group to somebody. An owner
+// that can be read is not touched.
+func (s *Store) RepairOwner(ctx context.Context, g wire.Group) (id wire.AuthID, err error) {
+	err = s.editGroup(ctx, g, func() error {
+		if id, err = s.owner(g); !errors.Is(err, chunkstore.ErrCorrupt) {
+			return err
+		}
+		if id, err = s.rememberedOwner(g); err != nil {
+			return err
+		}
+		return s.writeOwner(g, id)
+	})
+	return id, err
+}
+
+// rememberedOwner is who a group belonged to when a snapshot was last removed
+// from it, as far as the trash tells.
+func (s *Store) rememberedOwner(g wire.Group) (wire.AuthID, error) {
+	list, err := s.trash()
+	if err != nil {
+		return "", err
+	}
+	for _, e := range slices.Backward(list) {
+		w, err := s.where(e)
+		if err == nil && w.snapshot().Group == g && w.Owner != "" {
+			return w.Owner, nil
+		}
+	}
+	return wire.RootUser, nil
 }
 
 func (s *Store) unrecordedOwner(g wire.Group) (wire.AuthID, error) {
@@ -114,6 +183,9 @@ func (s *Store) editGroup(ctx context.Context, g wire.Group, change func() error
 
 // claim checks that caller may write to a group.
 func (s *Store) claim(g wire.Group, caller wire.AuthID) error {
+	if err := s.checkPlace(g); err != nil {
+		return err
+	}
 	owner, err := s.owner(g)
 	if errors.Is(err, chunkstore.ErrNotExist) {
 		return nil

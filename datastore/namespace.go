@@ -142,7 +142,7 @@ func (s *Store) removeNamespace(ctx context.Context, ns wire.Namespace) (r Remov
 func (s *Store) groupDirs(ns wire.Namespace) ([]wire.Group, error) {
 	var list []wire.Group
 	for _, typ := range groupTypes {
-		names, err := s.readDir(path.Join(namespacePath(ns), typ))
+		names, err := s.readTreeDir(path.Join(namespacePath(ns), typ))
 		if err != nil {
 			return nil, fmt.Errorf("list groups: %w", err)
 		}

@@ -54,7 +54,7 @@ func (s *Store) Namespaces(ctx context.Context, parent wire.Namespace) ([]wire.N
 		return nil, fmt.Errorf("namespace %q: %w", parent, chunkstore.ErrNotExist)
 	}
 	list := []wire.Namespace{parent}
-	names, err := s.readDir(path.Join(dir, nsDir))
+	names, err := s.readTreeDir(path.Join(dir, nsDir))
 	if err != nil {
 		return nil, fmt.Errorf("list namespace %q: %w", parent, err)
 	}

@@ -110,7 +110,7 @@ func (s *snapshotCounter) Indexes(ctx context.Context) ([]datastore.IndexFile, e
 	for _, f := range list {
 		if f.Deleted {
 			deleted[f.Snapshot] = true
-		} else {
+		} else if f.Snapshot != (wire.Snapshot{}) {
 			there[f.Snapshot] = true
 		}
 	}

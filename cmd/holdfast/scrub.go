@@ -22,8 +22,8 @@ import (
 type affectedRecord struct {
 	MessageType string `json:"message_type"` // "affected"
 	Namespace   string `json:"ns"`
-	Snapshot    string `json:"snapshot"`
-	Deleted     bool   `json:"deleted"` // it is in the trash
+	Snapshot    string `json:"snapshot"` // or the group whose file it is
+	Deleted     bool   `json:"deleted"`  // it is in the trash
 	File        string `json:"file"`
 	Chunks      int64  `json:"chunks"`          // damaged or missing; 0 if it is the file itself
 	Chunk       string `json:"chunk,omitempty"` // the first of them
@@ -199,7 +199,7 @@ func scrubState(r verify.StoreReport, kept bool) string {
 func (c *call) affected(a verify.Affected) {
 	ns := a.Snapshot.Group.NS
 	rec := affectedRecord{
-		MessageType: "affected", Namespace: string(ns), Snapshot: a.Snapshot.String(), Deleted: a.Deleted,
+		MessageType: "affected", Namespace: string(ns), Snapshot: a.Name(), Deleted: a.Deleted,
 		File: a.File, Chunks: a.Chunks, Message: a.Err.Error(),
 	}
 	what := ""
@@ -225,6 +225,9 @@ func scrubVerdict(r verify.StoreReport, kept bool) error {
 	case !r.Whole():
 		return hintf(fmt.Errorf("%w in %d of %s", errDamage, r.Damaged, plural(int64(r.Snapshots), "snapshot")),
 			"the next backup of the same data heals it, if the data is still there; holdfast repair looks for other copies; look at the disk, too")
+	case len(r.Owners) > 0:
+		return hintf(fmt.Errorf("%w: the owner of %s cannot be read, and nobody can back up to it", errDamage, plural(int64(len(r.Owners)), "group")),
+			"holdfast repair makes it anew; every snapshot can be restored")
 	case packsWorn(r):
 		return hintf(fmt.Errorf("%w in packs, but every snapshot can be restored", errDamage),
 			"holdfast repair rebuilds them, and holdfast gc removes what is left over; look at the disk, too")

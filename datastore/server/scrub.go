@@ -91,7 +91,7 @@ func describeAffected(a verify.Affected) string {
 	if ns := a.Snapshot.Group.NS; ns != "" {
 		fmt.Fprintf(&b, "%s:", ns)
 	}
-	fmt.Fprintf(&b, "%s %s", a.Snapshot, a.File)
+	fmt.Fprintf(&b, "%s %s", a.Name(), a.File)
 	if a.Deleted {
 		b.WriteString(" (in the trash)")
 	}
@@ -121,6 +121,8 @@ func scrubVerdict(t *task.Task, r verify.StoreReport) error {
 	switch {
 	case !r.Whole():
 		t.Logf("the next backup of the same data heals what is damaged; holdfast repair, while the server is stopped, looks for other copies")
+	case len(r.Owners) > 0:
+		t.Logf("nobody can back up to a group whose owner cannot be read; holdfast repair, while the server is stopped, makes it anew")
 	case uint64(r.Scrub.PacksDamaged) > r.Scrub.Damaged: // there is one without a damaged record
 		t.Logf("packs are missing, or damaged outside of their chunks; holdfast repair, while the server is stopped, rebuilds them")
 	default:

@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"time"
 
+	"holdfast/chunkstore"
 	"holdfast/chunkstore/pack"
 	"holdfast/datastore"
+	"holdfast/datastore/wire"
 )
 
 // RepairOptions say how to repair a store.
@@ -29,11 +31,20 @@ type RepairReport struct {
 	// Before is what was found first, After what is left; they are the same if
 	// nothing was wrong.
 	Before, After StoreReport
-	// Changed tells that something was wrong, so that the catalogue was built
-	// anew and what could be was salvaged.
+	// Changed tells that a snapshot or a pack was damaged, so that the catalogue
+	// was built anew and what could be was salvaged.
 	Changed bool
 	Reindex datastore.ReindexReport
 	Salvage pack.SalvageReport
+	// Owners are those that were made anew, with who the group belongs to now.
+	Owners []NewOwner
+}
+
+// NewOwner is who a group belongs to since its recorded owner was found
+// damaged.
+type NewOwner struct {
+	Group wire.Group
+	Owner wire.AuthID
 }
 
 // Repair verifies a store that nobody has open and, if something is wrong,
@@ -76,8 +87,25 @@ func (r *repair) run(ctx context.Context) (err error) {
 	if err != nil || r.report.Before.OK() {
 		return err
 	}
-	r.report.Changed = true
+	r.report.Changed = !r.report.Before.Whole() || r.report.Before.Scrub.PacksDamaged > 0
 	return r.with(ctx, false, func(s *datastore.Store) error { return r.rebuild(ctx, s) })
+}
+
+// owners makes the owners anew that cannot be understood. The others are what
+// the disk does not read.
+func (r *repair) owners(ctx context.Context, s *datastore.Store) error {
+	for _, bad := range r.report.Before.Owners {
+		if !errors.Is(bad.Err, chunkstore.ErrCorrupt) {
+			continue
+		}
+		id, err := s.RepairOwner(ctx, bad.Group)
+		if err != nil {
+			return err
+		}
+		r.report.Owners = append(r.report.Owners, NewOwner{bad.Group, id})
+		r.tell("the owner of backup group %s could not be read; it belongs to %s now: holdfast change-owner gives it to somebody else", bad.Group, id)
+	}
+	return nil
 }
 
 // with opens the store, runs fn and closes it.
@@ -89,15 +117,26 @@ func (r *repair) with(ctx context.Context, readOnly bool, fn func(*datastore.Sto
 	return errors.Join(fn(s), s.Close())
 }
 
-// rebuild does what can be done. What was found damaged is marked so.
-func (r *repair) rebuild(ctx context.Context, s *datastore.Store) (err error) {
+// chunks builds the catalogue anew and rescues what it can.
+func (r *repair) chunks(ctx context.Context, s *datastore.Store) (err error) {
 	r.tell("building the catalogue anew")
 	if r.report.Reindex, err = s.Reindex(ctx, nil); err != nil {
 		return err
 	}
 	r.tell("looking for other copies of what is damaged")
-	if r.report.Salvage, err = s.Salvage(ctx); err != nil {
+	r.report.Salvage, err = s.Salvage(ctx)
+	return err
+}
+
+// rebuild does what can be done. What was found damaged is marked so.
+func (r *repair) rebuild(ctx context.Context, s *datastore.Store) (err error) {
+	if err := r.owners(ctx, s); err != nil {
 		return err
+	}
+	if r.report.Changed {
+		if err := r.chunks(ctx, s); err != nil {
+			return err
+		}
 	}
 	// The packs are as they were: only the references have to be looked up.
 	r.report.After, err = Store(ctx, s, StoreOptions{NoScrub: true})

@@ -43,8 +43,11 @@ type StoreOptions struct {
 // Affected is an archive of a snapshot that cannot be restored whole.
 type Affected struct {
 	Snapshot wire.Snapshot
-	Deleted  bool   // it is in the trash
-	File     string // archive, or the manifest
+	// Group tells that the file belongs to the whole group; Snapshot has no
+	// time then.
+	Group   bool
+	Deleted bool   // it is in the trash
+	File    string // archive, or the manifest
 	// Chunks is how many of its entries are about damaged or missing chunks;
 	// 0 if it is the file itself that is damaged.
 	Chunks int64
@@ -64,10 +67,24 @@ type StoreReport struct {
 	// themselves. Affected are their archives, AffectedMax at most.
 	Damaged  int
 	Affected []Affected
+	// Owners are the groups whose owner cannot be read: they can be restored,
+	// but nobody can back up to them.
+	Owners []datastore.BadOwner
 }
 
-// OK reports whether nothing is wrong: no pack and no snapshot is damaged.
-func (r *StoreReport) OK() bool { return r.Whole() && r.Scrub.PacksDamaged == 0 }
+// Name is what is affected: a snapshot, or a group, without the namespace.
+func (a *Affected) Name() string {
+	if a.Group {
+		return a.Snapshot.Group.String()
+	}
+	return a.Snapshot.String()
+}
+
+// OK reports whether nothing is wrong: no pack, no snapshot and no owner is
+// damaged.
+func (r *StoreReport) OK() bool {
+	return r.Whole() && r.Scrub.PacksDamaged == 0 && len(r.Owners) == 0
+}
 
 // Whole reports whether every snapshot can be restored as far as can be told
 // without a key. Packs may hold damaged records that nobody needs.
@@ -124,6 +141,9 @@ func (sv *storeCheck) scrub(ctx context.Context) (err error) {
 
 // references looks every chunk up that a snapshot refers to.
 func (sv *storeCheck) references(ctx context.Context) error {
+	if err := sv.owners(ctx); err != nil {
+		return err
+	}
 	v := New(Options{Source: sv.s})
 	v.look, v.tell = sv.look, sv.found
 	spaces, err := sv.s.Namespaces(ctx, "")
@@ -142,6 +162,23 @@ func (sv *storeCheck) references(ctx context.Context) error {
 		}
 	}
 	return sv.deleted(ctx, v)
+}
+
+// owners looks at who the groups belong to.
+func (sv *storeCheck) owners(ctx context.Context) (err error) {
+	if sv.report.Owners, err = sv.s.BadOwners(ctx); err != nil {
+		return err
+	}
+	for _, o := range sv.report.Owners {
+		a := Affected{Snapshot: wire.Snapshot{Group: o.Group}, Group: true, File: "owner", Err: o.Err}
+		if len(sv.report.Affected) < AffectedMax {
+			sv.report.Affected = append(sv.report.Affected, a)
+		}
+		if sv.o.Found != nil {
+			sv.o.Found(a)
+		}
+	}
+	return nil
 }
 
 func (sv *storeCheck) group(ctx context.Context, v *Verifier, g wire.Group) error {

@@ -497,3 +497,44 @@ func TestRepair(t *testing.T) {
 		})
 	}
 }
+
+// TestOwnerThatCannotBeRead is found by a verification and made anew by a
+// repair, which touches nothing else.
+func TestOwnerThatCannotBeRead(t *testing.T) {
+	for name, content := range map[string]string{"empty": "", "garbled": "\x00\x00\x00\x00", "long": strings.Repeat("x", 1000)} {
+		t.Run(name, func(t *testing.T) {
+			s := newShop(t)
+			if err := s.store.Forget(t.Context(), snapshot(10)); err != nil {
+				t.Fatal(err)
+			}
+			if err := s.store.SetOwner(t.Context(), other(10).Group, "ann@pbs"); err != nil {
+				t.Fatal(err)
+			}
+			s.close()
+			for _, g := range []string{"vm/100", "ns/a/ct/7"} {
+				if err := os.WriteFile(filepath.Join(s.path, g, "owner"), []byte(content), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			s.open(datastore.Options{})
+			if _, err := s.store.Begin(t.Context(), snapshot(30)); !errors.Is(err, chunkstore.ErrCorrupt) || !strings.Contains(err.Error(), "repair") {
+				t.Errorf("begin: %v", err)
+			}
+			var found []string
+			r, err := verify.Store(t.Context(), s.store, verify.StoreOptions{Found: func(a verify.Affected) { found = append(found, a.Name()+" "+a.File) }})
+			if err != nil || r.OK() || !r.Whole() || len(found) != 2 {
+				t.Errorf("found %q in %+v, %v", found, r, err)
+			}
+			s.close()
+			report, err := verify.Repair(t.Context(), s.path, verify.RepairOptions{})
+			if err != nil || report.Changed || !report.After.OK() || len(report.Owners) != 2 {
+				t.Errorf("repair: %+v, %v", report, err)
+			}
+			s.open(datastore.Options{})
+			s.backup(snapshot(30), "one")
+			if owner, err := s.store.Owner(snapshot(30).Group); err != nil || owner != wire.RootUser {
+				t.Errorf("owner %q, %v", owner, err)
+			}
+		})
+	}
+}
