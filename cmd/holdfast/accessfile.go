@@ -78,7 +78,7 @@ func accessExport(ctx context.Context, c *call) error {
 	}
 	exported = bytes.TrimSpace(exported)
 	if path == "" || path == "-" {
-		if _, err := fmt.Fprintf(c.stdout, "%s\n", exported); err != nil {
+		if _, err := fmt.Fprintf(c.stdout, "%s\n", escapeJSON(exported)); err != nil {
 			return fmt.Errorf("write result: %w", err)
 		}
 		return nil

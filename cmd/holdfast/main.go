@@ -71,6 +71,7 @@ func (a *app) run(args []string) int {
 	// The first signal asks for an orderly end; by giving up the handler then,
 	// the second one kills at once.
 	context.AfterFunc(ctx, stop)
+	defer a.boundMemory()()
 
 	err := a.dispatch(ctx, args)
 	a.ui.clearLine()

@@ -1,41 +1,55 @@
 package main
 
 import (
-	"context"
 	"runtime/debug"
 	"runtime/metrics"
 	"time"
 )
 
-// memoryFloor is what the collector lets a server have before it works harder,
+// memoryFloor is what the collector lets a process have before it works harder,
 // in bytes. Left to itself it lets the memory become twice what is in use, and
-// what is in use can come from many callers at once.
-const memoryFloor = 300 << 20
+// more while a busy machine keeps it from its work. About 50 MiB are in use by a
+// backup or a restore on two cores, and by a server with one client.
+const memoryFloor = 100 << 20
 
 // memoryLook is how often the limit is fitted to what is in use.
-const memoryLook = 5 * time.Second
+const memoryLook = time.Second
 
-// boundMemory keeps the memory of the process near what is in use, until ctx
-// ends. The user's GOMEMLIMIT goes before it.
-func (a *app) boundMemory(ctx context.Context) {
+// memoryLimit is the limit for so many bytes in use: half as much again, or a
+// process that needs much would do nothing but collect.
+func memoryLimit(live uint64) int64 { return max(memoryFloor, int64(live/2*3)) }
+
+// boundMemory keeps the memory of the process near what is in use, until the
+// function it returns is called. The user's GOMEMLIMIT goes before it.
+func (a *app) boundMemory() (stop func()) {
 	if _, ok := a.env["GOMEMLIMIT"]; ok {
-		return
+		return func() {}
 	}
 	old := debug.SetMemoryLimit(memoryFloor)
+	end, ended := make(chan struct{}), make(chan struct{})
 	go func() {
-		defer debug.SetMemoryLimit(old)
-		tick := time.NewTicker(memoryLook)
-		defer tick.Stop()
-		live := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
-		for {
-			select {
-			case <-ctx.Done():
-				return
-			case <-tick.C:
-			}
-			metrics.Read(live)
-			// Half as much again, or a large server would do nothing but collect.
-			debug.SetMemoryLimit(max(memoryFloor, int64(live[0].Value.Uint64()/2*3)))
-		}
+		defer close(ended)
+		fitMemory(end)
 	}()
+	return func() {
+		close(end)
+		<-ended
+		debug.SetMemoryLimit(old)
+	}
+}
+
+// fitMemory fits the limit to what is in use until end is closed.
+func fitMemory(end <-chan struct{}) {
+	tick := time.NewTicker(memoryLook)
+	defer tick.Stop()
+	live := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
+	for {
+		select {
+		case <-end:
+			return
+		case <-tick.C:
+		}
+		metrics.Read(live)
+		debug.SetMemoryLimit(memoryLimit(live[0].Value.Uint64()))
+	}
 }

@@ -47,7 +47,9 @@ func (o *output) result(record any, text func(w io.Writer)) {
 	if o.json {
 		o.encode(w, record)
 	} else {
-		text(w)
+		h := &harmless{w: w}
+		text(h)
+		h.flush()
 	}
 	if o.failed == nil && w.err != nil {
 		o.failed = fmt.Errorf("write result: %w", w.err)
@@ -122,12 +124,13 @@ func (o *output) message(kind, prefix, text string) {
 		o.encode(o.err, messageRecord{kind, text})
 		return
 	}
-	fmt.Fprintf(o.err, "holdfast: %s%s\n", prefix, printable(text))
+	// What others have written must not look like a message of its own.
+	fmt.Fprintf(o.err, "holdfast: %s%s\n", prefix, strings.ReplaceAll(printable(text), "\n", "\n  "))
 }
 
 // encode writes record as one line of JSON. The lock must be held.
 func (o *output) encode(w io.Writer, record any) {
-	e := json.NewEncoder(w)
+	e := json.NewEncoder(escaping{w})
 	e.SetEscapeHTML(false)
 	if err := e.Encode(record); err != nil && o.failed == nil {
 		o.failed = fmt.Errorf("write result: %w", err)
@@ -138,7 +141,7 @@ func (o *output) encode(w io.Writer, record any) {
 func (o *output) draw(text string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	fmt.Fprintf(o.err, "\r\x1b[K%s", text)
+	fmt.Fprintf(o.err, "\r\x1b[K%s", oneLine(text))
 	o.drawn = true
 }
 
@@ -178,21 +181,16 @@ func (s *stickyWriter) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// printable keeps control characters of foreign text off the terminal.
-func printable(s string) string {
-	return strings.Map(func(r rune) rune {
-		if r < ' ' && r != '\n' && r != '\t' || r == 0x7f || r >= 0x80 && r < 0xa0 {
-			return '?'
-		}
-		return r
-	}, s)
-}
-
-// table prints rows of cells in columns; the first row is the heading.
+// table prints rows of cells in columns; the first row is the heading. A cell is
+// one line, whatever is in it.
 func table(w io.Writer, rows [][]string) {
 	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
 	for _, r := range rows {
-		fmt.Fprintln(t, printable(strings.TrimRight(strings.Join(r, "\t"), "\t")))
+		cells := make([]string, len(r))
+		for i, cell := range r {
+			cells[i] = oneLine(cell)
+		}
+		fmt.Fprintln(t, strings.TrimRight(strings.Join(cells, "\t"), "\t"))
 	}
 	t.Flush()
 }

@@ -83,12 +83,6 @@ func TestTimesInJSON(t *testing.T) {
 	}
 }
 
-func TestPrintable(t *testing.T) {
-	if got := printable("a\x1b[31mb\x07c\u009bd\te\nf\r\x7fü"); got != "a?[31mb?c?d\te\nf??ü" {
-		t.Errorf("printable = %q", got)
-	}
-}
-
 func TestTable(t *testing.T) {
 	var b bytes.Buffer
 	table(&b, [][]string{{"name", "size"}, {"long name", "1"}, {"x", ""}})

@@ -78,9 +78,6 @@ func runServe(ctx context.Context, c *call) error {
 	if err != nil {
 		return err
 	}
-	bounded, end := context.WithCancel(ctx)
-	defer end()
-	c.boundMemory(bounded)
 	r := &running{call: c, conf: conf, data: data, log: c.logger(conf.LogLevel), failed: make(chan error, 1)}
 	err = r.start()
 	if err == nil {
@@ -102,7 +99,7 @@ func (a *app) logger(level slog.Level) *slog.Logger {
 		return slog.New(slog.NewTextHandler(a.stderr, o))
 	}
 	// Every line that the program writes as JSON tells what it is.
-	return slog.New(slog.NewJSONHandler(a.stderr, o)).With("message_type", "log")
+	return slog.New(slog.NewJSONHandler(escaping{a.stderr}, o)).With("message_type", "log")
 }
 
 // start brings everything up to the point where requests are answered.
