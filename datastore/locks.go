@@ -1,8 +1,11 @@
 package datastore
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	"holdfast/datastore/wire"
 )
@@ -11,12 +14,19 @@ import (
 const removing = -1
 
 // locks are those of one open store. They count within this process; the lock
-// of the chunk store keeps other writing processes away. None but edit waits.
+// of the chunk store keeps other writing processes away. None but edit and
+// occupySoon waits.
 type locks struct {
 	mu    sync.Mutex
-	busy  map[wire.Group]bool   // groups that a session writes to
-	held  map[wire.Snapshot]int // open readers and bases, or removing
-	edits map[any]*countedMutex // changes, by wire.Snapshot or wire.Group
+	busy  map[wire.Group]*occupant // groups that a session writes to
+	held  map[wire.Snapshot]int    // open readers and bases, or removing
+	edits map[any]*countedMutex    // changes, by wire.Snapshot or wire.Group
+}
+
+// occupant has a group.
+type occupant struct {
+	free chan struct{} // closed when the group is vacated
+	left chan struct{} // closed before, when it is known that it will be soon
 }
 
 // countedMutex is dropped from its map with its last user.
@@ -26,30 +36,89 @@ type countedMutex struct {
 }
 
 func newLocks() *locks {
-	return &locks{busy: make(map[wire.Group]bool), held: make(map[wire.Snapshot]int), edits: make(map[any]*countedMutex)}
+	return &locks{busy: make(map[wire.Group]*occupant), held: make(map[wire.Snapshot]int), edits: make(map[any]*countedMutex)}
 }
 
 // occupy takes a group for a session, or for its removal.
 func (l *locks) occupy(g wire.Group) error {
+	_, err := l.tryOccupy(g)
+	return err
+}
+
+// tryOccupy is occupy that tells who has the group.
+func (l *locks) tryOccupy(g wire.Group) (*occupant, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.busy[g] {
-		return fmt.Errorf("backup group %s is being written to by another backup: %w", g, wire.ErrBusy)
+	if o := l.busy[g]; o != nil {
+		return o, fmt.Errorf("backup group %s is being written to by another backup: %w", g, wire.ErrBusy)
 	}
-	l.busy[g] = true
-	return nil
+	l.busy[g] = &occupant{free: make(chan struct{}), left: make(chan struct{})}
+	return nil, nil
+}
+
+// leavingMost is how long occupySoon waits for a session that is ending: it has
+// to make durable what has arrived.
+const leavingMost = time.Minute
+
+// occupySoon is occupy that waits up to patience for a group that another
+// session has, and longer for one that is ending.
+func (l *locks) occupySoon(ctx context.Context, g wire.Group, patience time.Duration) error {
+	end, cancel := context.WithTimeout(ctx, leavingMost)
+	defer cancel()
+	alive, stop := context.WithTimeout(end, patience)
+	defer stop()
+	for {
+		o, err := l.tryOccupy(g)
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-o.free:
+			continue
+		case <-o.left:
+		case <-alive.Done():
+		}
+		select {
+		case <-o.left:
+		default:
+			return errors.Join(err, ctx.Err())
+		}
+		select {
+		case <-o.free:
+		case <-end.Done():
+			return errors.Join(err, ctx.Err())
+		}
+	}
 }
 
 func (l *locks) vacate(g wire.Group) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	delete(l.busy, g)
+	if o := l.busy[g]; o != nil {
+		close(o.free)
+		delete(l.busy, g)
+	}
+}
+
+// leave says that a group will be vacated soon.
+func (l *locks) leave(g wire.Group) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	o := l.busy[g]
+	if o == nil {
+		return
+	}
+	select {
+	case <-o.left:
+	default:
+		close(o.left)
+	}
 }
 
 func (l *locks) occupied(g wire.Group) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.busy[g]
+	return l.busy[g] != nil
 }
 
 // hold keeps a snapshot from being removed until release is called, once.

@@ -10,6 +10,7 @@ import (
 	"path"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"holdfast/chunkstore"
 	"holdfast/chunkstore/pack"
@@ -85,6 +86,9 @@ type SessionOptions struct {
 	Foreign bool
 	// Benchmark says that nothing is to stay, whatever happens.
 	Benchmark bool
+	// Patience is how long to wait for another session of the group to end. One
+	// that has been told to leave is waited for up to a minute, if it is not 0.
+	Patience time.Duration
 }
 
 // Begin implements wire.Target for a caller on this machine, which is trusted
@@ -115,7 +119,7 @@ func (s *Store) BeginSession(ctx context.Context, o SessionOptions) (*Session, e
 			return nil, err
 		}
 	}
-	if err := s.locks.occupy(o.Snapshot.Group); err != nil {
+	if err := s.enterSoon(ctx, o); err != nil {
 		return nil, err
 	}
 	ss := &Session{
@@ -128,6 +132,22 @@ func (s *Store) BeginSession(ctx context.Context, o SessionOptions) (*Session, e
 		return nil, fmt.Errorf("begin snapshot %s: %w", ss.snap, noSpace(err))
 	}
 	return ss, nil
+}
+
+// enterSoon takes the group for a session.
+func (s *Store) enterSoon(ctx context.Context, o SessionOptions) error {
+	if o.Patience <= 0 {
+		return s.locks.occupy(o.Snapshot.Group)
+	}
+	return s.locks.occupySoon(ctx, o.Snapshot.Group, o.Patience)
+}
+
+// Leave says that nobody will use the session any more and that Close follows:
+// whoever waits for the group is not sent away meanwhile.
+func (ss *Session) Leave() {
+	if ss.state.Load() == stateRunning {
+		ss.store.locks.leave(ss.snap.Group)
+	}
 }
 
 // check checks the names and fills in the owner.

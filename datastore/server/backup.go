@@ -288,6 +288,9 @@ func (b *backup) announce(c *call) {
 	b.task.Logf("there is no previous snapshot to build upon")
 }
 
+// leave makes the next session of the group wait for the end of this one.
+func (b *backup) leave() { b.session.Leave() }
+
 // end gives back what the session holds, after its last handler.
 func (b *backup) end(ctx context.Context) error {
 	done := b.done()

@@ -444,6 +444,22 @@ func TestTwoSessionsOfAGroup(t *testing.T) {
 	l.simple("alice", "vm/100", 2000) // while the first connection is still open
 }
 
+// Whoever comes back right after he has broken off a session finds the group
+// free, however long the server takes to notice.
+func TestComeBackAtOnce(t *testing.T) {
+	l := newSessionLab(t)
+	for i := range 20 {
+		k := l.begin(backupOf("alice", "vm/100", 1000+int64(i)))
+		k.archive("a.didx", 1)
+		if i%2 == 0 {
+			k.conn.Close()
+		} else {
+			k.conn.(*ahead).cut()
+		}
+	}
+	l.simple("alice", "vm/100", 2000)
+}
+
 func TestOwnerStays(t *testing.T) {
 	l := newSessionLab(t)
 	k := l.begin(backupOf("alice", "vm/100", 1000))

@@ -122,7 +122,8 @@ type h2Options struct {
 	log    *log.Logger
 	stall  time.Duration
 	answer time.Duration
-	window int // of the connection, in bytes
+	window int    // of the connection, in bytes
+	gone   func() // called when the connection has ended
 }
 
 // serveH2 speaks HTTP/2 on the connection until it ends or ctx is cancelled, and
@@ -163,6 +164,7 @@ func serveH2(ctx context.Context, u *upgraded, h http.Handler, o h2Options) {
 	// without negotiation either way.
 	engine.Protocols.SetUnencryptedHTTP2(true)
 	_ = engine.Serve(u) // ends with the connection, always with an error
+	o.gone()
 	cancel()
 	g.shut()
 }

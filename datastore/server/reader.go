@@ -89,6 +89,9 @@ func (r *reading) get(ctx context.Context, id chunkstore.ID, plain uint32) (borr
 	return borrowed{Sealed: raw, free: func() { r.host.rooms.give(class, room) }}, err
 }
 
+// leave implements session: nobody waits for a reader.
+func (r *reading) leave() {}
+
 // end gives back what the session holds, after its last handler.
 func (r *reading) end(ctx context.Context) error {
 	err := r.snapshot.Close()

@@ -33,6 +33,8 @@ func checkUpgrade(r *http.Request, protocol string) error {
 type session interface {
 	// methods is the table of what the session answers.
 	methods() []method
+	// leave is called when the connection has ended; handlers may still run.
+	leave()
 	// end gives back what the session holds and says how it ended. ctx is
 	// that of its task.
 	end(ctx context.Context) error
@@ -119,10 +121,14 @@ func (v *conversation) verifyNew(c *call, st *openStore) func() {
 	}
 }
 
+// groupPatience is how long a new session waits for another one of its group:
+// that a client has broken off its session, the server learns a moment later.
+const groupPatience = 2 * time.Second
+
 // beginSession takes the steps 7 to 11 of section 2.1.
 func beginSession(c *call, st *openStore, benchmark bool) (*datastore.Session, error) {
 	inner, err := st.BeginSession(c.Context(), datastore.SessionOptions{
-		Snapshot: c.snapshot(), Owner: c.auth, Foreign: true, Benchmark: benchmark})
+		Snapshot: c.snapshot(), Owner: c.auth, Foreign: true, Benchmark: benchmark, Patience: groupPatience})
 	switch {
 	case errors.Is(err, wire.ErrBusy):
 		return nil, badRequest("unable to acquire lock on group %s, another backup is already running: %v", c.group(), err)
@@ -290,7 +296,7 @@ func (v *conversation) converse(u *upgraded, running session, protocol string) e
 		_ = u.SetDeadline(time.Time{})
 		u.heard = v.patience.heard
 		l := &v.server.o.Limits
-		serveH2(ctx, u, v.handler(running.methods()), h2Options{window: int(v.window.Size()),
+		serveH2(ctx, u, v.handler(running.methods()), h2Options{window: int(v.window.Size()), gone: running.leave,
 			log: slog.NewLogLogger(v.server.o.Log.Handler(), slog.LevelDebug), stall: l.WriteTimeout, answer: l.StallTimeout})
 	}
 	return running.end(ctx)

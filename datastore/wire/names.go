@@ -216,6 +216,10 @@ var ErrExists = errors.New("already exists")
 // ErrBusy is returned when another session writes to the same group.
 var ErrBusy = errors.New("busy")
 
+// ErrUnknown is returned by Finish when nobody can tell whether the snapshot
+// was made.
+var ErrUnknown = errors.New("whether the snapshot was made is not known")
+
 func nameError(what, s, why string) error {
 	const most = 80
 	if len(s) > most {

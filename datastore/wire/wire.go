@@ -60,8 +60,8 @@ type Target interface {
 	Begin(ctx context.Context, s Snapshot) (Session, error)
 }
 
-// Session is one snapshot being written. Until Finish returns nil the snapshot
-// does not exist for anybody; after that it is complete and durable.
+// Session is one snapshot being written. Before Finish the snapshot does not
+// exist for anybody; once Finish has returned nil it is complete and durable.
 type Session interface {
 	// Previous opens the newest finished snapshot of the same group, or
 	// returns chunkstore.ErrNotExist. The chunks of an index opened through
@@ -75,7 +75,9 @@ type Session interface {
 	Blob(ctx context.Context, name string, sealed chunkstore.Sealed) error
 	// Finish proves that every reference is present, of the right size and
 	// durable, and then makes the snapshot exist. A *MissingError lists what
-	// is not there; nothing has happened then.
+	// is not there; nothing has happened then. When it returns nil the snapshot
+	// is made, even if ctx has ended; after an ErrUnknown it may exist or come
+	// to exist; after any other error it does not and will not.
 	Finish(ctx context.Context) error
 	// Close ends the session; what was not finished is gone.
 	Close() error
