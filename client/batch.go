@@ -82,8 +82,11 @@ func (b *batcher) flush() error {
 // secureConn is TLS over a batcher.
 type secureConn struct {
 	*tls.Conn
-	raw *batcher
+	raw   *batcher
+	pulse *pulse
 }
+
+func (c *secureConn) life() *pulse { return c.pulse }
 
 // Write implements net.Conn. When it returns nothing waits to be written.
 func (c *secureConn) Write(p []byte) (int, error) {

@@ -53,7 +53,7 @@ func parseFingerprint(s string) (sum [32]byte, err error) {
 
 // secure runs the TLS handshake and decides about the certificate before
 // anything else is sent. Who calls it closes raw if it fails.
-func (c *Client) secure(ctx context.Context, raw net.Conn) (net.Conn, error) {
+func (c *Client) secure(ctx context.Context, raw net.Conn, p *pulse) (net.Conn, error) {
 	below := newBatcher(raw)
 	conn := tls.Client(below, &tls.Config{
 		MinVersion: tls.VersionTLS12,
@@ -63,14 +63,15 @@ func (c *Client) secure(ctx context.Context, raw net.Conn) (net.Conn, error) {
 		InsecureSkipVerify: true,
 	})
 	began := time.Now()
-	if err := conn.HandshakeContext(ctx); err != nil {
-		return nil, fmt.Errorf("tls handshake with %s: %w", c.host, err)
+	err := within(ctx, raw, min(handshakeTimeout, p.limit), func() error { return conn.HandshakeContext(ctx) })
+	if err != nil {
+		return nil, fmt.Errorf("tls handshake: %w", err)
 	}
 	c.met(time.Since(began))
 	if err := c.accept(ctx, conn.ConnectionState().PeerCertificates); err != nil {
 		return nil, err
 	}
-	return &secureConn{Conn: conn, raw: below}, nil
+	return &secureConn{Conn: conn, raw: below, pulse: p}, nil
 }
 
 // accept follows the order of section 1.1 of the protocol specification: the

@@ -4,7 +4,8 @@
 // wire.Manager for one datastore, so that whoever uses the ports cannot tell it
 // from a directory on this machine.
 //
-// It promises that nothing is sent before the server's certificate was accepted
+// It promises that every wait for the server has an end, that an error of a
+// connection is an ErrUnavailable, that nothing is sent before the server's certificate was accepted
 // (certificate.go), that no answer is larger than what was expected of it, that
 // a wait ends when the context does, and that nothing is asked for which only a
 // Holdfast server knows unless the server said that it is one.
@@ -17,6 +18,7 @@
 // an index none but for a file on disk.
 //
 //   - dial.go, rate.go, certificate.go, batch.go: connections
+//   - pulse.go, broken.go: how long a server may be silent, and what became of a connection
 //   - auth.go: tokens, tickets and their renewal
 //   - rest.go, status.go, retry.go: calls of the REST interface, their errors
 //   - upgrade.go, conn.go: from HTTP/1.1 to a session in HTTP/2
@@ -25,7 +27,7 @@
 //   - listing.go, manage.go, task.go: the rest of the ports, tasks
 //
 // The package imports chunkstore, the shared rooms index and wire of datastore,
-// and the standard library.
+// x/sys/unix and the standard library.
 package client
 
 import (
@@ -77,10 +79,20 @@ type Options struct {
 	Connections int
 	// UserAgent is what requests say they come from; "" is "holdfast".
 	UserAgent string
+	// Silence is how long the server may say nothing while it is waited for,
+	// at least a second; 0 is 3 minutes. Connecting and the TLS handshake take
+	// no longer than that either, nor than 10 and 30 seconds.
+	Silence time.Duration
+	// LockWait is how long Begin waits for a group that another session writes
+	// to, beyond the moment that a session takes to end.
+	LockWait time.Duration
 	// Log gets one line for a person about whatever was tried again; nil
 	// drops it. It may be called from several goroutines.
 	Log func(string)
 }
+
+// silenceMin is the least silence that can be asked for.
+const silenceMin = time.Second
 
 // Connections of a Reader.
 const (
@@ -166,6 +178,9 @@ func newClient(o Options) (*Client, error) {
 			return nil, err
 		}
 	}
+	if o.Silence != 0 && o.Silence < silenceMin || o.LockWait < 0 {
+		return nil, fmt.Errorf("the silence must not be shorter than %v, and the wait for a lock not negative: %w", silenceMin, chunkstore.ErrInvalid)
+	}
 	if o.RateUp < 0 || o.RateDown < 0 || o.Connections < 0 || o.Connections > connectionsMax {
 		return nil, fmt.Errorf("rates must not be negative, and connections be 0 to %d: %w", connectionsMax, chunkstore.ErrInvalid)
 	}
@@ -213,8 +228,12 @@ func Local(socketPath string) *Client {
 	c.id, c.host = wire.RootUser, "localhost"
 	c.base = "http://localhost" + apiRoot
 	c.dial = func(ctx context.Context) (net.Conn, error) {
-		var d net.Dialer
-		return d.DialContext(ctx, "unix", socketPath)
+		d := net.Dialer{Timeout: connectTimeout}
+		conn, err := d.DialContext(ctx, "unix", socketPath)
+		if err != nil {
+			return nil, err
+		}
+		return newPulse(conn, c.silence()), nil
 	}
 	c.rest = &http.Transport{
 		DialContext:            func(ctx context.Context, _, _ string) (net.Conn, error) { return c.connect(ctx) },
@@ -243,6 +262,14 @@ func (c *Client) Close() error {
 		t.CloseIdleConnections()
 	}
 	return nil
+}
+
+// silence is how long the server may say nothing.
+func (c *Client) silence() time.Duration {
+	if c.opts.Silence == 0 {
+		return defaultSilence
+	}
+	return c.opts.Silence
 }
 
 // AuthID returns who the Client speaks as.

@@ -16,11 +16,11 @@ import (
 )
 
 const (
-	// pingAfter is how long a silent connection is left alone, pingTimeout how
-	// long an answer to the ping may take. The latter has to hold the time
-	// that a frame needs at a low rate.
-	pingAfter   = time.Minute
-	pingTimeout = 2 * time.Minute
+	// pingShare is the part of the silence after which a sign of life is asked
+	// for. How long the answer may take is for the pulse to say, which sees
+	// whether anything moves; pingTimeout only has to be longer than all that.
+	pingShare   = 4
+	pingTimeout = 24 * time.Hour
 	// frameMax is the largest frame that the server may send, in bytes.
 	frameMax = 1 << 20
 	// sessionAnswerMax caps the JSON answers within a session, in bytes.
@@ -37,6 +37,7 @@ const (
 type settings struct {
 	agent    string // the User-Agent
 	holdfast bool   // the server knows what Holdfast adds to the protocol
+	client   *Client
 }
 
 // conn is a session in HTTP/2 on an upgraded connection (section 2.2 of the
@@ -45,6 +46,8 @@ type conn struct {
 	settings
 	cc     *http.ClientConn
 	stream *stream
+	pulse  *pulse // nil if nobody watches the connection
+	work   *vigil // over the requests as a whole: signs of life are not enough
 	dead   atomic.Bool
 	seen   sync.Map      // names of the files that were downloaded over it
 	turns  chan struct{} // holds one token for each body being sent
@@ -52,6 +55,12 @@ type conn struct {
 
 // newConn begins HTTP/2 on a connection, without negotiation. It owns s.
 func newConn(ctx context.Context, s *stream, set settings) (*conn, error) {
+	c := &conn{settings: set, stream: s, turns: make(chan struct{}, bodiesMax)}
+	silence := set.client.silence()
+	if l, ok := s.Conn.(living); ok {
+		c.pulse = l.life()
+	}
+	c.work = newVigil(workFactor*silence, func() { s.Close() })
 	protocols := new(http.Protocols)
 	protocols.SetUnencryptedHTTP2(true)
 	t := &http.Transport{
@@ -59,16 +68,38 @@ func newConn(ctx context.Context, s *stream, set settings) (*conn, error) {
 		// hides the TLS, so that no protocol is looked for in it.
 		DialTLSContext:         func(context.Context, string, string) (net.Conn, error) { return s, nil },
 		Protocols:              protocols,
-		HTTP2:                  &http.HTTP2Config{SendPingTimeout: pingAfter, PingTimeout: pingTimeout, MaxReadFrameSize: frameMax},
+		HTTP2:                  &http.HTTP2Config{SendPingTimeout: silence / pingShare, PingTimeout: pingTimeout, MaxReadFrameSize: frameMax},
 		DisableCompression:     true,
 		MaxResponseHeaderBytes: headerMax,
 	}
-	cc, err := t.NewClientConn(ctx, "https", "localhost:8007")
-	if err != nil {
+	defer c.await(false)()
+	var err error
+	if c.cc, err = t.NewClientConn(ctx, "https", "localhost:8007"); err != nil {
 		s.Close()
-		return nil, fmt.Errorf("begin http/2: %w", err)
+		return nil, fmt.Errorf("begin http/2: %w", c.broken(ctx, err))
 	}
-	return &conn{settings: set, cc: cc, stream: s, turns: make(chan struct{}, bodiesMax)}, nil
+	return c, nil
+}
+
+// await says that somebody waits for the server until done is called, once; for
+// something long if it may do that alone.
+func (c *conn) await(long bool) (done func()) {
+	work, pulse := func() {}, func() {}
+	if !long {
+		work = c.work.await()
+	}
+	if c.pulse != nil {
+		pulse = c.pulse.await()
+	}
+	return func() { work(); pulse() }
+}
+
+// broken explains an error of the connection.
+func (c *conn) broken(ctx context.Context, err error) error {
+	if err != nil && ctx.Err() == nil && c.work.fired.Load() && !settled(err) {
+		return &brokenError{fmt.Sprintf("%s is there but has done nothing for %v: the session was given up", c.client.host, c.work.limit), ErrSilent}
+	}
+	return c.client.broken(ctx, c.pulse, err)
 }
 
 // alive reports whether requests can still be sent.
@@ -96,6 +127,7 @@ type query struct {
 	params url.Values
 	body   []byte
 	kind   string // content type of body
+	long   bool   // the server may work on it as long as it shows that it lives
 }
 
 const (
@@ -122,13 +154,15 @@ func (c *conn) open(ctx context.Context, q query) (*http.Response, error) {
 		defer body.Close()
 		req.Body, req.ContentLength = body, int64(len(q.body))
 	}
+	done := c.await(q.long)
 	resp, err := c.cc.RoundTrip(req)
 	if err != nil {
-		if ctx.Err() != nil {
-			return nil, ctx.Err()
-		}
-		return nil, fmt.Errorf("connection to the server: %w", err)
+		done()
+		return nil, c.broken(ctx, err)
 	}
+	c.work.sign()
+	explain := func(err error) error { return c.broken(ctx, err) }
+	resp.Body = &answerBody{ReadCloser: resp.Body, explain: explain, moved: c.work.sign, done: done}
 	if resp.StatusCode/100 != 2 {
 		defer resp.Body.Close()
 		return nil, statusError(resp)
@@ -139,6 +173,7 @@ func (c *conn) open(ctx context.Context, q query) (*http.Response, error) {
 // loan is a body whose bytes stay the caller's. The transport may go on
 // reading after the answer has come; from Close on it gets nothing.
 type loan struct {
+	read func() // called when some of it has been taken
 	mu   sync.Mutex
 	in   *bytes.Reader
 	turn <-chan struct{} // nil: it has none, or has given it back
@@ -146,7 +181,7 @@ type loan struct {
 
 // lend makes a body of b. A large one waits for its turn.
 func (c *conn) lend(ctx context.Context, b []byte) (*loan, error) {
-	l := &loan{in: bytes.NewReader(b)}
+	l := &loan{in: bytes.NewReader(b), read: c.work.sign}
 	if len(b) <= smallBody {
 		return l, nil
 	}
@@ -166,6 +201,7 @@ func (l *loan) Read(p []byte) (int, error) {
 		return 0, io.ErrClosedPipe
 	}
 	n, err := l.in.Read(p)
+	l.read()
 	if l.in.Len() == 0 {
 		l.done()
 	}
@@ -200,11 +236,7 @@ func (c *conn) into(ctx context.Context, room []byte, q query, most int) ([]byte
 		return nil, err
 	}
 	defer resp.Body.Close()
-	b, err := readInto(room, resp.Body, resp.ContentLength, most)
-	if err != nil && ctx.Err() != nil {
-		return nil, ctx.Err()
-	}
-	return b, err
+	return readInto(room, resp.Body, resp.ContentLength, most)
 }
 
 // data decodes the data of a JSON answer into a pointer; nil drops it.
@@ -233,9 +265,6 @@ func (c *conn) copy(ctx context.Context, q query, w io.Writer, most int64) (int6
 	n, err := io.Copy(w, io.LimitReader(resp.Body, most+1))
 	if err == nil && n > most {
 		err = fmt.Errorf("%w: more than %d bytes", errAnswer, most)
-	}
-	if err != nil && ctx.Err() != nil {
-		err = ctx.Err()
 	}
 	return n, err
 }

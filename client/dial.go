@@ -23,10 +23,10 @@ const (
 	// (section 1.1 of the protocol specification).
 	connectTimeout = 10 * time.Second
 	keepAlive      = 120 * time.Second
-	// proxyTimeout is for the answer of a proxy, requestTimeout for that of
-	// the server to an upgrade, as the reference client has it.
-	proxyTimeout   = 30 * time.Second
-	requestTimeout = 120 * time.Second
+	// proxyTimeout is for the answer of a proxy, handshakeTimeout for TLS.
+	// Both are no longer than the silence that is allowed.
+	proxyTimeout     = 30 * time.Second
+	handshakeTimeout = 30 * time.Second
 )
 
 // dialer opens connections to one server: TCP, the proxy, the rate, TLS.
@@ -72,15 +72,16 @@ func (d *dialer) dial(ctx context.Context) (net.Conn, error) {
 	if err != nil {
 		return nil, d.through(err)
 	}
-	raw = limit(raw, d.up, d.down)
+	p := newPulse(raw, d.client.silence())
+	raw = limit(p, d.up, d.down)
 	if d.proxy != nil {
-		err = within(ctx, raw, proxyTimeout, func() error { raw, err = d.tunnel(raw); return err })
+		err = within(ctx, raw, min(proxyTimeout, p.limit), func() error { raw, err = d.tunnel(raw); return err })
 	}
 	if err != nil {
 		raw.Close()
 		return nil, d.through(err)
 	}
-	conn, err := d.client.secure(ctx, raw)
+	conn, err := d.client.secure(ctx, raw, p)
 	if err != nil {
 		raw.Close()
 		return nil, d.through(err)
@@ -117,10 +118,13 @@ func within(ctx context.Context, conn net.Conn, most time.Duration, talk func() 
 	if !stop() && err == nil {
 		err = ctx.Err() // the deadline may have been set just now
 	}
-	if err != nil && ctx.Err() != nil {
-		return ctx.Err()
+	switch {
+	case err == nil || ctx.Err() == nil:
+		return err
+	case errors.Is(ctx.Err(), context.DeadlineExceeded):
+		return fmt.Errorf("no answer within %v: %w", most, ErrSilent)
 	}
-	return err
+	return ctx.Err()
 }
 
 // tunnel asks the proxy for a connection to the server.

@@ -41,7 +41,8 @@ type fake struct {
 	requests []string // method and path, without the root
 	tickets  []string
 	resume   []wire.ChunkSize
-	conns    map[net.Conn]bool // upgraded ones
+	conns    map[net.Conn]bool  // upgraded ones
+	running  map[wire.Group]int // backup sessions
 
 	logins  atomic.Int32
 	largest atomic.Int64 // body of an append
@@ -55,7 +56,7 @@ const (
 )
 
 func newFake(t testing.TB) *fake {
-	f := &fake{t: t, memory: &wiretest.Memory{}, conns: make(map[net.Conn]bool)}
+	f := &fake{t: t, memory: &wiretest.Memory{}, conns: make(map[net.Conn]bool), running: make(map[wire.Group]int)}
 	f.server = httptest.NewUnstartedServer(f)
 	f.server.StartTLS()
 	t.Cleanup(f.stop)
@@ -241,6 +242,10 @@ func (f *fake) rest(w http.ResponseWriter, r *http.Request, path string) {
 	q := r.Form
 	const store = "/admin/datastore/tank"
 	switch r.Method + " " + path {
+	case "GET /nodes/localhost/tasks":
+		if only(w, q, "running", "limit", "typefilter") {
+			f.tasks(w)
+		}
 	case "GET " + store + "/namespace":
 		if only(w, q, "parent") {
 			f.namespaces(w, r)
@@ -275,6 +280,26 @@ func (f *fake) rest(w http.ResponseWriter, r *http.Request, path string) {
 	default:
 		refuse(w, 404, "Path '%s' not found.", path)
 	}
+}
+
+// tasks lists the sessions that run.
+func (f *fake) tasks(w http.ResponseWriter) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	out := []map[string]string{}
+	for g, n := range f.running {
+		if n > 0 {
+			out = append(out, map[string]string{"worker_type": "backup", "worker_id": "tank:" + g.String()})
+		}
+	}
+	answer(w, out)
+}
+
+// run counts the running sessions of a group.
+func (f *fake) run(g wire.Group, by int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.running[g] += by
 }
 
 // done answers a call without a result. What is missing is told as the real
@@ -448,6 +473,8 @@ func (f *fake) backup(w http.ResponseWriter, r *http.Request) {
 			b.known[c.ID] = c.Size
 		}
 	}
+	f.run(b.snap.Group, 1)
+	defer f.run(b.snap.Group, -1)
 	if !f.upgrade(w, r, wire.BackupProtocol, b) {
 		b.session.Close()
 	}

@@ -156,9 +156,9 @@ func (c *Client) Snapshots(ctx context.Context, g wire.Group) ([]wire.SnapshotIn
 	if _, err := wire.ParseNamespace(string(g.NS)); err != nil {
 		return nil, err
 	}
-	var entries []snapshotEntry
-	if err := c.get(ctx, "/snapshots", groupParams(g), &entries); err != nil {
-		return nil, fmt.Errorf("list snapshots of %s: %w", g, err)
+	entries, err := c.snapshotEntries(ctx, g)
+	if err != nil {
+		return nil, err
 	}
 	var list []wire.SnapshotInfo
 	for _, e := range entries {
@@ -179,6 +179,14 @@ func (c *Client) Snapshots(ctx context.Context, g wire.Group) ([]wire.SnapshotIn
 	}
 	slices.SortFunc(list, func(a, b wire.SnapshotInfo) int { return int(min(max(a.Snapshot.Time-b.Snapshot.Time, -1), 1)) })
 	return list, nil
+}
+
+// snapshotEntries asks for the snapshots of a group, finished or not.
+func (c *Client) snapshotEntries(ctx context.Context, g wire.Group) (entries []snapshotEntry, err error) {
+	if err := c.get(ctx, "/snapshots", groupParams(g), &entries); err != nil {
+		return nil, fmt.Errorf("list snapshots of %s: %w", g, err)
+	}
+	return entries, nil
 }
 
 // finished tells whether the snapshot has a manifest. Without one there is no

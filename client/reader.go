@@ -10,6 +10,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"holdfast/chunkstore"
 	"holdfast/datastore/index"
@@ -152,6 +153,7 @@ func (r *reader) GetInto(ctx context.Context, id chunkstore.ID, room []byte) (se
 // try runs a request on one of the lanes, and again on a new connection when
 // that one is lost.
 func (r *reader) try(ctx context.Context, do func(*conn) error) error {
+	began := time.Now()
 	for n := 0; ; n++ {
 		l := r.lanes[r.turn.Add(1)%uint32(len(r.lanes))]
 		c, err := l.ready(ctx)
@@ -160,7 +162,7 @@ func (r *reader) try(ctx context.Context, do func(*conn) error) error {
 				c.drop()
 			}
 		}
-		if !lost(ctx, err) || n+1 >= r.client.retry.patient || r.isClosed() || errors.Is(err, ErrCertificate) {
+		if !lost(ctx, err) && !busyNow(err) || n+1 >= r.client.retry.patient || time.Since(began) > r.client.retry.longest || r.isClosed() {
 			return err
 		}
 		r.client.log("snapshot %s: %v; trying again", r.snap, err)

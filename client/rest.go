@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptrace"
 	"net/url"
 	"slices"
 	"strings"
@@ -75,13 +76,17 @@ func (c *Client) exchange(ctx context.Context, call Call, h http.Header) (*reply
 	for name, values := range h {
 		req.Header[name] = values
 	}
+	w := new(watch)
+	defer w.stop()
+	req = req.WithContext(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		GotConn: func(i httptrace.GotConnInfo) { w.over(i.Conn) },
+	}))
+	explain := func(err error) error { return c.broken(ctx, w.life(), err) }
 	resp, err := c.rest.RoundTrip(req)
 	if err != nil {
-		if ctx.Err() != nil {
-			return nil, ctx.Err()
-		}
-		return nil, fmt.Errorf("%s %s: %w", call.Method, call.Path, err)
+		return nil, fmt.Errorf("%s %s: %w", call.Method, call.Path, explain(err))
 	}
+	resp.Body = &answerBody{ReadCloser: resp.Body, explain: explain, done: func() {}}
 	defer resp.Body.Close()
 	if resp.StatusCode/100 != 2 {
 		return nil, statusError(resp)

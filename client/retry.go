@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
-	"net/http"
 	"time"
 
 	"holdfast/datastore/wire"
@@ -17,12 +16,13 @@ import (
 type policy struct {
 	tries   int           // of a call or a connection, the first included
 	patient int           // of a read in a Reader, which may have run for hours
+	longest time.Duration // after this nothing is tried again
 	base    time.Duration // the first wait is up to this, each next up to twice the last
 	max     time.Duration
 }
 
 func defaultPolicy() policy {
-	return policy{tries: 4, patient: 10, base: 500 * time.Millisecond, max: 15 * time.Second}
+	return policy{tries: 4, patient: 30, longest: 10 * time.Minute, base: 500 * time.Millisecond, max: 15 * time.Second}
 }
 
 // wait waits before try number n+1, n counting from 0.
@@ -44,9 +44,10 @@ func (p policy) wait(ctx context.Context, n int) error {
 // again runs do until it succeeds, fails for good, or has been tried often
 // enough. what names it in the log.
 func (c *Client) again(ctx context.Context, what string, worth func(error) bool, do func() error) error {
+	began := time.Now()
 	for n := 0; ; n++ {
 		err := do()
-		if err == nil || ctx.Err() != nil || n+1 >= c.retry.tries || !worth(err) {
+		if err == nil || ctx.Err() != nil || n+1 >= c.retry.tries || time.Since(began) > c.silence() || !worth(err) {
 			return err
 		}
 		c.log("%s: %v; trying again", what, err)
@@ -65,10 +66,17 @@ func (c *Client) connect(ctx context.Context) (conn net.Conn, err error) {
 		conn, err = c.dial(ctx)
 		return err
 	})
-	if err != nil {
-		return nil, &connectError{fmt.Errorf("connect to %s: %w", c.host, err)}
+	if err == nil {
+		return conn, nil
 	}
-	return conn, nil
+	if ctx.Err() != nil {
+		return nil, ctx.Err()
+	}
+	err = fmt.Errorf("connect to %s: %w", c.host, err)
+	if !settled(err) {
+		err = &brokenError{err.Error(), harmless(err)}
+	}
+	return nil, &connectError{err}
 }
 
 // connectError marks what has been tried often enough already.
@@ -83,6 +91,8 @@ func passing(err error) bool {
 	var dns *net.DNSError
 	var cert *x509.CertificateInvalidError
 	switch {
+	case settled(err) && !errors.Is(err, ErrUnavailable):
+		return false
 	case errors.Is(err, ErrCertificate), errors.As(err, &cert):
 		return false
 	case errors.As(err, &dns):
@@ -99,14 +109,10 @@ func busyNow(err error) bool {
 		return false
 	}
 	var status *StatusError
-	if !errors.As(err, &status) {
-		return !errors.Is(err, errAnswer)
+	if errors.As(err, &status) {
+		return statusBusy(status.Code)
 	}
-	switch status.Code {
-	case http.StatusTooManyRequests, http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
-		return true
-	}
-	return false
+	return errors.Is(err, ErrUnavailable) && !errors.Is(err, ErrSilent)
 }
 
 // sessionBusy is busyNow for a session that is to be opened. One that somebody
@@ -115,6 +121,5 @@ func sessionBusy(err error) bool { return errors.Is(err, wire.ErrBusy) || busyNo
 
 // lost reports whether err is the loss of a connection: nobody has answered.
 func lost(ctx context.Context, err error) bool {
-	var status *StatusError
-	return err != nil && ctx.Err() == nil && !errors.As(err, &status) && !errors.Is(err, errAnswer) && !errors.Is(err, errLocal)
+	return ctx.Err() == nil && errors.Is(err, ErrUnavailable)
 }

@@ -45,7 +45,7 @@ func (c *Client) Begin(ctx context.Context, s wire.Snapshot) (wire.Session, erro
 	if err := checkSnapshot(s); err != nil {
 		return nil, err
 	}
-	conn, err := c.upgrade(ctx, upgrading{path: "/backup", protocol: wire.BackupProtocol, query: c.snapshotQuery(s)})
+	conn, err := c.enter(ctx, upgrading{path: "/backup", protocol: wire.BackupProtocol, query: c.snapshotQuery(s)})
 	if err != nil {
 		return nil, fmt.Errorf("begin snapshot %s: %w", s, err)
 	}
@@ -55,6 +55,28 @@ func (c *Client) Begin(ctx context.Context, s wire.Snapshot) (wire.Session, erro
 		return resumable{ss}, nil
 	}
 	return ss, nil
+}
+
+// lockPace is how often a group that is busy is asked for.
+const lockPace = 5 * time.Second
+
+// enter opens a backup session. It waits for a group that is busy as long as
+// the Client was told to.
+func (c *Client) enter(ctx context.Context, u upgrading) (*conn, error) {
+	began := time.Now()
+	for told := false; ; told = true {
+		conn, err := c.upgrade(ctx, u)
+		left := c.opts.LockWait - time.Since(began)
+		if !errors.Is(err, wire.ErrBusy) || left <= 0 {
+			return conn, err
+		}
+		if !told {
+			c.log("%v; waiting up to %v for it to end", err, left.Round(time.Second))
+		}
+		if err := c.pause(ctx, min(left, lockPace)); err != nil {
+			return nil, err
+		}
+	}
 }
 
 // What may be under way to the server at once in a session: enough to keep a
@@ -187,36 +209,6 @@ func (ss *session) Blob(ctx context.Context, name string, sealed chunkstore.Seal
 		return fmt.Errorf("send %s: %w", name, err)
 	}
 	return nil
-}
-
-// Finish implements wire.Session. It is asked for once only: when the answer
-// is lost, the listing says whether the snapshot exists.
-func (ss *session) Finish(ctx context.Context) error {
-	if err := ss.failure(); err != nil {
-		return err
-	}
-	err := ss.conn.data(ctx, query{method: http.MethodPost, path: "/finish"}, nil)
-	if err == nil || lost(ctx, err) && ss.finished(ctx) {
-		return nil
-	}
-	return fmt.Errorf("finish snapshot %s: %w", ss.snap, err)
-}
-
-// finished looks for the snapshot in the listing. No other session can have
-// made it: until a moment ago this one held the group and its time was not
-// taken.
-func (ss *session) finished(ctx context.Context) bool {
-	ss.client.log("the answer to finish of %s was lost; looking whether it exists", ss.snap)
-	list, err := ss.client.Snapshots(ctx, ss.snap.Group)
-	if err != nil {
-		return false
-	}
-	for _, info := range list {
-		if info.Snapshot == ss.snap && info.Damage == "" {
-			return true
-		}
-	}
-	return false
 }
 
 // Close implements wire.Session.

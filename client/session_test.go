@@ -283,7 +283,7 @@ func TestCancelledPutLeavesTheSession(t *testing.T) {
 
 // The transport must not look at a chunk after PutChunk has returned.
 func TestLoanEnds(t *testing.T) {
-	l := &loan{in: bytes.NewReader([]byte("secret"))}
+	l := &loan{read: func() {}, in: bytes.NewReader([]byte("secret"))}
 	b := make([]byte, 3)
 	if n, err := l.Read(b); n != 3 || err != nil {
 		t.Fatal(n, err)

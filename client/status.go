@@ -45,6 +45,7 @@ var texts = []struct {
 	{"another backup is already running", wire.ErrBusy},
 	{"already locked by another operation", wire.ErrBusy},
 	{"unable to acquire lock", wire.ErrBusy},
+	{": locked by ", chunkstore.ErrLocked},
 	{"cannot remove protected snapshot", wire.ErrProtected},
 	{"backup owner check failed", wire.ErrPermission},
 	{"no permissions on", wire.ErrPermission},

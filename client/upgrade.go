@@ -108,9 +108,13 @@ func (c *Client) upgradeOnce(ctx context.Context, u upgrading, h http.Header) (*
 	if err != nil {
 		return nil, err
 	}
+	var p *pulse
+	if l, ok := raw.(living); ok {
+		p = l.life()
+	}
 	var resp *http.Response
 	var s *stream
-	err = within(ctx, raw, requestTimeout, func() (err error) {
+	err = within(ctx, raw, c.silence(), func() (err error) {
 		if _, err = io.WriteString(raw, c.upgradeHead(u, h)); err != nil {
 			return err
 		}
@@ -127,9 +131,10 @@ func (c *Client) upgradeOnce(ctx context.Context, u upgrading, h http.Header) (*
 	}
 	if err != nil {
 		raw.Close()
-		return nil, err
+		return nil, c.broken(ctx, p, err)
 	}
 	return newConn(ctx, s, settings{
+		client:   c,
 		agent:    c.opts.UserAgent,
 		holdfast: resp.Header.Get(wire.ExtensionHeader) == wire.ExtensionVersion,
 	})

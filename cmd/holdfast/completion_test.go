@@ -31,10 +31,10 @@ func TestBashCompletion(t *testing.T) {
 		{"snap", "snapshot"},
 		{"key cre", "create create-master-key"},
 		{"-r store key sh", "show show-master-pubkey"},
-		{"snapshot -q notes ", "show update --repository --ns --lock-wait --json --quiet --no-progress --verbose --fingerprint --accept-new --rate --rate-up --rate-down --proxy --help"},
+		{"snapshot -q notes ", "show update --repository --ns --lock-wait --json --quiet --no-progress --verbose --fingerprint --accept-new --rate --rate-up --rate-down --timeout --proxy --help"},
 		{"restore a b --diff", "--differential"},
 		{"backup --backup-type list --notes", "--notes"},
-		{"completion ", "--repository --ns --lock-wait --json --quiet --no-progress --verbose --fingerprint --accept-new --rate --rate-up --rate-down --proxy --help"},
+		{"completion ", "--repository --ns --lock-wait --json --quiet --no-progress --verbose --fingerprint --accept-new --rate --rate-up --rate-down --timeout --proxy --help"},
 	} {
 		words := strings.Split("holdfast "+tc.line, " ")
 		command := `. "$1"; shift; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _holdfast; echo "${COMPREPLY[*]}"`

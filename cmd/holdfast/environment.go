@@ -20,11 +20,13 @@ const (
 
 	envFingerprint    = "HOLDFAST_FINGERPRINT"
 	envFingerprintPBS = "PBS_FINGERPRINT"
+
+	envTimeout = "HOLDFAST_TIMEOUT"
 )
 
 // knownVariables are all that begin with HOLDFAST_.
 func knownVariables() []string {
-	names := []string{envRepository, envNamespace, envKeyfile, envData, envFingerprint}
+	names := []string{envRepository, envNamespace, envKeyfile, envData, envFingerprint, envTimeout}
 	for _, s := range allSecrets() {
 		for _, form := range secretForms() {
 			names = append(names, s.sources[0].variable+form)

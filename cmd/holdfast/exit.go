@@ -50,7 +50,7 @@ const exitStatus = `    0  done
    65  damaged, tampered with or not signed
    66  no such source, file, group, snapshot or archive
    69  no space left, or a quota is used up
-   75  the server cannot be reached, or the connection to it broke
+   75  the server cannot be reached or is too busy, it said nothing for too long, or the connection broke
    77  refused: protected, existing already, in use, empty, in a foreign format, not permitted, or a server nobody vouches for
   130  interrupted`
 
@@ -89,6 +89,8 @@ func exitCode(err error) int {
 		errors.Is(err, manifest.ErrUnsigned), errors.Is(err, manifest.ErrFormat), errors.Is(err, crypto.ErrFormat),
 		errors.Is(err, source.ErrDamaged), errors.Is(err, errDamage), errors.As(err, &missing):
 		return exitIntegrity
+	case unavailable(err):
+		return exitUnreachable
 	case errors.Is(err, errNotEmpty):
 		return exitRefused
 	case badParameter(err):

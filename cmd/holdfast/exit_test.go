@@ -40,7 +40,8 @@ func exits() map[int][]error {
 		exitNoSpace:  {chunkstore.ErrNoSpace, syscall.ENOSPC, syscall.EDQUOT},
 		exitRefused: {wire.ErrProtected, wire.ErrExists, restore.ErrTarget, source.ErrBacking, fs.ErrExist, fs.ErrPermission, syscall.EROFS, syscall.EACCES,
 			gc.ErrNothingFound, errNotEmpty, meaning(errors.New("exists already"), wire.ErrExists)},
-		exitUnreachable: {&net.OpError{Op: "dial", Net: "tcp", Err: syscall.ECONNREFUSED}, &net.OpError{Op: "read", Net: "tcp", Err: syscall.ECONNRESET}},
+		exitUnreachable: {&net.OpError{Op: "dial", Net: "tcp", Err: syscall.ECONNREFUSED}, &net.OpError{Op: "read", Net: "tcp", Err: syscall.ECONNRESET},
+			client.ErrUnavailable, &client.StatusError{Code: 503, Text: "server is shutting down"}, &client.StatusError{Code: 429}},
 		exitInterrupted: {context.Canceled, interruptedError{"half way"}},
 	}
 }

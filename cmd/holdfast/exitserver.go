@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/http"
 	"regexp"
+	"slices"
 	"strings"
 
 	"holdfast/chunkstore"
@@ -13,7 +14,15 @@ import (
 	"holdfast/datastore/wire"
 )
 
-// unreachable reports whether a connection could not be made, or broke.
+// unavailable reports whether a conversation with a server failed for a reason
+// that may pass: the connection broke, or the server has no time.
+func unavailable(err error) bool {
+	var refused *client.StatusError
+	return errors.Is(err, client.ErrUnavailable) || errors.As(err, &refused) && slices.Contains([]int{http.StatusRequestTimeout,
+		http.StatusTooManyRequests, http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout}, refused.Code)
+}
+
+// unreachable reports whether a connection could not be made at all.
 func unreachable(err error) bool {
 	var op *net.OpError
 	return errors.As(err, &op) && (op.Op == "dial" || op.Op == "read" || op.Op == "write")
@@ -44,6 +53,8 @@ func badParameter(err error) bool {
 // serverHint is the next step for an error about a server, "" if none is known.
 func serverHint(err error) string {
 	switch {
+	case errors.Is(err, client.ErrSilent):
+		return "the server or the way to it hangs; run the command again when that has passed, or wait longer with --timeout"
 	case unreachable(err):
 		return "see that a server listens there and nothing is in between; a server is started with: holdfast serve"
 	case unknownDatastore(err):
@@ -58,6 +69,8 @@ func serverHint(err error) string {
 		return "on the server, holdfast acl list shows who may do what"
 	case tooMany(err):
 		return "the same token is at work in too many places: give each machine its own, or raise requests_per_token of the server"
+	case unavailable(err):
+		return "run the command again; if it fails in the same way, the log of the server says more"
 	case errors.Is(err, wire.ErrQuota):
 		return "remove snapshots that are not needed, or have the quota raised"
 	}

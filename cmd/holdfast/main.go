@@ -188,7 +188,7 @@ func globalFlags() []cli.Flag {
 	return slices.Concat([]cli.Flag{
 		&cli.StringFlag{Name: "repository", Aliases: []string{"r"}, Usage: "the `REPO` to work on: a path, as ./store or /srv/store, or [[user@realm[!token]@]host[:port]:]datastore (or $HOLDFAST_REPOSITORY, $PBS_REPOSITORY)"},
 		&cli.StringFlag{Name: "ns", Usage: "the `NAMESPACE` to work in (or $HOLDFAST_NAMESPACE, $PBS_NAMESPACE; default the root)"},
-		&cli.DurationFlag{Name: "lock-wait", Usage: "wait `DURATION` (as 90s or 10m) for another process to leave the repository; default 0"},
+		&cli.DurationFlag{Name: "lock-wait", Usage: "wait `DURATION` (as 90s or 10m) for another process to leave the repository, or another backup of the group to end; default 0"},
 		&cli.BoolFlag{Name: "json", Usage: "print one JSON object per line"},
 		&cli.BoolFlag{Name: "quiet", Aliases: []string{"q"}, Usage: "print results and errors only"},
 		&cli.BoolFlag{Name: "no-progress", Usage: "show no progress"},
@@ -210,6 +210,9 @@ func (a *app) readGlobals(c *cli.Context) error {
 	}
 	g := &call{app: a, flags: c}
 	if _, err := g.namespace(); err != nil {
+		return err
+	}
+	if _, err := g.timeout(); err != nil {
 		return err
 	}
 	if err := g.checkRemote(); err != nil {

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/urfave/cli/v2"
 	"golang.org/x/net/http/httpproxy"
@@ -28,6 +29,7 @@ func remoteFlags() []cli.Flag {
 		&cli.StringFlag{Name: "rate", Usage: "send and receive at most `SIZE` a second, as 20MiB or 100MB"},
 		&cli.StringFlag{Name: "rate-up", Usage: "send at most `SIZE` a second"},
 		&cli.StringFlag{Name: "rate-down", Usage: "receive at most `SIZE` a second"},
+		&cli.DurationFlag{Name: "timeout", Usage: "give up on a server that says nothing for `DURATION` (as 90s or 10m; or $HOLDFAST_TIMEOUT; default 3m)"},
 		&cli.StringFlag{Name: "proxy", Usage: "reach the server through the HTTP proxy `URL`, \"\" for none (or $ALL_PROXY, but for what $NO_PROXY names, and this machine)"},
 	}
 }
@@ -71,6 +73,7 @@ func (c *call) dialOptions(r wire.Repository) (client.Options, error) {
 		Trust:     c.trust(serverOf(r)),
 		Proxy:     proxy,
 		UserAgent: "holdfast/" + version,
+		LockWait:  c.flags.Duration("lock-wait"),
 		Log:       func(text string) { c.ui.verbosef("%s", text) },
 	}
 	if path := c.ticketPath(); path != "" {
@@ -79,8 +82,27 @@ func (c *call) dialOptions(r wire.Repository) (client.Options, error) {
 	if o.Fingerprint, err = c.fingerprint(); err != nil {
 		return o, err
 	}
+	if o.Silence, err = c.timeout(); err != nil {
+		return o, err
+	}
 	o.RateUp, o.RateDown, err = c.rates()
 	return o, err
+}
+
+// timeout is how long a server may say nothing, 0 if that was not set.
+func (c *call) timeout() (time.Duration, error) {
+	text, from := c.env[envTimeout], "$"+envTimeout
+	if c.flags.IsSet("timeout") {
+		text, from = c.flags.Duration("timeout").String(), "--timeout"
+	}
+	if text == "" {
+		return 0, nil
+	}
+	d, err := time.ParseDuration(text)
+	if err != nil || d < time.Second {
+		return 0, usagef("%s: %q: want a duration of at least 1s, as 90s or 10m", from, printable(text))
+	}
+	return d, nil
 }
 
 // rates are the limits of both directions; --rate stands for the one that is
