@@ -184,7 +184,7 @@ func (c *call) keep() (k prune.Keep, err error) {
 		*f.to = int(min(n, 1<<31-1))
 	}
 	if !k.Any() {
-		c.ui.warnf("no --keep option is given: everything is kept")
+		c.ui.warnf("none of --keep-last and the like is given: everything is kept")
 	}
 	return k, nil
 }
