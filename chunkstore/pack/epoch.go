@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"io"
 	"os"
 	"path/filepath"
@@ -72,7 +73,12 @@ func (e epoch) write(d disk, dir string) error {
 	path := epochPath(dir)
 	err = d.do("write", path, func() error { return durable.WriteFile(path, b, 0o640) })
 	if errors.Is(err, chunkstore.ErrNoSpace) {
-		return d.do("overwrite", path, func() error { return overwrite(path, b) })
+		full := err
+		err = d.do("overwrite", path, func() error { return overwrite(path, b) })
+		if errors.Is(err, fs.ErrNotExist) {
+			return full // a store is being made
+		}
+		return err
 	}
 	return err
 }

@@ -79,7 +79,7 @@ func accessExport(ctx context.Context, c *call) error {
 	exported = bytes.TrimSpace(exported)
 	if path == "" || path == "-" {
 		if _, err := fmt.Fprintf(c.stdout, "%s\n", escapeJSON(exported)); err != nil {
-			return fmt.Errorf("write result: %w", err)
+			return written(err)
 		}
 		return nil
 	}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"holdfast/client"
 	"holdfast/client/backup"
 	"holdfast/client/source"
 	"holdfast/crypto"
@@ -83,6 +84,7 @@ func runBackup(ctx context.Context, c *call) (err error) {
 	if err != nil {
 		return c.backupError(ctx, o, err)
 	}
+	c.ui.became(outcomeMade, report.Snapshot.String())
 	for _, w := range report.Warnings {
 		c.ui.warnf("%s", w)
 	}
@@ -99,7 +101,16 @@ func runBackup(ctx context.Context, c *call) (err error) {
 
 // backupError says what failed, what is left behind, and what to do about it.
 func (c *call) backupError(ctx context.Context, o backup.Options, err error) error {
+	outcome := outcomeNotMade
+	if errors.Is(err, wire.ErrUnknown) {
+		outcome = outcomeUnknown
+	}
+	c.ui.became(outcome, o.Snapshot.String())
 	switch {
+	case errors.Is(err, wire.ErrBusy):
+		err = hintf(err, "an earlier run of this backup, or another machine's of the same group, is still at work; --lock-wait 6h waits for it to end")
+	case errors.Is(err, client.ErrUnavailable) && !errors.Is(err, wire.ErrUnknown):
+		err = hintf(err, "no snapshot was made; what is stored already is used by the next backup: %s", serverHint(err))
 	case !errors.Is(err, wire.ErrExists):
 	case o.TimeIsNow:
 		err = hintf(err, "see that the clock of this machine is right; it shows %s", rfc3339(c.now()))

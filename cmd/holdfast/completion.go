@@ -37,7 +37,7 @@ func runCompletion(_ context.Context, c *call) error {
 	}
 	s := &stickyWriter{w: c.stdout}
 	write(s, nodes)
-	return s.err
+	return written(s.err)
 }
 
 // completionNode is one command: its path of names ("" at the root), and what

@@ -34,9 +34,13 @@ const (
 	exitIntegrity    = 65
 	exitNotFound     = 66
 	exitNoSpace      = 69
+	exitOutput       = 74
 	exitUnreachable  = 75
+	exitUnknown      = 76
 	exitRefused      = 77
-	exitInterrupted  = 130
+	exitSignal       = 128 // and the number of the signal
+	exitInterrupted  = exitSignal + int(syscall.SIGINT)
+	exitPipe         = exitSignal + int(syscall.SIGPIPE)
 )
 
 // exitStatus is the list at the end of every help text.
@@ -50,9 +54,16 @@ const exitStatus = `    0  done
    65  damaged, tampered with or not signed
    66  no such source, file, group, snapshot or archive
    69  no space left, or a quota is used up
+   74  done, but the result could not be written to standard output
    75  the server cannot be reached or is too busy, it said nothing for too long, or the connection broke
+   76  the server did not say whether the snapshot was made
    77  refused: protected, existing already, in use, empty, in a foreign format, not permitted, or a server nobody vouches for
-  130  interrupted`
+  129  ended by SIGHUP: the terminal has gone
+  130  interrupted by SIGINT
+  131  ended by SIGQUIT
+  141  whoever read standard output has closed it
+  143  ended by SIGTERM
+  152  ended by SIGXCPU: the time limit of the process`
 
 // errDamage is returned when a check has found damage.
 var errDamage = errors.New("damage found")
@@ -69,6 +80,8 @@ func exitCode(err error) int {
 	switch {
 	case err == nil:
 		return exitOK
+	case endCode(err) != 0:
+		return endCode(err)
 	case errors.As(err, &usage):
 		return exitUsage
 	case errors.Is(err, context.Canceled):
@@ -103,8 +116,28 @@ func exitCode(err error) int {
 		return exitNotFound
 	case unreachable(err):
 		return exitUnreachable
+	case errors.Is(err, syscall.EPIPE):
+		return exitPipe
 	}
 	return exitError
+}
+
+// endCode is the exit code of an error that is about how the command ended and
+// not about what it did, 0 if it is none.
+func endCode(err error) int {
+	var output outputError
+	var ended signalledError
+	switch {
+	case errors.Is(err, wire.ErrUnknown):
+		return exitUnknown
+	case errors.As(err, &ended):
+		return exitSignal + int(ended.signal)
+	case !errors.As(err, &output):
+		return 0
+	case !output.done && errors.Is(output.err, syscall.EPIPE):
+		return exitPipe
+	}
+	return exitOutput
 }
 
 // hint is the next step for an error, "" if none is known.
@@ -112,9 +145,14 @@ func hint(err error) string {
 	var h hintedError
 	var moved *image.MovedError
 	var origin *image.OriginError
+	var output outputError
 	switch {
 	case errors.As(err, &h):
 		return h.hint
+	case errors.As(err, &output):
+		return "see what standard output is connected to; it is not the repository that failed"
+	case errors.Is(err, wire.ErrUnknown):
+		return "holdfast snapshot list GROUP shows the snapshot once it is made; what has been sent is not sent again either way"
 	case errors.Is(err, datastore.ErrNoStore):
 		return "make one with: holdfast init PATH"
 	case errors.Is(err, chunkstore.ErrLocked), errors.Is(err, wire.ErrBusy):

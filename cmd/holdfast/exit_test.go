@@ -42,7 +42,14 @@ func exits() map[int][]error {
 			gc.ErrNothingFound, errNotEmpty, meaning(errors.New("exists already"), wire.ErrExists)},
 		exitUnreachable: {&net.OpError{Op: "dial", Net: "tcp", Err: syscall.ECONNREFUSED}, &net.OpError{Op: "read", Net: "tcp", Err: syscall.ECONNRESET},
 			client.ErrUnavailable, &client.StatusError{Code: 503, Text: "server is shutting down"}, &client.StatusError{Code: 429}},
-		exitInterrupted: {context.Canceled, interruptedError{"half way"}},
+		exitInterrupted: {context.Canceled, interruptedError{"half way"}, signalledError{context.Canceled, syscall.SIGINT}},
+		exitUnknown:     {wire.ErrUnknown, fmt.Errorf("%w: %w", wire.ErrUnknown, context.Canceled)},
+		exitOutput:      {outputError{err: syscall.ENOSPC}, outputError{err: syscall.ENOSPC, done: true}, outputError{err: syscall.EPIPE, done: true}},
+		exitPipe:        {outputError{err: syscall.EPIPE}, syscall.EPIPE},
+		129:             {signalledError{interruptedError{"half way"}, syscall.SIGHUP}},
+		131:             {signalledError{interruptedError{"half way"}, syscall.SIGQUIT}},
+		143:             {signalledError{interruptedError{"half way"}, syscall.SIGTERM}},
+		152:             {signalledError{interruptedError{"half way"}, syscall.SIGXCPU}},
 	}
 }
 

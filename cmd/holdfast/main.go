@@ -42,7 +42,8 @@ type app struct {
 	env    map[string]string
 	now    func() time.Time
 
-	ui *output
+	ui      *output
+	signals signals
 	// poke delivers SIGUSR1, the wish to see the state.
 	poke chan os.Signal
 }
@@ -66,11 +67,8 @@ func (a *app) run(args []string) int {
 	signal.Notify(a.poke, syscall.SIGUSR1)
 	defer signal.Stop(a.poke)
 
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ctx, stop := a.signals.watch(context.Background())
 	defer stop()
-	// The first signal asks for an orderly end; by giving up the handler then,
-	// the second one kills at once.
-	context.AfterFunc(ctx, stop)
 	defer a.boundMemory()()
 
 	err := a.dispatch(ctx, args)
@@ -78,8 +76,8 @@ func (a *app) run(args []string) int {
 	if err == nil {
 		err = a.ui.writeError()
 	}
-	if err != nil {
-		err = stateOfInterrupted(err)
+	err = a.signals.by(stateOfInterrupted(err))
+	if err != nil && !a.ui.unread(err) {
 		a.ui.fail(err)
 	}
 	return exitCode(err)
@@ -94,7 +92,7 @@ func (a *app) dispatch(ctx context.Context, args []string) error {
 		return err
 	}
 	if l.help {
-		return printHelp(a.stdout, tree, l.path)
+		return written(printHelp(a.stdout, tree, l.path))
 	}
 	return tree.RunContext(ctx, l.argv)
 }

@@ -188,7 +188,7 @@ func TestUnwrittenResultIsAnError(t *testing.T) {
 	for _, args := range [][]string{{"version"}, {"version", "--json"}, {"completion", "bash"}, {"--help"}} {
 		b := newBench(t)
 		b.stdout = brokenWriter{}
-		b.do(t, exitError, args...)
+		b.do(t, exitOutput, args...)
 		b.wantErr(t, "broken")
 	}
 }

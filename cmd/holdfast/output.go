@@ -8,6 +8,7 @@ import (
 	"math"
 	"strings"
 	"sync"
+	"syscall"
 	"text/tabwriter"
 	"time"
 
@@ -28,6 +29,9 @@ type output struct {
 	mu     sync.Mutex
 	drawn  bool  // the terminal's last line is a progress line
 	failed error // the first failed write of a result
+	// What has become of the snapshot that the command makes, for the end of
+	// its run; "" if it makes none.
+	outcome, snapshot string
 }
 
 func newOutput(out, err io.Writer) *output {
@@ -43,6 +47,12 @@ func (o *output) result(record any, text func(w io.Writer)) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.clear()
+	o.write(record, text, false)
+}
+
+// write writes a result; done says that it is the summary of what is done. The
+// lock must be held.
+func (o *output) write(record any, text func(w io.Writer), done bool) {
 	w := &stickyWriter{w: o.out}
 	if o.json {
 		o.encode(w, record)
@@ -51,8 +61,12 @@ func (o *output) result(record any, text func(w io.Writer)) {
 		text(h)
 		h.flush()
 	}
-	if o.failed == nil && w.err != nil {
-		o.failed = fmt.Errorf("write result: %w", w.err)
+	if w.err != nil && (o.failed == nil || done) {
+		e := outputError{err: w.err, done: done}
+		if done && o.outcome == outcomeMade {
+			e.made = o.snapshot
+		}
+		o.failed = e
 	}
 }
 
@@ -61,7 +75,10 @@ func (o *output) summary(record any, text func(w io.Writer)) {
 	if o.quiet && !o.json {
 		return
 	}
-	o.result(record, text)
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.clear()
+	o.write(record, text, true)
 }
 
 // done is a summary of one line.
@@ -94,7 +111,7 @@ func (o *output) fail(err error) {
 	if o.json {
 		o.mu.Lock()
 		defer o.mu.Unlock()
-		o.encode(o.err, exitRecord{"exit_error", exitCode(err), err.Error(), step})
+		o.encode(o.err, exitRecord{"exit_error", exitCode(err), err.Error(), step, o.outcome, o.snapshot})
 		return
 	}
 	o.message("", "error: ", err.Error())
@@ -113,6 +130,8 @@ type exitRecord struct {
 	Code        int    `json:"code"`
 	Message     string `json:"message"`
 	Hint        string `json:"hint,omitempty"`
+	Outcome     string `json:"outcome,omitempty"`  // of a backup
+	Snapshot    string `json:"snapshot,omitempty"` // that it is about
 }
 
 // message writes one message to standard error.
@@ -132,9 +151,28 @@ func (o *output) message(kind, prefix, text string) {
 func (o *output) encode(w io.Writer, record any) {
 	e := json.NewEncoder(escaping{w})
 	e.SetEscapeHTML(false)
-	if err := e.Encode(record); err != nil && o.failed == nil {
-		o.failed = fmt.Errorf("write result: %w", err)
-	}
+	_ = e.Encode(record) // to standard output through a stickyWriter
+}
+
+// unread reports whether err says only that whoever reads a list has read
+// enough, as head does: nothing is lost then.
+func (o *output) unread(err error) bool {
+	var output outputError
+	return errors.As(err, &output) && !output.done && errors.Is(output.err, syscall.EPIPE)
+}
+
+// What has become of a snapshot.
+const (
+	outcomeMade    = "made"
+	outcomeNotMade = "not_made"
+	outcomeUnknown = "unknown"
+)
+
+// became notes what has become of the snapshot that the command makes.
+func (o *output) became(outcome, snapshot string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.outcome, o.snapshot = outcome, snapshot
 }
 
 // draw replaces the progress line on the terminal.
@@ -177,7 +215,9 @@ func (s *stickyWriter) Write(p []byte) (int, error) {
 	if err == nil && n < len(p) {
 		err = io.ErrShortWrite
 	}
-	s.err = errors.Join(s.err, err)
+	if s.err == nil {
+		s.err = err
+	}
 	return n, err
 }
 

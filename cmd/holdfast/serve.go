@@ -25,7 +25,7 @@ func (a *app) serveCommand() *cli.Command {
 proxmox-backup-client. The first start makes a self-signed certificate and the token
 root@pam!admin with all rights, and prints its secret once. Datastores, users and rights are
 made with the commands of those names, beside the running server.
-SIGHUP reads the certificate again. SIGTERM and SIGINT end the server: it takes no more
+SIGHUP reads the certificate again. SIGTERM, SIGINT and SIGQUIT end the server: it takes no more
 connections, gives running sessions a bounded time (stop_timeout of the configuration, 30s),
 and stops other tasks. The second one ends it at once; nothing that was finished is lost.`,
 			"holdfast serve",
@@ -64,6 +64,7 @@ type running struct {
 }
 
 func runServe(ctx context.Context, c *call) error {
+	c.signals.reloads.Store(true)
 	conf, err := c.serveConfig()
 	if err != nil {
 		return err

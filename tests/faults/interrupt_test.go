@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// TestInterrupt sends SIGINT and SIGTERM to backups and restores under way. They
-// end with status 130, say how things stand, and leave nothing half done behind.
+// TestInterrupt sends signals to backups and restores under way. They end with
+// status 128 and the signal's number, say how things stand, and leave nothing half done behind.
 func TestInterrupt(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -21,10 +21,10 @@ func TestInterrupt(t *testing.T) {
 
 	changed := mixed(51, 30<<20)
 	other := write(t, filepath.Join(dir, "other.raw"), changed)
-	for i, sig := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM} {
+	for i, sig := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP} {
 		s := snap{"vm/1", int64(i + 1)}
 		got := signalled(t, r.backupArgs(s, "disk0.img:"+other), stop{"pread64", 9, other}, sig)
-		got.want(t, exitInterrupted, "interrupted", "no snapshot was made")
+		got.want(t, 128+int(sig), "interrupted", "no snapshot was made")
 		r.wantList(t, base)
 	}
 	t.Run("restore", func(t *testing.T) { interruptedRestore(t, r, base, content) })
@@ -52,13 +52,16 @@ func signalled(t *testing.T, args []string, at stop, sig syscall.Signal) result 
 // interruptedRestore stops restores to a new file, over an old one, and in place.
 func interruptedRestore(t *testing.T, r repo, s snap, content []byte) {
 	target := filepath.Join(t.TempDir(), "target.raw")
+	sig := syscall.SIGINT
 	interrupted := func(more ...string) result {
 		t.Helper()
 		args := append([]string{"restore", "-r", r.path, "--keyfile", r.key, s.String(), "disk0.img", target}, more...)
-		return signalled(t, args, stop{"pwrite64", 2, ""}, syscall.SIGINT).want(t, exitInterrupted, "interrupted", target)
+		return signalled(t, args, stop{"pwrite64", 2, ""}, sig).want(t, 128+int(sig), "interrupted", target)
 	}
-	interrupted().says(t, "not created")
-	gone(t, target)
+	for _, sig = range []syscall.Signal{syscall.SIGHUP, syscall.SIGTERM, syscall.SIGINT} {
+		interrupted().says(t, "not created")
+		gone(t, target)
+	}
 	write(t, target, []byte("precious"))
 	interrupted("--overwrite").says(t, "as it was")
 	if string(read(t, target)) != "precious" {

@@ -103,13 +103,13 @@ func (r *running) end(t *testing.T) (code int, messages string) {
 // leaves nothing that is listed.
 func TestInterrupt(t *testing.T) {
 	h := newHouse(t)
-	for _, sig := range []os.Signal{os.Interrupt, syscall.SIGTERM} {
+	for _, sig := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGXCPU} {
 		r := startBackup(t, h)
 		if err := r.Process.Signal(sig); err != nil {
 			t.Fatal(err)
 		}
 		code, messages := r.end(t)
-		if code != 130 || !strings.Contains(messages, "interrupted: no snapshot was made") {
+		if code != 128+int(sig) || !strings.Contains(messages, "interrupted: no snapshot was made") {
 			t.Errorf("%v: exit code %d, messages %q", sig, code, messages)
 		}
 		if r.stdout.Len() > 0 {

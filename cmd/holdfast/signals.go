@@ -1,0 +1,109 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/signal"
+	"sync/atomic"
+	"syscall"
+)
+
+// enders are the signals that ask a command to end. It ends in order then: it
+// removes what is half done and says how things stand.
+func enders() []os.Signal {
+	return []os.Signal{syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTERM, syscall.SIGXCPU}
+}
+
+// signals is what a run has been sent.
+type signals struct {
+	ended   atomic.Int32 // the signal that ends the run, 0 for none
+	reloads atomic.Bool  // SIGHUP means something else to the command
+}
+
+// watch returns a context that ends with the first signal of enders, but for
+// those that whoever started the program wants ignored, as nohup does. From then
+// on another one kills at once, unless it is SIGHUP: a terminal that goes sends
+// it several times. A closed pipe is an error of the write and nothing else.
+func (s *signals) watch(parent context.Context) (ctx context.Context, stop func()) {
+	ctx, cancel := context.WithCancel(parent)
+	got := make(chan os.Signal, 1)
+	var again []os.Signal
+	for _, sig := range enders() {
+		if signal.Ignored(sig) {
+			continue
+		}
+		signal.Notify(got, sig)
+		if sig != syscall.SIGHUP {
+			again = append(again, sig)
+		}
+	}
+	pipe := make(chan os.Signal, 1)
+	signal.Notify(pipe, syscall.SIGPIPE)
+	over := make(chan struct{})
+	go func() {
+		for {
+			select {
+			case sig := <-got:
+				if sig == syscall.SIGHUP && (s.reloads.Load() || s.ended.Load() != 0) {
+					continue
+				}
+				if number, ok := sig.(syscall.Signal); ok {
+					s.ended.CompareAndSwap(0, int32(number))
+				}
+				signal.Reset(again...)
+				cancel()
+			case <-over:
+				return
+			}
+		}
+	}()
+	return ctx, func() {
+		signal.Stop(got)
+		signal.Stop(pipe)
+		close(over)
+		cancel()
+	}
+}
+
+// signalledError is the end of a run by a signal.
+type signalledError struct {
+	err    error
+	signal syscall.Signal
+}
+
+func (e signalledError) Error() string { return e.err.Error() }
+func (e signalledError) Unwrap() error { return e.err }
+
+// by says which signal has ended the run, if one has.
+func (s *signals) by(err error) error {
+	if sig := s.ended.Load(); sig != 0 && exitCode(err) == exitInterrupted {
+		return signalledError{err, syscall.Signal(sig)}
+	}
+	return err
+}
+
+// outputError is a result that could not be written. Everything else is done.
+type outputError struct {
+	err  error
+	done bool   // it was the summary of something that is done
+	made string // the snapshot that was made, "" for none
+}
+
+// written marks an error of standard output.
+func written(err error) error {
+	if err == nil {
+		return nil
+	}
+	return outputError{err: err}
+}
+
+func (e outputError) Error() string {
+	switch {
+	case e.made != "":
+		return fmt.Sprintf("snapshot %s is made, but the summary could not be written to standard output: %v", e.made, e.err)
+	case e.done:
+		return fmt.Sprintf("what was asked for is done, but the summary could not be written to standard output: %v", e.err)
+	}
+	return fmt.Sprintf("the result could not be written to standard output: %v", e.err)
+}
