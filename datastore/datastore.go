@@ -173,6 +173,8 @@ type Store struct {
 	// made in one.
 	tree   sync.RWMutex
 	proofs *prover
+	// opening has an element for each manifest that is being taken apart.
+	opening chan struct{}
 
 	trashTime time.Duration
 	clock     *clock
@@ -307,7 +309,7 @@ func Open(ctx context.Context, path string, o Options) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open store: %w", err)
 	}
-	s := &Store{path: path, root: root, opts: o, locks: newLocks(), trashTime: time.Duration(conf.trashDays()) * 24 * time.Hour}
+	s := &Store{path: path, root: root, opts: o, locks: newLocks(), opening: make(chan struct{}, manifestsAtOnce), trashTime: time.Duration(conf.trashDays()) * 24 * time.Hour}
 	s.clock = newClock(filepath.Join(path, clockName), o.Now)
 	if s.proofs, err = newProver(); err != nil {
 		return nil, errors.Join(fmt.Errorf("open store: %w", err), root.Close())

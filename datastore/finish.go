@@ -85,8 +85,11 @@ func (ss *Session) checkManifest() (*manifest.Manifest, error) {
 	if err != nil {
 		return nil, err
 	}
-	m, err := manifest.Open(sealed)
+	m, err := ss.store.openManifest(sealed)
 	if err != nil {
+		return nil, err
+	}
+	if err := m.CheckNew(); err != nil {
 		return nil, err
 	}
 	g := ss.snap.Group

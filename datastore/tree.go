@@ -253,13 +253,24 @@ func (s *Store) manifest(snap wire.Snapshot) (*manifest.Manifest, error) {
 	return m, err
 }
 
+// manifestsAtOnce is how many manifests are taken apart at a time: each takes many times
+// its size, whoever has made it.
+const manifestsAtOnce = 4
+
+// openManifest takes a manifest apart when it is its turn.
+func (s *Store) openManifest(sealed chunkstore.Sealed) (*manifest.Manifest, error) {
+	s.opening <- struct{}{}
+	defer func() { <-s.opening }()
+	return manifest.Open(sealed)
+}
+
 // readManifest also tells how long the manifest's blob is, in bytes.
 func (s *Store) readManifest(snap wire.Snapshot) (m *manifest.Manifest, size int, err error) {
 	sealed, err := s.readFile(path.Join(snapshotPath(snap), wire.ManifestName), chunkstore.SealedSizeMax)
 	if err != nil {
 		return nil, 0, fmt.Errorf("snapshot %s: %w", snap, err)
 	}
-	if m, err = manifest.Open(sealed); err != nil {
+	if m, err = s.openManifest(sealed); err != nil {
 		return nil, len(sealed), fmt.Errorf("snapshot %s: %s: %w", snap, wire.ManifestName, err)
 	}
 	return m, len(sealed), nil

@@ -69,7 +69,7 @@ func defaultConfig() serveConfig {
 		LogLevel:    slog.LevelInfo,
 		StopTimeout: duration(30 * time.Second),
 		Limits: limitsConfig{
-			Connections: 1024, PerAddress: 128, PerToken: 256,
+			Connections: 1024, PerAddress: 256, PerToken: 256,
 			HeaderTimeout: duration(10 * time.Second), IdleTimeout: duration(2 * time.Minute),
 			BodyTimeout: duration(30 * time.Second), BodyRate: "1KiB", StallTimeout: duration(5 * time.Minute), WriteTimeout: duration(5 * time.Minute),
 		},

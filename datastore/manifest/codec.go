@@ -9,7 +9,7 @@ import (
 	"holdfast/crypto"
 )
 
-// Decode reads a manifest of at most 16 MiB. Unknown members are dropped, as
+// Decode reads a manifest of at most 2 MiB. Unknown members are dropped, as
 // the server drops them. The errors wrap ErrFormat and name the member and its
 // byte offset.
 func Decode(raw []byte) (*Manifest, error) {
@@ -196,10 +196,35 @@ func (r *fields) raw(name string) map[string]json.RawMessage {
 }
 
 // Encode returns the text form of section 4.4 of the formats specification:
-// indented by two spaces, members sorted.
+// indented by two spaces, members sorted. One that Decode would refuse is not made.
 func (m *Manifest) Encode() ([]byte, error) {
-	if err := m.Validate(); err != nil {
+	text, err := m.encode(bounds{size: jsonSizeMax, values: jsonNodesMax})
+	if err != nil {
 		return nil, fmt.Errorf("encode manifest: %w", err)
+	}
+	return text, nil
+}
+
+// CheckNew refuses a manifest that has just come, and that could outgrow what can be
+// read when notes and the results of verifications are added to it. The errors wrap
+// ErrFormat.
+func (m *Manifest) CheckNew() error {
+	_, err := m.encode(bounds{size: newSizeMax, values: newNodesMax})
+	return err
+}
+
+// Bounds of a new manifest: its text as it will be stored, in bytes, and its values.
+const (
+	newSizeMax  = jsonSizeMax / 2
+	newNodesMax = jsonNodesMax / 2
+)
+
+// bounds are those of a text.
+type bounds struct{ size, values int }
+
+func (m *Manifest) encode(most bounds) ([]byte, error) {
+	if err := m.Validate(); err != nil {
+		return nil, err
 	}
 	top := m.signed()
 	signature := node{}
@@ -210,17 +235,21 @@ func (m *Manifest) Encode() ([]byte, error) {
 	for key, raw := range m.Unprotected {
 		n, err := parseJSON(raw)
 		if err != nil {
-			return nil, fmt.Errorf("encode manifest: unprotected.%s: %w", clip(key), err)
+			return nil, fmt.Errorf("unprotected.%s: %w", clip(key), err)
 		}
 		unprotected.put(key, *n)
 	}
 	if err := unprotected.sort(); err != nil {
-		return nil, fmt.Errorf("encode manifest: unprotected: %w", err)
+		return nil, fmt.Errorf("unprotected: %w", err)
 	}
 	// Both names come behind those of the signed part.
 	top.put("signature", signature)
 	top.put("unprotected", unprotected)
-	return appendNode(nil, &top, "\n"), nil
+	if n := top.count(); n > most.values {
+		return nil, fmt.Errorf("%d JSON values, at most %d are allowed: %w", n, most.values, ErrFormat)
+	}
+	text := appendNode(nil, &top, "\n")
+	return text, checkSize(len(text), most.size)
 }
 
 // Canonical returns the bytes that are signed: the known members without

@@ -14,7 +14,7 @@ func Open(sealed chunkstore.Sealed) (*Manifest, error) {
 	if err != nil {
 		return nil, err
 	}
-	plain, err := codec.Open(nil, sealed, chunkstore.PlainSizeMax)
+	plain, err := codec.Open(nil, sealed, jsonSizeMax)
 	if err != nil {
 		return nil, fmt.Errorf("open manifest: %w", err)
 	}

@@ -16,11 +16,11 @@ import (
 // Limits of a JSON text, checked while it is read.
 const (
 	// jsonSizeMax is the longest text, in bytes.
-	jsonSizeMax = 16 << 20
+	jsonSizeMax = 2 << 20
 	// jsonDepthMax is how deep objects and arrays may nest.
 	jsonDepthMax = 64
 	// jsonNodesMax is how many values a text may have.
-	jsonNodesMax = 1 << 18
+	jsonNodesMax = 1 << 16
 )
 
 // nodeKind says what a node is.
@@ -53,8 +53,8 @@ type node struct {
 // must be UTF-8 without unpaired surrogates, and no object may have two members
 // of one name.
 func parseJSON(raw []byte) (*node, error) {
-	if len(raw) > jsonSizeMax {
-		return nil, fmt.Errorf("%d bytes of JSON, at most %d are allowed: %w", len(raw), jsonSizeMax, ErrFormat)
+	if err := checkSize(len(raw), jsonSizeMax); err != nil {
+		return nil, err
 	}
 	if !utf8.Valid(raw) {
 		return nil, fmt.Errorf("JSON text is not UTF-8: %w", ErrFormat)
@@ -71,6 +71,22 @@ func parseJSON(raw []byte) (*node, error) {
 		return nil, fmt.Errorf("more than one JSON value, at byte %d: %w", off, ErrFormat)
 	}
 	return &n, nil
+}
+
+func checkSize(have, most int) error {
+	if have > most {
+		return fmt.Errorf("%d bytes of JSON, at most %d are allowed: %w", have, most, ErrFormat)
+	}
+	return nil
+}
+
+// count is how many values there are in n and below it.
+func (n *node) count() int {
+	all := 1
+	for i := range n.kids {
+		all += n.kids[i].count()
+	}
+	return all
 }
 
 type jsonParser struct {

@@ -74,8 +74,8 @@ func TestCanonicalJSON(t *testing.T) {
 		`{"\uDBFF": 1}`:                          "unpaired surrogate",
 		strings.Repeat("[", 100):                 "byte 64: nested deeper than 64",
 		strings.Repeat(`{"a":`, 100000):          "nested deeper than 64",
-		"[" + strings.Repeat("1,", 1<<18) + "1]": "more than 262144 values",
-		strings.Repeat(" ", 16<<20+1):            "at most 16777216",
+		"[" + strings.Repeat("1,", 1<<18) + "1]": "more than 65536 values",
+		strings.Repeat(" ", 16<<20+1):            "at most 2097152",
 	} {
 		got, err := manifest.CanonicalJSON([]byte(in))
 		if !errors.Is(err, manifest.ErrFormat) || !strings.Contains(err.Error(), want) {

@@ -198,7 +198,7 @@ func TestDecodeRefuses(t *testing.T) {
 		{"unprotected no object", `{}`, `[]`, "unprotected at byte 503: an array"},
 		{"member twice", `"backup-id"`, `"backup-id": "5", "backup-id"`, `second member "backup-id"`},
 		{"cut off", text[100:], ``, "JSON at byte"},
-		{"too large", text, strings.Repeat(" ", 16<<20+1), "at most 16777216"},
+		{"too large", text, strings.Repeat(" ", 16<<20+1), "at most 2097152"},
 	} {
 		changed := strings.Replace(text, c.from, c.to, 1)
 		if changed == text {

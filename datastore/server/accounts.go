@@ -1,31 +1,89 @@
 package server
 
-import "holdfast/datastore/server/ledger"
+import (
+	"context"
+	"errors"
+	"time"
+
+	"holdfast/chunkstore"
+	"holdfast/datastore/server/ledger"
+)
 
 // accounts is what callers take from the server, each with what one of them may
 // have and what is kept for administrators. docs/server.md has the table.
 type accounts struct {
 	requests *ledger.Resource // and sessions, at once
 	streams  *ledger.Resource // of all sessions, at once
-	windows  *ledger.Resource // bytes that have arrived and are not read
+
+	// Memory, in bytes but for known.
+	windows  *ledger.Resource // what has arrived and is not read
+	small    *ledger.Resource // bodies of requests that carry parameters, as they come
+	lists    *ledger.Resource // the same while they are taken apart
+	incoming *ledger.Resource // other bodies, as they come
+	arrived  *ledger.Resource // bodies that have come by way of a file
+	outgoing *ledger.Resource // what is sent
+	known    *ledger.Resource // chunks that sessions remember
+
+	// Bytes on the disk.
+	spooled *ledger.Resource // bodies that there is no memory for
+	kept    *ledger.Resource // the same for what goes out
+
+	heavy     *ledger.Resource // places of requests that hold a chunk or a blob
+	jobs      *ledger.Resource // tasks, running and waiting, that are no sessions
+	verifying *ledger.Resource // verifications that run
+	verifyNew *ledger.Resource // new snapshots that wait for their verification
 }
 
-// Bounds of what arrives for the sessions, in bytes but for the streams. A stream
-// that is open takes some 12 KiB of memory.
+// A stream that is open takes some 12 KiB of memory.
+const streamsMax = 16384
+
+// Bounds of memory and of files, in bytes.
 const (
-	streamsMax    = 16384
 	windowBudget  = 128 << 20
 	windowShare   = 96 << 20
 	windowMin     = 128 << 10
 	windowReserve = 48 << 20 // of a share, for windows of the least size
+	incomingMax   = 6 * chunkstore.SealedSizeMax
+	arrivedMax    = 3 * chunkstore.SealedSizeMax
+	outgoingMax   = 6 * chunkstore.SealedSizeMax
+	listsMax      = 48 << 20
+	spooledMax    = 2 << 30
+	keptMax       = 4 << 30
+)
+
+// knownTotalMax is how many chunks all sessions remember.
+const knownTotalMax = 64 << 20
+
+// Places. A verification keeps a disk busy; a job is one task with its log.
+const (
+	heavyMax     = 6
+	jobsMax      = 512
+	verifyNewMax = 4096
+	verifiersMax = 3
 )
 
 func newAccounts(l Limits) *accounts {
 	each := int64(l.PerToken)
+	resource := func(name string, total, share, kept int64) *ledger.Resource {
+		return ledger.New(ledger.Limit{Name: name, Total: total, Share: share, Kept: kept})
+	}
+	const blob = chunkstore.SealedSizeMax
 	return &accounts{
-		requests: ledger.New(ledger.Limit{Name: "requests and sessions", Total: max(int64(l.Connections), 3*each), Kept: each / 2, Share: 2 * each, Each: each}),
-		streams:  ledger.New(ledger.Limit{Name: "streams", Total: streamsMax, Kept: streamsMax / 16, Share: streamsMax * 3 / 4}),
-		windows:  ledger.New(ledger.Limit{Name: "windows of sessions", Total: windowBudget, Kept: windowBudget / 16, Share: windowShare}),
+		requests:  ledger.New(ledger.Limit{Name: "requests and sessions", Total: max(int64(l.Connections), 3*each), Kept: each / 2, Share: 2 * each, Each: each}),
+		streams:   resource("streams", streamsMax, streamsMax*3/4, streamsMax/16),
+		windows:   resource("windows of sessions", windowBudget, windowShare, windowBudget/16),
+		small:     resource("memory for requests", 32<<20, 16<<20, 2<<20),
+		lists:     resource("memory for lists", listsMax, listsMax/2, listsMax/8),
+		incoming:  resource("memory for uploads", incomingMax, 3*blob, blob),
+		arrived:   resource("memory for uploads that have come", arrivedMax, 2*blob, 0),
+		outgoing:  resource("memory for downloads", outgoingMax, 3*blob, blob),
+		known:     resource("references to chunks", knownTotalMax, knownTotalMax/2, knownTotalMax/16),
+		spooled:   resource("files for uploads", spooledMax, spooledMax/4, spooledMax/16),
+		kept:      resource("files for downloads", keptMax, keptMax/4, keptMax/16),
+		heavy:     resource("places for transfers", heavyMax, 2, 1),
+		jobs:      resource("tasks", jobsMax, jobsMax/4, jobsMax/8),
+		verifying: resource("places for verifications", verifiersMax, 1, 1),
+		verifyNew: resource("verifications of new snapshots", verifyNewMax, verifyNewMax/4, verifyNewMax/8),
 	}
 }
 
@@ -35,4 +93,15 @@ func (a *accounts) window(p ledger.Payer) (*ledger.Hold, error) {
 	const part = 4 // of what is left
 	size := min(max((a.windows.Left(p)-windowReserve)/part, windowMin), h2ConnWindow)
 	return a.windows.Try(p, size)
+}
+
+// takeWithin is a Take that gives up after a time, as if there were nothing left.
+func takeWithin(ctx context.Context, r *ledger.Resource, p ledger.Payer, most time.Duration) (*ledger.Hold, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, most, &ledger.Refusal{Resource: r.Limit().Name})
+	defer cancel()
+	hold, err := r.Take(ctx, p, 1)
+	if errors.Is(err, ledger.ErrFull) {
+		err = &ledger.Refusal{Resource: r.Limit().Name}
+	}
+	return hold, err
 }

@@ -62,7 +62,7 @@ type backup struct {
 func newBackup(c *conversation, session *datastore.Session, quota *reservation) *backup {
 	return &backup{
 		conversation: c, session: session, quota: quota,
-		known: newKnown(&c.host.known), writers: make(map[int64]*writer),
+		known: newKnown(c.server.accounts.known, c.payer), writers: make(map[int64]*writer),
 	}
 }
 

@@ -423,7 +423,7 @@ func TestDisconnect(t *testing.T) {
 			if left := l.left(); len(left) > 0 {
 				t.Errorf("left behind: %v", left)
 			}
-			if n := l.server.host.known.used; n != 0 {
+			if n := l.server.accounts.known.Used(); n != 0 {
 				t.Errorf("%d chunks are still remembered", n)
 			}
 			l.simple("alice", "vm/100", 1000) // the group is free and the name too
@@ -655,7 +655,7 @@ func (r *piecewise) Read(p []byte) (int, error) {
 
 func TestSlowUploadsDoNotStarve(t *testing.T) {
 	l := newSessionLab(t)
-	l.server.host.bodies = newBodies(chunkstore.SealedSizeMax + 2*mib)
+	l.server.host.bodies = tight(chunkstore.SealedSizeMax + 2*mib)
 	k := l.begin(backupOf("alice", "vm/100", 1000))
 	k.data(post("/dynamic_index", "archive-name", "a.didx"))
 	const uploads = 70

@@ -11,26 +11,8 @@ import (
 	"sync/atomic"
 	"time"
 
-	"golang.org/x/sync/semaphore"
-
 	"holdfast/chunkstore"
-)
-
-// Bounds of the memory that the bodies of all sessions take, in bytes, and of
-// the time that a client may hold it without sending.
-const (
-	// bodyBudget is for bodies that are coming in, bodyShare the part of it
-	// that one session may have. wholeBudget is for those that have come by
-	// way of a file, listBudget for lists of entries.
-	bodyBudget  = 96 << 20
-	bodyShare   = 48 << 20
-	wholeBudget = 48 << 20
-	listBudget  = 48 << 20
-	listShare   = 12 << 20
-	// readBudget is for what is sent, readShare the part of it that one
-	// session may have.
-	readBudget = 96 << 20
-	readShare  = 64 << 20
+	"holdfast/datastore/server/ledger"
 )
 
 // bodyClasses are the sizes of the buffers that bodies are read into, in bytes.
@@ -54,20 +36,20 @@ func (b *buffers) take(class int) *[]byte {
 // give takes a buffer of a class back.
 func (b *buffers) give(class int, store *[]byte) { b[class].Put(store) }
 
-// bodies hands out buffers, never more at a time than its budget holds.
+// bodies hands out buffers, never more at a time than its account holds.
 type bodies struct {
-	budget *semaphore.Weighted
-	pools  buffers
+	account *ledger.Resource
+	pools   buffers
 }
 
-func newBodies(budget int64) *bodies { return &bodies{budget: semaphore.NewWeighted(budget)} }
+func newBodies(account *ledger.Resource) *bodies { return &bodies{account: account} }
 
 // loan is a borrowed buffer.
 type loan struct {
 	data  []byte
 	from  *bodies
 	class int
-	share *semaphore.Weighted // nil for none
+	hold  *ledger.Hold
 	store *[]byte
 }
 
@@ -81,32 +63,24 @@ func classOf(size int) (class int) {
 }
 
 // borrow waits for memory for a body of size bytes, at most
-// chunkstore.SealedSizeMax, within the share of a session if it has one.
-func (b *bodies) borrow(ctx context.Context, share *semaphore.Weighted, size int) (*loan, error) {
-	return b.lend(&loan{share: share}, size, func(s *semaphore.Weighted, n int64) error { return s.Acquire(ctx, n) })
+// chunkstore.SealedSizeMax.
+func (b *bodies) borrow(ctx context.Context, p ledger.Payer, size int) (*loan, error) {
+	return b.lend(size, func(n int64) (*ledger.Hold, error) { return b.account.Take(ctx, p, n) })
 }
 
 // borrowSoon is a borrow that gives up with errCrowded.
-func (b *bodies) borrowSoon(ctx context.Context, share *semaphore.Weighted, size int) (*loan, error) {
-	return b.lend(&loan{share: share}, size, func(s *semaphore.Weighted, n int64) error { return acquireSoon(ctx, s, n) })
+func (b *bodies) borrowSoon(ctx context.Context, p ledger.Payer, size int) (*loan, error) {
+	return b.lend(size, func(n int64) (*ledger.Hold, error) { return takeSoon(ctx, b.account, p, n) })
 }
 
-func (b *bodies) lend(l *loan, size int, acquire func(*semaphore.Weighted, int64) error) (*loan, error) {
+func (b *bodies) lend(size int, take func(int64) (*ledger.Hold, error)) (*loan, error) {
 	if size > chunkstore.SealedSizeMax {
 		return nil, fmt.Errorf("body of %d bytes: %w", size, chunkstore.ErrInvalid)
 	}
-	l.from, l.class = b, classOf(size)
-	held := int64(bodyClasses[l.class])
-	if l.share != nil {
-		if err := acquire(l.share, held); err != nil {
-			return nil, fmt.Errorf("wait for memory: %w", err)
-		}
-	}
-	if err := acquire(b.budget, held); err != nil {
-		if l.share != nil {
-			l.share.Release(held)
-		}
-		return nil, fmt.Errorf("wait for memory: %w", err)
+	l := &loan{from: b, class: classOf(size)}
+	var err error
+	if l.hold, err = take(int64(bodyClasses[l.class])); err != nil {
+		return nil, err
 	}
 	l.store = b.pools.take(l.class)
 	l.data = (*l.store)[:size]
@@ -117,10 +91,7 @@ func (b *bodies) lend(l *loan, size int, acquire func(*semaphore.Weighted, int64
 func (l *loan) free() {
 	l.data = nil
 	l.from.pools.give(l.class, l.store)
-	l.from.budget.Release(int64(bodyClasses[l.class]))
-	if l.share != nil {
-		l.share.Release(int64(bodyClasses[l.class]))
-	}
+	l.hold.Free()
 }
 
 // Errors of a body that is not as long as it was said to be (section 2.4 of the

@@ -188,12 +188,18 @@ func collectionStatus(c *call) (any, error) {
 // The datastore is held until the work has ended.
 func (c *call) spawn(st *openStore, spec task.Spec, work func(*task.Task) error) (string, error) {
 	spec.Auth = c.auth
+	job, err := c.server.accounts.jobs.Try(c.payer, 1)
+	if err != nil {
+		return "", err
+	}
 	st.users.Add(1)
 	upid, err := c.server.o.Tasks.Go(spec, func(t *task.Task) error {
+		defer job.Free()
 		defer st.release()
 		return work(t)
 	})
 	if err != nil {
+		job.Free()
 		st.release()
 		return "", err
 	}

@@ -26,28 +26,18 @@ type sessionHost struct {
 	whole     *bodies             // memory for what has come in by way of the spool
 	spool     *spool              // for what there is no memory for
 	kept      *spool              // the same for what goes out
-	spoolOf   shares              // of users in the spool
-	keptOf    shares              // of users in kept
-	lists     *semaphore.Weighted // memory for lists of entries, in bytes
-	reads     *semaphore.Weighted // memory for what goes out, in bytes
-	rooms     buffers             // that memory
+	rooms     buffers             // memory for what goes out
 	unpacking *semaphore.Weighted // chunks being checked
-	known     account             // chunks that sessions remember
 	quotas    *quotaBook
 }
 
-func newSessionHost(dir string, quotas *quotaBook) *sessionHost {
+func newSessionHost(dir string, a *accounts, quotas *quotaBook) *sessionHost {
 	return &sessionHost{
-		bodies:    newBodies(bodyBudget),
-		whole:     newBodies(wholeBudget),
-		spool:     &spool{dir: dir, room: semaphore.NewWeighted(spoolBudget)},
-		kept:      &spool{dir: dir, room: semaphore.NewWeighted(keptBudget)},
-		spoolOf:   shares{size: spoolShare},
-		keptOf:    shares{size: keptShare},
-		lists:     semaphore.NewWeighted(listBudget),
-		reads:     semaphore.NewWeighted(readBudget),
+		bodies:    newBodies(a.incoming),
+		whole:     newBodies(a.arrived),
+		spool:     &spool{dir: dir, room: a.spooled},
+		kept:      &spool{dir: dir, room: a.kept},
 		unpacking: semaphore.NewWeighted(int64(2 * runtime.GOMAXPROCS(0))),
-		known:     account{max: knownTotalMax},
 		quotas:    quotas,
 	}
 }
@@ -64,9 +54,6 @@ type conversation struct {
 	rights   rights
 	window   *ledger.Hold // bytes that may arrive before they are read
 
-	// The session's shares of what the host has, and the user's.
-	bodies, lists, reads *semaphore.Weighted
-	spooled, kept        *semaphore.Weighted
 	// spare is for one answer by way of a file, so that those who read slowly
 	// keep nobody waiting.
 	spare *semaphore.Weighted
@@ -75,8 +62,7 @@ type conversation struct {
 func (s *Server) newConversation(c *call, t *task.Task) *conversation {
 	return &conversation{
 		server: s, host: s.host, task: t, auth: c.auth, payer: c.payer, verbose: c.bool("debug", false), patience: newPatience(s.o.Limits.StallTimeout),
-		bodies: semaphore.NewWeighted(bodyShare), spooled: s.host.spoolOf.of(c.auth.User()), kept: s.host.keptOf.of(c.auth.User()),
-		lists: semaphore.NewWeighted(listShare), reads: semaphore.NewWeighted(readShare), spare: semaphore.NewWeighted(chunkstore.SealedSizeMax),
+		spare: semaphore.NewWeighted(chunkstore.SealedSizeMax),
 	}
 }
 
@@ -151,36 +137,17 @@ func (v *conversation) run(tree *node, c *call) (any, error) {
 		return nil, notFound("Path '%s' not found.", clipName(c.URL.Path))
 	}
 	m := place.methods[c.Method]
-	// A list of entries takes up to twice its length beside the body itself.
-	const memory = 3 * wire.ParamBodyMax
-	if c.Method == http.MethodPut && !m.raw {
-		free, err := take(c.Context(), memory, v.lists, v.host.lists)
+	if !m.raw {
+		done, err := c.parameters(wire.ParamBodyMax)
 		if err != nil {
 			return nil, err
 		}
-		defer free()
+		defer done()
 	}
 	if c.params, err = parseParams(m.params, paramSource{request: c.Request, raw: m.raw}); err != nil {
 		return nil, err
 	}
 	return m.do(c)
-}
-
-// take waits for n bytes of each of the budgets, one after the other.
-func take(ctx context.Context, n int64, budgets ...*semaphore.Weighted) (free func(), err error) {
-	for i, b := range budgets {
-		if err := b.Acquire(ctx, n); err != nil {
-			release(n, budgets[:i])
-			return nil, fmt.Errorf("wait for memory: %w", err)
-		}
-	}
-	return func() { release(n, budgets) }, nil
-}
-
-func release(n int64, budgets []*semaphore.Weighted) {
-	for _, b := range budgets {
-		b.Release(n)
-	}
 }
 
 // answer writes an answer. An error ends the stream and nothing else.

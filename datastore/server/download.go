@@ -1,7 +1,6 @@
 package server
 
 import (
-	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -18,9 +17,6 @@ import (
 	"holdfast/datastore/manifest"
 	"holdfast/datastore/wire"
 )
-
-// heavyMax is how many requests at once may hold a chunk or a blob in memory.
-const heavyMax = 4
 
 // clientLog is the only file that may be added to a finished snapshot.
 const clientLog = "client.log.blob"
@@ -39,16 +35,14 @@ func hashed(what, s string) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// heavy waits for a place among those that hold much memory.
+// heavy waits for a place among those that hold much memory. Nobody who has one waits
+// for a caller.
 func (c *call) heavy() (done func(), err error) {
-	ctx, cancel := context.WithTimeout(c.Context(), c.server.o.Limits.BodyTimeout)
-	defer cancel()
-	select {
-	case c.server.heavy <- struct{}{}:
-		return func() { <-c.server.heavy }, nil
-	case <-ctx.Done():
-		return nil, &statusError{code: http.StatusServiceUnavailable, text: "too many transfers, try again later"}
+	hold, err := takeWithin(c.Context(), c.server.accounts.heavy, c.payer, c.server.o.Limits.BodyTimeout)
+	if err != nil {
+		return nil, err
 	}
+	return hold.Free, nil
 }
 
 // stream writes an answer of unknown length. An error in the middle cuts the
@@ -104,20 +98,21 @@ func download(c *call) (any, error) {
 	if kind, err := wire.CheckFileName(name); err != nil || kind != wire.Blob {
 		return nil, c.downloadIndex(r, name)
 	}
-	done, err := c.heavy()
-	if err != nil {
-		return nil, err
-	}
-	defer done()
-	sealed, err := r.Blob(c.Context(), name)
-	if err != nil {
-		return nil, fmt.Errorf("file open failed: %w", err)
-	}
-	c.octets()
-	return nil, c.stream(func(w io.Writer) error {
-		_, err := w.Write(sealed)
-		return err
+	return nil, c.deliver(func() ([]byte, error) {
+		sealed, err := r.Blob(c.Context(), name)
+		if err != nil {
+			return nil, fmt.Errorf("file open failed: %w", err)
+		}
+		return sealed, nil
 	})
+}
+
+// deliver sends what is made at a heavy place.
+func (c *call) deliver(make func() ([]byte, error)) error {
+	c.octets()
+	out := &outbox{call: c}
+	defer out.close()
+	return c.stream(func(w io.Writer) error { return out.send(w, make) })
 }
 
 // downloadIndex sends an index file as it is stored.
@@ -140,14 +135,15 @@ func downloadDecoded(c *call) (any, error) {
 		return nil, err
 	}
 	defer r.Close()
-	done, err := c.heavy()
-	if err != nil {
-		return nil, err
-	}
-	defer done()
 	name := c.str("file-name")
 	if name == wire.ManifestName || name == clientLog {
-		return nil, c.decodedBlob(r, name)
+		return nil, c.deliver(func() ([]byte, error) {
+			sealed, err := r.Blob(c.Context(), name)
+			if err != nil {
+				return nil, err
+			}
+			return decoded(name, sealed)
+		})
 	}
 	m, err := image.OpenManifest(c.Context(), r, image.Trust{})
 	if err != nil {
@@ -159,11 +155,13 @@ func downloadDecoded(c *call) (any, error) {
 	}
 	f := m.Files[i]
 	if kind, err := wire.CheckFileName(name); err != nil || kind == wire.Blob {
-		sealed, err := image.CheckBlob(c.Context(), r, f)
-		if err != nil {
-			return nil, err
-		}
-		return nil, c.decoded(name, sealed)
+		return nil, c.deliver(func() ([]byte, error) {
+			sealed, err := image.CheckBlob(c.Context(), r, f)
+			if err != nil {
+				return nil, err
+			}
+			return decoded(name, sealed)
+		})
 	}
 	x, err := image.Open(c.Context(), image.Options{Reader: r, File: f, Workers: 1})
 	if err != nil {
@@ -171,51 +169,32 @@ func downloadDecoded(c *call) (any, error) {
 	}
 	defer x.Close()
 	c.octets()
-	return nil, c.stream(func(w io.Writer) error { return copyImage(c.Context(), w, x) })
+	out := &outbox{call: c}
+	defer out.close()
+	return nil, c.stream(func(w io.Writer) error { return out.image(w, x) })
 }
 
-// decodedBlob sends the content of a blob that the manifest does not name.
-func (c *call) decodedBlob(r wire.Reader, name string) error {
-	sealed, err := r.Blob(c.Context(), name)
-	if err != nil {
-		return err
-	}
-	return c.decoded(name, sealed)
-}
-
-// decoded sends the content of a blob. It is no larger than that of a chunk:
-// whoever has larger ones must decode them at home, not in the memory here.
-func (c *call) decoded(name string, sealed chunkstore.Sealed) error {
+// decoded is the content of a blob. It is no larger than that of a chunk: whoever has
+// larger ones must decode them at home, not in the memory here.
+func decoded(name string, sealed chunkstore.Sealed) ([]byte, error) {
 	codec, err := blob.NewCodec(blob.Options{Workers: 1})
 	if err != nil {
-		return err
+		return nil, err
 	}
 	plain, err := codec.Open(nil, sealed, chunkstore.PlainSizeMax)
 	if err != nil {
-		return fmt.Errorf("decode %s: %w", name, err)
+		return nil, fmt.Errorf("decode %s: %w", name, err)
 	}
-	return c.plain(plain)
+	return plain, nil
 }
 
-func (c *call) plain(p chunkstore.Plain) error {
-	c.octets()
-	return c.stream(func(w io.Writer) error {
-		_, err := w.Write(p)
-		return err
-	})
-}
-
-// copyImage writes an archive, chunk by chunk.
-func copyImage(ctx context.Context, w io.Writer, x *image.Image) error {
-	var buf []byte
+// image sends an archive, chunk by chunk.
+func (o *outbox) image(w io.Writer, x *image.Image) error {
 	return eachEntry(x.Index(), func(e index.Entry) error {
-		plain, err := x.Chunk(ctx, e, buf)
-		if err != nil {
-			return err
-		}
-		_, err = w.Write(plain)
-		buf = plain[:0]
-		return err
+		return o.send(w, func() ([]byte, error) {
+			plain, err := x.Chunk(o.call.Context(), e, nil)
+			return plain, err
+		})
 	})
 }
 
@@ -246,17 +225,19 @@ func uploadLog(c *call) (any, error) {
 	if c.ContentLength > chunkstore.SealedSizeMax {
 		return nil, errBodyTooLarge
 	}
+	body, err := c.server.gather(c.Context(), c.payer, c.Body, chunkstore.SealedSizeMax)
+	if err != nil {
+		return nil, err
+	}
+	defer body.close()
 	done, err := c.heavy()
 	if err != nil {
 		return nil, err
 	}
 	defer done()
-	raw, err := io.ReadAll(io.LimitReader(c.Body, chunkstore.SealedSizeMax+1))
+	raw, err := body.load()
 	if err != nil {
-		return nil, fmt.Errorf("read request body: %w", err)
-	}
-	if len(raw) > chunkstore.SealedSizeMax {
-		return nil, errBodyTooLarge
+		return nil, err
 	}
 	if _, err := blob.Check(chunkstore.Sealed(raw)); err != nil {
 		return nil, fmt.Errorf("log of %s: %w", c.snapshot(), err)

@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"encoding/binary"
+	"fmt"
 	"io"
 	"net/http"
 	"path/filepath"
@@ -12,9 +13,8 @@ import (
 	"testing/synctest"
 	"time"
 
-	"golang.org/x/sync/semaphore"
-
 	"holdfast/chunkstore"
+	"holdfast/datastore/server/ledger"
 	"holdfast/datastore/wire"
 )
 
@@ -92,17 +92,14 @@ func TestStalledUploadLosesItsMemory(t *testing.T) {
 	if text := <-answer; !strings.Contains(text, "stalled") && !strings.Contains(text, "stream error") {
 		t.Errorf("the stalled upload got %q", text)
 	}
-	if err := l.server.host.bodies.budget.Acquire(context.Background(), bodyBudget); err != nil {
-		t.Error(err)
-	}
-	l.server.host.bodies.budget.Release(bodyBudget)
+	eventuallyFree(t, "incoming", l.server.accounts.incoming)
 }
 
 // An upload that does not get on keeps nobody waiting, neither those of its own
 // session nor those of others.
 func TestStalledUploadKeepsNobodyWaiting(t *testing.T) {
 	l := newSessionLab(t)
-	l.server.host.bodies = newBodies(chunkstore.SealedSizeMax)
+	l.server.host.bodies = tight(chunkstore.SealedSizeMax)
 	k := l.begin(backupOf("alice", "vm/100", 1000))
 	other := l.begin(backupOf("bob", "vm/200", 1000))
 	for _, s := range []*talk{k, other} {
@@ -126,15 +123,15 @@ func TestStalledUploadKeepsNobodyWaiting(t *testing.T) {
 
 // untilLent waits until an upload has all the memory there is.
 func (l *sessionLab) untilLent() {
-	for budget := l.server.host.bodies.budget; budget.TryAcquire(chunkstore.SealedSizeMax); time.Sleep(time.Millisecond) {
-		budget.Release(chunkstore.SealedSizeMax)
+	for l.server.host.bodies.account.Used() == 0 {
+		time.Sleep(time.Millisecond)
 	}
 }
 
 func TestMemoryIsReturnedOnDisconnect(t *testing.T) {
 	l := newSessionLab(t)
 	host := l.server.host
-	host.bodies = newBodies(chunkstore.SealedSizeMax)
+	host.bodies = tight(chunkstore.SealedSizeMax)
 	k := l.begin(backupOf("alice", "vm/100", 1000))
 	k.data(post("/dynamic_index", "archive-name", "a.didx"))
 	answer, cut := k.stalledUpload(9 * mib)
@@ -142,22 +139,15 @@ func TestMemoryIsReturnedOnDisconnect(t *testing.T) {
 	l.untilLent()
 	waiting, cutToo := k.stalledUpload(9 * mib)
 	defer cutToo()
-	for host.spool.room.TryAcquire(spoolBudget) { // until the second lies in a file
-		host.spool.room.Release(spoolBudget)
+	for host.spool.room.Used() == 0 { // until the second lies in a file
 		time.Sleep(time.Millisecond)
 	}
 	k.conn.Close()
 	<-answer
 	<-waiting
 	l.ended("backup")
-	for name, b := range map[string]struct {
-		budget *semaphore.Weighted
-		all    int64
-	}{"bodies": {host.bodies.budget, chunkstore.SealedSizeMax}, "whole": {host.whole.budget, wholeBudget}, "spool": {host.spool.room, spoolBudget}} {
-		if !b.budget.TryAcquire(b.all) {
-			t.Fatalf("%s: memory is still held", name)
-		}
-		b.budget.Release(b.all)
+	for name, r := range map[string]*ledger.Resource{"bodies": host.bodies.account, "whole": host.whole.account, "spool": host.spool.room} {
+		eventuallyFree(t, name, r)
 	}
 	if left := l.left(); len(left) > 0 {
 		t.Errorf("left behind: %v", left)
@@ -172,8 +162,8 @@ func TestMemoryIsReturnedOnDisconnect(t *testing.T) {
 func TestSpooledBodies(t *testing.T) {
 	l := newSessionLab(t)
 	host := l.server.host
-	l.must(host.bodies.budget.Acquire(context.Background(), bodyBudget))
-	defer host.bodies.budget.Release(bodyBudget)
+	free := takeAll(t, l.server.accounts.incoming)
+	defer func() { free() }()
 	k := l.begin(backupOf("alice", "vm/100", 1000))
 	k.data(post("/dynamic_index", "archive-name", "a.didx"))
 	b := l.bitOf(1, 3*mib)
@@ -186,10 +176,8 @@ func TestSpooledBodies(t *testing.T) {
 	k.data(appendOf("dynamic", 1, entry{0, b}))
 	conf := l.manifestOf("vm/1", 1)
 	k.data(blobUpload("a.conf.blob", conf))
-	if !host.spool.room.TryAcquire(spoolBudget) {
-		t.Fatal("room is still held")
-	}
-	defer host.spool.room.Release(spoolBudget)
+	eventuallyFree(t, "room", host.spool.room)
+	defer takeAll(t, host.spool.room)()
 	// With neither memory nor room an upload waits, and goes on when there is
 	// memory.
 	answered := make(chan int, 1)
@@ -202,18 +190,52 @@ func TestSpooledBodies(t *testing.T) {
 		t.Errorf("an upload without memory: %d", code)
 	case <-time.After(3 * crowdWait):
 	}
-	host.bodies.budget.Release(bodyBudget)
+	free()
+	free = func() {}
 	if code := <-answered; code != 200 {
 		t.Errorf("the upload that waited: %d", code)
 	}
-	l.must(host.bodies.budget.Acquire(context.Background(), bodyBudget))
+}
+
+// takeAll takes all there is of a resource, as several administrators.
+func takeAll(t *testing.T, r *ledger.Resource) (free func()) {
+	t.Helper()
+	var all []*ledger.Hold
+	for i := 0; r.Used() < r.Limit().Total; i++ {
+		p := ledger.Payer{Account: fmt.Sprint("admin", i), Admin: true}
+		h, err := r.Try(p, r.Left(p))
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, h)
+	}
+	return func() {
+		for _, h := range all {
+			h.Free()
+		}
+	}
+}
+
+// tight is so much memory for uploads.
+func tight(bytes int64) *bodies {
+	return newBodies(ledger.New(ledger.Limit{Name: "memory", Total: bytes}))
+}
+
+// eventuallyFree fails the test unless everything of a resource is given back.
+func eventuallyFree(t *testing.T, name string, r *ledger.Resource) {
+	t.Helper()
+	for end := time.Now().Add(testWait); r.Used() != 0; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("%s: %d are still held", name, r.Used())
+		}
+	}
 }
 
 // Readers that do not get on leave every session one blob at a time.
 func TestSlowReadersKeepNobodyWaiting(t *testing.T) {
 	l := newSessionLab(t)
 	list := l.simple("alice", "vm/100", 1000)
-	l.must(l.server.host.reads.Acquire(context.Background(), readBudget)) // by others
+	defer takeAll(t, l.server.accounts.outgoing)() // by others
 	k := l.begin(readerOf("alice", "vm/100", 1000))
 	k.raw(get("/download", "file-name", "disk.img.didx"))
 	done := make(chan error, 10)
@@ -229,7 +251,6 @@ func TestSlowReadersKeepNobodyWaiting(t *testing.T) {
 	for range cap(done) {
 		l.must(<-done)
 	}
-	l.server.host.reads.Release(readBudget)
 }
 
 func TestSilentSessionsEndWithTheServer(t *testing.T) {

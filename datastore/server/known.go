@@ -5,52 +5,26 @@ import (
 	"sync"
 
 	"holdfast/chunkstore"
+	"holdfast/datastore/server/ledger"
 )
 
-// knownMax caps how many chunks a session remembers, knownTotalMax how many all
-// of them do. An entry takes about 60 bytes of memory.
-const (
-	knownMax      = 16 << 20
-	knownTotalMax = 64 << 20
-)
-
-// account is an amount that the sessions of a server share.
-type account struct {
-	mu   sync.Mutex
-	used int64
-	max  int64
-}
-
-// take takes n out of what is left and reports whether there was enough.
-func (a *account) take(n int64) bool {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if n > a.max-a.used {
-		return false
-	}
-	a.used += n
-	return true
-}
-
-// give returns what was taken.
-func (a *account) give(n int64) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.used -= n
-}
+// knownMax caps how many chunks a session remembers. An entry takes about 60 bytes of
+// memory.
+const knownMax = 16 << 20
 
 // known is what a session may refer to: chunks with their sizes in bytes. It is
 // safe for concurrent use.
 type known struct {
-	total *account
-	max   int64
+	hold *ledger.Hold // of what all sessions may remember
+	max  int64
 
 	mu    sync.RWMutex
 	sizes map[chunkstore.ID]uint32
 }
 
-func newKnown(total *account) *known {
-	return &known{total: total, max: knownMax, sizes: make(map[chunkstore.ID]uint32)}
+func newKnown(all *ledger.Resource, p ledger.Payer) *known {
+	hold, _ := all.Try(p, 0) // nothing is always there
+	return &known{hold: hold, max: knownMax, sizes: make(map[chunkstore.ID]uint32)}
 }
 
 // add remembers a chunk. The size it was last added with counts.
@@ -58,7 +32,7 @@ func (k *known) add(id chunkstore.ID, size uint32) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if _, ok := k.sizes[id]; !ok {
-		if int64(len(k.sizes)) >= k.max || !k.total.take(1) {
+		if int64(len(k.sizes)) >= k.max || k.hold.More(1) != nil {
 			return fmt.Errorf("the session refers to more than %d chunks: %w", len(k.sizes), chunkstore.ErrInvalid)
 		}
 	}
@@ -78,6 +52,6 @@ func (k *known) size(id chunkstore.ID) (uint32, bool) {
 func (k *known) free() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.total.give(int64(len(k.sizes)))
+	k.hold.Free()
 	k.sizes = nil
 }

@@ -9,14 +9,14 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sync/semaphore"
-
 	"holdfast/chunkstore"
+	"holdfast/datastore/server/ledger"
 )
 
 func TestKnown(t *testing.T) {
-	total := &account{max: 3}
-	k := newKnown(total)
+	total := ledger.New(ledger.Limit{Name: "references", Total: 4, Share: 3})
+	alice := ledger.Payer{Account: "alice"}
+	k := newKnown(total, alice)
 	k.max = 2
 	id := func(b byte) chunkstore.ID { return chunkstore.ID{b} }
 	for _, step := range []struct {
@@ -34,57 +34,60 @@ func TestKnown(t *testing.T) {
 	if _, ok := k.size(id(3)); ok {
 		t.Error("a refused chunk is known")
 	}
-	other := newKnown(total)
+	other := newKnown(total, alice)
 	if err := other.add(id(1), 1); err != nil {
 		t.Error(err)
 	}
 	if err := other.add(id(2), 1); !errors.Is(err, chunkstore.ErrInvalid) {
-		t.Errorf("beyond what all sessions may have: %v", err)
+		t.Errorf("beyond what all sessions of a user may have: %v", err)
+	}
+	if err := newKnown(total, ledger.Payer{Account: "bob"}).add(id(1), 1); err != nil {
+		t.Errorf("another user: %v", err)
 	}
 	k.free()
 	if err := other.add(id(2), 1); err != nil {
 		t.Error(err)
 	}
 	other.free()
-	if total.used != 0 {
-		t.Errorf("%d are still counted", total.used)
+	if n := total.Of(alice); n != 0 {
+		t.Errorf("%d are still counted", n)
 	}
 }
 
 func TestBodiesWaitForMemory(t *testing.T) {
-	b := newBodies(chunkstore.SealedSizeMax)
-	first, err := b.borrow(context.Background(), nil, chunkstore.SealedSizeMax)
+	alice := ledger.Payer{Account: "alice"}
+	b := tight(chunkstore.SealedSizeMax)
+	first, err := b.borrow(context.Background(), alice, chunkstore.SealedSizeMax)
 	if err != nil || len(first.data) != chunkstore.SealedSizeMax {
 		t.Fatalf("%v", err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	if _, err := b.borrow(ctx, nil, 1); !errors.Is(err, context.Canceled) {
+	if _, err := b.borrow(ctx, alice, 1); !errors.Is(err, context.Canceled) {
 		t.Errorf("more than there is: %v", err)
 	}
-	if _, err := b.borrow(context.Background(), nil, chunkstore.SealedSizeMax+1); !errors.Is(err, chunkstore.ErrInvalid) {
+	if _, err := b.borrow(context.Background(), alice, chunkstore.SealedSizeMax+1); !errors.Is(err, chunkstore.ErrInvalid) {
 		t.Errorf("larger than any chunk: %v", err)
 	}
-	if _, err := b.borrowSoon(context.Background(), nil, 1); !errors.Is(err, errCrowded) {
+	if _, err := b.borrowSoon(context.Background(), alice, 1); !errors.Is(err, errCrowded) {
 		t.Errorf("more than there is soon: %v", err)
 	}
-	if _, err := b.borrowSoon(ctx, nil, 1); !errors.Is(err, context.Canceled) {
+	if _, err := b.borrowSoon(ctx, alice, 1); !errors.Is(err, context.Canceled) {
 		t.Errorf("given up: %v", err)
 	}
 	first.free()
-	share := semaphore.NewWeighted(64 << 10)
-	if _, err := b.borrowSoon(context.Background(), share, 100<<10); !errors.Is(err, errCrowded) {
-		t.Errorf("more than the session's share: %v", err)
+	shared := newBodies(ledger.New(ledger.Limit{Name: "memory", Total: chunkstore.SealedSizeMax, Share: 64 << 10}))
+	if _, err := shared.borrowSoon(context.Background(), alice, 100<<10); !errors.Is(err, errCrowded) {
+		t.Errorf("more than the user's share: %v", err)
 	}
-	share = semaphore.NewWeighted(chunkstore.SealedSizeMax)
 	for _, size := range []int{0, 1, 64 << 10, 64<<10 + 1, 4<<20 + 44, 4<<20 + 4<<10 + 1} {
-		l, err := b.borrow(context.Background(), share, size)
+		l, err := b.borrow(context.Background(), alice, size)
 		if err != nil || len(l.data) != size {
 			t.Fatalf("%d bytes: %v", size, err)
 		}
 		l.free()
 	}
-	if !b.budget.TryAcquire(chunkstore.SealedSizeMax) || !share.TryAcquire(chunkstore.SealedSizeMax) {
+	if b.account.Used() != 0 {
 		t.Error("memory was not given back")
 	}
 }

@@ -14,7 +14,7 @@ import (
 // Limits bounds what callers can take. A zero field means its default.
 type Limits struct {
 	Connections int // at once; default 1024, and no more than file descriptors allow
-	PerAddress  int // of one IPv4 address or IPv6 /64; default 128
+	PerAddress  int // of one IPv4 address or IPv6 /64 before it has logged in; default 256
 	// PerToken are requests and sessions at once of one user or token;
 	// default 256.
 	PerToken int
@@ -50,7 +50,7 @@ func (l Limits) withDefaults() Limits {
 		field *int
 		value int
 	}{
-		{&l.Connections, 1024}, {&l.PerAddress, 128}, {&l.PerToken, 256}, {&l.ReservedFiles, 256}, {&l.BodyRate, 1024}, {&l.DelayedAnswers, 64},
+		{&l.Connections, 1024}, {&l.PerAddress, 256}, {&l.PerToken, 256}, {&l.ReservedFiles, 256}, {&l.BodyRate, 1024}, {&l.DelayedAnswers, 64},
 	} {
 		if *f.field <= 0 {
 			*f.field = f.value

@@ -7,8 +7,6 @@ import (
 	"net/http"
 	"time"
 
-	"golang.org/x/sync/semaphore"
-
 	"holdfast/chunkstore"
 )
 
@@ -38,25 +36,27 @@ func (b borrowed) release() {
 
 // lend gets a blob and sends it, within the memory that there is for that.
 func (v *conversation) lend(c *call, get func() (borrowed, error)) error {
-	a, err := v.allow(c.Context(), acquireSoon)
+	const most = chunkstore.SealedSizeMax
+	ctx, reads := c.Context(), v.server.accounts.outgoing
+	hold, err := takeSoon(ctx, reads, v.payer, most)
 	if errors.Is(err, errCrowded) {
 		if err := v.lendKept(c, get); !errors.Is(err, errCrowded) {
 			return err
 		}
 		// There is no room for files either.
-		a, err = v.allow(c.Context(), acquire)
+		hold, err = reads.Take(ctx, v.payer, most)
 	}
 	if err != nil {
 		return err
 	}
-	defer func() { release(a.held, a.from) }()
+	defer hold.Free()
 	blob, err := get()
 	defer blob.release()
 	if err != nil {
 		return err
 	}
 	raw := blob.Sealed
-	a.shrink(int64(cap(raw)))
+	hold.Shrink(int64(cap(raw)))
 	c.Header().Set("Content-Type", "application/octet-stream")
 	for len(raw) > 0 {
 		piece := raw[:min(sentPiece, len(raw))]
@@ -66,37 +66,6 @@ func (v *conversation) lend(c *call, get func() (borrowed, error)) error {
 		raw = raw[len(piece):]
 	}
 	return errAnswered
-}
-
-// allowance is memory for a blob that goes out.
-type allowance struct {
-	held int64
-	from []*semaphore.Weighted
-}
-
-// acquire is semaphore.Acquire.
-func acquire(ctx context.Context, s *semaphore.Weighted, n int64) error { return s.Acquire(ctx, n) }
-
-// allow waits for memory for the largest blob: for the session's share as long
-// as it takes, for the host's as get does, which may give up with errCrowded.
-func (v *conversation) allow(ctx context.Context, get func(context.Context, *semaphore.Weighted, int64) error) (*allowance, error) {
-	const most = chunkstore.SealedSizeMax
-	if err := v.reads.Acquire(ctx, most); err != nil {
-		return nil, fmt.Errorf("wait for memory: %w", err)
-	}
-	if err := get(ctx, v.host.reads, most); err != nil {
-		v.reads.Release(most)
-		return nil, fmt.Errorf("wait for memory: %w", err)
-	}
-	return &allowance{held: most, from: []*semaphore.Weighted{v.reads, v.host.reads}}, nil
-}
-
-// shrink gives back what the blob does not need after all.
-func (a *allowance) shrink(size int64) {
-	if rest := a.held - size; rest > 0 {
-		release(rest, a.from)
-		a.held = size
-	}
 }
 
 // lendKept is lend by way of a file.
@@ -130,18 +99,18 @@ func (v *conversation) lendKept(c *call, get func() (borrowed, error)) error {
 // The memory that it needs for that is held by nobody who waits for a client.
 func (v *conversation) keep(ctx context.Context, get func() (borrowed, error)) (*spooled, error) {
 	const most = chunkstore.SealedSizeMax
-	free, err := take(ctx, most, v.host.whole.budget)
+	hold, err := v.server.accounts.arrived.Take(ctx, v.payer, most)
 	if err != nil {
 		return nil, err
 	}
-	defer free()
+	defer hold.Free()
 	raw, err := get()
 	defer raw.release()
 	if err != nil {
 		return nil, err
 	}
 	size := int64(len(raw.Sealed))
-	p, err := v.host.kept.open(v.kept, size, size)
+	p, err := v.host.kept.open(v.payer, size, size)
 	if err != nil {
 		return nil, errors.Join(errCrowded, err)
 	}

@@ -11,9 +11,8 @@ import (
 func TestReaderWaitsWithoutRoom(t *testing.T) {
 	l := newSessionLab(t)
 	list := l.simple("alice", "vm/100", 1000)
-	host := l.server.host
-	l.must(host.reads.Acquire(context.Background(), readBudget)) // by others
-	l.must(host.kept.room.Acquire(context.Background(), keptBudget))
+	free := takeAll(t, l.server.accounts.outgoing) // by others
+	defer takeAll(t, l.server.accounts.kept)()
 	k := l.begin(readerOf("alice", "vm/100", 1000))
 	done := make(chan error, 1)
 	go func() {
@@ -31,16 +30,6 @@ func TestReaderWaitsWithoutRoom(t *testing.T) {
 		t.Errorf("a chunk without memory: %v", err)
 	case <-time.After(3 * crowdWait):
 	}
-	host.reads.Release(readBudget)
+	free()
 	l.must(<-done)
-}
-
-func TestSharesOfUsers(t *testing.T) {
-	s := shares{size: 10}
-	if !s.of("a@pbs").TryAcquire(10) || s.of("a@pbs").TryAcquire(1) {
-		t.Error("the sessions of a user do not share")
-	}
-	if !s.of("b@pbs").TryAcquire(10) {
-		t.Error("one user takes the share of another")
-	}
 }

@@ -8,14 +8,11 @@ import (
 
 	"holdfast/datastore/access"
 	"holdfast/datastore/prune"
+	"holdfast/datastore/server/ledger"
 	"holdfast/datastore/task"
 	"holdfast/datastore/verify"
 	"holdfast/datastore/wire"
 )
-
-// verificationsMax is how many verifications run at once: one keeps all cores
-// and the disk busy.
-const verificationsMax = 1
 
 // keepParams are the options of a prune, and more.
 func keepParams(more ...param) []param {
@@ -92,6 +89,11 @@ func pruneGroup(c *call) (any, error) {
 			return err
 		})
 	}
+	job, err := c.server.accounts.jobs.Try(c.payer, 1)
+	if err != nil {
+		return nil, err
+	}
+	defer job.Free()
 	t, err := c.server.o.Tasks.Begin(c.Context(), spec)
 	if err != nil {
 		return nil, err
@@ -231,7 +233,7 @@ func startVerify(c *call) (any, error) {
 		return nil, err
 	}
 	v := &verification{
-		server: c.server, st: st, only: c.int("backup-time", 0),
+		server: c.server, payer: c.payer, st: st, only: c.int("backup-time", 0),
 		ignore: c.bool("ignore-verified", true), days: c.int("outdated-after", -1), workers: int(c.int("verify-threads", 0)),
 	}
 	return c.spawn(st, spec, func(t *task.Task) error { return v.run(t, groups) })
@@ -257,6 +259,7 @@ func (c *call) verifySpec() (task.Spec, error) {
 // verification is the verifying of groups within one task.
 type verification struct {
 	server  *Server
+	payer   ledger.Payer
 	st      *openStore
 	only    int64 // time of the one snapshot, 0 for all
 	ignore  bool  // leaves out what was verified
@@ -265,7 +268,7 @@ type verification struct {
 }
 
 func (v *verification) run(t *task.Task, groups []wire.Group) error {
-	done, err := v.server.verifyTurn(t)
+	done, err := v.server.verifyTurn(t, v.payer)
 	if err != nil {
 		return err
 	}

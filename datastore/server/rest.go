@@ -230,6 +230,19 @@ func (s *Server) invoke(c *call, parts []string) (any, error) {
 	if m == nil || m.local && !local {
 		return nil, notFound("Path '/%s' not found.", clipName(strings.Join(parts, "/")))
 	}
+	if !m.raw {
+		most := int64(wire.ParamBodyMax)
+		if c.auth == "" {
+			// A stranger has a name and a password to say.
+			most = smallBody
+			c.payer = ledger.Payer{Account: neighbours(from(c.Request)).String()}
+		}
+		done, err := c.parameters(most)
+		if err != nil {
+			return nil, err
+		}
+		defer done()
+	}
 	c.params, err = parseParams(m.params, paramSource{request: c.Request, uri: uri, raw: m.raw})
 	if err != nil {
 		return nil, err

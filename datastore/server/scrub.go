@@ -6,6 +6,7 @@ import (
 
 	"holdfast/datastore"
 	"holdfast/datastore/access"
+	"holdfast/datastore/server/ledger"
 	"holdfast/datastore/task"
 	"holdfast/datastore/verify"
 )
@@ -44,28 +45,31 @@ func startScrub(c *call) (any, error) {
 		const day = 24 * 60 * 60
 		o.Before = s.o.Now().Unix() - c.int("older-than", 0)*day
 	}
-	return c.spawn(st, task.Spec{Type: "verify", ID: name}, func(t *task.Task) error { return s.scrub(t, st.Store, o) })
+	payer := c.payer
+	return c.spawn(st, task.Spec{Type: "verify", ID: name}, func(t *task.Task) error {
+		done, err := s.verifyTurn(t, payer)
+		if err != nil {
+			return err
+		}
+		defer done()
+		return s.scrub(t, st.Store, o)
+	})
 }
 
-// verifyTurn waits until one more verification may run; done ends it.
-func (s *Server) verifyTurn(t *task.Task) (done func(), err error) {
-	select {
-	case s.verify <- struct{}{}:
-		return func() { <-s.verify }, nil
-	case <-t.Context().Done():
-		return nil, t.Context().Err()
+// verifyTurn waits until one more verification may run, one of each caller at a time;
+// done ends it.
+func (s *Server) verifyTurn(t *task.Task, p ledger.Payer) (done func(), err error) {
+	hold, err := s.accounts.verifying.Take(t.Context(), p, 1)
+	if err != nil {
+		return nil, err
 	}
+	return hold.Free, nil
 }
 
 // scrub verifies a whole datastore. That something is wrong with it is
 // errVerification; damage that neither a backup nor anybody else needs to heal
 // is a warning.
 func (s *Server) scrub(t *task.Task, st *datastore.Store, o verify.StoreOptions) error {
-	done, err := s.verifyTurn(t)
-	if err != nil {
-		return err
-	}
-	defer done()
 	t.Logf("read every byte of datastore '%s'", t.UPID().ID)
 	o.UPID = t.UPID().String()
 	o.Found = func(a verify.Affected) { t.Logf("%s%s", scrubDamaged, describeAffected(a)) }

@@ -79,13 +79,12 @@ func New(o Options) (*Server, error) {
 	o.Limits = o.Limits.withDefaults()
 	s := &Server{
 		o: o, tree: &node{}, delays: make(chan struct{}, o.Limits.DelayedAnswers),
-		verify: make(chan struct{}, verificationsMax), heavy: make(chan struct{}, heavyMax),
 		stores: make(map[string]*openStore), servers: make(map[*http.Server]struct{}),
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.accounts = newAccounts(o.Limits)
 	s.metrics = newMetrics(s)
-	s.host = newSessionHost(o.DataDir, openQuotaBook(s.file("quota-today.json"), o.Now, o.Log))
+	s.host = newSessionHost(o.DataDir, s.accounts, openQuotaBook(s.file("quota-today.json"), o.Now, o.Log))
 	s.gc = openCollections(s.file("collections.json"), o.Log)
 	for _, table := range tables() {
 		for _, m := range table {

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -57,6 +58,9 @@ func newLab(t *testing.T, o Options) *lab {
 		t.Fatal(err)
 	}
 	if l.tasks, err = task.Open(filepath.Join(l.dir, "tasks"), task.Options{Node: "pbs1"}); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.MkdirAll(filepath.Join(l.dir, "data"), 0o700); err != nil {
 		t.Fatal(err)
 	}
 	o.DataDir, o.Access, o.Tasks, o.Version = filepath.Join(l.dir, "data"), l.access, l.tasks, "1.2.3"

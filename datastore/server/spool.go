@@ -6,12 +6,9 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"sync"
 	"time"
 
-	"golang.org/x/sync/semaphore"
-
-	"holdfast/datastore/wire"
+	"holdfast/datastore/server/ledger"
 )
 
 // Bodies that there is no memory for are read all the same, into a file. A body
@@ -19,83 +16,51 @@ import (
 // the protocol specification), and many of them all of it: those that have
 // their memory could then never get their last bytes.
 
-// Bounds of what lies in files, in bytes, and of the time that a body waits for
+// How much room a file takes at a time, in bytes, and how long a body waits for
 // memory before it goes there.
 const (
-	spoolBudget = 2 << 30
-	// spoolShare is the part of it that the sessions of one user may have.
-	spoolShare = 512 << 20
-	spoolStep  = 1 << 20
-	// keptBudget is for answers that nobody has read yet, keptShare the part
-	// of it of one user.
-	keptBudget = 4 << 30
-	keptShare  = 1 << 30
-	crowdWait  = 100 * time.Millisecond
+	spoolStep = 1 << 20
+	crowdWait = 100 * time.Millisecond
 )
 
 // errCrowded says that there was no memory in time.
 var errCrowded = errors.New("there is no memory at the moment")
 
-// acquireSoon is semaphore.Acquire that gives up with errCrowded.
-func acquireSoon(ctx context.Context, s *semaphore.Weighted, n int64) error {
-	if s.TryAcquire(n) {
-		return nil
-	}
+// takeSoon is a Take that gives up with errCrowded.
+func takeSoon(ctx context.Context, r *ledger.Resource, p ledger.Payer, n int64) (*ledger.Hold, error) {
 	soon, cancel := context.WithTimeout(ctx, crowdWait)
 	defer cancel()
-	err := s.Acquire(soon, n)
+	hold, err := r.Take(soon, p, n)
 	if err != nil && ctx.Err() == nil {
-		return errCrowded
+		return nil, errors.Join(errCrowded, err)
 	}
-	return err
+	return hold, err
 }
 
 // spool keeps bodies in files without names, which are gone with the process.
 type spool struct {
 	dir  string // "" is the system's directory for temporary files
-	room *semaphore.Weighted
-}
-
-// shares are parts of a room, one for each user: however many sessions somebody
-// opens, there is room for others.
-type shares struct {
-	size int64
-
-	mu sync.Mutex
-	by map[wire.AuthID]*semaphore.Weighted
-}
-
-// of returns the share of a user.
-func (s *shares) of(user wire.AuthID) *semaphore.Weighted {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.by[user] == nil {
-		if s.by == nil {
-			s.by = make(map[wire.AuthID]*semaphore.Weighted)
-		}
-		s.by[user] = semaphore.NewWeighted(s.size)
-	}
-	return s.by[user]
+	room *ledger.Resource
 }
 
 // spooled is a body in a file.
 type spooled struct {
-	file *os.File
-	size int64 // of the body
-	held int64 // of room
-	room []*semaphore.Weighted
+	file  *os.File
+	size  int64 // of the body
+	held  int64 // of room
+	payer ledger.Payer
+	room  *ledger.Resource
+	holds []*ledger.Hold
 }
 
 // open makes a file for a body of size bytes with room for the first of them, or
-// returns errCrowded. share is the user's part of the room.
-func (s *spool) open(share *semaphore.Weighted, size, first int64) (*spooled, error) {
-	p := &spooled{size: size, held: first}
-	for _, room := range []*semaphore.Weighted{share, s.room} {
-		if !room.TryAcquire(first) {
-			return nil, errors.Join(errCrowded, p.close())
-		}
-		p.room = append(p.room, room)
+// returns errCrowded if there is none for the payer.
+func (s *spool) open(payer ledger.Payer, size, first int64) (*spooled, error) {
+	hold, err := s.room.Try(payer, first)
+	if err != nil {
+		return nil, errors.Join(errCrowded, err)
 	}
+	p := &spooled{size: size, held: first, payer: payer, room: s.room, holds: []*ledger.Hold{hold}}
 	f, err := os.CreateTemp(s.dir, "body-*.tmp")
 	if err == nil {
 		p.file = f
@@ -109,40 +74,55 @@ func (s *spool) open(share *semaphore.Weighted, size, first int64) (*spooled, er
 
 // close gives back the room.
 func (p *spooled) close() error {
-	release(p.held, p.room)
-	p.held = 0
+	for _, h := range p.holds {
+		h.Free()
+	}
+	p.holds, p.held = nil, 0
 	if p.file == nil {
 		return nil
 	}
 	return p.file.Close()
 }
 
-// take reads a body, which must be as long as it was said to be. It takes room
-// for what has come, not for what was promised.
+// take reads a body, which must be as long as it was said to be.
 func (p *spooled) take(ctx context.Context, body io.Reader) error {
-	buf := make([]byte, 64<<10)
-	for got := int64(0); got < p.size; {
-		if got == p.held {
-			if err := p.grow(ctx); err != nil {
-				return err
-			}
-		}
-		step := min(p.size, p.held) - got
-		n, err := io.CopyBuffer(struct{ io.Writer }{p.file}, io.LimitReader(body, step), buf)
-		switch {
-		case err != nil:
-			return fmt.Errorf("keep the upload in a file: %w", err)
-		case n < step:
-			return errBodyShort
-		}
-		got += n
+	switch n, err := p.copy(ctx, io.LimitReader(body, p.size), 0); {
+	case err != nil:
+		return err
+	case n < p.size:
+		return errBodyShort
 	}
 	return ended(body)
 }
 
+// copy reads to the end of what there is, behind the first bytes of the file. It takes
+// room for what has come, not for what was promised.
+func (p *spooled) copy(ctx context.Context, body io.Reader, at int64) (n int64, err error) {
+	buf := make([]byte, keptPiece)
+	for {
+		got, err := body.Read(buf)
+		for at+n+int64(got) > p.held {
+			if err := p.grow(ctx); err != nil {
+				return n, err
+			}
+		}
+		if _, err := p.file.WriteAt(buf[:got], at+n); err != nil {
+			return n, fmt.Errorf("keep the upload in a file: %w", err)
+		}
+		n += int64(got)
+		if errors.Is(err, io.EOF) {
+			return n, nil
+		}
+		if err != nil {
+			return n, fmt.Errorf("keep the upload in a file: %w", err)
+		}
+	}
+}
+
 func (p *spooled) grow(ctx context.Context) error {
-	_, err := take(ctx, spoolStep, p.room...)
+	hold, err := p.room.Take(ctx, p.payer, spoolStep)
 	if err == nil {
+		p.holds = append(p.holds, hold)
 		p.held += spoolStep
 	}
 	return err
@@ -159,13 +139,13 @@ func (p *spooled) fetch(into []byte) error {
 // receive takes a body of size bytes into memory, as soon as there is some, and
 // if that takes too long by way of a file.
 func (v *conversation) receive(ctx context.Context, body io.Reader, size int) (*loan, error) {
-	l, err := v.host.bodies.borrowSoon(ctx, v.bodies, size)
+	l, err := v.host.bodies.borrowSoon(ctx, v.payer, size)
 	if errors.Is(err, errCrowded) {
-		p, crowded := v.host.spool.open(v.spooled, int64(size), spoolStep)
+		p, crowded := v.host.spool.open(v.payer, int64(size), spoolStep)
 		if crowded == nil {
 			return v.detour(ctx, p, body)
 		}
-		l, err = v.host.bodies.borrow(ctx, v.bodies, size)
+		l, err = v.host.bodies.borrow(ctx, v.payer, size)
 	}
 	if err != nil {
 		return nil, err
@@ -184,7 +164,7 @@ func (v *conversation) detour(ctx context.Context, p *spooled, body io.Reader) (
 	if err := p.take(ctx, body); err != nil {
 		return nil, err
 	}
-	l, err := v.host.whole.borrow(ctx, nil, int(p.size))
+	l, err := v.host.whole.borrow(ctx, v.payer, int(p.size))
 	if err != nil {
 		return nil, err
 	}

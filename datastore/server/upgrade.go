@@ -108,14 +108,9 @@ func (v *conversation) verifyNew(c *call, st *openStore) func() {
 	}
 	g, when := c.group(), c.snapshot().Time
 	spec := task.Spec{Type: "verify", ID: fmt.Sprintf("%s:%s/%08X", c.str("store"), g, when), Auth: c.auth}
+	job := verification{server: v.server, payer: v.payer, st: st, only: when, days: -1}
 	return func() {
-		st.users.Add(1)
-		_, err := v.server.o.Tasks.Go(spec, func(t *task.Task) error {
-			defer st.release()
-			return (&verification{server: v.server, st: st, only: when, days: -1}).run(t, []wire.Group{g})
-		})
-		if err != nil {
-			st.release()
+		if err := job.soon(spec, g); err != nil {
 			v.task.Warnf("the new snapshot is not verified: %v", err)
 		}
 	}
@@ -124,6 +119,39 @@ func (v *conversation) verifyNew(c *call, st *openStore) func() {
 // groupPatience is how long a new session waits for another one of its group:
 // that a client has broken off its session, the server learns a moment later.
 const groupPatience = 2 * time.Second
+
+// soon begins a verification as a task when its owner's turn for one has come. A night
+// has more new snapshots than anybody may have tasks.
+func (v *verification) soon(spec task.Spec, g wire.Group) error {
+	s := v.server
+	place, err := s.accounts.verifyNew.Try(v.payer, 1)
+	if err != nil {
+		return err
+	}
+	v.st.users.Add(1)
+	end := func() {
+		v.st.release()
+		place.Free()
+	}
+	go func() {
+		job, err := s.accounts.jobs.Take(s.ctx, v.payer, 1)
+		if err != nil {
+			end() // so does the server
+			return
+		}
+		_, err = s.o.Tasks.Go(spec, func(t *task.Task) error {
+			defer end()
+			defer job.Free()
+			return v.run(t, []wire.Group{g})
+		})
+		if err != nil {
+			job.Free()
+			end()
+			s.o.Log.Warn("a new snapshot is not verified", "snapshot", spec.ID, "error", err)
+		}
+	}()
+	return nil
+}
 
 // beginSession takes the steps 7 to 11 of section 2.1.
 func beginSession(c *call, st *openStore, benchmark bool) (*datastore.Session, error) {

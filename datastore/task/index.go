@@ -22,6 +22,13 @@ type entry struct {
 	upid   wire.UPID
 	end    int64 // Unix seconds
 	status string
+	log    int64 // bytes
+}
+
+// holding is what is kept for one user or token.
+type holding struct {
+	tasks int
+	bytes int64
 }
 
 func compareEnds(a, b *entry) int {
@@ -117,18 +124,65 @@ func (r *Registry) rewrite() error {
 func (r *Registry) add(e *entry) {
 	r.ended = append(r.ended, e)
 	r.known[e.upid] = e
+	r.hold(e, 1)
 }
 
-// rotate forgets the oldest tasks that are too many, and their logs. A log
-// that cannot be removed now is found at the next Open.
+// hold counts an entry for its owner, or no more.
+func (r *Registry) hold(e *entry, sign int) {
+	h := r.held[e.upid.Auth]
+	h.tasks += sign
+	h.bytes += int64(sign) * e.log
+	if h == (holding{}) {
+		delete(r.held, e.upid.Auth)
+		return
+	}
+	r.held[e.upid.Auth] = h
+}
+
+// bytes are those of the logs of all tasks that have ended.
+func (r *Registry) bytes() (n int64) {
+	for _, h := range r.held {
+		n += h.bytes
+	}
+	return n
+}
+
+// rotate forgets tasks that are too many, and their logs: the oldest of whoever has
+// most, so that nobody pushes out what others have done. A log that cannot be removed
+// now is found at the next Open.
 func (r *Registry) rotate() {
 	for len(r.ended) > r.limits.ended {
-		u := r.ended[0].upid
-		_ = r.root.Remove(logName(u))
-		delete(r.known, u)
-		r.ended[0] = nil
-		r.ended = r.ended[1:]
+		r.forget(func(h holding) int64 { return int64(h.tasks) })
 	}
+	for r.limits.logs > 0 && len(r.ended) > 1 && r.bytes() > r.limits.logs {
+		r.forget(func(h holding) int64 { return h.bytes })
+	}
+}
+
+// forget forgets the oldest task of the user that has most, of its tokens the one
+// that has most.
+func (r *Registry) forget(amount func(holding) int64) {
+	users := make(map[wire.AuthID]int64)
+	for id, h := range r.held {
+		users[id.User()] += amount(h)
+	}
+	var most wire.AuthID
+	for id, h := range r.held {
+		a, b := users[id.User()], users[most.User()]
+		switch c := cmp.Or(cmp.Compare(a, b), cmp.Compare(amount(h), amount(r.held[most])), cmp.Compare(most, id)); {
+		case most == "" || c > 0:
+			most = id
+		}
+	}
+	i := slices.IndexFunc(r.ended, func(e *entry) bool { return e.upid.Auth == most })
+	if i < 0 {
+		i = 0
+	}
+	e := r.ended[i]
+	_ = r.root.Remove(logName(e.upid))
+	delete(r.known, e.upid)
+	r.hold(e, -1)
+	r.ended = slices.Delete(r.ended, i, i+1)
 }
 
 // load reads the index, finds the tasks that it does not know or that have no
@@ -139,6 +193,9 @@ func (r *Registry) load() error {
 		return err
 	}
 	for _, e := range c.ended {
+		if st, err := r.root.Stat(logName(e.upid)); err == nil {
+			e.log = st.Size()
+		}
 		r.add(e)
 	}
 	lost, err := r.lost(c)
@@ -231,7 +288,7 @@ func (r *Registry) recover(u wire.UPID) *entry {
 	if err != nil {
 		return e
 	}
-	e.end = max(e.end, st.ModTime().Unix())
+	e.end, e.log = max(e.end, st.ModTime().Unix()), st.Size()
 	tail := make([]byte, min(st.Size(), 2*messageMax))
 	if _, err := f.ReadAt(tail, st.Size()-int64(len(tail))); err != nil && !errors.Is(err, io.EOF) {
 		return e

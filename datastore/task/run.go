@@ -65,6 +65,12 @@ func (r *Registry) Begin(ctx context.Context, s Spec) (*Task, error) {
 	}
 	t := &Task{registry: r, upid: u, done: make(chan struct{})}
 	t.log = logWriter{now: r.now, max: r.limits.log}
+	switch s.Type {
+	case "backup", "reader", "benchmark":
+		if r.limits.session > 0 {
+			t.log.max = r.limits.session
+		}
+	}
 	if t.log.f, err = createLog(r.root, u); err != nil && !isFull(err) {
 		return nil, fmt.Errorf("begin task %s: %w", s.Type, err)
 	}
@@ -169,9 +175,10 @@ func (t *Task) End(err error) {
 	status := t.outcome(err)
 	end := t.log.now().Unix()
 	t.log.last(stateLine(status))
+	size := t.log.size
 	t.mu.Unlock()
 	t.cancel(context.Canceled)
-	t.registry.finish(record{upid: t.upid, ended: true, end: end, status: status})
+	t.registry.finish(&entry{upid: t.upid, end: end, status: status, log: size})
 	close(t.done)
 }
 
@@ -219,14 +226,14 @@ func (r *Registry) Stop(u wire.UPID) error {
 }
 
 // finish moves a task from those that run to those that have ended.
-func (r *Registry) finish(rec record) {
+func (r *Registry) finish(e *entry) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	delete(r.running, rec.upid)
-	r.add(&entry{upid: rec.upid, end: rec.end, status: rec.status})
+	delete(r.running, e.upid)
+	r.add(e)
 	if r.index.closed {
 		return
 	}
 	r.rotate()
-	r.append(rec)
+	r.append(record{upid: e.upid, ended: true, end: e.end, status: e.status})
 }

@@ -49,9 +49,11 @@ type limits struct {
 	ended   int   // tasks whose log is kept
 	running int   // tasks at a time
 	log     int64 // bytes of one log
+	session int64 // bytes of the log of a session, whose client makes the lines; 0 is log
+	logs    int64 // bytes of the logs of tasks that have ended; 0 is no limit
 }
 
-var defaultLimits = limits{ended: 10_000, running: 1000, log: 16 << 20}
+var defaultLimits = limits{ended: 10_000, running: 2000, log: 16 << 20, session: 1 << 20, logs: 1 << 30}
 
 // ErrClosed is returned for a task that begins after Close.
 var ErrClosed = errors.New("task registry is closed")
@@ -71,6 +73,7 @@ type Registry struct {
 	counter uint64
 	running map[wire.UPID]*Task
 	ended   []*entry // oldest end first
+	held    map[wire.AuthID]holding
 	known   map[wire.UPID]*entry
 	index   indexFile
 }
@@ -82,7 +85,7 @@ func Open(dir string, o Options) (*Registry, error) {
 }
 
 func open(dir string, o Options, l limits) (*Registry, error) {
-	r := &Registry{dir: dir, now: o.Now, limits: l, running: map[wire.UPID]*Task{}, known: map[wire.UPID]*entry{}}
+	r := &Registry{dir: dir, now: o.Now, limits: l, running: map[wire.UPID]*Task{}, known: map[wire.UPID]*entry{}, held: map[wire.AuthID]holding{}}
 	if r.now == nil {
 		r.now = time.Now
 	}

@@ -397,3 +397,39 @@ func logs(t *testing.T, dir string) []string {
 	slices.Sort(names)
 	return names
 }
+
+// Whoever makes the most tasks loses the oldest of its own, not those of others; the
+// same goes for the bytes of their logs.
+func TestTasksOfOthersStay(t *testing.T) {
+	dir, c := t.TempDir(), newClock()
+	l := limits{ended: 10, running: 100, log: 1 << 20, logs: 64 << 10}
+	r := openTest(t, dir, c, l)
+	honest := []wire.UPID{}
+	for _, id := range []wire.AuthID{"root@pam!admin", "alice@pbs", "bob@pbs!t"} {
+		k := begin(t, r, Spec{Type: "backup", ID: "tank:vm/1", Auth: id})
+		honest = append(honest, k.UPID())
+		k.End(nil)
+	}
+	for i := range 40 {
+		k := begin(t, r, Spec{Type: "backup", ID: "tank:vm/2", Auth: wire.AuthID(fmt.Sprint("mallory@pbs!t", i%3))})
+		if i == 39 {
+			for range 2000 {
+				k.Logf("a line of a hundred bytes %s", strings.Repeat("x", 74))
+			}
+		}
+		k.End(nil)
+	}
+	if err := r.Close(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range []*Registry{r, openTest(t, dir, c, l)} {
+		if n := len(r.ended); n > 10 {
+			t.Errorf("%d are kept", n)
+		}
+		for _, u := range honest {
+			if i, err := r.Status(u); err != nil || i.Status != statusOK {
+				t.Errorf("%s: %+v %v", u.Auth, i, err)
+			}
+		}
+	}
+}
