@@ -148,6 +148,10 @@ const configMax = 64 << 10
 // ErrNoStore is returned for a directory that holds no store.
 var ErrNoStore = errors.New("no Holdfast store")
 
+// ErrConfig is wrapped, with chunkstore.ErrCorrupt, when the configuration of a
+// store that is there cannot be read.
+var ErrConfig = errors.New("the configuration " + configName + " is lost or damaged, holdfast repair makes it anew")
+
 // Options says how to open a store.
 type Options struct {
 	// ReadOnly opens for listing and reading.
@@ -272,9 +276,19 @@ func checkVacant(path string) error {
 	return nil
 }
 
+// hasPacks reports whether there are packs at path, of a store that has lost
+// something else, then.
+func hasPacks(path string) bool {
+	packs, err := os.ReadDir(filepath.Join(path, chunksDir, "packs"))
+	return err == nil && len(packs) > 0
+}
+
 func readConfig(path string) (config, error) {
 	var c config
 	f, err := os.Open(filepath.Join(path, configName))
+	if errors.Is(err, fs.ErrNotExist) && hasPacks(path) {
+		return c, fmt.Errorf("open store %s: %w: %w", path, ErrConfig, chunkstore.ErrCorrupt)
+	}
 	if errors.Is(err, fs.ErrNotExist) {
 		return c, fmt.Errorf("open store %s: %w", path, ErrNoStore)
 	}
@@ -287,10 +301,10 @@ func readConfig(path string) (config, error) {
 		return c, fmt.Errorf("open store: %w", err)
 	}
 	if err := json.Unmarshal(raw, &c); err != nil || !c.whole() {
-		return c, fmt.Errorf("open store: %s: %w", f.Name(), chunkstore.ErrCorrupt)
+		return c, fmt.Errorf("open store: %s: %w: %w", f.Name(), ErrConfig, chunkstore.ErrCorrupt)
 	}
 	if days := c.trashDays(); days < 0 || days > TrashDaysMax {
-		return c, fmt.Errorf("open store: %s: a trash time of %d days, want 0 to %d: %w", f.Name(), days, TrashDaysMax, chunkstore.ErrCorrupt)
+		return c, fmt.Errorf("open store: %s: a trash time of %d days, want 0 to %d: %w: %w", f.Name(), days, TrashDaysMax, ErrConfig, chunkstore.ErrCorrupt)
 	}
 	if c.Format > formatVersion {
 		return c, fmt.Errorf("open store: %s: its format %d is newer than this program's %d: %w", f.Name(), c.Format, formatVersion, chunkstore.ErrInvalid)
@@ -337,6 +351,7 @@ func (s *Store) begin() error {
 	if err := errors.Join(s.sweepTemp(), s.sweepTrash()); err != nil {
 		return err
 	}
+	s.tellOwner()
 	_ = s.clock.save() // it is slow then, no more
 	s.takeReserve()
 	// The mark may be one that an earlier process has used: its clock was put

@@ -80,7 +80,7 @@ func (s *Store) Notes(_ context.Context, snap wire.Snapshot) (string, error) {
 }
 
 // notesMax caps a comment, in bytes.
-const notesMax = 64 << 10
+const notesMax = wire.NotesSizeMax
 
 func checkNotes(text string) error {
 	if len(text) > notesMax {

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"regexp"
+	"time"
 
 	"github.com/urfave/cli/v2"
 
@@ -112,6 +114,8 @@ func (c *call) backupError(ctx context.Context, o backup.Options, err error) err
 	case errors.Is(err, client.ErrUnavailable) && !errors.Is(err, wire.ErrUnknown):
 		err = hintf(err, "no snapshot was made; what is stored already is used by the next backup: %s", serverHint(err))
 	case !errors.Is(err, wire.ErrExists):
+	case c.fromTheFuture(err) != "":
+		err = hintf(err, "%s is from the future: the clock of the machine that made it was wrong, or its --backup-time; look at it, then remove it with: holdfast snapshot forget, or choose another --backup-id", c.fromTheFuture(err))
 	case o.TimeIsNow:
 		err = hintf(err, "see that the clock of this machine is right; it shows %s", rfc3339(c.now()))
 	default:
@@ -119,6 +123,28 @@ func (c *call) backupError(ctx context.Context, o backup.Options, err error) err
 	}
 	return stateAt(ctx, fmt.Errorf("backup of %s%s: %w", o.Snapshot, within(o.Snapshot.Group.NS), err),
 		"no snapshot was made; what is stored already is used by the next backup")
+}
+
+// newestText finds the snapshot in the complaint that it is not older, of a
+// directory and of a server alike.
+var newestText = regexp.MustCompile(`newest snapshot (\S+/\S+/\S+) is not older`)
+
+// aheadMax is how far a clock may be ahead of another one, before a snapshot is called one
+// from the future.
+const aheadMax = 5 * time.Minute
+
+// fromTheFuture is the newest snapshot of the group that stands in the way of a
+// new one, if its time has not come yet; "" if it has.
+func (c *call) fromTheFuture(err error) string {
+	m := newestText.FindStringSubmatch(err.Error())
+	if m == nil {
+		return ""
+	}
+	s, e := wire.ParseSnapshot("", m[1])
+	if e != nil || !time.Unix(s.Time, 0).After(c.now().Add(aheadMax)) {
+		return ""
+	}
+	return s.String()
 }
 
 // backupOptions reads everything about a backup but its keys.
@@ -138,6 +164,9 @@ func (c *call) backupOptions(ctx context.Context) (backup.Options, error) {
 		o.Fixed = true
 	default:
 		return o, usagef("--chunking %q: want content or fixed", how)
+	}
+	if n := len(c.flags.String("notes")); n > wire.NotesSizeMax {
+		return o, usagef("--notes: a text of %d bytes, want at most %d", n, wire.NotesSizeMax)
 	}
 	var err error
 	if o.Format, err = source.ParseFormat(c.flags.String("source-format")); err != nil {
@@ -188,7 +217,13 @@ func (c *call) newSnapshot() (wire.Snapshot, error) {
 	if c.flags.IsSet("backup-time") {
 		s.Time = c.flags.Int64("backup-time")
 	}
-	return s, s.Validate()
+	if err := s.Validate(); err != nil {
+		return s, err
+	}
+	if ahead := time.Unix(s.Time, 0); ahead.After(c.now().Add(24 * time.Hour)) {
+		c.ui.warnf("--backup-time %d is in the future (%s; it counts seconds): until then the group takes no backup without one", s.Time, rfc3339(ahead))
+	}
+	return s, nil
 }
 
 // backupKeys chooses the mode and loads what it needs.

@@ -19,6 +19,7 @@ import (
 var foreign = map[string]bool{
 	"--password": true, "--encryption-key": true, // of Proxmox VE
 	"--benchmark": true, // of proxmox-backup-client
+	"--from":      true, // of chown
 }
 
 // vocabulary is what the table of commands knows.

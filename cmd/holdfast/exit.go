@@ -171,6 +171,8 @@ func hint(err error) string {
 		return "nothing proves any more that the snapshot was made for this namespace; if you know that it was: --any-origin"
 	case errors.Is(err, datastore.ErrOwnerFile):
 		return "holdfast repair, or holdfast change-owner, says anew who the group belongs to; its snapshots can be restored"
+	case errors.Is(err, datastore.ErrConfig):
+		return "holdfast repair makes it anew; on a server, run it there with -r and the path of the datastore while the server is stopped"
 	case errors.Is(err, crypto.ErrTampered), errors.Is(err, chunkstore.ErrCorrupt):
 		return "holdfast verify SNAPSHOT lists everything that is damaged; an older snapshot may be whole"
 	case errors.Is(err, gc.ErrNothingFound):

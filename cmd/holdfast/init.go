@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	"github.com/urfave/cli/v2"
 
@@ -28,20 +29,34 @@ type initRecord struct {
 }
 
 func initRepository(ctx context.Context, c *call) error {
-	r := wire.Repository{Path: c.arg(0)}
-	if !r.IsPath() {
-		var err error
-		if r, err = c.repository(); err != nil {
-			return err
-		}
-	} else if c.flags.IsSet("repository") {
-		return usagef("give the path once: as argument or with -r")
+	r, err := c.newRepository()
+	if err != nil {
+		return err
 	}
 	if err := c.makeRepository(ctx, r); err != nil {
 		return fmt.Errorf("make repository %s: %w", r, err)
 	}
 	c.ui.done(initRecord{"initialized", r.String()}, "made repository %s", r)
 	return nil
+}
+
+// newRepository is the one to be made: the argument, always a path, or the one
+// that -r or the environment names.
+func (c *call) newRepository() (wire.Repository, error) {
+	path := c.arg(0)
+	switch {
+	case path == "":
+		return c.repository()
+	case c.flags.IsSet("repository"):
+		return wire.Repository{}, usagef("give the path once: as argument or with -r")
+	case strings.ContainsAny(path, "/:@~$"):
+		r, err := wire.ParseRepository(path)
+		if err == nil && !r.IsPath() {
+			err = hintf(usagef("%s is a datastore on a server, and not a path", r), "say -r %s to make that; a path of this name is ./%s", r, path)
+		}
+		return r, err
+	}
+	return wire.Repository{Path: path}, nil
 }
 
 func (c *call) makeRepository(ctx context.Context, r wire.Repository) error {

@@ -178,7 +178,8 @@ func (a *app) missingCommand(path string) cli.ActionFunc {
 
 // onUsageError words the cli package's complaints about values as ours.
 func onUsageError(_ *cli.Context, err error, _ bool) error {
-	return usagef("%s", strings.Replace(err.Error(), "for flag -", "for --", 1))
+	text := strings.Replace(err.Error(), "for flag -", "for --", 1)
+	return usagef("%s", strings.Replace(text, ": parse error", ": not of the kind that --help shows", 1))
 }
 
 // globalFlags are accepted before and after every command.
@@ -242,8 +243,35 @@ func (a *app) action(n arity, do func(context.Context, *call) error) cli.ActionF
 			return hintf(usagef("%s wants %s, got %d", c.Command.HelpName, want, len(args)),
 				"%s --help shows examples", c.Command.HelpName)
 		}
+		if err := noEmpties(c, args); err != nil {
+			return err
+		}
 		return do(c.Context, &call{app: a, flags: c, args: args})
 	}
+}
+
+// noEmpties refuses arguments and flags that are empty, as they are when a script's
+// variable is not set: taken for something left out, they would choose another
+// repository, key or target than was meant. Texts may be empty.
+func noEmpties(c *cli.Context, args []string) error {
+	if i := slices.Index(args, ""); i >= 0 && !strings.Contains(c.Command.HelpName, "notes") {
+		return usagef("argument %d of %s is empty", i+1, c.Command.HelpName)
+	}
+	for _, f := range c.Command.Flags {
+		name := f.Names()[0]
+		if _, ok := f.(*cli.StringFlag); !ok || slices.Contains(textFlags(), name) {
+			continue
+		}
+		if c.IsSet(name) && c.String(name) == "" {
+			return usagef("--%s: empty", name)
+		}
+	}
+	return nil
+}
+
+// textFlags are those whose text may be empty.
+func textFlags() []string {
+	return []string{"notes", "comment", "hint", "subject", "email", "firstname", "lastname"}
 }
 
 // arg returns an argument, "" if it was not given.

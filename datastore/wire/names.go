@@ -15,6 +15,9 @@ const (
 	NamespaceDepthMax = 7
 	// NamespaceLenMax is the longest text form of a namespace, in bytes.
 	NamespaceLenMax = 256
+	// NotesSizeMax is the longest text that is kept with a snapshot or a group, in
+	// bytes.
+	NotesSizeMax = 64 << 10
 	// NameLenMax is the longest single name: what a file system can hold
 	// with room for the extension of a temporary file.
 	NameLenMax = 200
