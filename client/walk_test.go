@@ -1,4 +1,4 @@
-package client_test
+package client
 
 import (
 	"context"
@@ -14,7 +14,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"holdfast/client"
 	"holdfast/client/backup"
 	"holdfast/client/restore"
 	"holdfast/crypto"
@@ -76,8 +75,9 @@ func (h *half) read(p []byte) (int, error) {
 
 // fault is what happens to a connection at the at-th write of either end.
 type fault struct {
-	kind string // "silent", "closed" or "reset"
+	kind string // "silent", "closed", "reset" or "interrupted"
 	at   int
+	stop func() // for the last of them: it is not the network then
 }
 
 // wires is a network in memory with one server on it.
@@ -144,6 +144,10 @@ func (w *wires) passes() (ok bool) {
 	defer w.mu.Unlock()
 	w.writes++
 	if w.fault.at == 0 || w.writes < w.fault.at {
+		return true
+	}
+	if w.fault.stop != nil {
+		w.fault.stop()
 		return true
 	}
 	if !w.broken && w.fault.kind != "silent" {
@@ -250,8 +254,8 @@ func newWalkLab(t *testing.T, files string) *walkLab {
 	return l
 }
 
-func (l *walkLab) dial(ctx context.Context) (*client.Client, error) {
-	return client.Dial(ctx, client.Options{
+func (l *walkLab) dial(ctx context.Context) (*Client, error) {
+	return Dial(ctx, Options{
 		Repository:  wire.Repository{AuthID: "root@pam!lab", Host: "127.0.0.1", Datastore: "tank"},
 		Secret:      func(context.Context) (string, error) { return l.secret, nil },
 		Fingerprint: l.print, Dial: l.net.dial, Connections: 1,
@@ -261,7 +265,7 @@ func (l *walkLab) dial(ctx context.Context) (*client.Client, error) {
 var walkGroup = wire.Group{Type: "vm", ID: "1"}
 
 // backup makes the next snapshot.
-func (l *walkLab) backup(ctx context.Context, c *client.Client) error {
+func (l *walkLab) backup(ctx context.Context, c *Client) error {
 	l.stamp++
 	s := wire.Snapshot{Group: walkGroup, Time: l.stamp}
 	_, err := backup.Run(ctx, backup.Options{
@@ -271,23 +275,23 @@ func (l *walkLab) backup(ctx context.Context, c *client.Client) error {
 	return err
 }
 
-func (l *walkLab) restore(ctx context.Context, c *client.Client) error {
+func (l *walkLab) restore(ctx context.Context, c *Client) error {
 	_, err := restore.Run(ctx, restore.Options{
 		Source: c, Snapshot: wire.Snapshot{Group: walkGroup, Time: 1000}, Archive: "disk.img", Target: "-", Out: io.Discard, Workers: 1,
 	})
 	return err
 }
 
-func (l *walkLab) collect(ctx context.Context, c *client.Client) error {
+func (l *walkLab) collect(ctx context.Context, c *Client) error {
 	var upid string
-	call := client.Call{Method: "POST", Path: "/admin/datastore/tank/gc", Into: &upid}
+	call := Call{Method: "POST", Path: "/admin/datastore/tank/gc", Into: &upid}
 	if err := c.Do(ctx, call); err != nil {
 		return err
 	}
 	return c.FollowTask(ctx, upid, func(string) {})
 }
 
-func (l *walkLab) list(ctx context.Context, c *client.Client) error {
+func (l *walkLab) list(ctx context.Context, c *Client) error {
 	_, err := c.Snapshots(ctx, walkGroup)
 	return err
 }
@@ -315,7 +319,7 @@ const walkMost = 90 * time.Minute
 // whether the snapshot was made.
 func TestWalkOfLostConnections(t *testing.T) {
 	for _, name := range []string{"list", "backup", "restore", "gc"} {
-		for _, kind := range []string{"silent", "closed", "reset"} {
+		for _, kind := range []string{"silent", "closed", "reset", "interrupted"} {
 			t.Run(name+" "+kind, func(t *testing.T) {
 				files := t.TempDir()
 				synctest.Test(t, func(t *testing.T) { walk(newWalkLab(t, files), name, kind) })
@@ -325,16 +329,16 @@ func TestWalkOfLostConnections(t *testing.T) {
 }
 
 func walk(l *walkLab, name, kind string) {
-	do := map[string]func(context.Context, *client.Client) error{
+	do := map[string]func(context.Context, *Client) error{
 		"list": l.list, "backup": l.backup, "restore": l.restore, "gc": l.collect,
 	}[name]
-	run := func() error {
-		c, err := l.dial(l.Context())
+	run := func(ctx context.Context) error {
+		c, err := l.dial(ctx)
 		if err != nil {
 			return err
 		}
 		defer c.Close()
-		return do(l.Context(), c)
+		return do(ctx, c)
 	}
 	l.stamp = 999
 	c, err := l.dial(l.Context())
@@ -346,7 +350,7 @@ func walk(l *walkLab, name, kind string) {
 	}
 	c.Close()
 	l.net.arm(fault{})
-	if err := run(); err != nil {
+	if err := run(l.Context()); err != nil {
 		l.Fatalf("without a fault: %v", err)
 	}
 	l.net.mu.Lock()
@@ -357,9 +361,15 @@ func walk(l *walkLab, name, kind string) {
 	}
 	var failed int
 	for at := 1; at <= points; at++ {
-		l.net.arm(fault{kind, at})
+		ctx, cancel := context.WithCancel(l.Context())
+		f := fault{kind: kind, at: at}
+		if kind == "interrupted" {
+			f.stop = cancel
+		}
+		l.net.arm(f)
 		began := time.Now()
-		err := run()
+		err := run(ctx)
+		cancel()
 		if took := time.Since(began); took > walkMost {
 			l.Errorf("at %d of %d: it took %v", at, points, took)
 		}
@@ -367,16 +377,19 @@ func walk(l *walkLab, name, kind string) {
 		if err != nil {
 			failed++
 		}
+		if kind == "interrupted" && errors.Is(err, context.Canceled) && !errors.Is(err, wire.ErrUnknown) {
+			err = ErrUnavailable // to be judged like any end without a snapshot
+		}
 		l.judge(name, fmt.Sprintf("at %d of %d", at, points), err)
 	}
-	if failed == 0 {
+	if failed == 0 && kind != "interrupted" {
 		l.Error("nothing has failed")
 	}
 }
 
 func (l *walkLab) judge(name, at string, err error) {
 	unknown := errors.Is(err, wire.ErrUnknown)
-	if err != nil && !unknown && !errors.Is(err, client.ErrUnavailable) || errors.Is(err, context.Canceled) {
+	if err != nil && !unknown && !errors.Is(err, ErrUnavailable) || errors.Is(err, context.Canceled) {
 		l.Errorf("%s: %v", at, err)
 	}
 	time.Sleep(time.Hour) // what the server still does has come to an end
