@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"strings"
 	"sync"
 	"syscall"
 
@@ -89,6 +90,8 @@ func plainly(err error) string {
 		return "it was closed before the answer was complete"
 	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
 		return "it was reset by the other side"
+	case strings.Contains(err.Error(), "client conn not usable"), strings.Contains(err.Error(), "client connection lost"):
+		return "it has ended; the server stopped the session, or went away"
 	}
 	return err.Error()
 }

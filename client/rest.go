@@ -27,6 +27,8 @@ type Call struct {
 	// Path is what follows /api2/json, for example "/admin/datastore";
 	// variable parts are escaped by url.PathEscape.
 	Path string
+	// Again says that a DELETE or POST may be repeated without harm, too.
+	Again bool
 	// Params go into the query, for POST and PUT into a form. A list is its
 	// name with several values.
 	Params url.Values
@@ -44,7 +46,7 @@ func (c *Client) Do(ctx context.Context, call Call) error {
 	var r *reply
 	err := c.authorized(ctx, func(h http.Header) (err error) {
 		worth := func(error) bool { return false }
-		if call.Method == http.MethodGet || call.Method == http.MethodPut {
+		if call.Again || call.Method == http.MethodGet || call.Method == http.MethodPut {
 			worth = busyNow
 		}
 		return c.again(ctx, call.Method+" "+call.Path, worth, func() error {

@@ -157,7 +157,7 @@ func taskStop(ctx context.Context, c *call) error {
 	if _, err := wire.ParseUPID(c.arg(0)); err != nil {
 		return err
 	}
-	if err := c.asking(ctx, client.Call{Method: http.MethodDelete, Path: taskPath(c.arg(0))}, nil); err != nil {
+	if err := c.asking(ctx, client.Call{Method: http.MethodDelete, Path: taskPath(c.arg(0)), Again: true}, nil); err != nil {
 		return fmt.Errorf("stop the task: %w", err)
 	}
 	c.ui.done(stopRecord{"task_stopped", c.arg(0)}, "asked the task to end")
