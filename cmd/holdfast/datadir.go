@@ -95,6 +95,9 @@ func openDataDir(ctx context.Context, path string, wait time.Duration) (_ *dataD
 // The kernel drops the lock with the process.
 func lockFile(ctx context.Context, path string, wait time.Duration) (*os.File, error) {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if errors.Is(err, unix.EROFS) {
+		f, err = os.Open(path) // it can be locked all the same
+	}
 	if err != nil {
 		return nil, err
 	}

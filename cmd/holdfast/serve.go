@@ -150,7 +150,13 @@ func (r *running) listen() error {
 	}
 	path := filepath.Join(r.conf.Data, dataSocketName)
 	// Nobody else has the data directory, so this is left over.
-	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+	err := os.Remove(path)
+	if errors.Is(err, syscall.EROFS) {
+		r.log.Warn("the data directory can only be read: restores go on, but there is no local socket, and tasks are remembered until the server ends",
+			"data", r.conf.Data)
+		return nil
+	}
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("remove old socket: %w", err)
 	}
 	// The mode is set before anybody can connect: the mask of the process
@@ -182,7 +188,9 @@ func (r *running) work(ctx context.Context) error {
 	for _, l := range r.listeners {
 		serve(l.Addr().String(), func() error { return r.server.Serve(background, l, r.cert.Config()) })
 	}
-	serve(dataSocketName, func() error { return r.server.ServeLocal(background, r.local) })
+	if r.local != nil {
+		serve(dataSocketName, func() error { return r.server.ServeLocal(background, r.local) })
+	}
 	if err := r.announce(); err != nil {
 		return err
 	}

@@ -56,6 +56,7 @@ type file struct {
 	db     *bbolt.DB
 	handle *os.File
 	broken error // why nothing more is written, nil while all is well
+	frozen error // why it could only be opened for reading, nil if it was not
 }
 
 // openFile opens the file and makes it with the rows given if it is not there.
@@ -68,13 +69,20 @@ func openFile(path string, wait time.Duration, fresh map[row]string) (*file, err
 	case err != nil:
 		return nil, err
 	}
-	f, err := openBolt(path, wait)
+	f, err := openBolt(path, wait, false)
+	if errors.Is(err, syscall.EROFS) {
+		// Who may do what can be read there.
+		frozen := err
+		if f, err = openBolt(path, wait, true); err == nil {
+			f.frozen = frozen
+		}
+	}
 	if err != nil {
 		return nil, err
 	}
 	// Whatever was restored from somewhere may have come with a mode that
 	// lets others read the hashes.
-	if err := f.handle.Chmod(fileMode); err != nil {
+	if err := f.handle.Chmod(fileMode); err != nil && f.frozen == nil {
 		_ = f.close()
 		return nil, err
 	}
@@ -91,7 +99,7 @@ func createFile(path string, rows map[row]string) error {
 	}
 	defer os.RemoveAll(dir)
 	temp := filepath.Join(dir, "new")
-	f, err := openBolt(temp, 0)
+	f, err := openBolt(temp, 0, false)
 	if err != nil {
 		return err
 	}
@@ -113,12 +121,13 @@ func createFile(path string, rows map[row]string) error {
 }
 
 // openBolt opens or makes a bbolt file.
-func openBolt(path string, wait time.Duration) (*file, error) {
+func openBolt(path string, wait time.Duration, readOnly bool) (*file, error) {
 	f := &file{}
 	o := &bbolt.Options{
 		Timeout:      max(wait, 1), // bbolt waits for ever if it is 0
 		FreelistType: bbolt.FreelistMapType,
 		NoStatistics: true,
+		ReadOnly:     readOnly,
 		OpenFile: func(name string, flag int, mode fs.FileMode) (h *os.File, err error) {
 			f.handle, err = os.OpenFile(name, flag, mode)
 			return f.handle, err
@@ -177,6 +186,9 @@ func (f *file) close() error {
 func (f *file) save(old, next map[row]string) error {
 	if f.broken != nil {
 		return f.broken
+	}
+	if f.frozen != nil {
+		return fmt.Errorf("write access file: %w: %w", chunkstore.ErrReadOnly, f.frozen)
 	}
 	err := f.guard(func() error {
 		return f.db.Update(func(tx *bbolt.Tx) error { return saveRows(tx, old, next) })

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"holdfast/chunkstore"
@@ -24,6 +25,9 @@ type openStore struct {
 	opening sync.Mutex
 	users   atomic.Int64 // calls, sessions and tasks that work on it
 	gone    bool         // closed for good; guarded by opening
+	// frozen is why the store could only be opened for reading, nil if it can be
+	// written to. It is set before use returns and does not change.
+	frozen error
 }
 
 // release gives back what use has taken.
@@ -67,12 +71,52 @@ func (s *Server) openOnce(o *openStore, d access.Datastore) error {
 	if o.Store != nil {
 		return nil
 	}
-	st, err := s.openDatastore(d)
+	st, err := s.openDatastore(d, false)
+	if cannotWrite(err) {
+		// Reading never needs to write.
+		only, oerr := s.openDatastore(d, true)
+		if oerr == nil {
+			s.o.Log.Warn("the datastore can only be read", "datastore", d.Name, "error", err)
+			o.frozen, st, err = err, only, nil
+		}
+	}
 	if err != nil {
 		return fmt.Errorf("datastore '%s': %w", d.Name, err)
 	}
 	o.Store, o.conf = st, d
 	return nil
+}
+
+// cannotWrite reports whether err says that a disk takes nothing, though it may
+// be read: it is mounted so, or full to the last block.
+func cannotWrite(err error) bool {
+	for _, is := range []error{syscall.EROFS, chunkstore.ErrNoSpace, syscall.ENOSPC, syscall.EDQUOT} {
+		if errors.Is(err, is) {
+			return true
+		}
+	}
+	return false
+}
+
+// useToWrite is use for what has to write. A datastore that could only be opened
+// for reading is opened anew, unless somebody reads there.
+func (s *Server) useToWrite(name string) (*openStore, error) {
+	o, err := s.use(name)
+	if err != nil || o.frozen == nil {
+		return o, err
+	}
+	refused := fmt.Errorf("datastore '%s' can only be read: %w", name, o.frozen)
+	o.release()
+	if err := s.retire(name); errors.Is(err, wire.ErrBusy) {
+		return nil, refused
+	} else if err != nil {
+		return nil, err
+	}
+	if o, err = s.use(name); err != nil || o.frozen == nil {
+		return o, err
+	}
+	defer o.release()
+	return nil, fmt.Errorf("datastore '%s' can only be read: %w", name, o.frozen)
 }
 
 // store returns a datastore for writing. It stays open until the server ends or
@@ -135,6 +179,20 @@ func (c *call) store() (*openStore, error) { return c.hold(false) }
 // writable returns the datastore that the call names, for changing it.
 func (c *call) writable() (*openStore, error) { return c.hold(true) }
 
+// checkable returns the datastore that the call names for a check, which notes
+// what it finds where that can be written.
+func (c *call) checkable() (*openStore, error) {
+	st, err := c.store()
+	if err != nil {
+		return nil, err
+	}
+	d, err := c.server.o.Access.Datastore(c.str("store"))
+	if err == nil {
+		err = maintenance(d, true)
+	}
+	return st, err
+}
+
 func (c *call) hold(write bool) (*openStore, error) {
 	name := c.str("store")
 	d, err := c.server.o.Access.Datastore(name)
@@ -147,7 +205,11 @@ func (c *call) hold(write bool) (*openStore, error) {
 	if err != nil {
 		return nil, err
 	}
-	o, err := c.server.use(name)
+	use := c.server.use
+	if write {
+		use = c.server.useToWrite
+	}
+	o, err := use(name)
 	if err != nil {
 		return nil, err
 	}

@@ -219,7 +219,7 @@ func startVerify(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	st, err := c.writable()
+	st, err := c.checkable()
 	if err != nil {
 		return nil, err
 	}
@@ -346,6 +346,9 @@ func (v *verification) snapshot(t *task.Task, checker *verify.Verifier, snap wir
 	state := wire.VerifyState{State: wire.VerifyOK, UPID: t.UPID().String()}
 	if !r.OK() {
 		state.State = wire.VerifyFailed
+	}
+	if v.st.frozen != nil {
+		return r.OK(), nil // it is in the log
 	}
 	return r.OK(), v.st.SetVerifyState(t.Context(), snap, state)
 }

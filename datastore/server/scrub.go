@@ -33,7 +33,7 @@ func startScrub(c *call) (any, error) {
 	if err := c.require(access.DatastorePath(name, ""), access.DatastoreVerify); err != nil {
 		return nil, err
 	}
-	st, err := c.writable()
+	st, err := c.checkable()
 	if err != nil {
 		return nil, err
 	}

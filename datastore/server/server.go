@@ -174,7 +174,12 @@ func (s *Server) health(w http.ResponseWriter, r *http.Request) {
 		_, _ = w.Write([]byte("shutting down\n"))
 		return
 	}
-	_, _ = w.Write([]byte("ok\n"))
+	// The first word is what monitors look for.
+	text := "ok\n"
+	if !s.o.Tasks.Kept() {
+		text = "ok, but tasks are only kept in memory: the data directory is full or can only be read\n"
+	}
+	_, _ = w.Write([]byte(text))
 }
 
 // requestID returns 16 random hex digits.
@@ -288,10 +293,11 @@ func (s *Server) waitSessions(ctx context.Context) error {
 	}
 }
 
-// openDatastore opens a datastore for writing; it stays open.
-func (s *Server) openDatastore(d access.Datastore) (*datastore.Store, error) {
+// openDatastore opens a datastore; it stays open.
+func (s *Server) openDatastore(d access.Datastore, readOnly bool) (*datastore.Store, error) {
 	log := s.o.Log.With("datastore", d.Name)
 	return datastore.Open(s.ctx, d.Path, datastore.Options{
+		ReadOnly: readOnly,
 		LockWait: s.o.Limits.LockWait,
 		Notify:   func(message string) { log.Warn(message) },
 	})

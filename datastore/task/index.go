@@ -207,7 +207,7 @@ func (r *Registry) load() error {
 	}
 	slices.SortStableFunc(r.ended, compareEnds)
 	r.rotate()
-	if err := r.rewrite(); err != nil && !isFull(err) {
+	if err := r.rewrite(); err != nil && !takesNothing(err) {
 		return err
 	}
 	return nil

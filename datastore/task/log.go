@@ -111,9 +111,10 @@ func clean(s string, most int) string {
 	}, s)
 }
 
-// isFull reports whether err is for want of room on the disk.
-func isFull(err error) bool {
-	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
+// takesNothing reports whether err says that the disk is full, or can only be
+// read. Tasks go on there: reading and making room never need a log.
+func takesNothing(err error) bool {
+	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) || errors.Is(err, syscall.EROFS)
 }
 
 // logPrefix begins the name of every log file.
@@ -157,7 +158,7 @@ func (r *Registry) OpenLog(u wire.UPID) (*os.File, error) {
 	}
 	f, err := r.root.Open(logName(u))
 	if errors.Is(err, fs.ErrNotExist) {
-		err = chunkstore.ErrNotExist
+		f, err = r.openMemoryLog(u)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("log of task %s: %w", u, err)

@@ -71,7 +71,11 @@ func (r *Registry) Begin(ctx context.Context, s Spec) (*Task, error) {
 			t.log.max = r.limits.session
 		}
 	}
-	if t.log.f, err = createLog(r.root, u); err != nil && !isFull(err) {
+	if t.log.f, err = createLog(r.root, u); takesNothing(err) {
+		t.log.max = min(t.log.max, memoryLogMax)
+		t.log.f, err = r.createMemoryLog(u)
+	}
+	if err != nil {
 		return nil, fmt.Errorf("begin task %s: %w", s.Type, err)
 	}
 	t.ctx, t.cancel = context.WithCancelCause(ctx)

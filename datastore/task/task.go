@@ -76,6 +76,7 @@ type Registry struct {
 	held    map[wire.AuthID]holding
 	known   map[wire.UPID]*entry
 	index   indexFile
+	memory  []memoryLog // of tasks whose logs the disk did not take, oldest first
 }
 
 // Open opens the registry in a directory, which is made if it is missing. It
@@ -111,6 +112,9 @@ func open(dir string, o Options, l limits) (*Registry, error) {
 // process.
 func lockDir(dir string) (*os.File, error) {
 	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	if errors.Is(err, unix.EROFS) {
+		f, err = os.Open(filepath.Join(dir, "lock")) // it can be locked all the same
+	}
 	if err != nil {
 		return nil, fmt.Errorf("lock the tasks: %w", err)
 	}
@@ -175,6 +179,10 @@ func (r *Registry) Close(ctx context.Context) error {
 func (r *Registry) release() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	for _, m := range r.memory {
+		m.f.Close()
+	}
+	r.memory = nil
 	if err := errors.Join(r.index.close(), r.root.Close(), r.lock.Close()); err != nil {
 		return fmt.Errorf("close the tasks: %w", err)
 	}
