@@ -222,8 +222,15 @@ func CreateWith(path string, o CreateOptions) error {
 	if err := checkVacant(path); err != nil {
 		return fmt.Errorf("create store: %w", err)
 	}
+	_, absent := os.Lstat(path)
 	if err := durable.MkdirAll(path, 0o700); err != nil {
 		return fmt.Errorf("create store: %w", noSpace(err))
+	}
+	if err := probe(path); err != nil {
+		if absent != nil {
+			_ = os.Remove(path) // it was made just now
+		}
+		return fmt.Errorf("create store: %w", err)
 	}
 	if err := os.RemoveAll(filepath.Join(path, chunksDir)); err != nil {
 		return fmt.Errorf("create store: %w", err)
@@ -352,6 +359,10 @@ func (s *Store) begin() error {
 		return err
 	}
 	s.tellOwner()
+	// A store may have been copied, or its file system mounted in another way.
+	if err := forgiveFull(s.probeNames()); err != nil {
+		return fmt.Errorf("open store for writing: %w", err)
+	}
 	_ = s.clock.save() // it is slow then, no more
 	s.takeReserve()
 	// The mark may be one that an earlier process has used: its clock was put

@@ -130,12 +130,15 @@ func (s *Store) times(g wire.Group) ([]int64, error) {
 	var times []int64
 	for _, n := range names {
 		t, err := wire.ParseTime(n.Name())
+		if err != nil {
+			t, err = s.foldedTime(g, n.Name())
+		}
 		if err == nil && n.IsDir() { // otherwise it is not ours
 			times = append(times, t)
 		}
 	}
 	slices.SortFunc(times, cmp.Compare[int64])
-	return times, nil
+	return slices.Compact(times), nil
 }
 
 // there reports whether a snapshot is in the tree. It gets there whole, so one

@@ -110,7 +110,7 @@ func exitCode(err error) int {
 		return exitUsage
 	case errors.Is(err, wire.ErrProtected), errors.Is(err, wire.ErrExists), errors.Is(err, restore.ErrTarget),
 		errorsIsAny(err, source.ErrBacking, source.ErrForeign, source.ErrInUse, source.ErrEmpty), errors.Is(err, fs.ErrExist), errors.Is(err, fs.ErrPermission),
-		errors.Is(err, syscall.EROFS), errors.Is(err, gc.ErrNothingFound):
+		errors.Is(err, syscall.EROFS), errors.Is(err, gc.ErrNothingFound), errors.Is(err, datastore.ErrFileSystem):
 		return exitRefused
 	case errors.Is(err, chunkstore.ErrNotExist), errors.Is(err, manifest.ErrNotFound), errors.Is(err, fs.ErrNotExist):
 		return exitNotFound
@@ -175,6 +175,8 @@ func hint(err error) string {
 		return "holdfast repair makes it anew; on a server, run it there with -r and the path of the datastore while the server is stopped"
 	case errors.Is(err, crypto.ErrTampered), errors.Is(err, chunkstore.ErrCorrupt):
 		return "holdfast verify SNAPSHOT lists everything that is damaged; an older snapshot may be whole"
+	case errors.Is(err, datastore.ErrFileSystem):
+		return "choose a directory on another file system; reading what is there already still works"
 	case errors.Is(err, gc.ErrNothingFound):
 		return "see that the snapshots are where they should be; if all were removed on purpose: --allow-empty"
 	case errors.Is(err, wire.ErrProtected):

@@ -31,6 +31,7 @@ const (
 	ENOSPC      = unix.ENOSPC
 	ENOSYS      = unix.ENOSYS
 	ENOTSUP     = unix.ENOTSUP
+	ENOTDIR     = unix.ENOTDIR
 	EOPNOTSUPP  = unix.EOPNOTSUPP
 	EDQUOT      = unix.EDQUOT
 	EFBIG       = unix.EFBIG
