@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 )
 
 // tempMark is in the name of every temporary file, so that what a crash has
@@ -24,7 +25,19 @@ type Temp struct {
 	done bool
 }
 
-// Create begins a file that will be called path. mode is set exactly.
+// Chmod sets the mode of a file exactly. File systems that keep no modes, or let
+// nobody change them, refuse: a file has the mode it was made with there, and
+// that is no error.
+func Chmod(f *os.File, mode fs.FileMode) error {
+	err := f.Chmod(mode)
+	if errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.ENOTSUP) || errors.Is(err, syscall.ENOSYS) {
+		return nil
+	}
+	return err
+}
+
+// Create begins a file that will be called path. mode is set exactly, where
+// the file system can; before, and where it cannot, only the owner may read it.
 func Create(path string, mode fs.FileMode) (*Temp, error) {
 	var r [8]byte
 	if _, err := rand.Read(r[:]); err != nil {
@@ -36,7 +49,7 @@ func Create(path string, mode fs.FileMode) (*Temp, error) {
 		return nil, fmt.Errorf("create %s: %w", path, unwrapPath(err))
 	}
 	t := &Temp{f: f, path: path}
-	if err := f.Chmod(mode); err != nil {
+	if err := Chmod(f, mode); err != nil {
 		t.Abort()
 		return nil, fmt.Errorf("create %s: %w", path, unwrapPath(err))
 	}

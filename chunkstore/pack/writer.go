@@ -192,7 +192,7 @@ func (w *writer) seal() (int64, error) {
 	if err := w.writeFooter(); err != nil {
 		return 0, err
 	}
-	if err := w.disk.do("chmod", w.path, func() error { return w.f.Chmod(0o444) }); err != nil {
+	if err := w.disk.do("chmod", w.path, func() error { return durable.Chmod(w.f, 0o444) }); err != nil {
 		return 0, err
 	}
 	if err := w.fsync(); err != nil {

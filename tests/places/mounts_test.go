@@ -1,0 +1,154 @@
+package places
+
+import (
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+// memory is a directory in memory, where images are quick.
+func memory(t *testing.T) string {
+	t.Helper()
+	base := "/dev/shm"
+	if _, err := os.Stat(base); err != nil {
+		base = ""
+	}
+	dir, err := os.MkdirTemp(base, "holdfast-places-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return dir
+}
+
+// unmountLater unmounts a directory at the end of the test.
+func unmountLater(t *testing.T, dir string) {
+	t.Cleanup(func() {
+		if out, err := exec.Command("umount", dir).CombinedOutput(); err != nil {
+			t.Errorf("umount %s: %v: %s", dir, err, out)
+		}
+	})
+}
+
+// image makes a file of some MiB, attaches it to a loop device and puts a file
+// system on it.
+func image(t *testing.T, mib int64, mkfs ...string) (device, mount string) {
+	t.Helper()
+	dir := memory(t)
+	file := filepath.Join(dir, "image")
+	mount = filepath.Join(dir, "mount")
+	if err := errors.Join(os.WriteFile(file, nil, 0o600), os.Truncate(file, mib<<20), os.Mkdir(mount, 0o700)); err != nil {
+		t.Fatal(err)
+	}
+	out, err := exec.Command("losetup", "--find", "--show", file).Output()
+	if err != nil {
+		t.Fatalf("losetup: %v", err)
+	}
+	device = strings.TrimSpace(string(out))
+	t.Cleanup(func() { _ = exec.Command("losetup", "--detach", device).Run() })
+	must(t, append(mkfs, device)...)
+	return device, mount
+}
+
+// mounted is image for what the kernel mounts.
+func mounted(t *testing.T, mib int64, mkfs ...string) string {
+	t.Helper()
+	device, mount := image(t, mib, mkfs...)
+	must(t, "mount", device, mount)
+	unmountLater(t, mount)
+	return mount
+}
+
+// fused is image for what a program mounts.
+func fused(t *testing.T, mib int64, mkfs []string, driver ...string) string {
+	t.Helper()
+	device, mount := image(t, mib, mkfs...)
+	must(t, append(driver, device, mount)...)
+	unmountLater(t, mount)
+	return mount
+}
+
+func ext4(t *testing.T) string { return mounted(t, 64, "mkfs.ext4", "-q", "-m", "0") }
+
+func btrfs(t *testing.T) string { return mounted(t, 128, "mkfs.btrfs", "-q", "--mixed") }
+
+func xfs(t *testing.T) string { return mounted(t, 320, "mkfs.xfs", "-q") }
+
+func tmpfs(t *testing.T) string {
+	dir := memory(t)
+	must(t, "mount", "-t", "tmpfs", "-o", "size=64m", "none", dir)
+	unmountLater(t, dir)
+	return dir
+}
+
+func exfat(t *testing.T) string {
+	return fused(t, 64, []string{"mkfs.exfat"}, "mount.exfat-fuse", "-o", "nonempty")
+}
+
+func ntfs(t *testing.T) string {
+	return fused(t, 64, []string{"mkfs.ntfs", "-q", "-Q"}, "ntfs-3g")
+}
+
+func foldingNTFS(t *testing.T) string {
+	return fused(t, 64, []string{"mkfs.ntfs", "-q", "-Q"}, "lowntfs-3g", "-o", "ignore_case")
+}
+
+func bindfs(t *testing.T) string {
+	from, to := memory(t), memory(t)
+	must(t, "bindfs", "--chmod-deny", "--chown-deny", from, to)
+	unmountLater(t, to)
+	return to
+}
+
+func overlay(t *testing.T) string {
+	dir := tmpfs(t)
+	var names []string
+	for _, name := range []string{"lower", "upper", "work", "merged"} {
+		if err := os.Mkdir(filepath.Join(dir, name), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		names = append(names, filepath.Join(dir, name))
+	}
+	must(t, "mount", "-t", "overlay", "-o", "lowerdir="+names[0]+",upperdir="+names[1]+",workdir="+names[2], "none", names[3])
+	unmountLater(t, names[3])
+	return names[3]
+}
+
+// foldingExt4 is a directory of ext4 that does not tell cases apart, "" if the
+// kernel was built without.
+func foldingExt4(t *testing.T) string {
+	if _, err := os.Stat("/sys/fs/ext4/features/casefold"); err != nil {
+		t.Log("NOT TESTED: ext4 with casefold, which this kernel does not have")
+		return ""
+	}
+	dir := filepath.Join(mounted(t, 64, "mkfs.ext4", "-q", "-O", "casefold"), "folding")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	must(t, "chattr", "+F", dir)
+	return dir
+}
+
+// fill takes all room of a file system.
+func fill(t *testing.T, dir string) {
+	t.Helper()
+	f, err := os.Create(filepath.Join(dir, "ballast"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for n := 1 << 20; n >= 4096; n /= 2 {
+		for err = nil; err == nil; err = f.Sync() {
+			if _, err = f.Write(make([]byte, n)); err != nil {
+				break
+			}
+		}
+		if !errors.Is(err, syscall.ENOSPC) {
+			t.Fatal(err)
+		}
+	}
+}

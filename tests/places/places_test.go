@@ -1,0 +1,198 @@
+package places
+
+import (
+	"bytes"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// Exit codes of the program that the tests wait for.
+const (
+	exitOK      = 0
+	exitNoSpace = 69
+	exitRefused = 77
+)
+
+// repo is a repository with what was backed up to it.
+type repo struct {
+	t       *testing.T
+	env     []string
+	name    string // a path, or that of a datastore
+	work    string // a healthy directory
+	content []byte // of the newest snapshot
+	made    int    // snapshots
+}
+
+// do runs a command on the repository and waits for its end with a code.
+func (r *repo) do(code int, args ...string) string {
+	r.t.Helper()
+	res := run(r.t, r.env, append(args, "-r", r.name)...)
+	if res.code != code {
+		r.t.Fatalf("%q ended with %d, want %d: %s", res.args, res.code, code, res.out)
+	}
+	return res.out
+}
+
+// write makes the disk that is backed up: the end of it is new each time.
+func (r *repo) write() string {
+	r.t.Helper()
+	file := filepath.Join(r.work, "disk.raw")
+	next := make([]byte, 3<<20)
+	random := rand.NewChaCha8([32]byte{byte(r.made)})
+	_, _ = random.Read(next)
+	copy(next, r.content[:min(len(r.content), 2<<20)])
+	if err := os.WriteFile(file, next, 0o600); err != nil {
+		r.t.Fatal(err)
+	}
+	return file
+}
+
+func (r *repo) backupArgs(file string) []string {
+	return []string{"backup", "--quiet", "--crypt-mode", "none", "--backup-type", "vm", "--backup-id", "Web-1", "d.img:" + file}
+}
+
+// backup makes a snapshot that must be made.
+func (r *repo) backup() {
+	r.t.Helper()
+	file := r.write()
+	r.do(exitOK, r.backupArgs(file)...)
+	r.made++
+	var err error
+	if r.content, err = os.ReadFile(file); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+// reads does all that only reads, and compares what is restored.
+func (r *repo) reads() {
+	r.t.Helper()
+	if out := r.do(exitOK, "snapshot", "list", "--json", "vm/Web-1"); strings.Count(out, `"snapshot":`) != r.made {
+		r.t.Errorf("%d snapshots were made, and listed are: %s", r.made, out)
+	}
+	if out := r.do(exitOK, "list"); !strings.Contains(out, "vm/Web-1") {
+		r.t.Errorf("listed are: %s", out)
+	}
+	back := filepath.Join(r.work, "back.raw")
+	r.do(exitOK, "restore", "--quiet", "--overwrite", "--crypt-mode", "none", "vm/Web-1/latest", "d.img", back)
+	got, err := os.ReadFile(back)
+	if err != nil || !bytes.Equal(got, r.content) {
+		r.t.Errorf("%d bytes were restored that are not those of the backup, %v", len(got), err)
+	}
+	r.do(exitOK, "verify")
+	r.do(exitOK, "verify", "--store")
+}
+
+// forgets removes the oldest snapshot for good, with what only it needed.
+func (r *repo) forgets() {
+	r.t.Helper()
+	out := r.do(exitOK, "prune", "--keep-last", "1", "vm/Web-1")
+	if !strings.Contains(out, "vm/Web-1") {
+		r.t.Errorf("prune: %s", out)
+	}
+	r.made = 1
+	r.do(exitOK, "gc")
+}
+
+// TestEveryPlace goes through the life of a repository on every kind of file
+// system.
+func TestEveryPlace(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		mount   func(*testing.T) string
+		refused string // what init says, "" where all must go well
+	}{
+		{"ext4", ext4, ""},
+		{"xfs", xfs, ""},
+		{"btrfs", btrfs, ""},
+		{"tmpfs", tmpfs, ""},
+		{"overlay", overlay, ""},
+		{"ntfs-3g", ntfs, ""},
+		{"bindfs without chmod", bindfs, ""},
+		{"exfat", exfat, `names with ":"`},
+		{"ntfs-3g folding names", foldingNTFS, "it changes names"},
+		{"ext4 folding names", foldingExt4, "capital letters"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			dir := c.mount(t)
+			if dir == "" {
+				return
+			}
+			r := &repo{t: t, name: filepath.Join(dir, "store"), work: memory(t)}
+			if c.refused != "" {
+				res := run(t, nil, "init", r.name)
+				if res.code != exitRefused || !strings.Contains(res.out, c.refused) {
+					t.Errorf("init ended with %d: %s", res.code, res.out)
+				}
+				if _, err := os.Lstat(r.name); err == nil {
+					t.Errorf("init was refused and has left %s behind", r.name)
+				}
+				return
+			}
+			if res := run(t, nil, "init", r.name); res.code != exitOK {
+				t.Fatalf("init: %s", res.out)
+			}
+			r.backup()
+			r.backup()
+			r.reads()
+			r.forgets()
+			r.do(exitOK, "repair")
+			r.reads()
+			if left, err := filepath.Glob(filepath.Join(r.name, ".tmp", "*")); err != nil || len(left) > 0 {
+				t.Errorf("left behind: %q, %v", left, err)
+			}
+		})
+	}
+}
+
+// TestReadOnlyPlace reads a repository whose file system takes nothing any
+// more; what would write is refused with a word.
+func TestReadOnlyPlace(t *testing.T) {
+	for name, mount := range map[string]func(*testing.T) string{"ext4": ext4, "btrfs": btrfs} {
+		t.Run(name, func(t *testing.T) {
+			dir := mount(t)
+			r := &repo{t: t, name: filepath.Join(dir, "store"), work: memory(t)}
+			if res := run(t, nil, "init", r.name); res.code != exitOK {
+				t.Fatalf("init: %s", res.out)
+			}
+			r.backup()
+			r.backup()
+			must(t, "mount", "-o", "remount,ro", dir)
+			r.reads()
+			r.do(exitOK, "repair")
+			for _, args := range [][]string{r.backupArgs(r.write()), {"gc"}} {
+				if out := r.do(exitRefused, args...); !strings.Contains(out, "read-only") {
+					t.Errorf("%q: %s", args, out)
+				}
+			}
+			res := run(t, nil, "init", filepath.Join(dir, "another"))
+			if res.code != exitRefused || !strings.Contains(res.out, "read-only") {
+				t.Errorf("init: %d, %s", res.code, res.out)
+			}
+		})
+	}
+}
+
+// TestFullPlace reads, removes and collects where no block is free.
+func TestFullPlace(t *testing.T) {
+	for name, mount := range map[string]func(*testing.T) string{"ext4": ext4, "btrfs": btrfs, "xfs": xfs, "tmpfs": tmpfs} {
+		t.Run(name, func(t *testing.T) {
+			dir := mount(t)
+			r := &repo{t: t, name: filepath.Join(dir, "store"), work: memory(t)}
+			if res := run(t, nil, "init", r.name); res.code != exitOK {
+				t.Fatalf("init: %s", res.out)
+			}
+			r.backup()
+			r.backup()
+			r.do(exitOK, "gc") // takes the reserve
+			fill(t, dir)
+			r.reads()
+			r.do(exitNoSpace, r.backupArgs(r.write())...)
+			r.do(exitOK, "repair")
+			r.forgets()
+			r.reads()
+		})
+	}
+}
