@@ -15,7 +15,7 @@
 // to; the chunks themselves are the caller's, and he does best to have as many
 // under way as Window says. A Reader takes what its callers have asked for at
 // once, again best as much as Window says. A JSON answer takes at most 64 MiB,
-// an index none but for a file on disk.
+// a list what is made of at most 256 MiB of it, an index none but for a file on disk.
 //
 //   - dial.go, rate.go, certificate.go, batch.go: connections
 //   - pulse.go, broken.go: how long a server may be silent, and what became of a connection
@@ -24,7 +24,7 @@
 //   - upgrade.go, conn.go: from HTTP/1.1 to a session in HTTP/2
 //   - session.go, indexwriter.go, previous.go: backup sessions
 //   - reader.go, lane.go, spool.go: reader sessions
-//   - listing.go, manage.go, task.go: the rest of the ports, tasks
+//   - listing.go, elements.go, manage.go, task.go: the rest of the ports, tasks
 //
 // The package imports chunkstore, the shared rooms index and wire of datastore,
 // x/sys/unix and the standard library.

@@ -339,6 +339,11 @@ func (f *fake) groups(w http.ResponseWriter, r *http.Request) {
 
 func (f *fake) snapshots(w http.ResponseWriter, r *http.Request) {
 	list, _ := f.memory.Snapshots(r.Context(), groupOf(r.Form))
+	if !r.Form.Has("backup-id") {
+		for s := range f.memory.AllSnapshots(r.Context(), wire.Namespace(r.Form.Get("ns"))) {
+			list = append(list, s)
+		}
+	}
 	out := []map[string]any{}
 	for _, s := range list {
 		files := []map[string]any{}

@@ -1,8 +1,10 @@
 package client
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"iter"
 	"net/http"
 	"net/url"
 	"slices"
@@ -69,24 +71,18 @@ func (c *Client) Groups(ctx context.Context, ns wire.Namespace) ([]wire.GroupInf
 	if _, err := wire.ParseNamespace(string(ns)); err != nil {
 		return nil, err
 	}
-	params := url.Values{}
-	if ns != "" {
-		params.Set("ns", string(ns))
-	}
-	var entries []groupEntry
-	if err := c.get(ctx, "/groups", params, &entries); err != nil {
-		return nil, fmt.Errorf("list groups: %w", err)
-	}
 	var list []wire.GroupInfo
-	for _, e := range entries {
+	take := func(e groupEntry) {
 		info, err := e.info(ns)
 		if err != nil {
 			c.log("list groups: %v", err)
-			continue
-		}
-		if e.finished() {
+		} else if e.finished() {
 			list = append(list, info)
 		}
+	}
+	err := elements(ctx, c, "/groups", nsParams(ns), func() func(groupEntry) { list = nil; return take })
+	if err != nil {
+		return nil, fmt.Errorf("list groups: %w", err)
 	}
 	slices.SortFunc(list, func(a, b wire.GroupInfo) int { return a.Group.Compare(b.Group) })
 	return list, nil
@@ -156,28 +152,70 @@ func (c *Client) Snapshots(ctx context.Context, g wire.Group) ([]wire.SnapshotIn
 	if _, err := wire.ParseNamespace(string(g.NS)); err != nil {
 		return nil, err
 	}
-	entries, err := c.snapshotEntries(ctx, g)
+	list, err := c.snapshots(ctx, g.NS, groupParams(g), func(e snapshotEntry) bool { return e.Type == g.Type && e.ID == g.ID })
 	if err != nil {
-		return nil, err
-	}
-	var list []wire.SnapshotInfo
-	for _, e := range entries {
-		if e.Type != g.Type || e.ID != g.ID {
-			continue
-		}
-		info, err := e.info(g)
-		if err != nil {
-			c.log("list snapshots of %s: %v", g, err)
-			continue
-		}
-		if e.finished() {
-			list = append(list, info)
-		}
+		return nil, fmt.Errorf("list snapshots of %s: %w", g, err)
 	}
 	if len(list) == 0 {
 		return nil, fmt.Errorf("backup group %s: %w", g, chunkstore.ErrNotExist)
 	}
-	slices.SortFunc(list, func(a, b wire.SnapshotInfo) int { return int(min(max(a.Snapshot.Time-b.Snapshot.Time, -1), 1)) })
+	return list, nil
+}
+
+// AllSnapshots implements wire.Source: it is one call. The notes of the listing
+// are the first line only.
+func (c *Client) AllSnapshots(ctx context.Context, ns wire.Namespace) iter.Seq2[wire.SnapshotInfo, error] {
+	return func(yield func(wire.SnapshotInfo, error) bool) {
+		list, err := c.allSnapshots(ctx, ns)
+		if err != nil {
+			yield(wire.SnapshotInfo{}, fmt.Errorf("list snapshots: %w", err))
+			return
+		}
+		for _, info := range list {
+			if !yield(info, nil) {
+				return
+			}
+		}
+	}
+}
+
+func (c *Client) allSnapshots(ctx context.Context, ns wire.Namespace) ([]wire.SnapshotInfo, error) {
+	if _, err := wire.ParseNamespace(string(ns)); err != nil {
+		return nil, err
+	}
+	return c.snapshots(ctx, ns, nsParams(ns), func(snapshotEntry) bool { return true })
+}
+
+func nsParams(ns wire.Namespace) url.Values {
+	params := url.Values{}
+	if ns != "" {
+		params.Set("ns", string(ns))
+	}
+	return params
+}
+
+// snapshots lists the finished snapshots that are wanted, sorted: a server may
+// send them in any order.
+func (c *Client) snapshots(ctx context.Context, ns wire.Namespace, params url.Values, wanted func(snapshotEntry) bool) ([]wire.SnapshotInfo, error) {
+	var list []wire.SnapshotInfo
+	take := func(e snapshotEntry) {
+		if !wanted(e) || !e.finished() {
+			return
+		}
+		info, err := e.info(wire.Group{NS: ns, Type: e.Type, ID: e.ID})
+		if err != nil {
+			c.log("list snapshots: %v", err)
+			return
+		}
+		list = append(list, info)
+	}
+	err := elements(ctx, c, "/snapshots", params, func() func(snapshotEntry) { list = nil; return take })
+	if err != nil {
+		return nil, err
+	}
+	slices.SortFunc(list, func(a, b wire.SnapshotInfo) int {
+		return cmp.Or(a.Snapshot.Group.Compare(b.Snapshot.Group), cmp.Compare(a.Snapshot.Time, b.Snapshot.Time))
+	})
 	return list, nil
 }
 

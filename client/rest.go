@@ -37,6 +37,9 @@ type Call struct {
 	// Whole is a pointer that the whole answer is decoded into, data and what
 	// stands beside it; nil drops it.
 	Whole any
+	// each, if it is not nil, takes the body as it comes, instead of Into and
+	// Whole. It is called anew when the call is tried again.
+	each func(body io.Reader) error
 }
 
 // Do makes a call. An answer that is no success is a *StatusError. What can be
@@ -93,7 +96,12 @@ func (c *Client) exchange(ctx context.Context, call Call, h http.Header) (*reply
 	if resp.StatusCode/100 != 2 {
 		return nil, statusError(resp)
 	}
-	body, err := readMax(resp.Body, resp.ContentLength, answerMax)
+	var body []byte
+	if call.each != nil {
+		err = call.each(resp.Body)
+	} else {
+		body, err = readMax(resp.Body, resp.ContentLength, answerMax)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%s %s: %w", call.Method, call.Path, err)
 	}
@@ -195,7 +203,9 @@ func (t handlerTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	in.Host = req.URL.Host
 	w := &recorder{header: make(http.Header), code: http.StatusOK}
-	t.handler.ServeHTTP(w, in)
+	if err := serveHere(t.handler, w, in); err != nil {
+		return nil, err
+	}
 	if w.err != nil {
 		return nil, w.err
 	}
@@ -203,6 +213,20 @@ func (t handlerTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 		Status: http.StatusText(w.code), StatusCode: w.code, Header: w.header, Request: req,
 		ProtoMajor: 1, ProtoMinor: 1, ContentLength: int64(w.body.Len()), Body: io.NopCloser(&w.body),
 	}, nil
+}
+
+// serveHere calls a handler, which can break off its answer as a server cuts a
+// connection.
+func serveHere(h http.Handler, w http.ResponseWriter, r *http.Request) (err error) {
+	defer func() {
+		if p := recover(); p == http.ErrAbortHandler {
+			err = io.ErrUnexpectedEOF
+		} else if p != nil {
+			panic(p)
+		}
+	}()
+	h.ServeHTTP(w, r)
+	return nil
 }
 
 // recorder keeps an answer in memory.

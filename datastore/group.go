@@ -221,6 +221,10 @@ func (s *Store) GroupNotes(g wire.Group) (string, error) {
 	if _, err := s.Owner(g); err != nil && !errors.Is(err, chunkstore.ErrCorrupt) {
 		return "", err
 	}
+	return s.readNotes(g)
+}
+
+func (s *Store) readNotes(g wire.Group) (string, error) {
 	text, err := s.readFile(path.Join(groupPath(g), notesName), notesMax)
 	if err != nil && !errors.Is(err, chunkstore.ErrNotExist) {
 		return "", fmt.Errorf("notes of backup group %s: %w", g, err)

@@ -60,28 +60,20 @@ func (s *Store) countSnapshots(ctx context.Context, st *Status) error {
 		return err
 	}
 	for _, ns := range all {
-		groups, err := s.Groups(ctx, ns)
-		if err != nil {
-			return err
-		}
-		st.Groups += len(groups)
-		for _, g := range groups {
-			snaps, err := s.Snapshots(ctx, g.Group)
+		var last wire.Group
+		for snap, err := range s.AllSnapshots(ctx, ns) {
 			if err != nil {
 				return err
 			}
-			st.Snapshots += len(snaps)
-			st.LogicalBytes += logical(snaps)
+			if g := snap.Snapshot.Group; g != last {
+				last = g
+				st.Groups++
+			}
+			st.Snapshots++
+			st.LogicalBytes += snap.Size
 		}
 	}
 	return nil
-}
-
-func logical(snaps []wire.SnapshotInfo) (sum uint64) {
-	for _, s := range snaps {
-		sum += s.Size
-	}
-	return sum
 }
 
 // ReindexReport says what the building of a catalogue has found.

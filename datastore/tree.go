@@ -72,49 +72,19 @@ func (s *Store) Namespaces(ctx context.Context, parent wire.Namespace) ([]wire.N
 	return list, ctx.Err()
 }
 
-// Groups implements wire.Source.
-func (s *Store) Groups(ctx context.Context, ns wire.Namespace) ([]wire.GroupInfo, error) {
-	if _, err := wire.ParseNamespace(string(ns)); err != nil {
-		return nil, err
-	}
-	dir := namespacePath(ns)
-	if _, err := s.root.Stat(dir); err != nil {
-		return nil, fmt.Errorf("namespace %q: %w", ns, chunkstore.ErrNotExist)
-	}
-	groups, err := s.groupDirs(ns)
-	if err != nil {
-		return nil, err
-	}
-	var list []wire.GroupInfo
-	for _, g := range groups {
-		info, err := s.groupInfo(ctx, g)
-		if err != nil {
-			return nil, err
-		}
-		if info.Count > 0 {
-			list = append(list, info)
-		}
-	}
-	slices.SortFunc(list, func(a, b wire.GroupInfo) int { return a.Group.Compare(b.Group) })
-	return list, ctx.Err()
-}
-
-func (s *Store) groupInfo(ctx context.Context, g wire.Group) (wire.GroupInfo, error) {
-	info := wire.GroupInfo{Group: g}
-	times, err := s.times(g)
+func (s *Store) groupInfo(ctx context.Context, g OwnedGroup) (wire.GroupInfo, error) {
+	info := wire.GroupInfo{Group: g.Group, Owner: g.Owner}
+	times, err := s.times(g.Group)
 	if err != nil || len(times) == 0 {
 		return info, err
 	}
 	info.Count, info.LastTime = len(times), times[len(times)-1]
-	// What cannot be read of owner and notes is for Owner and GroupNotes to
-	// tell; it must not hide the group.
-	if owner, err := s.owner(g); err == nil {
-		info.Owner = owner
-	}
-	if notes, err := s.GroupNotes(g); err == nil {
+	// What cannot be read of the notes is for GroupNotes to tell; it must not
+	// hide the group.
+	if notes, err := s.readNotes(g.Group); err == nil {
 		info.Comment, _, _ = strings.Cut(notes, "\n")
 	}
-	last, err := s.snapshotInfo(ctx, wire.Snapshot{Group: g, Time: info.LastTime})
+	last, err := s.snapshotInfo(ctx, wire.Snapshot{Group: g.Group, Time: info.LastTime})
 	for _, f := range last.Files {
 		info.LastFiles = append(info.LastFiles, f.Name)
 	}
@@ -168,43 +138,6 @@ func (s *Store) exists(snap wire.Snapshot) error {
 		err = fmt.Errorf("snapshot %s: %w", snap, chunkstore.ErrNotExist)
 	}
 	return err
-}
-
-// Snapshots implements wire.Source.
-func (s *Store) Snapshots(ctx context.Context, g wire.Group) ([]wire.SnapshotInfo, error) {
-	if err := checkGroup(g); err != nil {
-		return nil, err
-	}
-	times, err := s.times(g)
-	if err != nil {
-		return nil, err
-	}
-	if len(times) == 0 {
-		return nil, fmt.Errorf("backup group %s: %w", g, chunkstore.ErrNotExist)
-	}
-	owner, err := s.owner(g)
-	if err != nil {
-		owner = "" // it is for Owner to tell
-	}
-	list := make([]wire.SnapshotInfo, 0, len(times))
-	for _, t := range times {
-		info, err := s.snapshotInfo(ctx, wire.Snapshot{Group: g, Time: t})
-		if err != nil {
-			return nil, err
-		}
-		if info.Damage != "" {
-			// It may have been removed since the times were listed.
-			if there, err := s.there(info.Snapshot); err == nil && !there {
-				continue
-			}
-		}
-		info.Owner = owner
-		list = append(list, info)
-	}
-	if len(list) == 0 {
-		return nil, fmt.Errorf("backup group %s: %w", g, chunkstore.ErrNotExist)
-	}
-	return list, nil
 }
 
 // snapshotInfo reads a manifest for a listing; one that is damaged is told, not
@@ -264,7 +197,7 @@ const manifestsAtOnce = 4
 func (s *Store) openManifest(sealed chunkstore.Sealed) (*manifest.Manifest, error) {
 	s.opening <- struct{}{}
 	defer func() { <-s.opening }()
-	return manifest.Open(sealed)
+	return manifest.OpenWith(s.proofs.codec, sealed)
 }
 
 // readManifest also tells how long the manifest's blob is, in bytes.

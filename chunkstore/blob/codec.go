@@ -287,7 +287,10 @@ func (c *Codec) decompress(dst, frames []byte, sizeMax int) ([]byte, error) {
 		return nil, fmt.Errorf("blob: zstd content size %d, at most %d bytes are allowed: %w", need, sizeMax, chunkstore.ErrCorrupt)
 	}
 	if size := max(int(need), 1); cap(dst) < size {
-		dst = make([]byte, 0, max(size, min(sizeMax, guessSize))+frameSlack)
+		if need == 0 { // it does not say
+			size = max(min(sizeMax, guessSize), 1)
+		}
+		dst = make([]byte, 0, size+frameSlack)
 	}
 	for {
 		out, err := c.dec.DecodeAll(frames, dst[:0])

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"iter"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -69,53 +70,51 @@ func snapshotList(ctx context.Context, c *call) error {
 	if c.flags.Bool("deleted") {
 		return c.listDeleted(ctx, s)
 	}
-	groups, err := c.groupsToList(ctx, s)
+	list, err := c.snapshotsToList(ctx, s)
 	if err != nil {
 		return err
 	}
 	rows := [][]string{{"snapshot", "size", "key", "marks", "files", "notes"}}
-	for _, g := range groups {
-		list, err := s.Snapshots(ctx, g)
+	for i, err := range list {
 		if err != nil {
-			return about("list snapshots", g.NS, err)
+			return about("list snapshots", i.Snapshot.Group.NS, err)
 		}
-		for _, i := range list {
+		if c.ui.json {
+			c.ui.result(newSnapshotRecord(i), nil)
+		} else {
 			rows = append(rows, snapshotRow(i))
-			if c.ui.json {
-				c.ui.result(newSnapshotRecord(i), nil)
-			}
 		}
 	}
 	c.printTable(rows, "no snapshots")
 	return nil
 }
 
-// groupsToList is the group that was named, or all of the namespace.
-func (c *call) groupsToList(ctx context.Context, src wire.Source) ([]wire.Group, error) {
-	if c.arg(0) != "" {
-		g, err := c.group(c.arg(0))
-		return []wire.Group{g}, err
+// snapshotsToList are those of the group that was named, or of the namespace.
+func (c *call) snapshotsToList(ctx context.Context, src wire.Source) (iter.Seq2[wire.SnapshotInfo, error], error) {
+	if c.arg(0) == "" {
+		ns, err := c.namespace()
+		return src.AllSnapshots(ctx, ns), err
 	}
-	ns, err := c.namespace()
+	g, err := c.group(c.arg(0))
 	if err != nil {
 		return nil, err
 	}
-	return groupsOf(ctx, src, []wire.Namespace{ns})
+	return inGroup(ctx, src, g), nil
 }
 
-// groupsOf lists the groups of some namespaces.
-func groupsOf(ctx context.Context, src wire.Source, spaces []wire.Namespace) ([]wire.Group, error) {
-	var groups []wire.Group
-	for _, ns := range spaces {
-		infos, err := src.Groups(ctx, ns)
+// inGroup lists the snapshots of one group.
+func inGroup(ctx context.Context, src wire.Source, g wire.Group) iter.Seq2[wire.SnapshotInfo, error] {
+	return func(yield func(wire.SnapshotInfo, error) bool) {
+		list, err := src.Snapshots(ctx, g)
 		if err != nil {
-			return nil, about("list groups", ns, err)
+			yield(wire.SnapshotInfo{Snapshot: wire.Snapshot{Group: g}}, err)
 		}
-		for _, i := range infos {
-			groups = append(groups, i.Group)
+		for _, i := range list {
+			if !yield(i, nil) {
+				return
+			}
 		}
 	}
-	return groups, nil
 }
 
 func newSnapshotRecord(i wire.SnapshotInfo) snapshotRecord {

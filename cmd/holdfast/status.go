@@ -4,12 +4,14 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"iter"
 	"net/http"
 
 	"github.com/urfave/cli/v2"
 
 	"holdfast/client"
 	"holdfast/datastore"
+	"holdfast/datastore/wire"
 )
 
 func (a *app) statusCommand() *cli.Command {
@@ -94,20 +96,27 @@ func (r *repositoryRecord) fromServer(ctx context.Context, s *repository) error 
 	if err != nil {
 		return about("list namespaces", "", err)
 	}
-	groups, err := groupsOf(ctx, s, spaces)
-	if err != nil {
-		return err
+	for _, ns := range spaces {
+		if err := r.count(ns, s.AllSnapshots(ctx, ns)); err != nil {
+			return err
+		}
 	}
-	for _, g := range groups {
-		list, err := s.Snapshots(ctx, g)
+	return nil
+}
+
+// count counts what a namespace lists, group by group.
+func (r *repositoryRecord) count(ns wire.Namespace, list iter.Seq2[wire.SnapshotInfo, error]) error {
+	var last wire.Group
+	for i, err := range list {
 		if err != nil {
-			return about("list snapshots", g.NS, err)
+			return about("list snapshots", ns, err)
 		}
-		for _, i := range list {
-			r.LogicalBytes += i.Size
+		if g := i.Snapshot.Group; g != last {
+			last = g
+			r.Groups++
 		}
-		r.Groups++
-		r.Snapshots += len(list)
+		r.Snapshots++
+		r.LogicalBytes += i.Size
 	}
 	return nil
 }

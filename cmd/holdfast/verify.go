@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -138,7 +139,16 @@ func (c *call) verifyKey(ctx context.Context) (*crypto.Key, error) {
 
 // snapshotsToVerify is the snapshot or group that was named, or everything.
 func (c *call) snapshotsToVerify(ctx context.Context, s *repository) ([]wire.Snapshot, error) {
-	var groups []wire.Group
+	var list []wire.Snapshot
+	collect := func(ns wire.Namespace, infos iter.Seq2[wire.SnapshotInfo, error]) error {
+		for i, err := range infos {
+			if err != nil {
+				return about("list snapshots", ns, err)
+			}
+			list = append(list, i.Snapshot)
+		}
+		return nil
+	}
 	switch name := c.arg(0); strings.Count(name, "/") {
 	case 0:
 		if name != "" {
@@ -149,30 +159,22 @@ func (c *call) snapshotsToVerify(ctx context.Context, s *repository) ([]wire.Sna
 		if err != nil {
 			return nil, err
 		}
-		if groups, err = groupsOf(ctx, s, spaces); err != nil {
-			return nil, err
+		for _, ns := range spaces {
+			if err := collect(ns, s.AllSnapshots(ctx, ns)); err != nil {
+				return nil, err
+			}
 		}
+		return list, nil
 	case 1:
 		g, err := c.group(name)
 		if err != nil {
 			return nil, err
 		}
-		groups = []wire.Group{g}
-	default:
-		snap, err := c.snapshotToRead(ctx, s, name)
-		return []wire.Snapshot{snap}, err
+		err = collect(g.NS, inGroup(ctx, s, g))
+		return list, err
 	}
-	var list []wire.Snapshot
-	for _, g := range groups {
-		infos, err := s.Snapshots(ctx, g)
-		if err != nil {
-			return nil, about("list snapshots", g.NS, err)
-		}
-		for _, i := range infos {
-			list = append(list, i.Snapshot)
-		}
-	}
-	return list, nil
+	snap, err := c.snapshotToRead(ctx, s, c.arg(0))
+	return []wire.Snapshot{snap}, err
 }
 
 // verifyAll goes through the list to its end whatever it finds. failure is the

@@ -14,6 +14,12 @@ func Open(sealed chunkstore.Sealed) (*Manifest, error) {
 	if err != nil {
 		return nil, err
 	}
+	return OpenWith(codec, sealed)
+}
+
+// OpenWith is Open for who opens many: making a codec takes longer than opening
+// a manifest.
+func OpenWith(codec *blob.Codec, sealed chunkstore.Sealed) (*Manifest, error) {
 	plain, err := codec.Open(nil, sealed, jsonSizeMax)
 	if err != nil {
 		return nil, fmt.Errorf("open manifest: %w", err)

@@ -346,16 +346,23 @@ func (c *call) counts(st *openStore) (map[string]*typeCount, error) {
 		return nil, err
 	}
 	for _, ns := range spaces {
-		groups, err := c.visibleGroups(st, ns)
+		groups, err := c.visibleIn(st, ns)
 		if err != nil {
 			return nil, err
 		}
 		for _, g := range groups {
+			n, err := st.Count(g.Group)
+			if err != nil {
+				return nil, err
+			}
+			if n == 0 {
+				continue
+			}
 			if counts[g.Group.Type] == nil {
 				counts[g.Group.Type] = &typeCount{}
 			}
 			counts[g.Group.Type].Groups++
-			counts[g.Group.Type].Snapshots += g.Count
+			counts[g.Group.Type].Snapshots += n
 		}
 	}
 	return counts, nil

@@ -1,11 +1,13 @@
 package server
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/http"
 
 	"holdfast/chunkstore"
+	"holdfast/datastore"
 	"holdfast/datastore/access"
 	"holdfast/datastore/wire"
 )
@@ -41,60 +43,41 @@ const (
 	listsOwn = access.DatastoreBackup | access.DatastorePut
 )
 
-// visibleGroups lists the groups of a namespace that the caller may see; in a
-// namespace that it may not look into there are none.
-func (c *call) visibleGroups(st *openStore, ns wire.Namespace) ([]wire.GroupInfo, error) {
-	have, err := c.server.o.Access.Privileges(c.auth, access.DatastorePath(c.str("store"), ns))
-	if err != nil || !have.Any(listsAll|listsOwn) {
-		return nil, err
-	}
-	groups, err := st.Groups(c.Context(), ns)
-	if err != nil || have.Any(listsAll) {
-		return groups, err
-	}
-	var own []wire.GroupInfo
-	for _, g := range groups {
-		if c.auth.Owns(g.Owner) {
-			own = append(own, g)
-		}
-	}
-	return own, nil
-}
-
-// listedGroups lists the groups of the namespace of a call that must be allowed
-// to list there.
-func (c *call) listedGroups() (*openStore, []wire.GroupInfo, error) {
-	if _, err := c.namespacePrivileges(listsAll, listsOwn); err != nil {
-		return nil, nil, err
-	}
-	st, err := c.store()
-	if err != nil {
-		return nil, nil, err
-	}
-	groups, err := c.visibleGroups(st, c.namespace())
-	return st, groups, err
-}
-
 func listGroups(c *call) (any, error) {
-	st, groups, err := c.listedGroups()
+	st, groups, err := c.visible()
 	if err != nil {
 		return nil, err
 	}
-	list := []groupItem{}
-	for _, g := range groups {
-		files, err := st.Files(wire.Snapshot{Group: g.Group, Time: g.LastTime})
-		if errors.Is(err, chunkstore.ErrNotExist) {
-			files, err = g.LastFiles, nil // gone meanwhile
+	return nil, c.streamList(func(add func(any) error) error {
+		for _, each := range groups {
+			item, err := describeGroup(c.Context(), st, each)
+			if errors.Is(err, chunkstore.ErrNotExist) {
+				continue // it has no snapshot
+			}
+			if err == nil {
+				err = add(item)
+			}
+			if err != nil {
+				return err
+			}
 		}
-		if err != nil {
-			return nil, err
-		}
-		list = append(list, groupItem{
-			Type: g.Group.Type, ID: g.Group.ID, Last: g.LastTime, Count: g.Count, Files: append([]string{}, files...),
-			Owner: string(g.Owner), Comment: firstLine(g.Comment),
-		})
+		return nil
+	})
+}
+
+func describeGroup(ctx context.Context, st *openStore, g datastore.OwnedGroup) (groupItem, error) {
+	info, err := st.Group(ctx, g)
+	if err != nil {
+		return groupItem{}, err
 	}
-	return list, nil
+	files, err := st.Files(wire.Snapshot{Group: g.Group, Time: info.LastTime})
+	if errors.Is(err, chunkstore.ErrNotExist) {
+		files, err = info.LastFiles, nil // gone meanwhile
+	}
+	return groupItem{
+		Type: g.Group.Type, ID: g.Group.ID, Last: info.LastTime, Count: info.Count, Files: append([]string{}, files...),
+		Owner: string(info.Owner), Comment: firstLine(info.Comment),
+	}, err
 }
 
 // removedAnswer tells what a removal has done.

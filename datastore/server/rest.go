@@ -41,6 +41,7 @@ type call struct {
 	log    *slog.Logger
 	held   []*openStore // released when the method returns
 	leave  func()       // gives back the caller's place
+	extjs  bool         // the answer is for the web page
 }
 
 // Header implements http.ResponseWriter: it is the header of the answer.
@@ -202,9 +203,9 @@ func (s *Server) api(w http.ResponseWriter, r *http.Request, log *slog.Logger) a
 	if parts[1] != "json" && parts[1] != "extjs" {
 		return answer{err: badRequest("Unsupported output format '%s'.", clipName(parts[1]))}
 	}
-	c := &call{ResponseWriter: w, Request: r, server: s, log: log}
+	c := &call{ResponseWriter: w, Request: r, server: s, log: log, extjs: parts[1] == "extjs"}
 	data, err := s.invoke(c, parts[2:])
-	return answer{data: data, extra: c.extra, err: err, extjs: parts[1] == "extjs"}
+	return answer{data: data, extra: c.extra, err: err, extjs: c.extjs}
 }
 
 // invoke finds the method, asks who calls, reads the parameters and runs it.

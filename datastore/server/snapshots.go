@@ -3,12 +3,12 @@ package server
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net/http"
 	"slices"
 
 	"holdfast/chunkstore"
 	"holdfast/crypto"
+	"holdfast/datastore"
 	"holdfast/datastore/access"
 	"holdfast/datastore/wire"
 )
@@ -89,37 +89,58 @@ func itemOf(s wire.SnapshotInfo) snapshotItem {
 }
 
 func listSnapshots(c *call) (any, error) {
-	st, groups, err := c.listedGroups()
+	st, groups, err := c.visibleSnapshots()
 	if err != nil {
 		return nil, err
 	}
-	list := []snapshotItem{}
-	for _, g := range groups {
-		if c.has("backup-type") && g.Group.Type != c.str("backup-type") || c.has("backup-id") && g.Group.ID != c.str("backup-id") {
-			continue
+	return nil, c.streamList(func(add func(any) error) error {
+		for _, g := range groups {
+			if err := listGroup(c.Context(), st, g, add); err != nil {
+				return err
+			}
 		}
-		snaps, err := st.Snapshots(c.Context(), g.Group)
-		if err != nil && !errors.Is(err, chunkstore.ErrNotExist) { // it may have gone a moment ago
-			return nil, err
-		}
-		for _, s := range snaps {
-			list = append(list, itemOf(s))
-		}
-	}
-	return list, nil
+		return nil
+	})
 }
 
-// find returns a snapshot as listings have it.
-func find(ctx context.Context, st *openStore, snap wire.Snapshot) (wire.SnapshotInfo, error) {
-	list, err := st.Snapshots(ctx, snap.Group)
+// visibleSnapshots are the groups that a listing of snapshots is about. One that
+// is named is not looked for among all others.
+func (c *call) visibleSnapshots() (*openStore, []datastore.OwnedGroup, error) {
+	if !c.has("backup-type") || !c.has("backup-id") {
+		st, groups, err := c.visible()
+		return st, slices.DeleteFunc(groups, func(g datastore.OwnedGroup) bool { return !c.wanted(g.Group) }), err
+	}
+	have, err := c.namespacePrivileges(listsAll, listsOwn)
 	if err != nil {
-		return wire.SnapshotInfo{}, err
+		return nil, nil, err
 	}
-	i := slices.IndexFunc(list, func(s wire.SnapshotInfo) bool { return s.Snapshot == snap })
-	if i < 0 {
-		return wire.SnapshotInfo{}, fmt.Errorf("snapshot %s: %w", snap, chunkstore.ErrNotExist)
+	st, err := c.store()
+	if err != nil {
+		return nil, nil, err
 	}
-	return list[i], nil
+	owner, err := st.Owner(c.group())
+	if errors.Is(err, chunkstore.ErrNotExist) {
+		return st, nil, st.CheckNamespace(c.namespace())
+	}
+	if err != nil {
+		owner = "" // it is for Owner to tell
+	}
+	if !have.Any(listsAll) && !c.auth.Owns(owner) {
+		return st, nil, nil
+	}
+	return st, []datastore.OwnedGroup{{Group: c.group(), Owner: owner}}, nil
+}
+
+func listGroup(ctx context.Context, st *openStore, g datastore.OwnedGroup, add func(any) error) error {
+	for s, err := range st.SnapshotsOf(ctx, g) {
+		if err == nil {
+			err = add(itemOf(s))
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func deleteSnapshot(c *call) (any, error) {
@@ -139,7 +160,7 @@ func listFiles(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	s, err := find(c.Context(), st, c.snapshot())
+	s, err := st.Snapshot(c.Context(), c.snapshot())
 	if err != nil {
 		return nil, err
 	}
@@ -170,7 +191,10 @@ func getProtected(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	s, err := find(c.Context(), st, c.snapshot())
+	s, err := st.Snapshot(c.Context(), c.snapshot())
+	if errors.Is(err, chunkstore.ErrNotExist) {
+		return false, nil // section 4.3 of the protocol specification
+	}
 	return s.Protected, err
 }
 

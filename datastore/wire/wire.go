@@ -16,6 +16,7 @@ package wire
 
 import (
 	"context"
+	"iter"
 
 	"holdfast/chunkstore"
 	"holdfast/datastore/index"
@@ -32,6 +33,10 @@ type Source interface {
 	// Snapshots lists the finished snapshots of a group, oldest first. A
 	// group that does not exist is chunkstore.ErrNotExist.
 	Snapshots(ctx context.Context, g Group) ([]SnapshotInfo, error)
+	// AllSnapshots lists the finished snapshots of all groups of a namespace,
+	// by group in the order of Groups, the oldest of each first. It costs as
+	// much as there is to list and ends with the first error.
+	AllSnapshots(ctx context.Context, ns Namespace) iter.Seq2[SnapshotInfo, error]
 	// Open opens a finished snapshot, or returns chunkstore.ErrNotExist.
 	Open(ctx context.Context, s Snapshot) (Reader, error)
 }

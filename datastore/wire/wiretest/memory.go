@@ -10,6 +10,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"iter"
 	"slices"
 	"strings"
 	"sync"
@@ -141,6 +142,29 @@ func (m *Memory) Snapshots(_ context.Context, g wire.Group) ([]wire.SnapshotInfo
 	}
 	slices.SortFunc(list, func(a, b wire.SnapshotInfo) int { return int(a.Snapshot.Time - b.Snapshot.Time) })
 	return list, nil
+}
+
+// AllSnapshots implements wire.Source.
+func (m *Memory) AllSnapshots(ctx context.Context, ns wire.Namespace) iter.Seq2[wire.SnapshotInfo, error] {
+	return func(yield func(wire.SnapshotInfo, error) bool) {
+		groups, err := m.Groups(ctx, ns)
+		if err != nil {
+			yield(wire.SnapshotInfo{}, err)
+			return
+		}
+		for _, g := range groups {
+			list, err := m.Snapshots(ctx, g.Group)
+			if err != nil {
+				yield(wire.SnapshotInfo{}, err)
+				return
+			}
+			for _, info := range list {
+				if !yield(info, nil) {
+					return
+				}
+			}
+		}
+	}
 }
 
 func describe(s wire.Snapshot, files map[string][]byte) wire.SnapshotInfo {

@@ -1,0 +1,184 @@
+package datastore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"slices"
+
+	"holdfast/chunkstore"
+	"holdfast/datastore/wire"
+)
+
+// OwnedGroup is a group and who it belongs to, "" if that cannot be told.
+type OwnedGroup struct {
+	Group wire.Group
+	Owner wire.AuthID
+}
+
+// Owners lists the groups of a namespace, sorted by type and id, those without a
+// finished snapshot among them. It reads nothing of a group but its owner.
+func (s *Store) Owners(ctx context.Context, ns wire.Namespace) ([]OwnedGroup, error) {
+	if _, err := wire.ParseNamespace(string(ns)); err != nil {
+		return nil, err
+	}
+	if err := s.checkNamespace(ns); err != nil {
+		return nil, err
+	}
+	groups, err := s.groupDirs(ns)
+	if err != nil {
+		return nil, err
+	}
+	slices.SortFunc(groups, wire.Group.Compare)
+	list := make([]OwnedGroup, 0, len(groups))
+	for _, g := range groups {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		// What cannot be read of an owner is for Owner to tell; it must not hide
+		// the group.
+		owner, err := s.owner(g)
+		if err != nil {
+			owner = ""
+		}
+		list = append(list, OwnedGroup{Group: g, Owner: owner})
+	}
+	return list, nil
+}
+
+// Groups implements wire.Source.
+func (s *Store) Groups(ctx context.Context, ns wire.Namespace) ([]wire.GroupInfo, error) {
+	groups, err := s.Owners(ctx, ns)
+	if err != nil {
+		return nil, err
+	}
+	var list []wire.GroupInfo
+	for _, g := range groups {
+		info, err := s.groupInfo(ctx, g)
+		if err != nil {
+			return nil, err
+		}
+		if info.Count > 0 {
+			list = append(list, info)
+		}
+	}
+	return list, ctx.Err()
+}
+
+// Group describes a group as Groups does. One without a finished snapshot is
+// chunkstore.ErrNotExist.
+func (s *Store) Group(ctx context.Context, g OwnedGroup) (wire.GroupInfo, error) {
+	if err := checkGroup(g.Group); err != nil {
+		return wire.GroupInfo{}, err
+	}
+	info, err := s.groupInfo(ctx, g)
+	if err == nil && info.Count == 0 {
+		err = fmt.Errorf("backup group %s: %w", g.Group, chunkstore.ErrNotExist)
+	}
+	return info, err
+}
+
+// AllSnapshots implements wire.Source. Each group's directory and each manifest
+// is read once.
+func (s *Store) AllSnapshots(ctx context.Context, ns wire.Namespace) iter.Seq2[wire.SnapshotInfo, error] {
+	return func(yield func(wire.SnapshotInfo, error) bool) {
+		groups, err := s.Owners(ctx, ns)
+		if err != nil {
+			yield(wire.SnapshotInfo{}, err)
+			return
+		}
+		for _, g := range groups {
+			for info, err := range s.SnapshotsOf(ctx, g) {
+				if !yield(info, err) || err != nil {
+					return
+				}
+			}
+		}
+	}
+}
+
+// Snapshots implements wire.Source.
+func (s *Store) Snapshots(ctx context.Context, g wire.Group) ([]wire.SnapshotInfo, error) {
+	if err := checkGroup(g); err != nil {
+		return nil, err
+	}
+	owner, err := s.owner(g)
+	if err != nil {
+		owner = "" // it is for Owner to tell
+	}
+	var list []wire.SnapshotInfo
+	for info, err := range s.SnapshotsOf(ctx, OwnedGroup{Group: g, Owner: owner}) {
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, info)
+	}
+	if len(list) == 0 {
+		return nil, fmt.Errorf("backup group %s: %w", g, chunkstore.ErrNotExist)
+	}
+	return list, nil
+}
+
+// SnapshotsOf describes the finished snapshots of a group one by one, the oldest
+// first; of a group that does not exist there are none. It ends with the first
+// error.
+func (s *Store) SnapshotsOf(ctx context.Context, g OwnedGroup) iter.Seq2[wire.SnapshotInfo, error] {
+	return func(yield func(wire.SnapshotInfo, error) bool) {
+		err := checkGroup(g.Group)
+		var times []int64
+		if err == nil {
+			times, err = s.times(g.Group)
+		}
+		if err != nil {
+			yield(wire.SnapshotInfo{}, err)
+			return
+		}
+		for _, t := range times {
+			info, err := s.Snapshot(ctx, wire.Snapshot{Group: g.Group, Time: t})
+			if errors.Is(err, chunkstore.ErrNotExist) {
+				continue // removed since the times were listed
+			}
+			info.Owner = g.Owner
+			if !yield(info, err) || err != nil {
+				return
+			}
+		}
+	}
+}
+
+// Snapshot describes one finished snapshot as Snapshots does, but for the owner
+// of its group, or returns chunkstore.ErrNotExist.
+func (s *Store) Snapshot(ctx context.Context, snap wire.Snapshot) (wire.SnapshotInfo, error) {
+	if err := snap.Validate(); err != nil {
+		return wire.SnapshotInfo{}, err
+	}
+	if err := checkGroup(snap.Group); err != nil {
+		return wire.SnapshotInfo{}, err
+	}
+	info, err := s.snapshotInfo(ctx, snap)
+	if err != nil || info.Damage == "" {
+		return info, err
+	}
+	if there, err := s.there(snap); err == nil && !there {
+		return info, fmt.Errorf("snapshot %s: %w", snap, chunkstore.ErrNotExist)
+	}
+	return info, nil
+}
+
+// Count tells how many finished snapshots a group has.
+func (s *Store) Count(g wire.Group) (int, error) {
+	if err := checkGroup(g); err != nil {
+		return 0, err
+	}
+	times, err := s.times(g)
+	return len(times), err
+}
+
+// CheckNamespace returns chunkstore.ErrNotExist if there is no such namespace.
+func (s *Store) CheckNamespace(ns wire.Namespace) error {
+	if _, err := wire.ParseNamespace(string(ns)); err != nil {
+		return err
+	}
+	return s.checkNamespace(ns)
+}
