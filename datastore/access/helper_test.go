@@ -38,7 +38,7 @@ func open(t testing.TB) (*Store, *clock) {
 
 func openAt(t testing.TB, path string, c *clock) *Store {
 	t.Helper()
-	s, err := Open(path, Options{Now: c.now})
+	s, err := Open(path, Options{Now: c.now, Patience: -1})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -69,7 +69,7 @@ func token(t testing.TB, s *Store, id wire.AuthID) (secret string) {
 
 func login(t testing.TB, s *Store, id wire.AuthID, password string) Ticket {
 	t.Helper()
-	k, err := s.Login(id, password, netip.Addr{})
+	k, err := s.Login(t.Context(), id, password, netip.Addr{})
 	must(t, err)
 	return k
 }

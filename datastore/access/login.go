@@ -1,6 +1,7 @@
 package access
 
 import (
+	"context"
 	"crypto/subtle"
 	"errors"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"net/netip"
 	"net/url"
 	"strings"
+	"time"
 
 	"holdfast/datastore/wire"
 )
@@ -165,10 +167,10 @@ func (s *Store) byToken(c Credentials) (wire.AuthID, error) {
 }
 
 // Login checks a password, or a ticket that is still valid in its place, and
-// hands out a new ticket. A name that is not one of a user is wire.ErrName;
+// hands out a new ticket. After too many failures it takes some seconds. A name that is not one of a user is wire.ErrName;
 // anything else that is wrong is wire.ErrUnauthenticated, and too many
 // failures are ErrThrottled.
-func (s *Store) Login(user wire.AuthID, password string, from netip.Addr) (Ticket, error) {
+func (s *Store) Login(ctx context.Context, user wire.AuthID, password string, from netip.Addr) (Ticket, error) {
 	if _, err := wire.ParseAuthID(string(user)); err != nil {
 		return Ticket{}, fmt.Errorf("log in: %w", err)
 	}
@@ -180,7 +182,7 @@ func (s *Store) Login(user wire.AuthID, password string, from netip.Addr) (Ticke
 	if t, bad := parseTicket(password); bad == nil {
 		err = s.renew(cfg, user, t, from)
 	} else {
-		err = s.checkPassword(cfg, attempt{name: user, from: from, now: s.now()}, password)
+		err = s.checkPassword(ctx, cfg, attempt{name: user, from: from, now: s.now()}, password)
 	}
 	if err != nil {
 		return Ticket{}, fmt.Errorf("log in as %s: %w", user, err)
@@ -201,14 +203,19 @@ func (s *Store) renew(cfg *config, user wire.AuthID, t ticket, from netip.Addr) 
 
 // checkPassword checks a password. Whether the user is unknown, disabled or
 // has no password can be told neither from the answer nor from its time.
-func (s *Store) checkPassword(cfg *config, a attempt, password string) error {
-	if err := s.brake.check(a); err != nil {
+func (s *Store) checkPassword(ctx context.Context, cfg *config, a attempt, password string) error {
+	if err := s.await(ctx, &a); err != nil {
 		return err
 	}
 	if len(password) > passwordTextMax {
 		password = ""
 	}
-	return s.hashes.run(func() error {
+	most := int64(hashesWaiting)
+	if s.brake.knows(a) {
+		most += friendsWaiting
+	}
+	return s.hashes.run(ctx, most, func() error {
+		a.now = s.now()
 		// Those who waited for their turn may have failed too often by now.
 		if err := s.brake.check(a); err != nil {
 			return err
@@ -221,4 +228,53 @@ func (s *Store) checkPassword(cfg *config, a attempt, password string) error {
 		s.brake.succeeded(a)
 		return nil
 	})
+}
+
+// await holds a try back as long as the failures before it demand, or returns
+// ErrThrottled if that is too long.
+func (s *Store) await(ctx context.Context, a *attempt) error {
+	// One that is refused anyway takes no turn of others.
+	if err := s.hold(ctx, a); err != nil {
+		return err
+	}
+	wait, err := s.brake.turn(*a)
+	if err != nil {
+		return err
+	}
+	if wait == 0 {
+		return nil
+	}
+	if err := s.sleep(ctx, wait, a); err != nil {
+		return err
+	}
+	return s.hold(ctx, a)
+}
+
+// hold waits until brake.check lets a pass, if that is soon.
+func (s *Store) hold(ctx context.Context, a *attempt) error {
+	left := s.patience
+	for {
+		err := s.brake.check(*a)
+		var late ErrThrottled
+		if !errors.As(err, &late) || late.Wait > left {
+			return err
+		}
+		left -= late.Wait
+		if err := s.sleep(ctx, late.Wait, a); err != nil {
+			return err
+		}
+	}
+}
+
+// sleep waits and sets the time of the try anew.
+func (s *Store) sleep(ctx context.Context, d time.Duration, a *attempt) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		a.now = s.now()
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }

@@ -39,7 +39,7 @@ func TestTicketAges(t *testing.T) {
 		k := login(t, s, "alice@pbs", "a secret")
 		c.add(tc.age * time.Second)
 		_, err := s.Authenticate(withTicket(k))
-		_, renewal := s.Login("alice@pbs", k.Ticket, netip.Addr{})
+		_, renewal := s.Login(t.Context(), "alice@pbs", k.Ticket, netip.Addr{})
 		if (err == nil) != tc.good || (renewal == nil) != tc.good {
 			t.Errorf("age %d s: %v, %v", tc.age, err, renewal)
 		}
@@ -73,7 +73,7 @@ func TestTicketsEnd(t *testing.T) {
 		accepted(t, s, withTicket(k), "alice@pbs")
 		must(t, do(s, c))
 		refused(t, s, withTicket(k), name)
-		if _, err := s.Login("alice@pbs", k.Ticket, netip.Addr{}); !errors.Is(err, wire.ErrUnauthenticated) {
+		if _, err := s.Login(t.Context(), "alice@pbs", k.Ticket, netip.Addr{}); !errors.Is(err, wire.ErrUnauthenticated) {
 			t.Errorf("%s: renewed: %v", name, err)
 		}
 	}
@@ -243,7 +243,7 @@ func TestLogin(t *testing.T) {
 		"secret as a password": {"alice@pbs", secret, wire.ErrUnauthenticated},
 		"no realm":             {"alice", "a secret", wire.ErrName},
 	} {
-		got, err := s.Login(tc.user, tc.password, netip.Addr{})
+		got, err := s.Login(t.Context(), tc.user, tc.password, netip.Addr{})
 		if !errors.Is(err, tc.want) || got != (Ticket{}) {
 			t.Errorf("%s: %v", name, err)
 		}
@@ -253,7 +253,7 @@ func TestLogin(t *testing.T) {
 		s.brake = newBrake()
 	}
 	must(t, s.SetUser(User{ID: "alice@pbs"}))
-	if _, err := s.Login("alice@pbs", "a secret", netip.Addr{}); !errors.Is(err, wire.ErrUnauthenticated) {
+	if _, err := s.Login(t.Context(), "alice@pbs", "a secret", netip.Addr{}); !errors.Is(err, wire.ErrUnauthenticated) {
 		t.Errorf("disabled: %v", err)
 	}
 }

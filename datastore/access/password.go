@@ -30,8 +30,11 @@ const (
 	// hashesAtOnce bounds the memory that logging in can take: two times
 	// 64 MiB.
 	hashesAtOnce = 2
-	// hashesWaiting is how many may wait for their turn.
-	hashesWaiting = 64
+	// hashesWaiting is how many may wait for their turn, which takes some
+	// seconds then; as many again as friendsWaiting if they have logged in
+	// from the same address before.
+	hashesWaiting  = 256
+	friendsWaiting = 64
 )
 
 // cost is what a hash takes.
@@ -107,15 +110,15 @@ func newHasher() *hasher {
 	return &hasher{cost: cost{memory: 64 << 10, passes: 1, lanes: 1}, slots: semaphore.NewWeighted(hashesAtOnce)}
 }
 
-// run calls fn when there is a slot, or returns ErrThrottled if too many wait
-// for one already.
-func (h *hasher) run(fn func() error) error {
+// run calls fn when there is a slot, or returns ErrThrottled if more than most
+// wait for one already.
+func (h *hasher) run(ctx context.Context, most int64, fn func() error) error {
 	defer h.waiting.Add(-1)
-	if h.waiting.Add(1) > hashesAtOnce+hashesWaiting {
+	if h.waiting.Add(1) > hashesAtOnce+most {
 		return ErrThrottled{Wait: time.Second}
 	}
-	if err := h.slots.Acquire(context.Background(), 1); err != nil {
-		return err
+	if err := h.slots.Acquire(ctx, 1); err != nil {
+		return fmt.Errorf("wait for a turn: %w", err)
 	}
 	defer h.slots.Release(1)
 	return fn()
@@ -127,7 +130,7 @@ func (h *hasher) hash(password string, random *source) (string, error) {
 	if err := random.read(p.salt); err != nil {
 		return "", err
 	}
-	err := h.run(func() error {
+	err := h.run(context.Background(), hashesWaiting+friendsWaiting, func() error {
 		p.sum = p.sumOf(password)
 		return nil
 	})

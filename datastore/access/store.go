@@ -16,8 +16,9 @@
 //     neither comes out again, in no error either;
 //   - comparisons of secrets take constant time, and an unknown user costs as
 //     much as a wrong password;
-//   - guessing is slowed down by address and by user, in bounded memory; who
-//     presents a genuine ticket or token is never slowed down by others;
+//   - guessing is slowed down by user and by address, in bounded memory; who
+//     presents a genuine ticket or token is never slowed down by others, and a
+//     right password is never refused for what was tried with other names;
 //   - root@pam is always there and may do everything, its tokens may not.
 //
 // Sentinels: chunkstore.ErrNotExist, chunkstore.ErrInvalid, wire.ErrExists,
@@ -51,6 +52,9 @@ type Options struct {
 	// Random is where secrets, salts and generations come from, nil for the
 	// generator of the system.
 	Random io.Reader
+	// Patience is how long a login is held back after too many failures before
+	// it is refused; 0 is five seconds, and a negative one refuses at once.
+	Patience time.Duration
 }
 
 // Store is an open access file.
@@ -60,6 +64,8 @@ type Store struct {
 	random *source
 	hashes *hasher
 	brake  *brake
+
+	patience time.Duration
 
 	mu     sync.Mutex // held by the one who changes
 	config atomic.Pointer[config]
@@ -87,6 +93,9 @@ func (s *source) read(b []byte) error {
 // has it open.
 func Open(path string, o Options) (*Store, error) {
 	s := &Store{now: o.Now, random: &source{r: o.Random}, hashes: newHasher(), brake: newBrake()}
+	if s.patience = o.Patience; s.patience == 0 {
+		s.patience = patience
+	}
 	if s.now == nil {
 		s.now = time.Now
 	}

@@ -10,8 +10,9 @@ import (
 	"holdfast/datastore/wire"
 )
 
-// ErrThrottled is returned instead of a check after too many failures of an
-// address or a user. It is a wire.ErrUnauthenticated as well.
+// ErrThrottled is returned instead of a check after too many failures of a
+// user, or of an address that guesses at one. It is a wire.ErrUnauthenticated as
+// well.
 type ErrThrottled struct {
 	// Wait is how long to wait before the next try.
 	Wait time.Duration
@@ -29,13 +30,23 @@ const (
 	// wait, from a second up to waitMax.
 	freeFailures = 5
 	waitMax      = 5 * time.Minute
+	// patience is how long a try is held until its wait is over; one that would
+	// have to wait longer is refused.
+	patience = 5 * time.Second
+	// After crowdFailures of one address, whoever is meant by them, the tries
+	// from there take turns, one every turnEvery: many names can be guessed at
+	// no faster. A right password among them waits and is not refused, unless
+	// queueMax is not enough for all that wait.
+	crowdFailures = 20
+	turnEvery     = 250 * time.Millisecond
+	queueMax      = 30 * time.Second
 	// forgetAfter is how long a failure counts.
 	forgetAfter = time.Hour
 	// friendFor is how long an address that has logged in as a user is not
 	// held back by what others do to that user.
 	friendFor = 7 * 24 * time.Hour
-	// tableMax is how many addresses, names and friends are remembered; the
-	// oldest go first.
+	// tableMax is how many addresses, names, pairs of both and friends are
+	// remembered; the oldest go first.
 	tableMax = 10000
 )
 
@@ -51,6 +62,7 @@ type tally struct {
 	failures int
 	last     time.Time
 	until    time.Time
+	next     time.Time // turn of an address
 }
 
 func newTable() *table { return &table{by: map[string]*list.Element{}, order: list.New()} }
@@ -100,16 +112,42 @@ func (t *table) wait(key string, now time.Time) time.Duration {
 	return min(max(e.Value.(*tally).until.Sub(now), 0), waitMax)
 }
 
-// brake slows guessing down. Failures count by address, since an attacker
-// tries many names, and by name, since an attacker has many addresses.
+// turn tells how long the next try of key has to wait for its turn, and takes
+// it. ok is false, and nothing is taken, if that is too long.
+func (t *table) turn(key string, now time.Time) (wait time.Duration, ok bool) {
+	e, there := t.by[key]
+	if !there {
+		return 0, true
+	}
+	y := e.Value.(*tally)
+	if y.failures < crowdFailures || now.Sub(y.last) > forgetAfter {
+		return 0, true
+	}
+	if wait = max(y.next.Sub(now), 0); wait > queueMax {
+		// A clock that was set back closes no address for ever.
+		y.next = now.Add(min(wait, queueMax+turnEvery))
+		return min(wait, queueMax+turnEvery), false
+	}
+	y.next = now.Add(wait + turnEvery)
+	return wait, true
+}
+
+// brake slows guessing down. Failures count by user and address, since that is
+// who guesses; by user, since an attacker has many addresses; and by address,
+// since an attacker tries many users. Only the first two refuse anything, and
+// nothing but tries for that user: there are many users behind one address, and
+// what one of them does is no fault of the others.
 type brake struct {
 	mu      sync.Mutex
-	addrs   *table
+	pairs   *table // "name address"
 	names   *table
+	addrs   *table
 	friends *table // "name address" of successful logins
 }
 
-func newBrake() *brake { return &brake{addrs: newTable(), names: newTable(), friends: newTable()} }
+func newBrake() *brake {
+	return &brake{pairs: newTable(), names: newTable(), addrs: newTable(), friends: newTable()}
+}
 
 // attempt is one try to prove to be somebody.
 type attempt struct {
@@ -135,19 +173,27 @@ func (a attempt) address() string {
 	return from.String()
 }
 
-func (a attempt) friend() string { return string(a.name) + " " + a.address() }
+// pair is what names the user together with the address.
+func (a attempt) pair() string { return string(a.name) + " " + a.address() }
 
 // befriended tells whether a comes from where its name has logged in lately.
 func (b *brake) befriended(a attempt) bool {
-	e, ok := b.friends.by[a.friend()]
+	e, ok := b.friends.by[a.pair()]
 	return ok && a.now.Sub(e.Value.(*tally).last) <= friendFor
+}
+
+// knows is befriended for who does not have the lock.
+func (b *brake) knows(a attempt) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.befriended(a)
 }
 
 // check returns ErrThrottled if a has to wait.
 func (b *brake) check(a attempt) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	wait := b.addrs.wait(a.address(), a.now)
+	wait := b.pairs.wait(a.pair(), a.now)
 	if !b.befriended(a) {
 		wait = max(wait, b.names.wait(string(a.name), a.now))
 	}
@@ -157,16 +203,33 @@ func (b *brake) check(a attempt) error {
 	return nil
 }
 
+// turn takes a turn among the tries from an address that has failed often and
+// tells how long to wait for it. Who has logged in from there lately does not
+// wait. It returns ErrThrottled if too many wait already.
+func (b *brake) turn(a attempt) (time.Duration, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if a.address() == "" || b.befriended(a) {
+		return 0, nil
+	}
+	wait, ok := b.addrs.turn(a.address(), a.now)
+	if !ok {
+		return 0, ErrThrottled{Wait: wait}
+	}
+	return wait, nil
+}
+
 // failed counts a failure. One that was throttled is not counted again, so
 // that a client that goes on trying is let in when its time has come.
 func (b *brake) failed(a attempt) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if addr := a.address(); addr != "" {
-		b.addrs.fail(addr, a.now)
-	}
+	b.pairs.fail(a.pair(), a.now)
 	if a.name != "" {
 		b.names.fail(string(a.name), a.now)
+	}
+	if _, isToken := a.name.Token(); a.address() != "" && a.name != "" && !isToken {
+		b.addrs.fail(a.address(), a.now)
 	}
 }
 
@@ -180,7 +243,8 @@ func (b *brake) succeeded(a attempt) {
 	if !b.befriended(a) {
 		b.names.remove(string(a.name))
 	}
+	b.pairs.remove(a.pair())
 	if a.address() != "" {
-		b.friends.touch(a.friend(), a.now, friendFor)
+		b.friends.touch(a.pair(), a.now, friendFor)
 	}
 }

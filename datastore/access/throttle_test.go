@@ -4,8 +4,11 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"holdfast/datastore/wire"
@@ -20,7 +23,7 @@ var (
 // password was checked.
 func wait(t *testing.T, s *Store, id wire.AuthID, from netip.Addr) time.Duration {
 	t.Helper()
-	_, err := s.Login(id, "wrong", from)
+	_, err := s.Login(t.Context(), id, "wrong", from)
 	var e ErrThrottled
 	if errors.As(err, &e) && e.Wait <= 0 || !errors.Is(err, wire.ErrUnauthenticated) {
 		t.Fatalf("got %v", err)
@@ -42,7 +45,7 @@ func TestThrottleUser(t *testing.T) {
 		if w := wait(t, s, "alice@pbs", addr(100+i)); w != want {
 			t.Fatalf("round %d: wait %s, want %s", i, w, want)
 		}
-		if _, err := s.Login("alice@pbs", "a secret", addr(200+i)); !errors.As(err, new(ErrThrottled)) {
+		if _, err := s.Login(t.Context(), "alice@pbs", "a secret", addr(200+i)); !errors.As(err, new(ErrThrottled)) {
 			t.Fatalf("round %d: the right password: %v", i, err)
 		}
 		c.add(want)
@@ -58,7 +61,7 @@ func TestThrottleUser(t *testing.T) {
 		t.Errorf("another user waits %s", w)
 	}
 	c.add(waitMax)
-	if _, err := s.Login("alice@pbs", "a secret", addr(501)); err != nil {
+	if _, err := s.Login(t.Context(), "alice@pbs", "a secret", addr(501)); err != nil {
 		t.Errorf("the right password after waiting: %v", err)
 	}
 	for range freeFailures {
@@ -68,37 +71,123 @@ func TestThrottleUser(t *testing.T) {
 	}
 }
 
-func TestThrottleAddress(t *testing.T) {
+// TestNeighboursAreNotRefused has somebody guess from behind an address that
+// many share: the right passwords of the others count at once.
+func TestNeighboursAreNotRefused(t *testing.T) {
 	s, c := open(t)
-	must(t, s.CreateUser(user("alice@pbs"), "a secret"))
 	six := netip.MustParseAddr("2001:db8::1")
-	for i := range freeFailures {
-		wait(t, s, wire.AuthID(fmt.Sprintf("user%d@pbs", i)), home)
-		wait(t, s, wire.AuthID(fmt.Sprintf("other%d@pbs", i)), six)
+	var office []wire.AuthID
+	for i := range 14 {
+		office = append(office, wire.AuthID(fmt.Sprintf("user%d@pbs", i)))
+		must(t, s.CreateUser(user(office[i]), "a secret"))
 	}
-	for from, throttled := range map[string]bool{
-		"192.0.2.1": true, "::ffff:192.0.2.1": true, "192.0.2.2": false,
-		"2001:db8::1": true, "2001:db8::ffff:1": true, "2001:db8:0:1::1": false,
-	} {
-		_, err := s.Login("alice@pbs", "a secret", netip.MustParseAddr(from))
-		if errors.As(err, new(ErrThrottled)) != throttled || !throttled && err != nil {
+	for _, from := range []netip.Addr{home, six} {
+		for range crowdFailures - 1 {
+			wait(t, s, office[0], from)
+			c.add(waitMax / 10) // not all of them are throttled
+		}
+		for _, id := range office[1:] {
+			if _, err := s.Login(t.Context(), id, "a secret", from); err != nil {
+				t.Errorf("%s beside one who guesses: %v", id, err)
+			}
+		}
+	}
+	for range freeFailures {
+		wait(t, s, office[0], home)
+	}
+	if w := wait(t, s, office[0], home); w == 0 {
+		t.Error("who guesses does not have to wait")
+	}
+	for from, throttled := range map[string]bool{"2001:db8::ffff:1": true, "::ffff:192.0.2.1": true} {
+		_, err := s.Login(t.Context(), office[0], "a secret", netip.MustParseAddr(from))
+		if errors.As(err, new(ErrThrottled)) != throttled {
 			t.Errorf("%s: %v", from, err)
 		}
 	}
-	c.add(time.Second)
-	if _, err := s.Login("alice@pbs", "a secret", home); err != nil {
-		t.Errorf("after waiting: %v", err)
+	// Nor do wrong tokens and forged tickets count for those who have passwords.
+	for range 3 * crowdFailures {
+		bad := withToken("user1@pbs!x", "wrong")
+		bad.From = away
+		refused(t, s, bad, "wrong secret")
 	}
-	wait(t, s, "user9@pbs", home)
-	if w := wait(t, s, "user9@pbs", home); w != 2*time.Second {
-		t.Errorf("a success has freed the address: wait %s", w)
+	if _, err := s.Login(t.Context(), office[3], "a secret", away); err != nil {
+		t.Errorf("beside wrong tokens: %v", err)
 	}
-	c.add(forgetAfter + 2*time.Second)
-	for i := range freeFailures {
-		if w := wait(t, s, "user9@pbs", home); w != 0 {
-			t.Errorf("failure %d of an hour ago counts: wait %s", i, w)
+}
+
+// TestGuessingAtManyNamesTakesTurns bounds what one address can try, whatever
+// names it uses, and lets a neighbour in all the same.
+func TestGuessingAtManyNamesTakesTurns(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "access.db")
+	cheap := cost{memory: 64, passes: 1, lanes: 1}
+	synctest.Test(t, func(t *testing.T) {
+		s, err := Open(path, Options{})
+		must(t, err)
+		defer s.Close()
+		s.hashes.cost = cheap
+		must(t, s.CreateUser(user("alice@pbs"), "a secret"), s.CreateUser(user("bob@pbs"), "a secret"))
+		_, err = s.Login(t.Context(), "bob@pbs", "a secret", home)
+		must(t, err)
+		begin := time.Now()
+		var tried atomic.Int64
+		var all sync.WaitGroup
+		for lane := range 32 {
+			all.Go(func() {
+				for i := 0; time.Since(begin) < time.Minute; i++ {
+					_, err := s.Login(t.Context(), wire.AuthID(fmt.Sprintf("n%d-%d@pbs", lane, i)), "wrong", home)
+					if !errors.As(err, new(ErrThrottled)) {
+						tried.Add(1)
+					}
+				}
+			})
 		}
-	}
+		time.Sleep(30 * time.Second)
+		at := time.Now()
+		if _, err := s.Login(t.Context(), "alice@pbs", "a secret", home); err != nil {
+			t.Errorf("a neighbour's right password: %v", err)
+		}
+		if late := time.Since(at); late > queueMax {
+			t.Errorf("a neighbour waits %s", late)
+		}
+		at = time.Now()
+		if _, err := s.Login(t.Context(), "bob@pbs", "a secret", home); err != nil || time.Since(at) > time.Second {
+			t.Errorf("one who has logged in from there waits %s: %v", time.Since(at), err)
+		}
+		if _, err := s.Login(t.Context(), "alice@pbs", "a secret", away); err != nil {
+			t.Errorf("from elsewhere: %v", err)
+		}
+		all.Wait()
+		took := time.Since(begin)
+		if most := crowdFailures + 32 + int64(took/turnEvery); tried.Load() > most {
+			t.Errorf("%d names were tried in %s, want at most %d", tried.Load(), took, most)
+		}
+	})
+}
+
+// TestMistypedPasswordsAreForgiven logs in by the right password after wrong
+// ones: it takes a moment and is not refused.
+func TestMistypedPasswordsAreForgiven(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "access.db")
+	synctest.Test(t, func(t *testing.T) {
+		s, err := Open(path, Options{})
+		must(t, err)
+		defer s.Close()
+		s.hashes.cost = cost{memory: 64, passes: 1, lanes: 1}
+		must(t, s.CreateUser(user("alice@pbs"), "a secret"))
+		for range freeFailures + 1 {
+			wait(t, s, "alice@pbs", home)
+		}
+		begin := time.Now()
+		if _, err := s.Login(t.Context(), "alice@pbs", "a secret", home); err != nil || time.Since(begin) < time.Second {
+			t.Errorf("after %s: %v", time.Since(begin), err)
+		}
+		for range 2 * freeFailures {
+			if w := wait(t, s, "alice@pbs", home); w > patience {
+				return
+			}
+		}
+		t.Error("nobody is refused any more")
+	})
 }
 
 // TestThrottleSparesTheHonest has an attacker fail as alice in every way:
@@ -108,7 +197,7 @@ func TestThrottleSparesTheHonest(t *testing.T) {
 	must(t, s.CreateUser(user("alice@pbs"), "a secret"))
 	id := wire.AuthID("alice@pbs!nightly")
 	secret := token(t, s, id)
-	k, err := s.Login("alice@pbs", "a secret", home)
+	k, err := s.Login(t.Context(), "alice@pbs", "a secret", home)
 	must(t, err)
 	for i := range byte(20) {
 		wait(t, s, "alice@pbs", netip.AddrFrom4([4]byte{203, 0, 113, i}))
@@ -126,13 +215,13 @@ func TestThrottleSparesTheHonest(t *testing.T) {
 			}
 		}
 	}
-	if _, err := s.Login("alice@pbs", k.Ticket, away); err != nil {
+	if _, err := s.Login(t.Context(), "alice@pbs", k.Ticket, away); err != nil {
 		t.Errorf("renewal: %v", err)
 	}
-	if _, err := s.Login("alice@pbs", "a secret", home); err != nil {
+	if _, err := s.Login(t.Context(), "alice@pbs", "a secret", home); err != nil {
 		t.Errorf("password from where it was right before: %v", err)
 	}
-	if _, err := s.Login("alice@pbs", "a secret", netip.MustParseAddr("203.0.113.77")); !errors.As(err, new(ErrThrottled)) {
+	if _, err := s.Login(t.Context(), "alice@pbs", "a secret", netip.MustParseAddr("203.0.113.77")); !errors.As(err, new(ErrThrottled)) {
 		t.Errorf("password from elsewhere: %v", err)
 	}
 }
@@ -166,7 +255,7 @@ func TestThrottleHoldsInParallel(t *testing.T) {
 	checked := 0
 	for range 60 {
 		wg.Go(func() {
-			if _, err := s.Login("alice@pbs", "wrong", home); !errors.As(err, new(ErrThrottled)) {
+			if _, err := s.Login(t.Context(), "alice@pbs", "wrong", home); !errors.As(err, new(ErrThrottled)) {
 				mu.Lock()
 				defer mu.Unlock()
 				checked++
@@ -185,10 +274,11 @@ func TestHashesAreBounded(t *testing.T) {
 	var wg sync.WaitGroup
 	var mu sync.Mutex
 	inside, most := 0, 0
-	results := make(chan error, 200)
-	for range 200 {
+	const all = 2 * hashesWaiting
+	results := make(chan error, all)
+	for range all {
 		wg.Go(func() {
-			results <- h.run(func() error {
+			results <- h.run(t.Context(), hashesWaiting, func() error {
 				mu.Lock()
 				inside++
 				most = max(most, inside)
@@ -201,7 +291,7 @@ func TestHashesAreBounded(t *testing.T) {
 			})
 		})
 	}
-	for range 200 - hashesAtOnce - hashesWaiting { // those turned away come first
+	for range all - hashesAtOnce - hashesWaiting { // those turned away come first
 		if err := <-results; !errors.As(err, new(ErrThrottled)) {
 			t.Errorf("got %v", err)
 		}

@@ -86,7 +86,7 @@ func TestPasswords(t *testing.T) {
 	login(t, s, "alice@pbs", long)
 	must(t, s.SetPassword("alice@pbs", "12345"))
 	login(t, s, "alice@pbs", "12345")
-	if _, err := s.Login("alice@pbs", long, netip.Addr{}); !errors.Is(err, wire.ErrUnauthenticated) {
+	if _, err := s.Login(t.Context(), "alice@pbs", long, netip.Addr{}); !errors.Is(err, wire.ErrUnauthenticated) {
 		t.Errorf("the old password: %v", err)
 	}
 	if text := export(t, s); strings.Contains(text, "12345") || strings.Contains(text, long) {

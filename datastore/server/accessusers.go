@@ -73,7 +73,7 @@ func login(c *call) (any, error) {
 	if c.has("tfa-challenge") {
 		return nil, badRequest("there is no second factor")
 	}
-	t, err := c.server.o.Access.Login(wire.AuthID(c.str("username")), c.str("password"), from(c.Request))
+	t, err := c.server.o.Access.Login(c.Context(), wire.AuthID(c.str("username")), c.str("password"), from(c.Request))
 	if err != nil {
 		return nil, c.server.loginRefused(c.Request, err)
 	}
@@ -150,7 +150,7 @@ func setPassword(c *call) (any, error) {
 		return nil, err
 	}
 	if c.has("confirmation-password") {
-		if _, err := c.server.o.Access.Login(c.auth.User(), c.str("confirmation-password"), from(c.Request)); err != nil {
+		if _, err := c.server.o.Access.Login(c.Context(), c.auth.User(), c.str("confirmation-password"), from(c.Request)); err != nil {
 			return nil, c.server.loginRefused(c.Request, err)
 		}
 	}

@@ -54,7 +54,7 @@ func newLab(t *testing.T, o Options) *lab {
 	t.Helper()
 	l := &lab{t: t, dir: t.TempDir(), secrets: map[string]string{}}
 	var err error
-	if l.access, err = access.Open(filepath.Join(l.dir, "access.db"), access.Options{}); err != nil {
+	if l.access, err = access.Open(filepath.Join(l.dir, "access.db"), access.Options{Patience: -1}); err != nil {
 		t.Fatal(err)
 	}
 	if l.tasks, err = task.Open(filepath.Join(l.dir, "tasks"), task.Options{Node: "pbs1"}); err != nil {
