@@ -324,15 +324,15 @@ func TestBodies(t *testing.T) {
 		code              int
 		text              string
 	}{
-		"form":                  {form, "", "subject=root@pam&bytes-max=1", 200, "null"},
-		"form without type":     {"", "", "subject=root@pam", 200, "null"},
-		"query and form":        {form, "?subject=root@pam", "bytes-max=5", 200, "null"},
+		"form":                  {form, "", "subject=root@pam&bytes-max=1", 200, `"bytes-max":1}`},
+		"form without type":     {"", "", "subject=root@pam&bytes-max=2", 200, `"bytes-max":2}`},
+		"query and form":        {form, "?subject=root@pam", "bytes-max=5", 200, `"bytes-max":5}`},
 		"in both":               {form, "?subject=root@pam", "subject=root@pam", 400, "'subject': duplicate parameter."},
 		"twice":                 {form, "", "subject=root@pam&subject=root@pam", 400, "duplicate"},
 		"_dc in a form":         {form, "", "subject=root@pam&_dc=1", 400, "'_dc'"},
 		"malformed form":        {form, "", "subject=%zz", 400, "malformed"},
-		"JSON":                  {js + ";charset=utf-8", "", `{"subject":"root@pam","bytes-max":7}`, 200, "null"},
-		"JSON hides the query":  {js, "?x=1", `{"subject":"root@pam"}`, 200, "null"},
+		"JSON":                  {js + ";charset=utf-8", "", `{"subject":"root@pam","bytes-max":7}`, 200, `"bytes-max":7}`},
+		"JSON hides the query":  {js, "?x=1", `{"subject":"root@pam","bytes-max":8}`, 200, `"bytes-max":8}`},
 		"empty JSON":            {js, "", "", 400, "'subject': property is missing and it is not optional"},
 		"JSON text for int":     {js, "", `{"subject":"root@pam","bytes-max":"7"}`, 400, "'bytes-max'"},
 		"JSON null":             {js, "", `{"subject":null}`, 400, "'subject'"},
