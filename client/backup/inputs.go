@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 
 	"holdfast/chunkstore"
@@ -122,8 +123,8 @@ func openSmall(path string) (input, error) {
 	if err != nil {
 		return input{}, err
 	}
-	if !st.Mode().IsRegular() {
-		return input{}, fmt.Errorf(`%s is not a regular file; what a command writes is read from "-", standard input: %w`, path, source.ErrUnsupported)
+	if st.IsDir() || st.Mode()&(fs.ModeNamedPipe|fs.ModeSocket) != 0 {
+		return input{}, fmt.Errorf(`%s is not a file; what a command writes is read from "-", standard input: %w`, path, source.ErrUnsupported)
 	}
 	f, err := os.Open(path)
 	if err != nil {

@@ -29,6 +29,10 @@ func openDevice(path string, size int64) (*device, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open target: %w", err)
 	}
+	if err := checkDevice(f); err != nil {
+		f.Close() // there is an error already
+		return nil, err
+	}
 	end, err := f.Seek(0, io.SeekEnd)
 	if err == nil && end < size {
 		err = fmt.Errorf("%s has %d bytes, the archive %d: %w", path, end, size, ErrTarget)
@@ -38,6 +42,16 @@ func openDevice(path string, size int64) (*device, error) {
 		return nil, err
 	}
 	return &device{f: f, path: path}, nil
+}
+
+// checkDevice refuses what opening does not: a device that is read-only, and one
+// that a machine uses.
+func checkDevice(f *os.File) error {
+	readOnly, err := unix.IoctlGetInt(int(f.Fd()), unix.BLKROGET)
+	if err == nil && readOnly != 0 {
+		return fmt.Errorf("%s is read-only: %w", f.Name(), ErrTarget)
+	}
+	return claim(f)
 }
 
 func (t *device) writeAt(p []byte, off int64) error {

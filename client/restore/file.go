@@ -19,10 +19,13 @@ import (
 type file struct {
 	f       *os.File
 	path    string // where it is going to be
-	temp    string // where it is until then; "" if changed in place
-	replace bool
+	temp    string // where it is until then; "" if changed in place, or there
+	naming  naming
+	fresh   bool // a new file, not one changed in place
+	dense   bool // it cannot be made long without writing
 	size    int64
 	touched bool
+	whole   bool  // everything is written and synced
 	pushed  int64 // up to where the kernel has been asked to write
 }
 
@@ -30,33 +33,76 @@ type file struct {
 // the disk works while chunks are decoded and finish has little to wait for.
 const pushSize = 16 << 20
 
-// newFile makes a sparse file of size bytes that finish will call path.
-func newFile(path string, size int64, replace bool) (*file, error) {
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".partial-*")
-	if err != nil {
-		return nil, fmt.Errorf("create target %s: %w", path, err)
+// newFile makes a file that finish will call path, after it has found out that
+// everything will succeed that can be known before the first byte.
+func newFile(path string, w wanted, replace bool) (*file, error) {
+	if err := refuseSecond(path); err != nil {
+		return nil, err
 	}
-	t := &file{f: f, path: path, temp: f.Name(), replace: replace, size: size}
-	if err := f.Truncate(size); err != nil {
-		t.abort()
-		return nil, t.errorf("make room for", err)
+	f, err := os.CreateTemp(filepath.Dir(path), partialPrefix(path)+"*")
+	if err != nil {
+		return nil, fmt.Errorf("create target %s: %w", path, cause(err))
+	}
+	t := &file{f: f, path: path, temp: f.Name(), fresh: true, size: w.size}
+	if replace {
+		t.naming = byReplace
+	}
+	if err := t.prepare(w); err != nil {
+		return nil, fmt.Errorf("%w (%s)", err, t.abort())
 	}
 	return t, nil
 }
 
-// openExisting opens a file to be changed in place into one of size bytes.
-func openExisting(path string, size int64) (*file, error) {
+// prepare makes the empty file ready.
+func (t *file) prepare(w wanted) error {
+	if err := claim(t.f); err != nil {
+		return err
+	}
+	// CreateTemp gives the mode too; a mask of the process could have made it less,
+	// and some file systems have no modes at all.
+	_ = t.f.Chmod(0o600)
+	if err := t.probeNaming(); err != nil {
+		return t.errorf("name", cause(err))
+	}
+	if err := checkRoom(t.f, t.path, w.data, w.warn); err != nil {
+		return err
+	}
+	err := t.f.Truncate(t.size)
+	if t.dense = errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EPERM); t.dense {
+		err = nil
+	}
+	if err != nil {
+		return t.errorf("make room for", cause(err))
+	}
+	return nil
+}
+
+// openExisting opens a file to be changed in place into one that is wanted.
+func openExisting(path string, w wanted) (*file, error) {
+	if err := refuseInUse(path); err != nil {
+		return nil, err
+	}
 	f, err := os.OpenFile(path, os.O_RDWR, 0)
 	if err != nil {
 		return nil, fmt.Errorf("open target: %w", err)
 	}
-	return &file{f: f, path: path, size: size}, nil
+	t := &file{f: f, path: path, size: w.size}
+	if err = claim(f); err == nil {
+		err = checkFormat(f, w)
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return t, nil
 }
 
 // errorf names the target and tells a full disk from other errors.
 func (t *file) errorf(doing string, err error) error {
 	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
 		err = fmt.Errorf("%w: %w", chunkstore.ErrNoSpace, err)
+	}
+	if errors.Is(err, unix.EFBIG) {
+		err = fmt.Errorf("its file system, or ulimit -f, does not permit a file of %d bytes: %w: %w", t.size, err, ErrTarget)
 	}
 	return fmt.Errorf("%s target %s: %w", doing, t.path, err)
 }
@@ -74,14 +120,18 @@ func (t *file) writeAt(p []byte, off int64) error {
 	return nil
 }
 
-// zero leaves a hole in a new file and punches one into an existing file.
+// zero leaves a hole in a new file and punches one into an existing file; where
+// there are no holes it writes zeros.
 func (t *file) zero(off, n int64) error {
-	if t.temp != "" {
+	if t.fresh && !t.dense {
 		return nil
 	}
 	t.touched = true
-	err := unix.Fallocate(int(t.f.Fd()), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, off, n)
-	if errors.Is(err, unix.EOPNOTSUPP) {
+	err := error(unix.EOPNOTSUPP)
+	if !t.fresh {
+		err = unix.Fallocate(int(t.f.Fd()), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, off, n)
+	}
+	if err != nil {
 		err = writeZeros(t.f, off, n)
 	}
 	if err != nil {
@@ -111,52 +161,46 @@ func (t *file) readAt(p []byte, off int64) (int, error) {
 }
 
 func (t *file) finish() error {
-	if err := t.f.Truncate(t.size); err != nil {
-		return t.errorf("set the size of", err)
+	if !t.dense {
+		if err := t.f.Truncate(t.size); err != nil {
+			return t.errorf("set the size of", err)
+		}
 	}
-	if err := t.f.Sync(); err != nil {
+	if err := t.f.Sync(); err != nil && !cannotSync(err) {
 		return t.errorf("sync", err)
 	}
-	if t.temp == "" {
-		return t.f.Close()
-	}
-	if err := t.f.Chmod(0o600); err != nil {
-		return t.errorf("set the mode of", err)
-	}
+	t.whole = true
 	if err := t.f.Close(); err != nil {
 		return t.errorf("close", err)
 	}
+	if !t.fresh {
+		return nil
+	}
 	if err := t.name(); err != nil {
-		return t.errorf("name", err)
+		return t.errorf("name", cause(err))
 	}
 	t.temp = ""
 	return durable.SyncDir(filepath.Dir(t.path))
 }
 
-// name gives the finished file its name; one that has appeared meanwhile is not
-// replaced unless that was asked for.
-func (t *file) name() error {
-	if t.replace {
-		return os.Rename(t.temp, t.path)
-	}
-	err := unix.Renameat2(unix.AT_FDCWD, t.temp, unix.AT_FDCWD, t.path, unix.RENAME_NOREPLACE)
-	if !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOSYS) {
-		return err
-	}
-	// The file system does not know that rename: a hard link refuses too.
-	if err := os.Link(t.temp, t.path); err != nil {
-		return err
-	}
-	return os.Remove(t.temp)
+// cannotSync tells a file system that has no fsync from one whose fsync fails.
+func cannotSync(err error) bool {
+	return errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.ENOSYS)
 }
 
+// abort leaves what is whole where it is: nobody should have to fetch it again
+// because it did not get its name.
 func (t *file) abort() string {
 	t.f.Close() // there is an error already
 	switch {
-	case t.temp != "" && t.replace:
+	case t.fresh && t.whole && t.temp != "":
+		return fmt.Sprintf("everything was restored, to %s: give it the name that it is to have", t.temp)
+	case t.whole:
+		return fmt.Sprintf("%s is complete, but may not survive a power cut", t.path)
+	case t.fresh && t.naming == byReplace:
 		os.Remove(t.temp)
 		return fmt.Sprintf("%s is as it was", t.path)
-	case t.temp != "":
+	case t.fresh:
 		os.Remove(t.temp)
 		return fmt.Sprintf("%s was not created", t.path)
 	case !t.touched:
@@ -166,4 +210,18 @@ func (t *file) abort() string {
 		return fmt.Sprintf("%s is gone", t.path)
 	}
 	return fmt.Sprintf("%s holds a mixture of old and restored data: do not use it; the same command with --differential goes on from here", t.path)
+}
+
+// cause strips operation and paths from an error of package os: the messages
+// here name the target, and not the partial file.
+func cause(err error) error {
+	var p *fs.PathError
+	var l *os.LinkError
+	switch {
+	case errors.As(err, &p):
+		return p.Err
+	case errors.As(err, &l):
+		return l.Err
+	}
+	return err
 }

@@ -23,8 +23,8 @@ type part struct {
 // bench is the memory of one chunk under way; it grows to the largest seen.
 type bench struct{ plain, old []byte }
 
-// source is where an image's chunks come from; early is nil if they are near.
-type source struct {
+// origin is where an image's chunks come from; early is nil if they are near.
+type origin struct {
 	*image.Image
 	early *ahead
 }
@@ -35,7 +35,7 @@ const distantWorkers = 8
 
 // run is one image being written to one target.
 type run struct {
-	img      source
+	img      origin
 	target   *guarded
 	compare  bool
 	benches  *pipeline.Pool[*bench]
@@ -44,10 +44,14 @@ type run struct {
 }
 
 // restoreImage writes an indexed archive to the target that the options name.
-func restoreImage(ctx context.Context, img source, o *Options, report *Report) error {
+func restoreImage(ctx context.Context, img origin, o *Options, report *Report) error {
 	report.Size = img.Size()
 	o.Progress.Total.Store(report.Size)
-	t, err := openTarget(o, report.Size)
+	w, err := wantedOf(ctx, img)
+	if err != nil {
+		return err
+	}
+	t, err := openTarget(o, w)
 	if err != nil {
 		return err
 	}
@@ -66,6 +70,29 @@ func restoreImage(ctx context.Context, img source, o *Options, report *Report) e
 			Work: r.fetch, Consume: r.write,
 		})
 	})
+}
+
+// wantedOf tells of an image what its target has to know.
+func wantedOf(ctx context.Context, img origin) (wanted, error) {
+	w := wanted{size: img.Size()}
+	for e, err := range img.Index().All(0) {
+		if err != nil {
+			return w, err
+		}
+		if !img.IsZero(e) {
+			w.data += int64(e.Size)
+		}
+	}
+	w.begins = func() ([]byte, error) {
+		for e, err := range img.Index().All(0) {
+			if err != nil || img.IsZero(e) {
+				return nil, err
+			}
+			return img.Chunk(ctx, e, nil)
+		}
+		return nil, nil
+	}
+	return w, nil
 }
 
 // fetch gets one chunk ready to be written. It runs on several goroutines.

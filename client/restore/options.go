@@ -31,6 +31,9 @@ type Options struct {
 	Differential bool
 	Overwrite    bool
 
+	// Warn, if set, is told before the first byte what may go wrong.
+	Warn func(text string)
+
 	// Workers is how many goroutines fetch and decode; 0 means one for each
 	// core.
 	Workers  int

@@ -5,18 +5,21 @@
 // their positions. It promises that every byte it writes was proven against the
 // index, the index against the manifest and, with a key, the manifest against
 // its signature; that a new file appears under its name only when it is
-// complete; and that every error says what state the target is in.
+// complete; that what can be known to fail fails before the first byte; and that
+// every error says what state the target is in.
 //
 //   - target.go: what can be written to, and its state after an error
 //   - file.go, device.go, stream.go: the three kinds
+//   - naming.go: how a new file gets its name on file systems of all kinds
+//   - inuse.go, room.go: who else has a target open, and whether there is room
 //   - image.go: an indexed archive onto a target
 //   - ahead.go: chunks of a server, asked for before their turn
 //
 // Memory is bounded by two buffers for each of 2*Workers + 2 chunks and, if the
 // source is a server, by the window that it wants to be filled.
 //
-// The package imports crypto, chunkstore and its durable room, client/pipeline and
-// the shared rooms of datastore: image, index, manifest and wire.
+// The package imports crypto, chunkstore and its durable room, client/pipeline,
+// client/source and the shared rooms of datastore: image, index, manifest and wire.
 package restore
 
 import (
@@ -99,7 +102,7 @@ func restoreIndexed(ctx context.Context, r wire.Reader, f manifest.File, o *Opti
 	if err != nil {
 		return err
 	}
-	return errors.Join(restoreImage(ctx, source{img, early}, o, report), img.Close())
+	return errors.Join(restoreImage(ctx, origin{img, early}, o, report), img.Close())
 }
 
 // checkKey says which key is missing before anything is opened.
@@ -122,7 +125,8 @@ func restoreBlob(ctx context.Context, r wire.Reader, f manifest.File, o *Options
 	}
 	report.Size = int64(len(plain))
 	o.Progress.Total.Store(report.Size)
-	t, err := openTarget(o, report.Size)
+	begins := func() ([]byte, error) { return plain, nil }
+	t, err := openTarget(o, wanted{size: report.Size, data: report.Size, begins: begins})
 	if err != nil {
 		return err
 	}

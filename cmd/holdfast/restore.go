@@ -10,6 +10,7 @@ import (
 
 	"holdfast/client/restore"
 	"holdfast/crypto"
+	"holdfast/datastore"
 )
 
 func (a *app) restoreCommand() *cli.Command {
@@ -18,7 +19,10 @@ func (a *app) restoreCommand() *cli.Command {
 		ArgsUsage: "SNAPSHOT ARCHIVE TARGET",
 		Description: describe(`Writes ARCHIVE to TARGET: a file that does not exist yet, a block device, or "-" for standard
 output. SNAPSHOT is TYPE/ID/TIME, or TYPE/ID/latest. Every chunk is checked against its
-name and the archive against the manifest; with a key, the manifest must be signed by it.`,
+name and the archive against the manifest; with a key, the manifest must be signed by it.
+A file appears under its name when it is complete. What can be known to fail fails before
+the first byte: a file system that is too small, a device that is read-only, a file that QEMU,
+a loop device or another program has open for writing, a file in another format.`,
 			"holdfast restore -r /srv/store vm/100/latest disk0.img /dev/vg0/vm-100",
 			"holdfast restore -r /srv/store vm/100/latest disk0.img disk.raw --differential",
 			"holdfast restore -r /srv/store host/web/2026-11-22T02:00:00Z machine.conf -"),
@@ -51,6 +55,9 @@ func runRestore(ctx context.Context, c *call) error {
 		}
 		c.ui.resultsToErr()
 	}
+	if err := checkOutside(target); err != nil {
+		return err
+	}
 	s, err := c.openRepository(ctx, readOnly)
 	if err != nil {
 		return stateAt(ctx, err, "nothing has been done")
@@ -69,6 +76,7 @@ func runRestore(ctx context.Context, c *call) error {
 		AnyOrigin: c.flags.Bool("any-origin"), Target: target, Out: c.stdout,
 		Differential: c.flags.Bool("differential"), Overwrite: c.flags.Bool("overwrite"),
 		Progress: &restore.Progress{}, Now: c.now,
+		Warn: func(text string) { c.ui.warnf("%s", text) },
 	}
 	stop := c.watch(ctx, restoreStatus(o.Progress))
 	report, err := restore.Run(ctx, o)
@@ -77,6 +85,18 @@ func runRestore(ctx context.Context, c *call) error {
 		return interruptedRestore(ctx, fmt.Errorf("restore of %s from %s%s: %w", o.Archive, snap, within(snap.Group.NS), err))
 	}
 	c.restoreSummary(o, report)
+	return nil
+}
+
+// checkOutside refuses a target among the files of a repository, which would stop
+// its garbage collection.
+func checkOutside(target string) error {
+	if target == "-" {
+		return nil
+	}
+	if root, ok := datastore.Inside(target); ok {
+		return fmt.Errorf("target %s lies in the repository %s, where nothing but its own files may be: %w (nothing was written)", target, root, restore.ErrTarget)
+	}
 	return nil
 }
 
