@@ -202,6 +202,10 @@ func didYouMean(err error, got string, names []string) error {
 	if best := nearest(got, names); best != "" {
 		return hintf(err, "did you mean %q?", best)
 	}
+	const few = 12
+	if len(names) <= few && len(names) > 0 && !strings.HasPrefix(names[0], "-") {
+		return hintf(err, "there is: %s", strings.Join(names, ", "))
+	}
 	return hintf(err, "--help lists what there is")
 }
 

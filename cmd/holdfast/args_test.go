@@ -111,7 +111,7 @@ func TestArrangeKeepsEmptyArguments(t *testing.T) {
 func TestArrangeRefuses(t *testing.T) {
 	for _, tc := range []struct{ in, text, hint string }{
 		{"putt", `unknown command "putt"`, `did you mean "put"?`},
-		{"frobnicate", `unknown command "frobnicate"`, "--help lists"},
+		{"frobnicate", `unknown command "frobnicate"`, "there is: put, key, version"},
 		{"key shwo", `unknown command "key shwo"`, `did you mean "show"?`},
 		{"put --forse", "unknown flag --forse for x put", `did you mean "--force"?`},
 		{"put --repositry x", "unknown flag --repositry", `did you mean "--repository"?`},

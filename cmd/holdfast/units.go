@@ -17,7 +17,10 @@ var sizeUnits = map[string]float64{
 	"p": 1e15, "pb": 1e15, "pib": 1 << 50,
 }
 
-var errSize = errors.New(`want a number with a unit, as "20MiB" or "1.5 GB"`)
+var (
+	errSize      = errors.New(`want a number with a unit, as "20MiB" or "1.5 GB"`)
+	errSizeLarge = errors.New("too large, want less than 8 EiB")
+)
 
 // parseSize reads a size in bytes: a number, and an SI or IEC unit behind it.
 func parseSize(text string) (int64, error) {
@@ -35,8 +38,11 @@ func parseSize(text string) (int64, error) {
 		return n, nil
 	}
 	f, err := strconv.ParseFloat(number, 64)
-	if err != nil || f*unit >= math.MaxInt64 {
+	if err != nil && !errors.Is(err, strconv.ErrRange) {
 		return 0, errSize
+	}
+	if f*unit >= math.MaxInt64 {
+		return 0, errSizeLarge
 	}
 	return int64(f * unit), nil
 }

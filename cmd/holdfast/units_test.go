@@ -1,6 +1,10 @@
 package main
 
-import "testing"
+import (
+	"errors"
+	"strings"
+	"testing"
+)
 
 func TestParseSize(t *testing.T) {
 	for text, want := range map[string]int64{
@@ -14,6 +18,11 @@ func TestParseSize(t *testing.T) {
 	for _, text := range []string{"", "MiB", "-1", "1.2.3M", "12 parsecs", "1e3", "9223372036854775808", "99999999P", "0x10", "inf", "NaN"} {
 		if got, err := parseSize(text); err == nil {
 			t.Errorf("parseSize(%q) = %d, want an error", text, got)
+		}
+	}
+	for _, text := range []string{"9223372036854775808", "99999999P", "99999999999999TiB", strings.Repeat("9", 400)} {
+		if _, err := parseSize(text); !errors.Is(err, errSizeLarge) {
+			t.Errorf("parseSize(%q): %v, want it to be too large", text, err)
 		}
 	}
 }

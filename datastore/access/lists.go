@@ -1,6 +1,10 @@
 package access
 
-import "holdfast/datastore/wire"
+import (
+	"maps"
+
+	"holdfast/datastore/wire"
+)
 
 // What Datastore.Maintenance may say besides "".
 const (
@@ -46,6 +50,17 @@ func (s *Store) AddDatastore(d Datastore) error {
 		c.stores[d.Name] = d
 		return nil
 	})
+}
+
+// CheckNewDatastore returns the error that AddDatastore would return, before
+// anything is made on a disk.
+func (s *Store) CheckNewDatastore(d Datastore) error {
+	stores := maps.Clone(s.config.Load().stores)
+	if _, ok := stores[d.Name]; ok {
+		return already("datastore", d.Name)
+	}
+	stores[d.Name] = d
+	return (&config{stores: stores}).checkStores()
 }
 
 // SetDatastore replaces an entry.

@@ -119,6 +119,9 @@ func createDatastore(c *call) (any, error) {
 	case !errors.Is(err, chunkstore.ErrNotExist):
 		return nil, err
 	}
+	if err := c.server.o.Access.CheckNewDatastore(d); err != nil {
+		return nil, badRequest("%v", err)
+	}
 	reuse, s := c.bool("reuse-datastore", false), c.server
 	if reuse && c.has(trashDays) {
 		return nil, badRequest("'%s' is for a new datastore: the one that is there has its own", trashDays)

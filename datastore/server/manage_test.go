@@ -1,7 +1,9 @@
 package server
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -361,8 +363,13 @@ func TestDatastoreConfiguration(t *testing.T) {
 		t.Errorf("configuration: %v", conf)
 	}
 	l.want(l.call(admin, "POST", "/config/datastore", "name=new"), 400, "already exists")
-	if s := l.wait(l.ok(admin, "POST", "/config/datastore", "name=new2&path="+path)); s == "OK" {
-		t.Error("two datastores in one directory")
+	// Neither in the directory of another nor in one below or above it, and
+	// nothing is made to find that out.
+	for _, other := range []string{path, filepath.Join(path, "below"), filepath.Dir(path)} {
+		l.want(l.call(admin, "POST", "/config/datastore", "name=new2&path="+other), 400, "already exists")
+	}
+	if _, err := os.Stat(filepath.Join(path, "below")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a datastore that was refused has left something: %v", err)
 	}
 	l.ok(admin, "PUT", "/config/datastore/new", "maintenance-mode=offline&delete=comment")
 	l.want(l.call(admin, "GET", "/admin/datastore/new/groups", ""), 400, "offline maintenance mode")
