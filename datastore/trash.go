@@ -1,6 +1,7 @@
 package datastore
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -176,7 +177,7 @@ func (s *Store) throw(snap wire.Snapshot) error {
 	if err != nil {
 		return fmt.Errorf("make room in the trash: %w", err)
 	}
-	if err := s.move(snapshotPath(snap), e.snapshot()); err != nil {
+	if err := s.moveInFull(snapshotPath(snap), e.snapshot()); err != nil {
 		// If it has moved, it stays there.
 		return errors.Join(noSpace(err), s.dropEntry(e))
 	}
@@ -198,6 +199,21 @@ func (s *Store) move(from, to string) error {
 		return nil
 	}
 	return err
+}
+
+// moveInFull is move on a disk that may be full: one that copies on write needs
+// room for a rename, which is the reserve's of the chunk store.
+func (s *Store) moveInFull(from, to string) error {
+	err := s.move(from, to)
+	if _, there := s.root.Lstat(from); there != nil || !errors.Is(noSpace(err), chunkstore.ErrNoSpace) {
+		return err
+	}
+	take, freeErr := s.FreeReserve(context.Background())
+	if freeErr != nil {
+		return errors.Join(err, freeErr)
+	}
+	defer take()
+	return s.move(from, to)
 }
 
 // newEntry makes an entry without its snapshot.
