@@ -108,6 +108,9 @@ func TestReadableSecretsAreToldOf(t *testing.T) {
 	b.do(t, exitOK, "key", "change-passphrase", key, "--kdf", "none")
 	b.wantErr(t, "may read the key file "+key+" (mode 0604), and whoever has it needs only guess the passphrase; take that away with: chmod o-rwx "+key)
 	b.wantErr(t, "may read the file "+pass+" (mode 0604), and it holds the passphrase of the key")
+	// The file is read before anything is asked of the server.
+	b.run([]string{"user", "create", "anna@pbs", "--data", b.dir, "--password-file", pass})
+	b.wantErr(t, "may read the password file "+pass+" (mode 0604), and it holds the new password of anna@pbs")
 }
 
 // The quick start of the README names a directory that a new user does not have.

@@ -79,6 +79,7 @@ func (c *call) newPassword(ctx context.Context, id wire.AuthID) (string, error) 
 	if err != nil {
 		return "", fmt.Errorf("read password: %w", err)
 	}
+	c.warnReadable("password file", c.flags.String("password-file"), "it holds the new password of "+string(id))
 	if len(p) < secretSizeMin {
 		return "", usagef("new password of %s: want at least %d bytes", id, secretSizeMin)
 	}
