@@ -19,7 +19,8 @@ help:
 
 build: .go
 	@vcs=auto; git status >/dev/null 2>&1 || vcs=false; \
-	set -x; CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=$$vcs -o bin/holdfast ./cmd/holdfast
+	set -x; CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=$$vcs -o bin/holdfast ./cmd/holdfast && \
+	$(GO) version -m bin/holdfast | grep -q CGO_ENABLED=0
 
 demo: .go
 	@sh tests/demo/demo.sh

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"slices"
 
 	"holdfast/chunkstore"
 	"holdfast/chunkstore/pack"
@@ -122,12 +123,13 @@ func (s *Store) groupIndexes(ctx context.Context, g wire.Group, list []IndexFile
 		return nil, fmt.Errorf("list group %s: %w", g, err)
 	}
 	for _, e := range entries {
-		t, err := wire.ParseTime(e.Name())
-		if err != nil || !e.IsDir() {
+		t, _, ok := snapshotTime(e.Name())
+		if !ok || !e.IsDir() {
 			continue // not ours
 		}
 		f := IndexFile{Snapshot: wire.Snapshot{Group: g, Time: t}}
-		if list, err = s.dirIndexes(snapshotPath(f.Snapshot), f, list); err != nil {
+		// One that is pending counts: it may be on the medium.
+		if list, err = s.dirIndexes(path.Join(groupPath(g), e.Name()), f, list); err != nil {
 			return nil, fmt.Errorf("list snapshot %s: %w", f.Snapshot, err)
 		}
 	}
@@ -154,7 +156,10 @@ func (s *Store) trashIndexes(ctx context.Context, list []IndexFile) ([]IndexFile
 			return nil, fmt.Errorf("list the trash: %s: %w", e.Name(), err)
 		}
 		// Only now: where a snapshot belongs is written before it comes.
-		snap := s.belongs(e.Name())
+		snap, err := s.belongs(e.Name())
+		if err != nil {
+			return nil, fmt.Errorf("list the trash: %s: %w", e.Name(), err)
+		}
 		for i := range list[before:] {
 			list[before+i].Snapshot = snap
 		}
@@ -163,13 +168,16 @@ func (s *Store) trashIndexes(ctx context.Context, list []IndexFile) ([]IndexFile
 }
 
 // belongs is the snapshot of an entry, or none if that cannot be understood.
-func (s *Store) belongs(name string) wire.Snapshot {
-	if e, ok := trashEntry(name); ok {
-		if w, err := s.where(e); err == nil {
-			return w.snapshot()
-		}
+func (s *Store) belongs(name string) (wire.Snapshot, error) {
+	e, ok := trashEntry(name)
+	if !ok {
+		return wire.Snapshot{}, nil
 	}
-	return wire.Snapshot{}
+	w, err := s.where(e)
+	if unusable(err) {
+		return wire.Snapshot{}, nil
+	}
+	return w.snapshot(), err
 }
 
 // dirIndexes adds the indexes in the directory of a snapshot to list, which are
@@ -237,7 +245,8 @@ func (s *Store) locate(f IndexFile) (string, error) {
 		places = append(places, path.Join(trashDir, f.entry, trashedName))
 	}
 	if f.Snapshot != (wire.Snapshot{}) {
-		places = append(places, snapshotPath(f.Snapshot))
+		// In the order in which it is there.
+		places = append(places, pendingPath(f.Snapshot), snapshotPath(f.Snapshot))
 	}
 	place, same, err := s.inode(f, places)
 	if same || err != nil {
@@ -257,17 +266,46 @@ func (s *Store) locate(f IndexFile) (string, error) {
 	if other, same, err := s.inode(f, places); same || err != nil {
 		return other, err
 	}
-	if place != "" {
+	switch {
+	case place != "":
 		return place, nil
+	case f.Snapshot == (wire.Snapshot{}):
+		return "", fmt.Errorf("the snapshot has been removed: %w", chunkstore.ErrNotExist)
 	}
-	found, _, err := s.find(f.Snapshot)
-	if err == nil && len(found) == 0 {
-		err = fmt.Errorf("the snapshot has been removed: %w", chunkstore.ErrNotExist)
+	return s.locateByName(f, entries)
+}
+
+// locateByName finds a snapshot in the trash that is not known by its inode. One
+// that may be in an entry that does not tell what it holds is not taken for
+// removed.
+func (s *Store) locateByName(f IndexFile, entries []fs.DirEntry) (string, error) {
+	doubt := ""
+	for _, e := range slices.Backward(entries) {
+		if !e.IsDir() {
+			continue
+		}
+		dir := path.Join(trashDir, e.Name(), trashedName)
+		snap, err := s.belongs(e.Name())
+		if err == nil && snap != f.Snapshot && snap != (wire.Snapshot{}) {
+			continue
+		}
+		if err == nil {
+			err = s.checkDir(dir)
+		}
+		switch {
+		case errors.Is(err, chunkstore.ErrNotExist):
+		case err != nil:
+			return "", fmt.Errorf("look into the trash: %s: %w", e.Name(), err)
+		case snap == f.Snapshot:
+			return dir, nil
+		default:
+			doubt = dir
+		}
 	}
-	if err != nil {
-		return "", err
+	if doubt != "" {
+		return "", fmt.Errorf("it may be in %s, whose %s cannot be used: %w", doubt, whereName, chunkstore.ErrCorrupt)
 	}
-	return found[0].snapshot(), nil
+	return "", fmt.Errorf("the snapshot has been removed: %w", chunkstore.ErrNotExist)
 }
 
 // inode finds the directory that an index was listed in. If it is none of

@@ -18,16 +18,17 @@
 //	{vm,ct,host}/ID/TIME/       finished snapshots of the root namespace
 //	ns/NAME/…                   the same again for each namespace
 //
-// What it promises: a snapshot is in the tree if and only if it is complete and
-// durable. It is written in .tmp and gets its place by one rename, after the
-// chunk store has made every chunk durable and every reference of every index
-// has been looked up. What a killed process left in .tmp is removed when the
-// store is next opened for writing.
+// What it promises: a snapshot is listed if and only if it is complete and
+// durable, its place in the tree included. It is written in .tmp and gets its
+// place by renames (appear.go says how), after the chunk store has made every
+// chunk durable and every reference of every index has been looked up. What a
+// killed process left in .tmp is removed when the store is next opened for
+// writing.
 //
 // A snapshot that is removed is in the trash, whole, until the trash time of the
 // store has passed on a clock that no wall clock can hurry. It keeps its chunks.
-// It is never in the tree and in the trash, and never in neither. One function
-// deletes what is in either.
+// It is never in the tree and in the trash, and never in neither, but for the
+// moment in which it comes back. One function deletes what is in either.
 //
 // A session is embedded, of a caller that is trusted, or foreign: then plain
 // chunks are compared with their names, and of two blobs under one name the one
@@ -56,7 +57,8 @@
 // beside everything.
 //
 // Other processes can list at any time, which takes no lock: the tree is
-// consistent at every moment. Reading chunks takes the chunk store's lock shared,
+// consistent at every moment, and what they find there is durable. Only a mark,
+// notes or an owner they may see a moment before it is. Reading chunks takes the chunk store's lock shared,
 // everything else takes it alone; so another process can read while no process
 // writes.
 //
@@ -73,6 +75,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
@@ -175,7 +178,10 @@ type Store struct {
 	locks *locks
 	// tree is held while namespaces come and go, and shared while a group is
 	// made in one.
-	tree   sync.RWMutex
+	tree sync.RWMutex
+	// making is held while a namespace is made, and shared by those who list
+	// them.
+	making sync.RWMutex
 	proofs *prover
 	// opening has an element for each manifest that is being taken apart.
 	opening chan struct{}
@@ -343,6 +349,9 @@ func Open(ctx context.Context, path string, o Options) (*Store, error) {
 	if err := s.begin(); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
+	if o.ReadOnly {
+		s.settlePending(ctx)
+	}
 	return s, nil
 }
 
@@ -374,7 +383,8 @@ func (s *Store) begin() error {
 }
 
 // sweepTemp removes what sessions of a killed process left, but for the lists
-// of what they had received. The lock is held, so none of it belongs to anybody.
+// of what they had received. What they had made durable gets its place. The lock
+// is held, so none of it belongs to anybody.
 func (s *Store) sweepTemp() error {
 	names, err := fs.ReadDir(s.root.FS(), tempDir)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -383,6 +393,13 @@ func (s *Store) sweepTemp() error {
 	for _, n := range names {
 		if isLitter(n.Name()) || n.Type().IsRegular() && !durable.IsTemp(n.Name()) {
 			continue // not ours
+		}
+		snap, ok, err := s.announced(path.Join(tempDir, n.Name()))
+		if err == nil && ok {
+			err = s.settle(snap)
+		}
+		if err != nil {
+			return fmt.Errorf("clean up %s: %w", tempDir, err)
 		}
 		s.salvageResume(filepath.Join(tempDir, n.Name()))
 		if err := s.root.RemoveAll(filepath.Join(tempDir, n.Name())); err != nil {

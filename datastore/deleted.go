@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"path"
 	"path/filepath"
 	"slices"
 	"time"
@@ -83,8 +84,11 @@ func (s *Store) find(snap wire.Snapshot) (list []trashed, last where, err error)
 	}
 	for _, e := range slices.Backward(entries) {
 		w, err := s.where(e)
-		if err != nil || w.snapshot() != snap {
+		if unusable(err) || err == nil && w.snapshot() != snap {
 			continue // what is damaged is for Deleted to tell
+		}
+		if err != nil {
+			return nil, last, fmt.Errorf("look into the trash: %s: %w", e.dir(), err)
 		}
 		there, err := s.holds(e)
 		if err != nil {
@@ -98,6 +102,12 @@ func (s *Store) find(snap wire.Snapshot) (list []trashed, last where, err error)
 		}
 	}
 	return list, last, nil
+}
+
+// unusable tells that an entry does not say where it belongs, and that this is
+// not for lack of a disk that can be read.
+func unusable(err error) bool {
+	return errors.Is(err, chunkstore.ErrNotExist) || errors.Is(err, chunkstore.ErrCorrupt)
 }
 
 // RestoreDeleted brings a removed snapshot back to its place, as it was; of
@@ -176,10 +186,27 @@ func (s *Store) remakeGroup(g wire.Group, w where) error {
 
 // putBack moves the snapshot of an entry to its place.
 func (s *Store) putBack(e trashed, snap wire.Snapshot) error {
+	dir := path.Join(tempDir, "returned-"+e.name)
+	if err := s.root.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	settled, err := s.returnFrom(e, snap, dir)
+	if settled || err != nil {
+		// What cannot go now goes at the next opening.
+		_ = s.root.RemoveAll(dir)
+	}
+	return err
+}
+
+// returnFrom is putBack with a directory to say in where the snapshot goes.
+func (s *Store) returnFrom(e trashed, snap wire.Snapshot, dir string) (settled bool, err error) {
+	if err := s.announce(dir, snap); err != nil {
+		return false, err
+	}
 	// Whoever lists tree and trash for a collection must not miss it.
 	s.returns.Lock()
 	defer s.returns.Unlock()
-	return s.move(e.snapshot(), snapshotPath(snap))
+	return s.appear(e.snapshot(), snap)
 }
 
 // EmptyTrash removes for good what has been in the trash for the trash time, or

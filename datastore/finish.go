@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path"
 	"path/filepath"
 
@@ -28,7 +27,10 @@ func (ss *Session) Finish(ctx context.Context) error {
 	ss.state.Store(stateFinished)
 	// The snapshot is there; what is left in .tmp goes at the next opening
 	// if it cannot go now.
-	_ = ss.leave(false)
+	_ = ss.resume.close(ss.store, false)
+	if !ss.unsettled {
+		_ = ss.leave(false)
+	}
 	ss.store.locks.vacate(ss.snap.Group)
 	return nil
 }
@@ -189,7 +191,8 @@ func (ss *Session) syncFiles() error {
 	return durable.SyncDir(filepath.Join(ss.store.path, ss.dir))
 }
 
-// commit gives the snapshot its place in the tree.
+// commit gives the snapshot its place in the tree. Who has the answer of a list
+// that shows it may count on it, and so may who has that of Finish.
 func (ss *Session) commit() error {
 	ss.store.tree.RLock()
 	defer ss.store.tree.RUnlock()
@@ -197,19 +200,14 @@ func (ss *Session) commit() error {
 	if err := ss.store.makeGroup(ss.snap.Group, ss.o.Owner); err != nil {
 		return err
 	}
-	final := filepath.Join(ss.store.path, snapshotPath(ss.snap))
-	if _, err := os.Lstat(final); err == nil {
-		return fmt.Errorf("%s: %w", final, wire.ErrExists)
+	final := snapshotPath(ss.snap)
+	if _, err := ss.store.root.Lstat(final); !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%s: %w", final, errors.Join(wire.ErrExists, err))
 	}
-	written := filepath.Join(ss.store.path, ss.dir)
-	err := durable.Rename(written, final)
-	if err == nil {
-		return nil
+	if err := ss.store.announce(ss.temp, ss.snap); err != nil {
+		return noSpace(err)
 	}
-	// It may have moved and only its parent could not be synced. What is not
-	// acknowledged must not be listed.
-	if back := os.Rename(final, written); back != nil && !errors.Is(back, fs.ErrNotExist) {
-		err = errors.Join(err, back)
-	}
+	settled, err := ss.store.appear(ss.dir, ss.snap)
+	ss.unsettled = !settled
 	return noSpace(err)
 }

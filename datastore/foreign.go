@@ -115,7 +115,7 @@ func (s *Store) straysOfType(ctx context.Context, all *strays, ns wire.Namespace
 	if err != nil {
 		return fmt.Errorf("list groups: %w", err)
 	}
-	isTime := func(name string) bool { _, err := wire.ParseTime(name); return err == nil }
+	isTime := func(name string) bool { _, _, ok := snapshotTime(name); return ok }
 	for _, g := range groups {
 		if !g.IsDir() || !isGroup(g.Name()) {
 			continue

@@ -56,6 +56,7 @@ func (s *Store) Owner(g wire.Group) (wire.AuthID, error) {
 	if err := checkGroup(g); err != nil {
 		return "", err
 	}
+	defer s.locks.edit(g)() // one that is new is not told before it is durable
 	return s.owner(g)
 }
 
@@ -149,12 +150,22 @@ func (s *Store) unrecordedOwner(g wire.Group) (wire.AuthID, error) {
 	return wire.RootUser, nil
 }
 
-// SetOwner gives a group to somebody else.
+// SetOwner gives a group to somebody else, with those of its snapshots that are
+// in the trash.
 func (s *Store) SetOwner(ctx context.Context, g wire.Group, id wire.AuthID) error {
 	if _, err := wire.ParseAuthID(string(id)); err != nil {
 		return err
 	}
-	return s.editGroup(ctx, g, func() error { return s.writeOwner(g, id) })
+	return s.editGroup(ctx, g, func() error {
+		before, err := s.owner(g)
+		if err == nil {
+			err = s.passTrash(g, before, id)
+		}
+		if err != nil && !errors.Is(err, chunkstore.ErrCorrupt) {
+			return err
+		}
+		return s.writeOwner(g, id)
+	})
 }
 
 func (s *Store) writeOwner(g wire.Group, id wire.AuthID) error {
@@ -210,15 +221,24 @@ func (s *Store) makeGroup(g wire.Group, caller wire.AuthID) error {
 	if err := durable.MkdirAll(filepath.Join(s.path, groupPath(g)), 0o700); err != nil {
 		return noSpace(err)
 	}
-	if _, err := s.root.Lstat(path.Join(groupPath(g), ownerName)); err == nil {
-		return nil
+	_, err = s.root.Lstat(path.Join(groupPath(g), ownerName))
+	if errors.Is(err, fs.ErrNotExist) {
+		return s.writeOwner(g, owner)
 	}
-	return s.writeOwner(g, owner)
+	return err
 }
 
 // GroupNotes returns the comment of a group, "" if it has none.
 func (s *Store) GroupNotes(g wire.Group) (string, error) {
-	if _, err := s.Owner(g); err != nil && !errors.Is(err, chunkstore.ErrCorrupt) {
+	if err := checkGroup(g); err != nil {
+		return "", err
+	}
+	defer s.locks.edit(g)()
+	return s.groupNotes(g)
+}
+
+func (s *Store) groupNotes(g wire.Group) (string, error) {
+	if _, err := s.owner(g); err != nil && !errors.Is(err, chunkstore.ErrCorrupt) {
 		return "", err
 	}
 	return s.readNotes(g)
@@ -272,8 +292,8 @@ func (s *Store) ForgetGroup(ctx context.Context, g wire.Group) (Removed, error) 
 	if _, err := s.writable(ctx); err != nil {
 		return Removed{}, err
 	}
-	if _, err := s.root.Stat(groupPath(g)); err != nil {
-		return Removed{}, fmt.Errorf("backup group %s: %w", g, chunkstore.ErrNotExist)
+	if err := s.checkDir(groupPath(g)); err != nil {
+		return Removed{}, fmt.Errorf("backup group %s: %w", g, err)
 	}
 	return s.forgetGroup(ctx, g)
 }

@@ -72,6 +72,7 @@ func (s *Store) Notes(_ context.Context, snap wire.Snapshot) (string, error) {
 	if err := s.exists(snap); err != nil {
 		return "", err
 	}
+	defer s.locks.edit(snap)()
 	m, err := s.manifest(snap)
 	if err != nil {
 		return "", err

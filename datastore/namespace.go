@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"path"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 
 	"holdfast/chunkstore"
 	"holdfast/chunkstore/durable"
@@ -17,13 +19,28 @@ import (
 // groupTypes are the directories of a namespace that hold groups, sorted.
 var groupTypes = []string{"ct", "host", "vm"}
 
-// checkNamespace returns chunkstore.ErrNotExist if there is no such namespace.
+// checkNamespace returns chunkstore.ErrNotExist if there is no such namespace. A
+// disk that cannot tell is another error.
 func (s *Store) checkNamespace(ns wire.Namespace) error {
-	if st, err := s.root.Stat(namespacePath(ns)); err != nil || !st.IsDir() {
-		return fmt.Errorf("namespace %q: %w", ns, chunkstore.ErrNotExist)
+	err := s.checkDir(namespacePath(ns))
+	if err != nil {
+		return fmt.Errorf("namespace %q: %w", ns, err)
 	}
 	return nil
 }
+
+// checkDir returns chunkstore.ErrNotExist if a name of the tree is not there, or
+// no directory.
+func (s *Store) checkDir(dir string) error {
+	st, err := s.root.Stat(dir)
+	if absent(err) || err == nil && !st.IsDir() {
+		return chunkstore.ErrNotExist
+	}
+	return err
+}
+
+// absent tells that the disk has said that a name is not there.
+func absent(err error) bool { return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) }
 
 // CreateNamespace makes a namespace below one that is there; a parent that is
 // missing is chunkstore.ErrNotExist. One that exists already is no error.
@@ -43,6 +60,8 @@ func (s *Store) CreateNamespace(ctx context.Context, ns wire.Namespace) error {
 	if err := s.checkNamespace(wire.Namespace(parent)); err != nil {
 		return err
 	}
+	s.making.Lock()
+	defer s.making.Unlock()
 	if err := durable.MkdirAll(filepath.Join(s.path, namespacePath(ns)), 0o700); err != nil {
 		return fmt.Errorf("create namespace %q: %w", ns, noSpace(err))
 	}
@@ -86,11 +105,16 @@ func (s *Store) RemoveNamespace(ctx context.Context, ns wire.Namespace, o Remove
 		r.add(more)
 		errs = append(errs, err)
 	}
-	err = errors.Join(errs...)
-	if err == nil && r.Protected == 0 && s.checkNamespace(ns) == nil {
-		err = fmt.Errorf("namespace %q holds files that are not part of the store: %w", ns, chunkstore.ErrInvalid)
+	if err := errors.Join(errs...); err != nil || r.Protected > 0 {
+		return r, err
 	}
-	return r, err
+	switch err := s.checkNamespace(ns); {
+	case errors.Is(err, chunkstore.ErrNotExist):
+		return r, nil
+	case err != nil:
+		return r, err
+	}
+	return r, fmt.Errorf("namespace %q holds files that are not part of the store: %w", ns, chunkstore.ErrInvalid)
 }
 
 // checkEmpty returns an error that names a group, if there is one with a

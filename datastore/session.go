@@ -34,6 +34,8 @@ type Session struct {
 	resume *resumeList
 	base   *wire.Snapshot // nil if there is none
 	unbase func()         // gives the base free
+	// unsettled tells that temp must stay until the next opening.
+	unsettled bool
 
 	state atomic.Int32 // stateRunning and so on
 
@@ -104,7 +106,8 @@ func (s *Store) Begin(ctx context.Context, snap wire.Snapshot) (wire.Session, er
 
 // BeginSession starts a snapshot. A group that belongs to somebody else is
 // ErrOwner, one that is being written to wire.ErrBusy, a snapshot that is not
-// newer than the base wire.ErrExists, and a namespace that is missing
+// newer than the newest finished one (unless that is known to be damaged), or has
+// the name of one, wire.ErrExists, and a namespace that is missing
 // chunkstore.ErrNotExist if the session is foreign.
 func (s *Store) BeginSession(ctx context.Context, o SessionOptions) (*Session, error) {
 	if err := o.check(); err != nil {
@@ -243,7 +246,7 @@ func (ss *Session) findBase() error {
 	if err == nil {
 		if v, ok := m.Verification(); ok && v.State == wire.VerifyFailed {
 			release()
-			return nil
+			return nil // an older time is accepted then, too
 		}
 	}
 	if last.Time >= ss.snap.Time {

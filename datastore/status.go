@@ -99,30 +99,25 @@ func (s *Store) Reindex(ctx context.Context, progress func(done, total int64)) (
 
 // notify tells what the opening of the chunk store has found and put right.
 func (s *Store) notify(r pack.OpenReport) {
-	tell := func(format string, args ...any) {
-		if s.opts.Notify != nil {
-			s.opts.Notify(fmt.Sprintf(format, args...))
-		}
-	}
 	if r.Rebuilt != nil {
-		tell("the catalogue was rebuilt from %s with %s: %v", count(r.Reindex.Packs, "pack"), count(r.Reindex.Chunks, "chunk"), r.Rebuilt)
+		s.tell("the catalogue was rebuilt from %s with %s: %v", count(r.Reindex.Packs, "pack"), count(r.Reindex.Chunks, "chunk"), r.Rebuilt)
 		switch n := r.Reindex.RecordsDamaged + r.Reindex.Unreadable; n {
 		case 0:
 		case 1:
-			tell("1 damaged place was found in %s; run: holdfast verify", firstOf(r.Reindex.Names, 1))
+			s.tell("1 damaged place was found in %s; run: holdfast verify", firstOf(r.Reindex.Names, 1))
 		default:
-			tell("%d damaged places were found in %s; run: holdfast verify", n, strings.Join(r.Reindex.Names, ", "))
+			s.tell("%d damaged places were found in %s; run: holdfast verify", n, strings.Join(r.Reindex.Names, ", "))
 		}
 	}
 	if r.BytesCut > 0 {
-		tell("the last writer was interrupted: %s of an unfinished chunk dropped", count(r.BytesCut, "byte"))
+		s.tell("the last writer was interrupted: %s of an unfinished chunk dropped", count(r.BytesCut, "byte"))
 	}
 	switch r.PacksMissing {
 	case 0:
 	case 1:
-		tell("1 pack is missing: %s; run: holdfast verify, and a new backup of the machines concerned", firstOf(r.Missing, 1))
+		s.tell("1 pack is missing: %s; run: holdfast verify, and a new backup of the machines concerned", firstOf(r.Missing, 1))
 	default:
-		tell("%d packs are missing: %s; run: holdfast verify, and a new backup of the machines concerned", r.PacksMissing, firstOf(r.Missing, r.PacksMissing))
+		s.tell("%d packs are missing: %s; run: holdfast verify, and a new backup of the machines concerned", r.PacksMissing, firstOf(r.Missing, r.PacksMissing))
 	}
 }
 

@@ -142,6 +142,45 @@ func (s *Store) where(e trashed) (where, error) {
 	return decodeWhere(raw, e.mark)
 }
 
+// passTrash gives the entries of a group that were one owner's to another. The
+// caller has the group's edit lock.
+func (s *Store) passTrash(g wire.Group, from, to wire.AuthID) error {
+	list, err := s.trash()
+	if err != nil {
+		return err
+	}
+	for _, e := range list {
+		w, err := s.where(e)
+		if unusable(err) || err == nil && (w.snapshot().Group != g || w.Owner != from) {
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("look into the trash: %s: %w", e.dir(), err)
+		}
+		w.Owner = to
+		if err := s.passEntry(e, w); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// passEntry replaces where.json of an entry, unless that has gone meanwhile.
+func (s *Store) passEntry(e trashed, w where) error {
+	defer s.locks.edit(w.snapshot())()
+	if there, err := s.holds(e); err != nil || !there {
+		return err
+	}
+	raw, err := json.Marshal(w)
+	if err == nil {
+		err = durable.WriteFile(filepath.Join(s.path, e.dir(), whereName), append(raw, '\n'), 0o600)
+	}
+	if err != nil {
+		return fmt.Errorf("%s: write %s: %w", e.dir(), whereName, noSpace(err))
+	}
+	return nil
+}
+
 // highMark is the last mark that something was removed at, as far as the trash
 // tells.
 func (s *Store) highMark() (int64, error) {
@@ -167,7 +206,7 @@ func (s *Store) throw(snap wire.Snapshot) error {
 	if owner, err := s.owner(snap.Group); err == nil {
 		w.Owner = owner
 	}
-	if notes, err := s.GroupNotes(snap.Group); err == nil {
+	if notes, err := s.groupNotes(snap.Group); err == nil {
 		w.Notes = notes
 	}
 	e, err := s.newEntry(w)

@@ -137,18 +137,16 @@ func TestRestoreDeletedRefuses(t *testing.T) {
 	l.must(l.Forget(ctx, at(10)))
 	l.store(at(10), "bob@pbs")
 	is(t, "a place that is taken", l.RestoreDeleted(ctx, at(10)), wire.ErrExists)
-	l.store(at(20), "bob@pbs")
-	l.must(l.ForgetNow(ctx, at(20)))
-	l.must(l.SetOwner(ctx, group, "eve@pbs"))
-	l.must(l.SetOwner(ctx, group, "bob@pbs"))
 	l.store(at(30), "bob@pbs")
 	// Now the older of two comes, of somebody else's group.
 	l.must(l.Forget(ctx, at(10)))
 	l.must(l.RestoreDeleted(ctx, at(10))) // bob's, the newer one
 	l.must(l.Forget(ctx, at(10)))
-	l.must(l.SetOwner(ctx, group, "joe@pbs"))
+	l.must(l.Forget(ctx, at(30)))
+	l.store(at(35), "joe@pbs")
 	is(t, "a group of somebody else", l.RestoreDeleted(ctx, at(10)), datastore.ErrOwner)
-	l.must(l.SetOwner(ctx, group, "bob@pbs"))
+	l.must(l.ForgetNow(ctx, at(35)))
+	l.must(l.RestoreDeleted(ctx, at(30)))
 	ss := l.foreign(at(40), "bob@pbs")
 	is(t, "a group that is written to", l.RestoreDeleted(ctx, at(10)), wire.ErrBusy)
 	ss.Close()
@@ -337,7 +335,7 @@ func TestKilledBetweenTreeAndTrash(t *testing.T) {
 		"forget":       {false, forget, false, []string{"entry made", "entry written", "in the trash", "on its way out"}},
 		"forget group": {false, group, false, []string{"entry made", "entry written", "in the trash", "on its way out"}},
 		"forget now":   {false, now, true, []string{"on its way out", "on its way out"}},
-		"restore":      {true, back, false, []string{"group made", "back in the tree", "entry dropped"}},
+		"restore":      {true, back, false, []string{"group made", "pending", "visible", "back in the tree", "entry dropped"}},
 		"empty":        {true, empty, true, []string{"on its way out"}},
 	} {
 		t.Run(name, func(t *testing.T) {

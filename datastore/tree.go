@@ -49,12 +49,18 @@ func (s *Store) Namespaces(ctx context.Context, parent wire.Namespace) ([]wire.N
 	if _, err := wire.ParseNamespace(string(parent)); err != nil {
 		return nil, err
 	}
-	dir := namespacePath(parent)
-	if st, err := s.root.Stat(dir); err != nil || !st.IsDir() {
-		return nil, fmt.Errorf("namespace %q: %w", parent, chunkstore.ErrNotExist)
+	// One that is being made is not told before it is durable.
+	s.making.RLock()
+	defer s.making.RUnlock()
+	return s.namespaces(ctx, parent)
+}
+
+func (s *Store) namespaces(ctx context.Context, parent wire.Namespace) ([]wire.Namespace, error) {
+	if err := s.checkNamespace(parent); err != nil {
+		return nil, err
 	}
 	list := []wire.Namespace{parent}
-	names, err := s.readTreeDir(path.Join(dir, nsDir))
+	names, err := s.readTreeDir(path.Join(namespacePath(parent), nsDir))
 	if err != nil {
 		return nil, fmt.Errorf("list namespace %q: %w", parent, err)
 	}
@@ -63,7 +69,7 @@ func (s *Store) Namespaces(ctx context.Context, parent wire.Namespace) ([]wire.N
 		if err != nil || !n.IsDir() {
 			continue // not ours
 		}
-		below, err := s.Namespaces(ctx, child)
+		below, err := s.namespaces(ctx, child)
 		if err != nil {
 			return nil, err
 		}
@@ -147,17 +153,20 @@ func (s *Store) snapshotInfo(ctx context.Context, snap wire.Snapshot) (wire.Snap
 	if err := ctx.Err(); err != nil {
 		return info, err
 	}
-	if _, err := s.root.Stat(path.Join(snapshotPath(snap), protectedName)); err == nil {
-		info.Protected = true
-	}
+	// What is being changed is not told before it is durable.
+	defer s.locks.edit(snap)()
+	var unsure error
+	info.Protected, unsure = s.protectedAt(snapshotPath(snap))
 	names, err := s.files(snap)
 	if err != nil {
 		return info, err
 	}
 	m, size, err := s.readManifest(snap)
 	if err != nil {
-		info.Damage = err.Error()
 		m = &manifest.Manifest{}
+	}
+	if err := errors.Join(unsure, err); err != nil {
+		info.Damage = err.Error()
 	}
 	info.ManifestSize = uint64(size)
 	describe(&info, m)

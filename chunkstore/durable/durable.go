@@ -94,7 +94,8 @@ func Remove(path string) error {
 }
 
 // MkdirAll makes a directory and those above it that are missing, and syncs
-// the parent of each one made. A directory that is there already is no error.
+// the parent of each one made. A directory that is there already is no error; its
+// parent is synced all the same, because whoever makes it may not be that far.
 func MkdirAll(path string, mode fs.FileMode) error {
 	path = filepath.Clean(path)
 	st, err := os.Stat(path)
@@ -102,7 +103,13 @@ func MkdirAll(path string, mode fs.FileMode) error {
 		if !st.IsDir() {
 			return fmt.Errorf("make directory %s: %w", path, syscall.ENOTDIR)
 		}
-		return nil
+		// Those above were synced before it was made. Who may not read the
+		// parent, or write to the disk, has not made it and cannot do more.
+		err = SyncDir(filepath.Dir(path))
+		if errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.EROFS) {
+			return nil
+		}
+		return err
 	}
 	if !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("make directory: %w", err)

@@ -25,7 +25,8 @@ const (
 
 // ScrubOptions say how to scrub. The zero value reads everything at full speed.
 type ScrubOptions struct {
-	// Before leaves out the packs whose last good check is at or after it, in
+	// Before leaves out the packs whose last good check is at or after it, and
+	// not later than now, in
 	// Unix seconds; 0 reads all of them.
 	Before int64
 	// Now is the clock that good checks are dated with; nil means time.Now.
@@ -136,11 +137,13 @@ func (sc *scrub) plan() []uint32 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var todo []uint32
+	now := sc.o.Now().Unix()
 	for no, p := range s.packs {
 		if p.dropped {
 			continue
 		}
-		if sc.o.Before > 0 && p.checked >= sc.o.Before && !p.missing {
+		// A date in the future was written by a clock that was wrong.
+		if sc.o.Before > 0 && p.checked >= sc.o.Before && p.checked <= now && !p.missing {
 			sc.report.PacksSkipped++
 			continue
 		}

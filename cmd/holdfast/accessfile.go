@@ -16,6 +16,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"holdfast/client"
+	"holdfast/datastore/access"
 )
 
 func (a *app) accessCommand() *cli.Command {
@@ -120,7 +121,11 @@ func (c *call) importInto(ctx context.Context, dir string, b []byte) error {
 	if err := checkDataDir(dir); err != nil {
 		return err
 	}
-	data, err := openDataDir(ctx, dir, c.flags.Duration("lock-wait"))
+	// Before the directory gets users and rights of its own, if it has none.
+	if err := access.CheckExport(bytes.NewReader(b)); err != nil {
+		return err
+	}
+	data, err := openDataDir(ctx, dir, c.flags.Duration("lock-wait"), true)
 	if err != nil {
 		return err
 	}

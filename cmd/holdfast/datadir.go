@@ -68,8 +68,32 @@ func checkDataDir(path string) error {
 		"start the server, or run this as its user: sudo -u '#%d' holdfast ...", owner.Uid)
 }
 
+// checkAccessFile refuses a directory whose users and rights are lost: a server
+// that made new ones would let nobody in, and say nothing. If they are about to
+// be replaced as a whole, all is well.
+func checkAccessFile(path string, replaced bool) error {
+	name := filepath.Join(path, dataAccessName)
+	_, err := os.Lstat(name)
+	if replaced || err == nil {
+		return nil
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("open users and rights: %w", err)
+	}
+	started := filepath.Join(path, dataStartedName)
+	if _, err = os.Lstat(started); errors.Is(err, fs.ErrNotExist) {
+		return nil // it is new
+	}
+	if err != nil {
+		return fmt.Errorf("look for an earlier start: %w", err)
+	}
+	return hintf(fmt.Errorf("users and rights are lost: %s is not there, and a server has run with it: %w", name, chunkstore.ErrCorrupt),
+		"put a copy of it back, or what 'holdfast access export' has written: holdfast access import --data %s FILE; to begin anew, without users, remove %s", path, started)
+}
+
 // openDataDir takes the directory for this process and opens what is in it.
-func openDataDir(ctx context.Context, path string, wait time.Duration) (_ *dataDir, err error) {
+// replaced says that users and rights are about to be replaced.
+func openDataDir(ctx context.Context, path string, wait time.Duration, replaced bool) (_ *dataDir, err error) {
 	d := &dataDir{path: path}
 	defer func() {
 		if err != nil {
@@ -80,6 +104,9 @@ func openDataDir(ctx context.Context, path string, wait time.Duration) (_ *dataD
 		if errors.Is(err, chunkstore.ErrLocked) {
 			err = hintf(fmt.Errorf("data directory %s: %w", path, err), "a server or another command works on it; --lock-wait 10m waits for it to end")
 		}
+		return nil, err
+	}
+	if err := checkAccessFile(path, replaced); err != nil {
 		return nil, err
 	}
 	if d.access, err = access.Open(filepath.Join(path, dataAccessName), access.Options{}); err != nil {

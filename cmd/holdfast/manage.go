@@ -128,7 +128,7 @@ func (c *call) inProcess(ctx context.Context, dir string, do func(*client.Client
 	if err := checkDataDir(dir); err != nil {
 		return err
 	}
-	data, err := openDataDir(ctx, dir, c.flags.Duration("lock-wait"))
+	data, err := openDataDir(ctx, dir, c.flags.Duration("lock-wait"), false)
 	if err != nil {
 		return err
 	}

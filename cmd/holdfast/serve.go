@@ -75,7 +75,7 @@ func runServe(ctx context.Context, c *call) error {
 	if err := makeDataDir(conf.Data); err != nil {
 		return err
 	}
-	data, err := openDataDir(ctx, conf.Data, c.flags.Duration("lock-wait"))
+	data, err := openDataDir(ctx, conf.Data, c.flags.Duration("lock-wait"), false)
 	if err != nil {
 		return err
 	}

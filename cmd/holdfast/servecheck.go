@@ -65,9 +65,9 @@ func checkServed(ctx context.Context, dir string) (used bool, err error) {
 	}
 	// A directory without it has never been started in: opening would begin that.
 	if _, err := os.Stat(filepath.Join(dir, dataAccessName)); errors.Is(err, fs.ErrNotExist) {
-		return false, nil
+		return false, checkAccessFile(dir, false)
 	}
-	d, err := openDataDir(ctx, dir, 0)
+	d, err := openDataDir(ctx, dir, 0, false)
 	if errors.Is(err, chunkstore.ErrLocked) {
 		return true, nil
 	}

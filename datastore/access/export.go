@@ -141,6 +141,15 @@ func (s *Store) Import(r io.Reader) error {
 	})
 }
 
+// CheckExport returns the error that Import would return for a document that is
+// not in order.
+func CheckExport(r io.Reader) error {
+	if _, err := readDocument(r); err != nil {
+		return fmt.Errorf("import users and rights: %w", err)
+	}
+	return nil
+}
+
 // readDocument reads and checks what Export has written.
 func readDocument(r io.Reader) (*config, error) {
 	b, err := io.ReadAll(io.LimitReader(r, importMax+1))

@@ -60,8 +60,11 @@ type Reader interface {
 
 // Target is a place snapshots are written to.
 type Target interface {
-	// Begin starts a snapshot. It must be newer than every finished snapshot
-	// of its group, and no other session may be writing to the group.
+	// Begin starts a snapshot. It must be newer than the newest finished
+	// snapshot of its group, or ErrExists is returned. If a verification has
+	// found that one damaged, an older time is accepted, if it is free (section
+	// 2.1 of the protocol specification). No other session may be writing to
+	// the group.
 	Begin(ctx context.Context, s Snapshot) (Session, error)
 }
 

@@ -64,10 +64,25 @@ var diskMutants = []mutant{
 		"func (ss *Session) syncFiles() error {\n\tif sim.Mutant(\"no-index-fsync\") {\n\t\treturn nil\n\t}\n",
 	}}},
 	{"no-commit-fsync", "the place in the tree is durable before a backup is acknowledged", "", []change{{
-		"datastore/finish.go",
-		"\terr := durable.Rename(written, final)\n",
-		"\terr := os.Rename(written, final)\n\tif err == nil && !sim.Mutant(\"no-commit-fsync\") {\n" +
-			"\t\terr = errors.Join(durable.SyncDir(filepath.Dir(final)), durable.SyncDir(filepath.Dir(written)))\n\t}\n",
+		"datastore/appear.go",
+		"\tpending, final := pendingPath(snap), snapshotPath(snap)\n",
+		"\tpending, final := pendingPath(snap), snapshotPath(snap)\n" +
+			"\tif sim.Mutant(\"no-commit-fsync\") {\n\t\treturn true, s.root.Rename(from, final)\n\t}\n",
+	}}},
+	{"seen-early", "a snapshot is listed only when its place in the tree is durable", "backup,watch", []change{{
+		"datastore/appear.go",
+		"\tif err := s.move(from, pending); err != nil {\n",
+		"\tif sim.Mutant(\"seen-early\") {\n\t\tpending = final\n\t}\n\tif err := s.move(from, pending); err != nil {\n",
+	}}},
+	{"pending-unannounced", "a crash does not hide a snapshot that was listed", "backup,watch", []change{{
+		"datastore/appear.go",
+		"func (s *Store) settle(snap wire.Snapshot) error {\n",
+		"func (s *Store) settle(snap wire.Snapshot) error {\n\tif sim.Mutant(\"pending-unannounced\") {\n\t\treturn nil\n\t}\n",
+	}}},
+	{"directory-not-awaited", "a directory that another task has just made is durable before it is used", "backup,forget", []change{{
+		"chunkstore/durable/durable.go",
+		"\t\terr = SyncDir(filepath.Dir(path))\n",
+		"\t\tif sim.Mutant(\"directory-not-awaited\") {\n\t\t\treturn nil\n\t\t}\n\t\terr = SyncDir(filepath.Dir(path))\n",
 	}}},
 	{"no-chunk-sync", "chunks are durable before a backup is acknowledged", "", []change{{
 		"datastore/finish.go",

@@ -2,6 +2,7 @@ package world
 
 import (
 	"holdfast/chunkstore"
+	"holdfast/datastore"
 	"holdfast/datastore/gc"
 	"holdfast/datastore/wire"
 	"holdfast/tests/faultlab/schedule/sim"
@@ -45,6 +46,53 @@ func (l *life) tree(seen map[wire.Snapshot]places) {
 			seen[info.Snapshot] = inTree
 			if p := l.m.all[info.Snapshot]; p != nil && p.protected && !info.Protected {
 				wrong("I5: %s is not protected any more", info.Snapshot)
+			}
+		}
+	}
+}
+
+// peek lists the store as a process does that only reads. What was listed before
+// is there.
+func (l *life) peek() {
+	s, err := datastore.Open(l.ctx, sim.Dir, datastore.Options{ReadOnly: true, Now: l.now})
+	if err != nil {
+		wrong("I6: open to read: %v", err)
+	}
+	other := *l
+	other.store = s
+	seen := make(map[wire.Snapshot]places)
+	other.tree(seen)
+	for _, p := range l.m.list() {
+		if p.may == inTree && seen[p.snap] == 0 {
+			wrong("I1: %s is not there for who reads only", p.snap)
+		}
+	}
+	allow("close the reader", s.Close())
+}
+
+// watch is somebody who lists snapshots while they are made, in this process or
+// another, and tells that they are there: from then on they have to be.
+func (l *life) watch() {
+	s := l.store
+	if l.rnd.IntN(2) == 0 {
+		var err error
+		s, err = datastore.Open(l.ctx, sim.Dir, datastore.Options{ReadOnly: true, Now: l.now})
+		if err != nil {
+			wrong("I6: open to read: %v", err)
+		}
+		defer func() { allow("close the reader", s.Close()) }()
+	}
+	for range 1 + l.rnd.IntN(6) {
+		g := groups[l.rnd.IntN(len(groups))]
+		removals := l.m.begun[g]
+		list, err := s.Snapshots(l.ctx, g)
+		if !allow("list "+g.String(), err, chunkstore.ErrNotExist) || l.m.begun[g] != l.m.ended[g] || l.m.begun[g] != removals {
+			continue
+		}
+		for _, info := range list {
+			if p := l.m.all[info.Snapshot]; p != nil && p.finishing {
+				sim.The().Note("seen %s", p.snap)
+				p.may &^= absent
 			}
 		}
 	}

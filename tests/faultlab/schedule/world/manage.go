@@ -11,7 +11,7 @@ import (
 
 // change does something to a snapshot that fits, unless another task does.
 func (l *life) change(fits places, what func(p *promise)) {
-	p := l.m.some(l.rnd, func(p *promise) bool { return p.may == fits && !p.busy })
+	p := l.m.some(l.rnd, func(p *promise) bool { return p.may == fits && !p.busy && !p.finishing })
 	if p == nil {
 		return
 	}

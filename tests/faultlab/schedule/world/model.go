@@ -38,6 +38,7 @@ type promise struct {
 	may       places
 	protected bool
 	busy      bool // a task removes it, brings it back or marks it
+	finishing bool // its finish has not been answered
 }
 
 // archive is an index and the numbers of its chunks.

@@ -25,7 +25,7 @@ const (
 )
 
 var (
-	groups = []wire.Group{{Type: "vm", ID: "1"}, {Type: "host", ID: "b"}, {NS: "n", Type: "ct", ID: "2"}}
+	groups = []wire.Group{{Type: "vm", ID: "1"}, {Type: "vm", ID: "b"}, {NS: "n", Type: "ct", ID: "2"}}
 
 	errSweeping = pack.ErrSweeping
 )
@@ -103,7 +103,11 @@ func (lab *Lab) newBase(seed uint64) (base, error) {
 			wrong("create: %v", err)
 		}
 	})
-	for range 1 + r.rnd.IntN(2) {
+	lives := 1 + r.rnd.IntN(2)
+	if seed%8 == 7 {
+		lives = 0 // a new store has its own faults
+	}
+	for range lives {
 		if err == nil {
 			_, err = w.Run(sim.Plan{Seed: seed}, func() { r.live(r.fill) })
 		}
@@ -132,10 +136,12 @@ func (r *run) live(use func(*life)) {
 	r.m.clock++
 	began := time.Now()
 	l := &life{run: r, ctx: context.Background(), m: r.m, rnd: r.rnd}
+	l.now = func() time.Time { return time.Unix(r.m.clock, 0).Add(time.Since(began)) }
+	if r.doubt && r.rnd.IntN(4) == 0 {
+		l.peek() // before anybody who writes
+	}
 	var err error
-	l.store, err = datastore.Open(l.ctx, sim.Dir, datastore.Options{Now: func() time.Time {
-		return time.Unix(r.m.clock, 0).Add(time.Since(began))
-	}})
+	l.store, err = datastore.Open(l.ctx, sim.Dir, datastore.Options{Now: l.now})
 	if err != nil {
 		wrong("I6: open: %v", err)
 	}
@@ -208,8 +214,11 @@ func (r *run) plan() sim.Plan {
 	if r.rnd.IntN(3) > 0 {
 		p.CrashAt = 1 + r.rnd.IntN(700)
 	}
-	if r.rnd.IntN(8) == 0 { // soon after a collection has removed something
+	switch r.rnd.IntN(16) {
+	case 0, 1: // soon after a collection has removed something
 		p.CrashOp, p.CrashName, p.CrashAt = "remove", ".pack", 1+r.rnd.IntN(60)
+	case 2: // soon after a snapshot has got its name
+		p.CrashOp, p.CrashName, p.CrashAt = "rename", "Z", 1+r.rnd.IntN(30)
 	}
 	return p
 }
@@ -225,7 +234,7 @@ func (r *run) crash() {
 		w.Disk.PowerCut(r.rnd)
 	}
 	for _, p := range r.m.all {
-		p.busy = false
+		p.busy, p.finishing = false, false
 	}
 	r.m.emptying = 0
 	clear(r.m.begun)
@@ -315,6 +324,7 @@ var kinds = []kind{
 	{"forget", 8, (*life).forget},
 	{"mixed", 3, (*life).mixed},
 	{"read", 3, (*life).read},
+	{"watch", 6, (*life).watch},
 	{"check", 3, (*life).check},
 	{"restore", 3, (*life).restoreDeleted},
 	{"protect", 2, (*life).protect},

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"time"
 
 	"holdfast/chunkstore"
 	"holdfast/crypto"
@@ -22,6 +23,7 @@ type life struct {
 	store *datastore.Store
 	m     *model
 	rnd   *rand.Rand
+	now   func() time.Time
 }
 
 // wrong ends the schedule: an invariant is broken.
@@ -106,7 +108,9 @@ func (b *backup) finish() {
 	b.p.may = absent | inTree
 	g := b.p.snap.Group
 	removals := b.m.ended[g]
+	b.p.finishing = true
 	err := b.ss.Finish(b.ctx)
+	b.p.finishing = false
 	var missing *wire.MissingError
 	switch {
 	case err == nil && b.m.begun[g] > removals:
@@ -114,6 +118,8 @@ func (b *backup) finish() {
 	case err == nil:
 		b.p.may = inTree
 		sim.The().Note("finished %s", b.p.snap)
+	case b.p.may&absent == 0:
+		wrong("I1: finish %s: %v, and it was listed", b.p.snap, err)
 	case errors.As(err, &missing) && b.lies:
 		b.p.may = absent
 	case errors.As(err, &missing):

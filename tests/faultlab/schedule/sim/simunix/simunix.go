@@ -30,8 +30,8 @@ const (
 	ENOMEM      = unix.ENOMEM
 	ENOSPC      = unix.ENOSPC
 	ENOSYS      = unix.ENOSYS
-	ENOTSUP     = unix.ENOTSUP
 	ENOTDIR     = unix.ENOTDIR
+	ENOTSUP     = unix.ENOTSUP
 	EOPNOTSUPP  = unix.EOPNOTSUPP
 	EDQUOT      = unix.EDQUOT
 	EFBIG       = unix.EFBIG
