@@ -182,3 +182,10 @@ func (s *Store) CheckNamespace(ns wire.Namespace) error {
 	}
 	return s.checkNamespace(ns)
 }
+
+// Unfinished names the snapshot that a session of this process is writing to a
+// group, if there is one. No listing of the Store has it.
+func (s *Store) Unfinished(g wire.Group) (wire.Snapshot, bool) {
+	at, ok := s.locks.unfinished(g)
+	return wire.Snapshot{Group: g, Time: at}, ok
+}

@@ -27,6 +27,7 @@ type locks struct {
 type occupant struct {
 	free chan struct{} // closed when the group is vacated
 	left chan struct{} // closed before, when it is known that it will be soon
+	time int64         // of the snapshot that is being written, 0 if there is none
 }
 
 // countedMutex is dropped from its map with its last user.
@@ -54,6 +55,26 @@ func (l *locks) tryOccupy(g wire.Group) (*occupant, error) {
 	}
 	l.busy[g] = &occupant{free: make(chan struct{}), left: make(chan struct{})}
 	return nil, nil
+}
+
+// writing says which snapshot the group is occupied for.
+func (l *locks) writing(snap wire.Snapshot) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if o := l.busy[snap.Group]; o != nil {
+		o.time = snap.Time
+	}
+}
+
+// unfinished tells the time of the snapshot that is being written to a group.
+func (l *locks) unfinished(g wire.Group) (at int64, ok bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	o := l.busy[g]
+	if o == nil || o.time == 0 {
+		return 0, false
+	}
+	return o.time, true
 }
 
 // leavingMost is how long occupySoon waits for a session that is ending: it has

@@ -134,6 +134,9 @@ func (s *Store) BeginSession(ctx context.Context, o SessionOptions) (*Session, e
 		s.locks.vacate(ss.snap.Group)
 		return nil, fmt.Errorf("begin snapshot %s: %w", ss.snap, noSpace(err))
 	}
+	if !o.Benchmark {
+		s.locks.writing(ss.snap)
+	}
 	return ss, nil
 }
 

@@ -37,6 +37,7 @@ type quotaBook struct {
 	mu       sync.Mutex
 	day      string
 	subjects map[string]*tally
+	counted  map[[2]string]uint64 // bytes by subject and datastore, when they were last counted
 }
 
 // dayFile is the file of a quotaBook.
@@ -51,7 +52,7 @@ const dayFileMax = 8 << 20
 // openQuotaBook reads what was counted today. A file that cannot be read is told
 // and begun anew.
 func openQuotaBook(path string, now func() time.Time, log *slog.Logger) *quotaBook {
-	b := &quotaBook{path: path, now: now, log: log, subjects: make(map[string]*tally)}
+	b := &quotaBook{path: path, now: now, log: log, subjects: make(map[string]*tally), counted: make(map[[2]string]uint64)}
 	b.day = b.today()
 	f, err := b.load()
 	if err != nil {
@@ -100,6 +101,20 @@ func (b *quotaBook) tally(subject string) *tally {
 		b.subjects[subject] = t
 	}
 	return t
+}
+
+// remember keeps what was counted for a subject in a datastore.
+func (b *quotaBook) remember(subject, store string, n uint64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.counted[[2]string{subject, store}] = n
+}
+
+// remembered is what was counted last, 0 if that was never.
+func (b *quotaBook) remembered(subject, store string) uint64 {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.counted[[2]string{subject, store}]
 }
 
 // turn begins a new day if it is one. The lock must be held.
@@ -301,8 +316,15 @@ func (s *Server) usedBy(ctx context.Context, subject string) (uint64, error) {
 			continue
 		}
 		n, err := s.usedIn(ctx, d.Name, subject)
-		if err != nil {
+		if ctx.Err() != nil {
 			return 0, err
+		}
+		if err != nil {
+			// Its disk may be away: that is no reason to refuse backups elsewhere.
+			n = s.host.quotas.remembered(subject, d.Name)
+			s.o.Log.Warn("a quota counts what a datastore held before", "datastore", d.Name, "subject", subject, "bytes", n, "error", err)
+		} else {
+			s.host.quotas.remember(subject, d.Name, n)
 		}
 		total = sum(total, n)
 	}

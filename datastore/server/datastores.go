@@ -195,14 +195,7 @@ func (c *call) checkable() (*openStore, error) {
 
 func (c *call) hold(write bool) (*openStore, error) {
 	name := c.str("store")
-	d, err := c.server.o.Access.Datastore(name)
-	if err == nil {
-		err = maintenance(d, write)
-	}
-	if errors.Is(err, chunkstore.ErrNotExist) {
-		return nil, badRequest("datastore '%s' does not exist", name)
-	}
-	if err != nil {
+	if err := c.server.offered(name, write); err != nil {
 		return nil, err
 	}
 	use := c.server.use
@@ -215,6 +208,18 @@ func (c *call) hold(write bool) (*openStore, error) {
 	}
 	c.held = append(c.held, o)
 	return o, nil
+}
+
+// offered refuses a datastore that is not in the list, or that is not for use.
+func (s *Server) offered(name string, write bool) error {
+	d, err := s.o.Access.Datastore(name)
+	if errors.Is(err, chunkstore.ErrNotExist) {
+		return badRequest("datastore '%s' does not exist", name)
+	}
+	if err != nil {
+		return err
+	}
+	return maintenance(d, write)
 }
 
 // maintenance refuses what the maintenance mode of a datastore rules out.
@@ -311,6 +316,11 @@ type typeCount struct {
 }
 
 func datastoreStatus(c *call) (any, error) {
+	// Whether there is such a datastore, and whether it is open to anybody, comes
+	// before the rights (section 4.1 of the protocol specification).
+	if err := c.server.offered(c.str("store"), false); err != nil {
+		return nil, err
+	}
 	v, err := c.sight(c.str("store"))
 	if err != nil {
 		return nil, err
@@ -326,7 +336,7 @@ func datastoreStatus(c *call) (any, error) {
 	if !v.whole {
 		return a, nil
 	}
-	if a.usage, err = diskUsage(st.Path()); err != nil {
+	if a.usage, err = storeUsage(st.Path()); err != nil {
 		return nil, fmt.Errorf("status of datastore '%s': %w", c.str("store"), err)
 	}
 	if !c.bool("verbose", false) {
@@ -416,7 +426,7 @@ func usageOf(d access.Datastore) (*usage, string) {
 	if err := maintenance(d, false); err != nil {
 		return nil, err.Error()
 	}
-	u, err := diskUsage(d.Path)
+	u, err := storeUsage(d.Path)
 	if err != nil {
 		return nil, err.Error()
 	}

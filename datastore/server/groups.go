@@ -169,7 +169,11 @@ func getGroupNotes(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return st.GroupNotes(c.group())
+	notes, err := st.GroupNotes(c.group())
+	if errors.Is(err, chunkstore.ErrNotExist) {
+		return "", nil // as on Proxmox Backup Server
+	}
+	return notes, err
 }
 
 func setGroupNotes(c *call) (any, error) {

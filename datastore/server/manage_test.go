@@ -42,7 +42,7 @@ func TestDatastoreListAndStatus(t *testing.T) {
 		t.Errorf("status for who sees something below: %v", s)
 	}
 	l.want(l.call(nobody, "GET", tank+"/status", ""), 403, "permission check failed")
-	l.want(l.call(nobody, "GET", "/admin/datastore/nosuch/status", ""), 403, "permission check failed")
+	l.want(l.call(nobody, "GET", "/admin/datastore/nosuch/status", ""), 400, "does not exist")
 	l.want(l.call(admin, "GET", "/admin/datastore/nosuch/status", ""), 400, "does not exist")
 	counts := l.ok(admin, "GET", tank+"/status", "verbose=1").(map[string]any)["counts"].(map[string]any)
 	want := map[string]any{

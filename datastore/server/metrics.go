@@ -13,6 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"golang.org/x/sys/unix"
 
+	"holdfast/datastore"
 	"holdfast/datastore/access"
 )
 
@@ -106,8 +107,10 @@ func (d disks) Collect(ch chan<- prometheus.Metric) {
 		return
 	}
 	desc := prometheus.NewDesc("holdfast_datastore_bytes", "The file system of a datastore.", []string{"datastore", "kind"}, nil)
+	up := prometheus.NewDesc("holdfast_datastore_up", "Whether the directory of a datastore is there.", []string{"datastore"}, nil)
 	for _, st := range list {
-		u, err := diskUsage(st.Path)
+		u, err := storeUsage(st.Path)
+		ch <- prometheus.MustNewConstMetric(up, prometheus.GaugeValue, map[bool]float64{true: 1}[err == nil], st.Name)
 		if err != nil {
 			continue
 		}
@@ -122,6 +125,15 @@ type usage struct {
 	Total uint64 `json:"total"`
 	Used  uint64 `json:"used"`
 	Avail uint64 `json:"avail"`
+}
+
+// storeUsage is how full the file system of a datastore is. One whose disk is
+// away is an error: what its directory lies on then is another one.
+func storeUsage(path string) (usage, error) {
+	if err := datastore.Probe(path); err != nil {
+		return usage{}, err
+	}
+	return diskUsage(path)
 }
 
 func diskUsage(path string) (usage, error) {

@@ -130,6 +130,9 @@ func deleteNamespace(c *call) (any, error) {
 		return nil, err
 	}
 	groups := c.bool("delete-groups", false)
+	if err := st.CheckNamespace(ns); errors.Is(err, chunkstore.ErrNotExist) && !groups {
+		return removedAnswer{}, nil // section 4.7 of the protocol specification
+	}
 	r, err := st.RemoveNamespace(c.Context(), ns, datastore.RemoveOptions{Groups: groups})
 	if err != nil {
 		return nil, err

@@ -131,7 +131,10 @@ func (c *call) visibleSnapshots() (*openStore, []datastore.OwnedGroup, error) {
 	return st, []datastore.OwnedGroup{{Group: c.group(), Owner: owner}}, nil
 }
 
+// listGroup lists what a group has, and without a size what is being written to
+// it (section 4.3 of the protocol specification).
 func listGroup(ctx context.Context, st *openStore, g datastore.OwnedGroup, add func(any) error) error {
+	running, writes := st.Unfinished(g.Group)
 	for s, err := range st.SnapshotsOf(ctx, g) {
 		if err == nil {
 			err = add(itemOf(s))
@@ -139,8 +142,12 @@ func listGroup(ctx context.Context, st *openStore, g datastore.OwnedGroup, add f
 		if err != nil {
 			return err
 		}
+		writes = writes && s.Snapshot != running // it was finished a moment ago
 	}
-	return nil
+	if !writes {
+		return nil
+	}
+	return add(snapshotItem{Type: g.Group.Type, ID: g.Group.ID, Time: running.Time, Files: []fileItem{}, Owner: string(g.Owner)})
 }
 
 func deleteSnapshot(c *call) (any, error) {

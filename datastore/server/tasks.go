@@ -34,6 +34,7 @@ func taskMethods() []method {
 	return []method{
 		{verb: http.MethodGet, path: "/nodes", do: getNodes},
 		{verb: http.MethodGet, path: base + "/status", params: []param{node}, do: nodeStatus},
+		{verb: http.MethodGet, path: base + "/subscription", params: []param{node}, do: nodeSubscription},
 		{verb: http.MethodGet, path: base + "/identity", params: []param{node}, do: nodeIdentity},
 		{verb: http.MethodGet, path: base + "/tasks", params: list, do: listTasks},
 		{verb: http.MethodGet, path: one, params: []param{node, upid}, do: taskSubdirs},
@@ -299,5 +300,12 @@ func nodeIdentity(c *call) (any, error) {
 		return nil, badRequest("this machine has no id")
 	}
 	// The machine id itself is not for others to know.
-	return map[string]string{"pbs-instance-id": hashed("holdfast instance", strings.TrimSpace(string(id)))}, nil
+	const digits = 32 // of a UUID without its dashes
+	return map[string]string{"pbs-instance-id": hashed("holdfast instance", strings.TrimSpace(string(id)))[:digits]}, nil
+}
+
+// nodeSubscription answers those who watch over a server and ask for the state
+// of its subscription: there is none to be had.
+func nodeSubscription(*call) (any, error) {
+	return map[string]string{"status": "notfound", "message": "Holdfast has no subscriptions"}, nil
 }
