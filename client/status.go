@@ -30,7 +30,7 @@ func (e *StatusError) Error() string {
 var sentinels = []error{
 	chunkstore.ErrNotExist, chunkstore.ErrCorrupt, chunkstore.ErrInvalid, chunkstore.ErrLocked, chunkstore.ErrReadOnly,
 	chunkstore.ErrNoSpace, wire.ErrName, wire.ErrProtected, wire.ErrExists, wire.ErrBusy,
-	wire.ErrUnauthenticated, wire.ErrPermission, wire.ErrQuota,
+	wire.ErrUnauthenticated, wire.ErrPermission, wire.ErrQuota, wire.ErrStopped,
 }
 
 // texts are what a Proxmox Backup Server says where its status says only that

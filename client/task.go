@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"holdfast/chunkstore"
+	"holdfast/datastore/wire"
 )
 
 // TaskError is the end of a task that did not go well.
@@ -19,6 +20,12 @@ type TaskError struct {
 }
 
 func (e *TaskError) Error() string { return fmt.Sprintf("the task has failed: %s", e.Status) }
+
+// Is recognises a task that was stopped (section 5 of the protocol
+// specification).
+func (e *TaskError) Is(target error) bool {
+	return target == wire.ErrStopped && (e.Status == wire.ErrStopped.Error() || e.Status == "abort requested - aborting task")
+}
 
 const (
 	// logLines is how many lines are asked for at a time, as the reference

@@ -57,7 +57,7 @@ const exitStatus = `    0  done
    74  done, but the result could not be written to standard output
    75  the server cannot be reached or is too busy, it said nothing for too long, or the connection broke
    76  the server did not say whether the snapshot was made
-   77  refused: protected, existing already, in use, empty, in a foreign format, not permitted, or a server nobody vouches for
+   77  refused: protected, existing already, in use, empty, in a foreign format, not permitted, a server nobody vouches for, or stopped there
   129  ended by SIGHUP: the terminal has gone
   130  interrupted by SIGINT
   131  ended by SIGQUIT
@@ -93,7 +93,7 @@ func exitCode(err error) int {
 	case errors.Is(err, crypto.ErrWrongKey), errors.Is(err, crypto.ErrWrongPassphrase),
 		errors.Is(err, crypto.ErrNoKey), errors.Is(err, errPassphrase), errors.Is(err, wire.ErrUnauthenticated):
 		return exitKey
-	case errors.Is(err, client.ErrCertificate), errors.Is(err, wire.ErrPermission):
+	case errorsIsAny(err, client.ErrCertificate, wire.ErrPermission, wire.ErrStopped):
 		return exitRefused
 	case errors.Is(err, chunkstore.ErrNoSpace), errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT),
 		errors.Is(err, wire.ErrQuota):
@@ -153,6 +153,8 @@ func hint(err error) string {
 		return "see what standard output is connected to; it is not the repository that failed"
 	case errors.Is(err, wire.ErrUnknown):
 		return "holdfast snapshot list GROUP shows the snapshot once it is made; what has been sent is not sent again either way"
+	case errors.Is(err, wire.ErrStopped):
+		return "whoever has stopped it knows why; what has been sent is kept for a while, and not sent again"
 	case errors.Is(err, datastore.ErrNoStore):
 		return "make one with: holdfast init PATH"
 	case errors.Is(err, chunkstore.ErrLocked), errors.Is(err, wire.ErrBusy):

@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net/http"
 	"os"
@@ -482,14 +483,31 @@ func TestTaskAbort(t *testing.T) {
 	if len(list) != 1 || list[0].UPID.ID != "tank:vm/100" || list[0].UPID.Auth != "alice@pbs!key" {
 		t.Fatalf("tasks: %+v", list)
 	}
-	l.must(l.tasks.Stop(list[0].UPID))
+	body, more := io.Pipe()
+	open := make(chan string, 1)
+	go func() {
+		q := post("/blob", "file-name", "a.blob", "encoded-size", 100)
+		q.body = body
+		code, text, err := k.send(context.Background(), q)
+		open <- fmt.Sprint(code, " ", string(text), " ", err)
+	}()
+	_, err = more.Write([]byte("x")) // the request is under way
+	l.must(err)
+	l.must(l.tasks.Stop(list[0].UPID, "root@pam"))
+	more.Close()
+	if got := <-open; got != "400 the session was stopped by root@pam: task aborted <nil>" {
+		t.Errorf("the open request: %s", got)
+	}
 	if status := l.ended("backup"); status != "task aborted" {
 		t.Errorf("task: %s", status)
 	}
-	if _, _, err := k.send(context.Background(), get("/previous_backup_time")); err == nil {
-		t.Error("the session goes on")
+	l.simple("alice", "vm/100", 1000) // the group is free, although
+	for range 2 {
+		code, text, err := k.send(context.Background(), get("/previous_backup_time"))
+		if err != nil || code != 400 || string(text) != "the session was stopped by root@pam: task aborted" {
+			t.Errorf("the next request: %d %q, %v", code, text, err)
+		}
 	}
-	l.simple("alice", "vm/100", 1000)
 }
 
 func TestBenchmark(t *testing.T) {

@@ -85,6 +85,9 @@ func (v *conversation) handler(table []method) http.Handler {
 		r.Body = body
 		c := &call{ResponseWriter: w, Request: r, server: v.server, auth: v.auth, payer: v.payer, log: v.server.o.Log}
 		data, err := v.run(tree, c)
+		if why := v.stopped(); why != nil && err != nil && !errors.Is(err, errAnswered) {
+			err = why // whatever it has led to
+		}
 		if err != nil && !errors.Is(err, errAnswered) {
 			drain(r)
 		}

@@ -106,11 +106,13 @@ func (g *gate) enter() bool {
 	return true
 }
 
-// shut lets nobody in any more and waits for those inside.
-func (g *gate) shut() {
+// shut lets nobody in any more and waits for those inside. After late it calls
+// over, which must make them leave.
+func (g *gate) shut(late time.Duration, over func()) {
 	g.mu.Lock()
 	g.closed = true
 	g.mu.Unlock()
+	defer time.AfterFunc(late, over).Stop()
 	g.inside.Wait()
 }
 
@@ -123,29 +125,55 @@ type h2Options struct {
 	stall  time.Duration
 	answer time.Duration
 	window int    // of the connection, in bytes
-	gone   func() // called when the connection has ended
+	gone   func() // called when the session is over
+	// late reports, when ctx has ended, whether the client is to be told. refuse
+	// answers then what it asks after the last handler has returned.
+	late   func() bool
+	refuse http.HandlerFunc
+}
+
+// lastWords is how long the handlers of a session that is to be told of its end
+// may take to answer.
+const lastWords = 10 * time.Second
+
+// line is a connection with HTTP/2.
+type line struct {
+	*upgraded
+	over chan struct{} // closed when the connection has ended
+}
+
+// cut ends the connection, also when the peer does not read.
+func (l *line) cut() {
+	_ = l.SetDeadline(time.Now())
+	_ = l.Close()
+}
+
+// linger waits until the connection has ended, which it does with ctx at the
+// latest.
+func (l *line) linger(ctx context.Context) {
+	defer context.AfterFunc(ctx, l.cut)()
+	<-l.over
 }
 
 // serveH2 speaks HTTP/2 on the connection until it ends or ctx is cancelled, and
-// returns when the last handler has. It closes the connection. The contexts of
-// the requests are cancelled with the connection.
-func serveH2(ctx context.Context, u *upgraded, h http.Handler, o h2Options) {
-	ctx, cancel := context.WithCancel(ctx)
+// returns when the last handler has. The connection is closed then, unless the
+// client is to be told why. The contexts of the requests are cancelled with the
+// connection.
+func serveH2(ctx context.Context, u *upgraded, h http.Handler, o h2Options) *line {
+	requests, cancel := context.WithCancel(ctx)
 	defer cancel()
-	stop := context.AfterFunc(ctx, func() {
-		_ = u.SetDeadline(time.Now()) // for a write to a peer that does not read
-		_ = u.Close()
-	})
-	defer stop()
+	l := &line{u, make(chan struct{})}
 	var g gate
 	engine := &http.Server{
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			if g.enter() {
 				defer g.inside.Done()
 				h.ServeHTTP(w, r)
+				return
 			}
+			o.refuse(w, r)
 		}),
-		BaseContext:       func(net.Listener) context.Context { return ctx },
+		BaseContext:       func(net.Listener) context.Context { return requests },
 		ReadHeaderTimeout: h2PrefaceWait,
 		MaxHeaderBytes:    h2HeadersMax,
 		ErrorLog:          o.log,
@@ -163,8 +191,20 @@ func serveH2(ctx context.Context, u *upgraded, h http.Handler, o h2Options) {
 	// The connection is encrypted underneath, or local; the protocol is begun
 	// without negotiation either way.
 	engine.Protocols.SetUnencryptedHTTP2(true)
-	_ = engine.Serve(u) // ends with the connection, always with an error
+	go func() {
+		defer close(l.over)
+		_ = engine.Serve(u) // ends with the connection, always with an error
+	}()
+	select {
+	case <-l.over:
+	case <-ctx.Done():
+	}
+	if ctx.Err() == nil || !o.late() {
+		l.cut()
+		<-l.over
+	}
 	o.gone()
 	cancel()
-	g.shut()
+	g.shut(lastWords, l.cut)
+	return l
 }

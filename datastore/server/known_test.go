@@ -113,7 +113,7 @@ func TestGate(t *testing.T) {
 	}
 	shut := make(chan struct{})
 	go func() {
-		g.shut()
+		g.shut(time.Hour, func() {})
 		close(shut)
 	}()
 	for g.enter() { // until it has begun to shut

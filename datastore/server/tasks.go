@@ -251,7 +251,7 @@ func stopTask(c *call) (any, error) {
 			return nil, err
 		}
 	}
-	err = c.server.o.Tasks.Stop(u)
+	err = c.server.o.Tasks.Stop(u, c.auth)
 	if errors.Is(err, chunkstore.ErrNotExist) {
 		return nil, nil // one that is not known has ended
 	}

@@ -285,10 +285,19 @@ func (s *Server) upgrade(c *call, o opening) (err error) {
 	running := o.start(v)
 	go func() {
 		defer done()
-		defer o.store.release()
 		defer leave()
-		defer s.metrics.session(o.spec.Type)()
-		t.End(v.converse(u, running, o.protocol))
+		defer v.window.Free()
+		defer u.Close()
+		ended := s.metrics.session(o.spec.Type)
+		last, err := v.converse(u, running, o.protocol)
+		t.End(err)
+		ended()
+		o.store.release()
+		if last != nil {
+			until, cancel := context.WithTimeout(s.ctx, farewell)
+			defer cancel()
+			last.linger(until)
+		}
 	}()
 	return errAnswered
 }
@@ -312,22 +321,46 @@ func hijack(w http.ResponseWriter) (*upgraded, error) {
 // answerWait is how long the client may take to read the 101.
 const answerWait = time.Minute
 
-// converse answers the upgrade and runs the session to its end.
-func (v *conversation) converse(u *upgraded, running session, protocol string) error {
-	defer u.Close()
-	defer v.window.Free()
+// farewell is how long the connection of a session that was stopped stays open, so
+// that a client that asks for something only now is told why it gets nothing. It
+// keeps its place in the account of whoever opened it meanwhile.
+const farewell = 15 * time.Minute
+
+// converse answers the upgrade and runs the session to its end. The connection may
+// still be open then: nil if it never spoke HTTP/2.
+func (v *conversation) converse(u *upgraded, running session, protocol string) (last *line, err error) {
 	ctx := v.task.Context()
 	_ = u.SetDeadline(time.Now().Add(answerWait))
-	_, err := fmt.Fprintf(u, "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: %s\r\n%s: %s\r\n\r\n",
+	_, err = fmt.Fprintf(u, "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: %s\r\n%s: %s\r\n\r\n",
 		protocol, wire.ExtensionHeader, wire.ExtensionVersion)
 	if err == nil {
 		_ = u.SetDeadline(time.Time{})
 		u.heard = v.patience.heard
 		l := &v.server.o.Limits
-		serveH2(ctx, u, v.handler(running.methods()), h2Options{window: int(v.window.Size()), gone: running.leave,
+		last = serveH2(ctx, u, v.handler(running.methods()), h2Options{window: int(v.window.Size()), gone: running.leave,
+			late: func() bool { return v.stopped() != nil }, refuse: v.refuse,
 			log: slog.NewLogLogger(v.server.o.Log.Handler(), slog.LevelDebug), stall: l.WriteTimeout, answer: l.StallTimeout})
 	}
-	return running.end(ctx)
+	return last, running.end(ctx)
+}
+
+// stopped is what a client is told whose session somebody has stopped, nil if
+// nobody has.
+func (v *conversation) stopped() error {
+	var by *task.StopError
+	if errors.As(context.Cause(v.task.Context()), &by) {
+		return badRequest("the session was %v: %v", by, wire.ErrStopped)
+	}
+	return nil
+}
+
+// refuse answers a request that comes after the session has ended.
+func (v *conversation) refuse(w http.ResponseWriter, r *http.Request) {
+	err := v.stopped()
+	if err == nil {
+		panic(http.ErrAbortHandler) // the connection has ended
+	}
+	v.answer(&call{ResponseWriter: w, Request: r, server: v.server}, nil, err)
 }
 
 // interrupted is why a session whose task was stopped has ended.

@@ -65,9 +65,9 @@ func TestLogIsCapped(t *testing.T) {
 		t.Errorf("the log has %d bytes", len(text))
 	}
 	lines := strings.Split(strings.TrimSuffix(text, "\n"), "\n")
-	for i, want := range []string{"the log is full at 16 KiB, more was dropped", abortRequest, taskError + strings.Repeat("z", statusMax)} {
-		if got := lines[len(lines)-3+i][27:]; got != want {
-			t.Errorf("line %d from the end is %.60q, want %.60q", 3-i, got, want)
+	for i, want := range []string{"the log is full at 16 KiB, more was dropped", abortRequest, "stopped by root@pam", taskError + strings.Repeat("z", statusMax)} {
+		if got := lines[len(lines)-4+i][27:]; got != want {
+			t.Errorf("line %d from the end is %.60q, want %.60q", 4-i, got, want)
 		}
 	}
 	k = begin(t, r, Spec{Type: "verify"})

@@ -29,6 +29,13 @@ type Spec struct {
 // as aborted.
 var ErrAborted = errors.New("abort requested - aborting task")
 
+// StopError is the cause of the end of a task's context when somebody has
+// stopped it. It is an ErrAborted.
+type StopError struct{ By wire.AuthID }
+
+func (e *StopError) Error() string { return "stopped by " + string(e.By) }
+func (e *StopError) Unwrap() error { return ErrAborted }
+
 // abortRequest is the line that an abort leaves in the log.
 const abortRequest = "received abort request ..."
 
@@ -138,7 +145,7 @@ func (t *Task) guard(do func(*Task) error) (err error) {
 // UPID names the task.
 func (t *Task) UPID() wire.UPID { return t.upid }
 
-// Context ends when the task is to stop; its cause is ErrAborted then.
+// Context ends when the task is to stop; its cause wraps ErrAborted then.
 func (t *Task) Context() context.Context { return t.ctx }
 
 // Logf adds a line to the log. Control characters become spaces, and what is
@@ -202,8 +209,8 @@ func (t *Task) outcome(err error) string {
 	return errorStatus(err.Error())
 }
 
-// abort asks the task to stop.
-func (t *Task) abort() {
+// abort asks the task to stop, for a cause that is an ErrAborted.
+func (t *Task) abort(cause error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.ended || t.aborted {
@@ -211,18 +218,22 @@ func (t *Task) abort() {
 	}
 	t.aborted = true
 	t.log.always(abortRequest)
-	t.cancel(ErrAborted)
+	if cause != ErrAborted {
+		t.log.always(cause.Error())
+	}
+	t.cancel(cause)
 }
 
-// Stop asks a task to stop and does not wait for it. One that has ended is
-// left as it is; one that is not known is chunkstore.ErrNotExist.
-func (r *Registry) Stop(u wire.UPID) error {
+// Stop asks a task to stop, for somebody, and does not wait for it: the cause of
+// its context is a *StopError. One that has ended is left as it is; one that is
+// not known is chunkstore.ErrNotExist.
+func (r *Registry) Stop(u wire.UPID, by wire.AuthID) error {
 	r.mu.Lock()
 	t, ended := r.running[u], r.known[u]
 	r.mu.Unlock()
 	switch {
 	case t != nil:
-		t.abort()
+		t.abort(&StopError{by})
 	case ended == nil:
 		return fmt.Errorf("stop task %s: %w", u, chunkstore.ErrNotExist)
 	}

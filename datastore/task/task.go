@@ -158,7 +158,7 @@ func (r *Registry) Close(ctx context.Context) error {
 	}
 	r.mu.Unlock()
 	for _, t := range tasks {
-		t.abort()
+		t.abort(ErrAborted)
 	}
 	left := 0
 	for _, t := range tasks {

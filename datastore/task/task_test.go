@@ -121,13 +121,13 @@ func TestOutcomes(t *testing.T) {
 		{name: "a message that reads like a state", do: func(k *Task) { k.Logf("TASK OK") }, err: errors.New("x"), status: "x",
 			log: " TASK OK\nTASK ERROR: x\n"},
 		{name: "aborted", do: func(k *Task) { stop(t, k) }, err: context.Canceled, status: "abort requested - aborting task",
-			log: "received abort request ...\nTASK ERROR: abort requested - aborting task\n"},
+			log: "received abort request ...\nstopped by root@pam\nTASK ERROR: abort requested - aborting task\n"},
 		{name: "aborted by its cause", do: func(k *Task) { stop(t, k) }, err: fmt.Errorf("copy: %w", ErrAborted),
 			status: "abort requested - aborting task",
-			log:    "received abort request ...\nTASK ERROR: abort requested - aborting task\n"},
+			log:    "received abort request ...\nstopped by root@pam\nTASK ERROR: abort requested - aborting task\n"},
 		{name: "aborted backup", typ: "backup", do: func(k *Task) { stop(t, k); stop(t, k) }, err: fmt.Errorf("read: %w", context.Canceled), status: "task aborted",
-			log: "received abort request ...\nTASK ERROR: task aborted\n"},
-		{name: "finished in spite of it", do: func(k *Task) { stop(t, k) }, status: "OK", log: "received abort request ...\nTASK OK\n"},
+			log: "received abort request ...\nstopped by root@pam\nTASK ERROR: task aborted\n"},
+		{name: "finished in spite of it", do: func(k *Task) { stop(t, k) }, status: "OK", log: "received abort request ...\nstopped by root@pam\nTASK OK\n"},
 		{name: "cancelled by nobody here", do: func(*Task) {}, err: context.Canceled, status: "context canceled", log: "TASK ERROR: context canceled\n"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -165,7 +165,7 @@ func TestOutcomes(t *testing.T) {
 
 func stop(t *testing.T, k *Task) {
 	t.Helper()
-	if err := k.registry.Stop(k.UPID()); err != nil {
+	if err := k.registry.Stop(k.UPID(), wire.RootUser); err != nil {
 		t.Error(err)
 	}
 	if k.Context().Err() == nil || !errors.Is(context.Cause(k.Context()), ErrAborted) {
@@ -277,14 +277,14 @@ func TestUnknownTask(t *testing.T) {
 	}
 	_, _, lines := r.Lines(u, 0, 0)
 	_, open := r.OpenLog(u)
-	for _, err := range []error{lines, open, r.Stop(u)} {
+	for _, err := range []error{lines, open, r.Stop(u, wire.RootUser)} {
 		if !errors.Is(err, chunkstore.ErrNotExist) {
 			t.Errorf("got %v", err)
 		}
 	}
 	k := begin(t, r, Spec{Type: "prune"})
 	k.End(nil)
-	if err := r.Stop(k.UPID()); err != nil {
+	if err := r.Stop(k.UPID(), wire.RootUser); err != nil {
 		t.Errorf("stop of an ended task: %v", err)
 	}
 }
@@ -363,7 +363,7 @@ func TestConcurrentUse(t *testing.T) {
 				in.Go(func() { k.Logf("one") })
 				in.Go(func() { k.Warnf("two") })
 				in.Go(func() { _, _, err = r.Lines(k.UPID(), 1, 0) })
-				in.Go(func() { _ = r.Stop(k.UPID()) })
+				in.Go(func() { _ = r.Stop(k.UPID(), wire.RootUser) })
 				in.Wait()
 				k.End(nil)
 				if list, lerr := r.List(Filter{}); lerr != nil || err != nil || len(list) == 0 {

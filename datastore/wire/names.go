@@ -219,6 +219,10 @@ var ErrExists = errors.New("already exists")
 // ErrBusy is returned when another session writes to the same group.
 var ErrBusy = errors.New("busy")
 
+// ErrStopped is returned when somebody with the right to do so has stopped the
+// task that the work belongs to.
+var ErrStopped = errors.New("task aborted")
+
 // ErrUnknown is returned by Finish when nobody can tell whether the snapshot
 // was made.
 var ErrUnknown = errors.New("whether the snapshot was made is not known")
