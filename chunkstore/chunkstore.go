@@ -7,6 +7,13 @@
 // The nouns:
 //
 //   - ID: the name of a chunk, 32 bytes computed from its plain content.
+//   - Class: plain or encrypted. Chunks of the two are different chunks, whatever
+//     their names.
+//   - Owner: whose copy of an encrypted chunk it is. Nobody but who has the key can
+//     tell whether an encrypted chunk is what its name says, so nobody reads what
+//     somebody else has sent.
+//   - Ref: what an index says of a chunk. Key: a Ref with its owner, which is what a
+//     store finds chunks by.
 //   - Plain: the content of a chunk as it stood in the image.
 //   - Sealed: the same chunk in its envelope (a blob): compressed, encrypted if
 //     there is a key, with a checksum. A store holds nothing else.
@@ -19,7 +26,10 @@
 package chunkstore
 
 import (
+	"bytes"
+	"cmp"
 	"context"
+	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -75,11 +85,114 @@ func (id ID) Short() string { return hex.EncodeToString(id[:4]) }
 // IsZero reports whether id is the zero value, which names nothing.
 func (id ID) IsZero() bool { return id == ID{} }
 
+// Class tells whether a chunk is encrypted.
+type Class uint8
+
+// The classes.
+const (
+	ClassPlain Class = iota
+	ClassEncrypted
+)
+
+// String is the word for it.
+func (c Class) String() string {
+	if c == ClassEncrypted {
+		return "encrypted"
+	}
+	return "plain"
+}
+
+// Classes is a set of classes.
+type Classes uint8
+
+// AllClasses holds every class.
+const AllClasses = Classes(1<<ClassPlain | 1<<ClassEncrypted)
+
+// Has reports whether a class is in the set.
+func (s Classes) Has(c Class) bool { return s&(1<<c) != 0 }
+
+// With returns the set with a class added.
+func (s Classes) With(c Class) Classes { return s | 1<<c }
+
+// Owner tells whose copies of encrypted chunks are meant. It is a hash, so that it
+// has a fixed size. The zero value is nobody: plain chunks, which a store can check
+// against their names, are everybody's.
+type Owner [12]byte
+
+// OwnerOf returns the owner of that name.
+func OwnerOf(name string) Owner {
+	sum := sha256.Sum256([]byte("Holdfast chunk owner\n" + name))
+	return Owner(sum[:len(Owner{})])
+}
+
+// Ref is what an index, and the manifest that describes it, say of a chunk: its
+// name, the size of its content in bytes, and its class.
+type Ref struct {
+	ID    ID
+	Size  uint32
+	Class Class
+}
+
+// Key returns what a store finds the chunk by, for a snapshot that reads the
+// copies of owner.
+func (r Ref) Key(owner Owner) Key {
+	if r.Class != ClassEncrypted {
+		owner = Owner{}
+	}
+	return Key{ID: r.ID, Size: r.Size, Owner: owner}
+}
+
+// Key is what a stored chunk is found by. No two keys ever stand in for each other:
+// not those of two classes, since whoever has the encryption key can make plain
+// content of an encrypted chunk's name, nor those of two owners or sizes.
+type Key struct {
+	ID    ID
+	Size  uint32 // of the content, in bytes
+	Owner Owner  // zero for a plain chunk
+}
+
+// Class returns the class of the chunk.
+func (k Key) Class() Class {
+	if k.Owner == (Owner{}) {
+		return ClassPlain
+	}
+	return ClassEncrypted
+}
+
+// String names the chunk for a message.
+func (k Key) String() string { return k.ID.String() }
+
+// Compare orders keys by name, size and owner.
+func (k Key) Compare(other Key) int {
+	return cmp.Or(bytes.Compare(k.ID[:], other.ID[:]), cmp.Compare(k.Size, other.Size), bytes.Compare(k.Owner[:], other.Owner[:]))
+}
+
+// The first eight bytes of encrypted blobs, compressed ones and others (section 1
+// of the formats specification).
+const (
+	MagicEncrypted           = "\x7b\x67\x85\xbe\x22\x2d\x4c\xf0"
+	MagicEncryptedCompressed = "\xe6\x59\x1b\xbf\x0b\xbf\xd8\x0b"
+)
+
 // Plain is the content of a chunk.
 type Plain []byte
 
 // Sealed is a chunk in its envelope, ready to be stored or sent.
 type Sealed []byte
+
+// Class tells which class a blob is of. It goes by the first bytes alone: what does
+// not say that it is encrypted is plain.
+func (s Sealed) Class() Class {
+	const size = len(MagicEncrypted)
+	if len(s) < size {
+		return ClassPlain
+	}
+	switch string(s[:size]) {
+	case MagicEncrypted, MagicEncryptedCompressed:
+		return ClassEncrypted
+	}
+	return ClassPlain
+}
 
 // Info says what a store knows of a chunk without reading it. Sizes are in
 // bytes.
@@ -93,15 +206,21 @@ type Info struct {
 // record cannot be trusted is ErrCorrupt, and the error names the chunk and
 // the file. The bytes are as stored: only opening them proves the content.
 type Getter interface {
-	Get(ctx context.Context, id ID) (Sealed, error)
+	Get(ctx context.Context, k Key) (Sealed, error)
 }
 
-// IntoGetter is a Getter that can do with the caller's memory. GetInto is Get that
+// RefGetter is what a snapshot is read through: Get is that of a Getter, for the
+// owner whose copies the snapshot reads.
+type RefGetter interface {
+	Get(ctx context.Context, r Ref) (Sealed, error)
+}
+
+// IntoGetter is a RefGetter that can do with the caller's memory. GetInto is Get that
 // uses the capacity of room, of which RoomMore bytes more than the chunk has are
 // enough; otherwise it returns memory of its own. The caller owns both.
 type IntoGetter interface {
-	Getter
-	GetInto(ctx context.Context, id ID, room []byte) (Sealed, error)
+	RefGetter
+	GetInto(ctx context.Context, r Ref, room []byte) (Sealed, error)
 }
 
 // RoomMore is how many bytes more than a sealed chunk has GetInto may need.
@@ -111,10 +230,10 @@ const RoomMore = 128
 type Store interface {
 	Getter
 	// Stat tells the sizes of a chunk that Get would find, or ErrNotExist.
-	Stat(ctx context.Context, id ID) (Info, error)
+	Stat(ctx context.Context, k Key) (Info, error)
 	// Check reads a chunk back from the medium and compares it with the
 	// SHA-256 recorded when it was put. It needs no key.
-	Check(ctx context.Context, id ID) error
+	Check(ctx context.Context, k Key) error
 	// Begin opens a writing session.
 	Begin(ctx context.Context) (Session, error)
 	// Close releases the store; sessions must be closed before.
@@ -124,9 +243,12 @@ type Store interface {
 // Session is one writer to a Store. All methods but Close are safe for
 // concurrent use.
 type Session interface {
-	// Put stores a chunk unless the store has it already; added tells which.
-	// The session does not keep sealed after it returns. nil means accepted
-	// and readable in this process; only Sync makes it durable.
+	// Put stores a chunk unless its owner has one of that name and size already;
+	// added tells which. What other owners have, or that one of them has sent the
+	// same bytes, changes nothing of what is returned. A healthy chunk is never
+	// replaced, a damaged one is. The session does not keep sealed after it
+	// returns. nil means accepted and readable in this process; only Sync makes
+	// it durable.
 	Put(ctx context.Context, c Chunk) (added bool, err error)
 	// Sync makes durable every chunk that any session of this store has
 	// accepted before the call. After an error nothing more can be written
@@ -137,12 +259,20 @@ type Session interface {
 }
 
 // Chunk is what a Session puts. PlainSize is the length of the content in
-// bytes; the store cannot see it in an encrypted blob.
+// bytes; the store cannot see it in an encrypted blob. Owner is whose copy it will
+// be; it must be set for an encrypted blob and says nothing for a plain one.
 type Chunk struct {
 	ID        ID
 	PlainSize uint32
+	Owner     Owner
 	Sealed    Sealed
 }
+
+// Ref returns what an index says of the chunk. The class is that of the blob.
+func (c Chunk) Ref() Ref { return Ref{ID: c.ID, Size: c.PlainSize, Class: c.Sealed.Class()} }
+
+// Key returns what the chunk is found by.
+func (c Chunk) Key() Key { return c.Ref().Key(c.Owner) }
 
 // Validate checks the sizes of c against the limits.
 func (c Chunk) Validate() error {
@@ -154,6 +284,17 @@ func (c Chunk) Validate() error {
 	}
 	if len(c.Sealed) <= SealedSizeMin || len(c.Sealed) > SealedSizeMax {
 		return fmt.Errorf("chunk %s: stored size %d is not within %d..%d: %w", c.ID.Short(), len(c.Sealed), SealedSizeMin+1, SealedSizeMax, ErrInvalid)
+	}
+	return nil
+}
+
+// ValidateOwned is Validate for whoever stores c: an encrypted chunk has an owner.
+func (c Chunk) ValidateOwned() error {
+	if err := c.Validate(); err != nil {
+		return err
+	}
+	if c.Sealed.Class() == ClassEncrypted && c.Owner == (Owner{}) {
+		return fmt.Errorf("chunk %s: an encrypted one without an owner: %w", c.ID.Short(), ErrInvalid)
 	}
 	return nil
 }

@@ -700,14 +700,14 @@ type readerSession struct {
 	snap wire.Snapshot
 	open wire.Reader
 	mu   sync.Mutex
-	may  map[chunkstore.ID]bool
+	may  map[chunkstore.ID]uint32 // sizes
 }
 
 func (f *fake) reader(w http.ResponseWriter, r *http.Request) {
 	if !only(w, r.Form, "store", "ns", "backup-type", "backup-id", "backup-time") {
 		return
 	}
-	s := &readerSession{f: f, snap: snapshotOf(r.Form), may: make(map[chunkstore.ID]bool)}
+	s := &readerSession{f: f, snap: snapshotOf(r.Form), may: make(map[chunkstore.ID]uint32)}
 	var err error
 	if s.open, err = f.memory.Open(r.Context(), s.snap); err != nil {
 		refuse(w, 400, "snapshot %s does not exist.", s.snap)
@@ -728,20 +728,23 @@ func (s *readerSession) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 		if !strings.HasSuffix(name, ".blob") {
 			s.mu.Lock()
-			eachEntry(s.f.t, name, file, func(e index.Entry) { s.may[e.ID] = true })
+			eachEntry(s.f.t, name, file, func(e index.Entry) { s.may[e.ID] = e.Size })
 			s.mu.Unlock()
 		}
 		w.Write(file)
 	case "/chunk":
 		id, _ := chunkstore.ParseID(q.Get("digest"))
 		s.mu.Lock()
-		may := s.may[id]
+		size, may := s.may[id]
 		s.mu.Unlock()
 		if !may {
 			refuse(w, 401, "download chunk %s not allowed", id)
 			return
 		}
-		sealed, err := s.open.Get(r.Context(), id)
+		sealed, err := s.open.Get(r.Context(), chunkstore.Ref{ID: id, Size: size})
+		if err != nil {
+			sealed, err = s.open.Get(r.Context(), chunkstore.Ref{ID: id, Size: size, Class: chunkstore.ClassEncrypted})
+		}
 		if err != nil {
 			refuse(w, 400, "reading chunk failed: No such file or directory (os error 2)")
 			return

@@ -114,13 +114,13 @@ func (p *previous) has(name string) bool {
 	return p.names[name]
 }
 
-// Get implements chunkstore.Getter.
-func (p *previous) Get(ctx context.Context, id chunkstore.ID) (chunkstore.Sealed, error) {
+// Get implements chunkstore.RefGetter.
+func (p *previous) Get(ctx context.Context, ref chunkstore.Ref) (chunkstore.Sealed, error) {
 	r, err := p.reader(ctx)
 	if err != nil {
 		return nil, err
 	}
-	return r.Get(ctx, id)
+	return r.Get(ctx, ref)
 }
 
 // reader opens the other connection.

@@ -122,9 +122,9 @@ func (r *reader) wanted() []string {
 	return slices.Clone(r.names)
 }
 
-// Get implements chunkstore.Getter.
-func (r *reader) Get(ctx context.Context, id chunkstore.ID) (chunkstore.Sealed, error) {
-	return r.GetInto(ctx, id, nil)
+// Get implements chunkstore.RefGetter. The server knows class and size from the index.
+func (r *reader) Get(ctx context.Context, ref chunkstore.Ref) (chunkstore.Sealed, error) {
+	return r.GetInto(ctx, ref, nil)
 }
 
 // Window returns how many chunks, and how many bytes of them, Get and GetInto
@@ -133,8 +133,8 @@ func (r *reader) Window() (chunks int, bytes int64) { return r.client.window() }
 
 // GetInto is Get that uses the capacity of room if it suffices. Until it returns
 // room must be left alone.
-func (r *reader) GetInto(ctx context.Context, id chunkstore.ID, room []byte) (sealed chunkstore.Sealed, err error) {
-	q := query{method: http.MethodGet, path: "/chunk", params: url.Values{"digest": {id.String()}}}
+func (r *reader) GetInto(ctx context.Context, ref chunkstore.Ref, room []byte) (sealed chunkstore.Sealed, err error) {
+	q := query{method: http.MethodGet, path: "/chunk", params: url.Values{"digest": {ref.ID.String()}}}
 	err = r.try(ctx, func(c *conn) error {
 		sealed, err = c.into(ctx, room, q, chunkstore.SealedSizeMax)
 		return err
@@ -145,7 +145,7 @@ func (r *reader) GetInto(ctx context.Context, id chunkstore.ID, room []byte) (se
 		err = fmt.Errorf("%w: %s", chunkstore.ErrNotExist, status)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("snapshot %s: chunk %s: %w", r.snap, id.Short(), err)
+		return nil, fmt.Errorf("snapshot %s: chunk %s: %w", r.snap, ref.ID.Short(), err)
 	}
 	return sealed, nil
 }

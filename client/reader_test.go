@@ -67,7 +67,7 @@ func readAll(t *testing.T, r wire.Reader, idx *index.Reader, want []string) {
 		slots <- struct{}{}
 		wg.Go(func() {
 			defer func() { <-slots }()
-			sealed, err := r.Get(t.Context(), e.ID)
+			sealed, err := r.Get(t.Context(), chunkstore.Ref{ID: e.ID, Size: e.Size})
 			if err != nil {
 				t.Error(err)
 				return
@@ -113,16 +113,16 @@ func TestReaderGivesUp(t *testing.T) {
 		t.Fatal(err)
 	}
 	f.before = func(http.ResponseWriter, *http.Request) bool { f.cut(); return false }
-	if _, err := r.Get(t.Context(), e.ID); err == nil {
+	if _, err := r.Get(t.Context(), chunkstore.Ref{ID: e.ID, Size: e.Size}); err == nil {
 		t.Error("no error from a server that always hangs up")
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := r.Get(ctx, e.ID); !errors.Is(err, context.Canceled) {
+	if _, err := r.Get(ctx, chunkstore.Ref{ID: e.ID, Size: e.Size}); !errors.Is(err, context.Canceled) {
 		t.Errorf("cancelled: %v", err)
 	}
 	r.Close()
-	if _, err := r.Get(t.Context(), e.ID); !errors.Is(err, chunkstore.ErrInvalid) {
+	if _, err := r.Get(t.Context(), chunkstore.Ref{ID: e.ID, Size: e.Size}); !errors.Is(err, chunkstore.ErrInvalid) {
 		t.Errorf("after close: %v", err)
 	}
 }
@@ -173,10 +173,10 @@ func TestMissingThings(t *testing.T) {
 		t.Fatal(err)
 	}
 	f.memory.Drop(e.ID, nil)
-	if _, err := r.Get(t.Context(), e.ID); !errors.Is(err, chunkstore.ErrNotExist) {
+	if _, err := r.Get(t.Context(), chunkstore.Ref{ID: e.ID, Size: e.Size}); !errors.Is(err, chunkstore.ErrNotExist) {
 		t.Errorf("lost chunk: %v", err)
 	}
-	_, err = r.Get(t.Context(), chunkstore.ID{9})
+	_, err = r.Get(t.Context(), chunkstore.Ref{ID: chunkstore.ID{9}, Size: 1})
 	if !errors.Is(err, chunkstore.ErrNotExist) || errors.Is(err, wire.ErrUnauthenticated) {
 		t.Errorf("chunk of another snapshot: %v", err)
 	}
@@ -201,7 +201,7 @@ func TestHostileDownloads(t *testing.T) {
 		}
 		return true
 	}
-	if _, err := r.Get(t.Context(), e.ID); !errors.Is(err, errAnswer) {
+	if _, err := r.Get(t.Context(), chunkstore.Ref{ID: e.ID, Size: e.Size}); !errors.Is(err, errAnswer) {
 		t.Errorf("a chunk that is too large: %v", err)
 	}
 	if _, err := r.Index(t.Context(), disk); !errors.Is(err, chunkstore.ErrCorrupt) {

@@ -359,7 +359,7 @@ func TestPrevious(t *testing.T) {
 			t.Fatal(err)
 		}
 		entries = append(entries, e)
-		if _, err := p.Get(t.Context(), e.ID); err != nil {
+		if _, err := p.Get(t.Context(), chunkstore.Ref{ID: e.ID, Size: e.Size}); err != nil {
 			t.Error(err)
 		}
 	}

@@ -37,6 +37,9 @@ const (
 	idKeyRounds = 10
 )
 
+// nonceLabel is what the key of Nonce is derived with.
+const nonceLabel = "Holdfast nonce v1"
+
 // redacted stands for a secret wherever one would be printed.
 const redacted = "[redacted]"
 
@@ -56,8 +59,10 @@ type secrets struct {
 	enc  [KeySize]byte
 	id   [KeySize]byte
 	aead cipher.AEAD
-	// namers are *namer: a hash each, so that naming allocates nothing.
-	namers sync.Pool
+	// namers are *namer: a hash each, so that naming allocates nothing. noncers
+	// are the same for nonces, with a key that is used for nothing else.
+	namers  sync.Pool
+	noncers sync.Pool
 }
 
 type namer struct {
@@ -74,7 +79,12 @@ func NewKey(enc []byte) (*Key, error) {
 	copy(s.enc[:], enc)
 	copy(s.id[:], pbkdf2.Key(enc, []byte(idKeySalt), idKeyRounds, KeySize, stdsha256.New))
 	s.namers.New = func() any { return &namer{hash: NewHash()} }
-	var err error
+	var nonceKey [KeySize]byte
+	_, err := io.ReadFull(hkdf.New(stdsha256.New, enc, nil, []byte(nonceLabel)), nonceKey[:])
+	if err != nil {
+		return nil, fmt.Errorf("derive the key of nonces: %w", err)
+	}
+	s.noncers.New = func() any { return &namer{hash: hmac.New(NewHash, nonceKey[:])} }
 	if s.aead, err = newGCM(enc); err != nil {
 		return nil, err
 	}
@@ -127,6 +137,23 @@ func (k *Key) Name(plain []byte) [32]byte {
 	return sum
 }
 
+// Nonce returns the nonce to seal content with: the first IVSize bytes of HMAC-SHA-256,
+// with a key derived from this one for nothing else, of kind and content. Equal contents
+// have equal nonces, so that whoever has the key seals them to equal bytes, and no nonce
+// ever meets two contents. It allocates nothing.
+func (k *Key) Nonce(kind byte, content []byte) [IVSize]byte {
+	s := k.secrets()
+	n := s.noncers.Get().(*namer)
+	n.hash.Reset()
+	n.sum[0] = kind
+	n.hash.Write(n.sum[:1])
+	n.hash.Write(content)
+	n.hash.Sum(n.sum[:0])
+	iv := [IVSize]byte(n.sum[:IVSize])
+	s.noncers.Put(n)
+	return iv
+}
+
 // Fingerprint returns the fingerprint of the key (section 2.3 of the formats
 // specification).
 func (k *Key) Fingerprint() Fingerprint {
@@ -149,7 +176,8 @@ func (k *Key) CheckSignature(msg []byte, tag [32]byte) bool {
 }
 
 // Seal encrypts plain with AES-256-GCM and appends ciphertext and then the tag
-// (TagSize bytes) to dst. iv has IVSize bytes and must never be used twice.
+// (TagSize bytes) to dst. iv has IVSize bytes and must never be used for two contents
+// (see Nonce).
 // plain may be the very bytes that follow dst in its array: then it is
 // encrypted in place. With room for len(plain)+TagSize bytes in dst nothing is
 // allocated.

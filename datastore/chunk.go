@@ -4,48 +4,42 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"hash/crc32"
 	"runtime"
 
 	"holdfast/chunkstore"
 	"holdfast/chunkstore/blob"
-	"holdfast/datastore/wire"
 )
 
-// Put says what has become of a chunk: Added tells whether it is stored anew,
-// StoredSize how many bytes the blob has that is stored under its name now.
+// Put says what has become of a chunk. Ref is what it is now known as, of the class
+// that the bytes have. Added tells whether it was stored anew: whoever is told so of a
+// plain chunk learns what others have.
 type Put struct {
-	Added      bool
-	StoredSize uint32
+	Ref   chunkstore.Ref
+	Added bool
 }
 
-// PutChunk stores a chunk unless it is stored already. In a foreign session the
-// checksum of the blob may be wrong and is put right in a copy, a plain chunk
-// whose content is not of its size or name is chunkstore.ErrInvalid, and one
-// whose content is right replaces what cannot be checked. It is safe for
-// concurrent use, and neither changes nor keeps c.Sealed.
+// PutChunk stores a chunk unless it is stored already, as a copy of the group's if it
+// is encrypted. In a foreign session the checksum of the blob may be wrong and is put
+// right in a copy, and a plain chunk whose content is not of its size or name is
+// chunkstore.ErrInvalid, as is an encrypted one that cannot be of its size. It is safe
+// for concurrent use, and neither changes nor keeps c.Sealed.
 func (ss *Session) PutChunk(ctx context.Context, c chunkstore.Chunk) (Put, error) {
 	if err := ss.running(); err != nil {
 		return Put{}, err
 	}
+	c.Owner = ss.copies
 	if err := c.Validate(); err != nil {
 		return Put{}, err
 	}
+	ref := c.Ref()
 	added, err := ss.put(ctx, c)
 	if err != nil {
 		return Put{}, err
 	}
-	ss.resume.add(wire.ChunkSize{ID: c.ID, Size: c.PlainSize})
-	if added {
-		return Put{Added: true, StoredSize: uint32(len(c.Sealed))}, nil
-	}
-	info, err := ss.chunks.Stat(ctx, c.ID)
-	if err != nil {
-		return Put{}, err
-	}
-	return Put{StoredSize: info.StoredSize}, nil
+	ss.resume.add(ref)
+	return Put{Ref: ref, Added: added}, nil
 }
 
 func (ss *Session) put(ctx context.Context, c chunkstore.Chunk) (added bool, err error) {
@@ -56,54 +50,26 @@ func (ss *Session) put(ctx context.Context, c chunkstore.Chunk) (added bool, err
 		return ss.puts.Put(ctx, c)
 	}
 	sealed, encrypted, err := withChecksum(c.Sealed)
-	if err == nil && !encrypted {
+	if err == nil {
 		c.Sealed = sealed
-		err = ss.store.proofs.prove(ctx, c)
+		err = ss.proven(ctx, c, encrypted)
 	}
 	if err != nil {
 		return false, fmt.Errorf("chunk %s: %w: %w", c.ID.Short(), chunkstore.ErrInvalid, err)
 	}
-	c.Sealed = sealed
-	if encrypted {
-		return ss.puts.Put(ctx, c)
-	}
-	return ss.putProven(ctx, c)
+	return ss.puts.Put(ctx, c)
 }
 
-// putProven stores a plain chunk whose content was compared with its name. One
-// that is there already gives way unless it is a plain blob too: then somebody
-// has compared it, or was trusted to.
-func (ss *Session) putProven(ctx context.Context, c chunkstore.Chunk) (added bool, err error) {
-	added, err = ss.puts.Put(ctx, c)
-	if added || err != nil {
-		return added, err
+// proven proves of a chunk what can be proven without a key: of a plain one all, of an
+// encrypted one that is not compressed its size.
+func (ss *Session) proven(ctx context.Context, c chunkstore.Chunk, encrypted bool) error {
+	if !encrypted {
+		return ss.store.proofs.prove(ctx, c)
 	}
-	good, err := ss.holdsPlain(ctx, c)
-	if good || err != nil {
-		return false, err
+	if n, ok := blob.ContentSize(c.Sealed); ok && n != int(c.PlainSize) {
+		return fmt.Errorf("content of %d bytes, not %d", n, c.PlainSize)
 	}
-	return true, ss.puts.Replace(ctx, c)
-}
-
-// holdsPlain reports whether a sound plain blob of the size of c is stored
-// under its name.
-func (ss *Session) holdsPlain(ctx context.Context, c chunkstore.Chunk) (bool, error) {
-	info, err := ss.chunks.Stat(ctx, c.ID)
-	var stored chunkstore.Sealed
-	if err == nil {
-		stored, err = ss.chunks.Get(ctx, c.ID)
-	}
-	if errors.Is(err, chunkstore.ErrCorrupt) || errors.Is(err, chunkstore.ErrNotExist) {
-		return false, nil
-	}
-	if err != nil {
-		return false, err
-	}
-	if info.PlainSize != c.PlainSize {
-		return false, nil
-	}
-	encrypted, err := blob.Check(stored)
-	return err == nil && !encrypted, nil
+	return nil
 }
 
 // crcOff is where the checksum of a blob lies, in bytes (section 1.1 of the

@@ -5,14 +5,18 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"hash/crc32"
 	"strings"
 	"sync"
 	"testing"
 
 	"holdfast/chunkstore"
 	"holdfast/chunkstore/blob"
+	"holdfast/crypto"
 	"holdfast/datastore"
 	"holdfast/datastore/index"
+	"holdfast/datastore/manifest"
+	"holdfast/datastore/wire"
 )
 
 func TestForeignChunkMustBeWhatItIsCalled(t *testing.T) {
@@ -40,13 +44,13 @@ func TestForeignChunkMustBeWhatItIsCalled(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	if ok, err := ss.Has(t.Context(), good.ID, good.PlainSize); ok || err != nil {
+	if ok, err := ss.Has(t.Context(), good.Ref()); ok || err != nil {
 		t.Errorf("something of it is stored: %v %v", ok, err)
 	}
-	if put, err := ss.PutChunk(t.Context(), good); err != nil || !put.Added || put.StoredSize != uint32(len(good.Sealed)) {
+	if put, err := ss.PutChunk(t.Context(), good); err != nil || !put.Added || put.Ref != good.Ref() {
 		t.Errorf("the good one: %+v %v", put, err)
 	}
-	if put, err := ss.PutChunk(t.Context(), good); err != nil || put.Added || put.StoredSize != uint32(len(good.Sealed)) {
+	if put, err := ss.PutChunk(t.Context(), good); err != nil || put.Added || put.Ref != good.Ref() {
 		t.Errorf("again: %+v %v", put, err)
 	}
 }
@@ -72,105 +76,233 @@ func TestForeignChecksumIsPutRight(t *testing.T) {
 			if err := ss.Finish(t.Context()); err != nil {
 				t.Fatal(err)
 			}
-			if got := l.sealed(c.ID); !bytes.Equal(got, right) {
+			ref := c.Ref()
+			ref.Class = codec.Class()
+			if got := l.sealed(at(10), ref); !bytes.Equal(got, right) {
 				t.Errorf("%s %s: %x… is stored, want %x…", name, what, got[:20], right[:20])
 			}
 		}
 	}
 }
 
-// sealed reads a chunk as it is stored. There must be a snapshot at 10.
-func (l *lab) sealed(id chunkstore.ID) chunkstore.Sealed {
+// sealed reads a chunk as it is stored, through a snapshot.
+func (l *lab) sealed(snap wire.Snapshot, ref chunkstore.Ref) chunkstore.Sealed {
 	l.t.Helper()
-	r, err := l.Open(l.t.Context(), at(10))
+	r, err := l.Open(l.t.Context(), snap)
 	if err != nil {
 		l.t.Fatal(err)
 	}
 	defer r.Close()
-	sealed, err := r.Get(l.t.Context(), id)
+	sealed, err := r.Get(l.t.Context(), ref)
 	if err != nil {
 		l.t.Fatal(err)
 	}
 	return sealed
 }
 
-// Two different blobs under one name: one whose content was compared stays, or
-// takes the place of one that cannot be.
+// Two different blobs under one name: whoever has sent what, and in which order, reads
+// what he has sent, and is told the same as if he were alone.
 func TestTwoBlobsUnderOneName(t *testing.T) {
 	const content = "the content of the victim"
 	plain, key := plainCodec(t), keyCodec(t)
 	honest := seal(t, plain, content)
 	poison := seal(t, key, strings.Repeat("garbage", 5))
 	poison.ID, poison.PlainSize = honest.ID, honest.PlainSize
+	poison.Sealed = zipped(t, poison.Sealed)
 	longer := poison
 	longer.PlainSize += 5
 	secret := seal(t, key, content)
-	again := seal(t, key, content) // another nonce
-	raw, err := plain.SealRaw(nil, chunkstore.Plain(strings.Repeat("content ", 1000)))
-	if err != nil {
-		t.Fatal(err)
-	}
-	small := seal(t, plain, strings.Repeat("content ", 1000))
-	large := small
-	large.Sealed = raw
-
-	for name, c := range map[string]struct {
-		first, second chunkstore.Chunk
-		replaced      bool
-	}{
-		"plain over encrypted":                {poison, honest, true},
-		"plain over encrypted, other size":    {longer, honest, true},
-		"encrypted over plain":                {honest, poison, false},
-		"encrypted over plain, other size":    {honest, longer, false},
-		"encrypted over encrypted":            {secret, again, false},
-		"compressed over what is not":         {large, small, false},
-		"what is not compressed over what is": {small, large, false},
+	other := secret
+	other.Sealed = garbled(t, secret.Sealed)
+	for name, c := range map[string]struct{ first, second chunkstore.Chunk }{
+		"plain after encrypted":             {poison, honest},
+		"plain after encrypted, other size": {longer, honest},
+		"encrypted after plain":             {honest, poison},
+		"encrypted after plain, other size": {honest, longer},
+		"encrypted after garbage":           {other, secret},
+		"garbage after encrypted":           {secret, other},
+		"encrypted twice":                   {secret, secret},
 	} {
-		l := newLab(t)
-		eve := l.foreign(at(10), "eve@pbs")
-		if put, err := eve.PutChunk(t.Context(), c.first); err != nil || !put.Added {
-			t.Fatalf("%s: first: %+v %v", name, put, err)
-		}
-		l.manifestOf(eve)
-		if err := eve.Finish(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-		other := at(10)
-		other.Group.ID = "200"
-		victim := l.foreign(other, "bob@pbs")
-		put, err := victim.PutChunk(t.Context(), c.second)
-		if err != nil || put.Added != c.replaced {
-			t.Errorf("%s: second: %+v %v", name, put, err)
-		}
-		want := c.first
-		if c.replaced {
-			want = c.second
-		}
-		if got := l.sealed(c.first.ID); !bytes.Equal(got, want.Sealed) || put.StoredSize != uint32(len(want.Sealed)) {
-			t.Errorf("%s: the wrong one is stored, %d bytes; the answer is %d", name, len(got), put.StoredSize)
-		}
-		if ok, err := victim.Has(t.Context(), want.ID, want.PlainSize); !ok || err != nil {
-			t.Errorf("%s: has: %v %v", name, ok, err)
-		}
+		t.Run(name, func(t *testing.T) {
+			l := newLab(t)
+			bobs := at(10)
+			bobs.Group.ID = "200"
+			eve, bob := l.foreign(at(10), "eve@pbs"), l.foreign(bobs, "bob@pbs")
+			l.putNew(eve, c.first)
+			l.putNew(bob, c.second)
+			for _, ss := range []*datastore.Session{eve, bob} {
+				l.manifestOf(ss)
+				if err := ss.Finish(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for snap, want := range map[wire.Snapshot]chunkstore.Chunk{at(10): c.first, bobs: c.second} {
+				if got := l.sealed(snap, want.Ref()); !bytes.Equal(got, want.Sealed) {
+					t.Errorf("%s reads %d bytes that it has not sent", snap, len(got))
+				}
+			}
+		})
 	}
 }
 
-// A backup that was acknowledged restores, whatever was there before it.
-func TestPoisonedStoreHealsWithTheNextUpload(t *testing.T) {
+// putNew sends a chunk that the session's owner has not sent before.
+func (l *lab) putNew(ss *datastore.Session, c chunkstore.Chunk) {
+	l.t.Helper()
+	if ok, err := ss.Has(l.t.Context(), c.Ref()); ok || err != nil {
+		l.t.Errorf("there before it was sent: %v %v", ok, err)
+	}
+	if put, err := ss.PutChunk(l.t.Context(), c); err != nil || !put.Added || put.Ref != c.Ref() {
+		l.t.Fatalf("put: %+v %v", put, err)
+	}
+	if ok, err := ss.Has(l.t.Context(), c.Ref()); !ok || err != nil {
+		l.t.Errorf("not there after it was sent: %v %v", ok, err)
+	}
+}
+
+// garbled is an encrypted blob with other content and a right checksum.
+func garbled(t *testing.T, s chunkstore.Sealed) chunkstore.Sealed {
+	t.Helper()
+	s = bytes.Clone(s)
+	s[len(s)-1] ^= 1
+	binary.LittleEndian.PutUint32(s[8:], crc32.ChecksumIEEE(s[44:]))
+	return s
+}
+
+// zipped says of an encrypted blob that its content is compressed, so that its length
+// does not tell the size.
+func zipped(t *testing.T, s chunkstore.Sealed) chunkstore.Sealed {
+	t.Helper()
+	s = bytes.Clone(s)
+	copy(s, chunkstore.MagicEncryptedCompressed)
+	return s
+}
+
+// What nobody can open is in nobody's way: neither a false size nor garbage that has
+// been sent before keeps an honest backup from being made, or changes what it reads.
+func TestGarbageUnderForeignNamesHarmsNobody(t *testing.T) {
+	for name, codec := range map[string]*blob.Codec{"plain": plainCodec(t), "encrypted": keyCodec(t)} {
+		t.Run(name, func(t *testing.T) {
+			l := newLab(t)
+			l.codec = codec
+			honest := seal(t, codec, "content")
+			eve := l.foreign(at(10), "eve@pbs")
+			for _, more := range []uint32{0, 5} {
+				poison := honest
+				poison.PlainSize += more
+				poison.Sealed = zipped(t, garbled(t, seal(t, keyCodec(t), "garbage").Sealed))
+				l.putNew(eve, poison)
+			}
+			eve.Close()
+			snap := at(10)
+			snap.Group.ID = "200"
+			l.store(snap, "bob@pbs")
+			if got, err := l.content(snap, honest.ID, len("content")); err != nil || got != "content" {
+				t.Errorf("read back %q, %v", got, err)
+			}
+		})
+	}
+}
+
+// An encrypted chunk that is not compressed has the size that its length says.
+func TestForeignEncryptedChunkHasItsSize(t *testing.T) {
 	l := newLab(t)
-	honest := seal(t, l.codec, "content")
-	poison := seal(t, keyCodec(t), "garbage")
-	poison.ID = honest.ID
-	eve := l.foreign(at(10), "eve@pbs")
-	if _, err := eve.PutChunk(t.Context(), poison); err != nil {
+	c := seal(t, keyCodec(t), "x")
+	c.PlainSize++
+	if _, err := l.foreign(at(10), "eve@pbs").PutChunk(t.Context(), c); !errors.Is(err, chunkstore.ErrInvalid) {
+		t.Errorf("accepted: %v", err)
+	}
+}
+
+// What a manifest calls plain was sent plain, and what it calls encrypted encrypted:
+// otherwise a snapshot would read what nobody has sent for it.
+func TestManifestTellsTheClassThatWasSent(t *testing.T) {
+	for name, c := range map[string]struct {
+		sent chunkstore.Classes
+		mode crypto.Mode
+		ok   bool
+	}{
+		"plain as plain":          {chunkstore.Classes(0).With(chunkstore.ClassPlain), crypto.ModeNone, true},
+		"plain as signed":         {chunkstore.Classes(0).With(chunkstore.ClassPlain), crypto.ModeSignOnly, true},
+		"plain as encrypted":      {chunkstore.Classes(0).With(chunkstore.ClassPlain), crypto.ModeEncrypt, false},
+		"encrypted as plain":      {chunkstore.Classes(0).With(chunkstore.ClassEncrypted), crypto.ModeNone, false},
+		"encrypted as signed":     {chunkstore.Classes(0).With(chunkstore.ClassEncrypted), crypto.ModeSignOnly, false},
+		"encrypted as encrypted":  {chunkstore.Classes(0).With(chunkstore.ClassEncrypted), crypto.ModeEncrypt, true},
+		"encrypted and not named": {chunkstore.Classes(0).With(chunkstore.ClassEncrypted), "", false},
+		"plain and not named":     {chunkstore.Classes(0).With(chunkstore.ClassPlain), "", true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := newLab(t)
+			ss := l.foreign(at(10), "eve@pbs")
+			for _, codec := range []*blob.Codec{plainCodec(t), keyCodec(t)} { // the name is stored in both classes
+				sealed := seal(t, codec, strings.Repeat("content", 99))
+				sealed.ID = seal(t, l.codec, strings.Repeat("content", 99)).ID
+				if _, err := ss.PutChunk(t.Context(), sealed); err != nil {
+					t.Fatal(err)
+				}
+			}
+			f := l.narrowed(ss, "disk.img.didx", strings.Repeat("content", 99), c.sent)
+			f.CryptMode = c.mode
+			if c.mode == "" {
+				l.manifestOf(ss)
+			} else {
+				l.manifestOf(ss, f)
+			}
+			if err := ss.Finish(t.Context()); (err == nil) != c.ok {
+				t.Errorf("finish: %v", err)
+			}
+		})
+	}
+}
+
+// narrowed writes an index of one chunk whose chunks are of some classes.
+func (l *lab) narrowed(ss *datastore.Session, name, content string, classes chunkstore.Classes) manifest.File {
+	l.t.Helper()
+	w, err := ss.Create(l.t.Context(), name, -1)
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	c := seal(l.t, plainCodec(l.t), content)
+	e := index.Entry{Size: c.PlainSize, ID: c.ID}
+	sum := index.NewSummer(index.Dynamic)
+	sum.Add(e)
+	w.(*datastore.IndexWriter).Narrow(classes)
+	if err := errors.Join(w.Append(l.t.Context(), []index.Entry{e}), w.Close(l.t.Context(), sum.Summary())); err != nil {
+		l.t.Fatal(err)
+	}
+	return manifest.File{Name: name, Size: sum.Summary().Size, Csum: sum.Summary().Csum}
+}
+
+// A group that gets another owner goes on reading what it has, and adds to that.
+func TestChangeOfOwnerChangesNoCopy(t *testing.T) {
+	l := newLab(t)
+	l.codec = keyCodec(t)
+	l.store(at(10), "alice@pbs")
+	if err := l.SetOwner(t.Context(), group, "bob@pbs"); err != nil {
 		t.Fatal(err)
 	}
-	eve.Close()
-	snap := at(10)
-	snap.Group.ID = "200"
-	l.store(snap, "bob@pbs")
-	if got, err := l.content(snap, honest.ID, len("content")); err != nil || got != "content" {
-		t.Errorf("read back %q, %v", got, err)
+	id := l.codec.Name(chunkstore.Plain("content"))
+	for _, then := range []func(){
+		func() {},
+		func() { l.store(at(20), "bob@pbs") },
+		func() {
+			if err := l.Forget(t.Context(), at(20)); err != nil {
+				t.Fatal(err)
+			}
+			if err := l.Forget(t.Context(), at(10)); err != nil { // and the group with it
+				t.Fatal(err)
+			}
+			if err := l.RestoreDeleted(t.Context(), at(10)); err != nil {
+				t.Fatal(err)
+			}
+		},
+	} {
+		then()
+		if got, err := l.content(at(10), id, len("content")); err != nil || got != "content" {
+			t.Errorf("read back %q, %v", got, err)
+		}
+		if copies, err := l.Copies(group); err != nil || copies != "alice@pbs" {
+			t.Errorf("the group reads the copies of %q, %v", copies, err)
+		}
 	}
 }
 

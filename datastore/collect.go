@@ -8,10 +8,12 @@ import (
 	"os"
 	"path"
 	"slices"
+	"strings"
 
 	"holdfast/chunkstore"
 	"holdfast/chunkstore/pack"
 	"holdfast/datastore/index"
+	"holdfast/datastore/manifest"
 	"holdfast/datastore/wire"
 )
 
@@ -201,6 +203,85 @@ func (s *Store) dirIndexes(dir string, like IndexFile, list []IndexFile) ([]Inde
 		}
 	}
 	return list, nil
+}
+
+// ErrNotNamed is the doubt about an index that the manifest of its snapshot does not
+// name.
+var ErrNotNamed = errors.New("the manifest does not name it")
+
+// Scope is what the chunks of an index are found by besides their names and sizes.
+type Scope struct {
+	// Class is that of the archive. Owner is whose copies it reads if it is
+	// encrypted.
+	Class chunkstore.Class
+	Owner chunkstore.Owner
+	// Doubt says why class or owner are not known, nil if they are: then every
+	// chunk of the name may be meant.
+	Doubt error
+}
+
+// Key returns what a chunk of the index is found by. It says nothing if there is doubt.
+func (c Scope) Key(e index.Entry) chunkstore.Key {
+	return chunkstore.Ref{ID: e.ID, Size: e.Size, Class: c.Class}.Key(c.Owner)
+}
+
+// Scope tells which chunks one of Indexes means. If that cannot be found out it says
+// so, also when the index has been removed since.
+func (s *Store) Scope(ctx context.Context, f IndexFile) Scope {
+	s.returns.RLock()
+	defer s.returns.RUnlock()
+	for {
+		dir, err := s.locate(f)
+		if err == nil {
+			err = ctx.Err()
+		}
+		if err != nil {
+			return Scope{Doubt: err}
+		}
+		sc := s.scopeIn(dir, f)
+		if sc.Doubt == nil {
+			return sc
+		}
+		if again, err := s.locate(f); err == nil && again == dir {
+			return sc // it has not moved meanwhile
+		}
+	}
+}
+
+// scopeIn reads the scope of an index in the directory where its snapshot is. An index
+// that the manifest does not name is of either class.
+func (s *Store) scopeIn(dir string, f IndexFile) Scope {
+	sealed, err := s.readFile(path.Join(dir, wire.ManifestName), chunkstore.SealedSizeMax)
+	if err != nil {
+		return Scope{Doubt: err}
+	}
+	m, err := manifest.Open(sealed)
+	if err != nil {
+		return Scope{Doubt: err}
+	}
+	if !slices.ContainsFunc(m.Files, func(a manifest.File) bool { return a.Name == f.Name }) {
+		return Scope{Doubt: fmt.Errorf("%s: %w", f.Name, ErrNotNamed)}
+	}
+	copies, err := s.copiesIn(dir, f.Snapshot.Group)
+	return Scope{Class: m.ClassOf(f.Name), Owner: ownerTag(copies), Doubt: err}
+}
+
+// copiesIn tells whose copies a snapshot reads that lies in a directory of the trash,
+// or else in its group.
+func (s *Store) copiesIn(dir string, g wire.Group) (wire.AuthID, error) {
+	entry, ok := strings.CutPrefix(path.Dir(dir), trashDir+"/")
+	if !ok {
+		return s.Copies(g)
+	}
+	e, ok := trashEntry(entry)
+	if !ok {
+		return "", fmt.Errorf("%s is no entry of the trash: %w", entry, chunkstore.ErrCorrupt)
+	}
+	w, err := s.where(e)
+	if err == nil && w.Copies == "" {
+		err = fmt.Errorf("%s of %s does not tell whose copies it reads: %w", whereName, entry, chunkstore.ErrCorrupt)
+	}
+	return w.Copies, err
 }
 
 // OpenIndex opens one of Indexes, wherever its snapshot is by now. One that has

@@ -439,16 +439,6 @@ func (s *Store) writable(ctx context.Context) (*pack.Store, error) {
 // Path returns the directory of the store.
 func (s *Store) Path() string { return s.path }
 
-// Check compares a chunk on the medium with its recorded SHA-256. It needs no
-// key.
-func (s *Store) Check(ctx context.Context, id chunkstore.ID) error {
-	c, err := s.chunkStore(ctx)
-	if err != nil {
-		return err
-	}
-	return c.Check(ctx, id)
-}
-
 // Close releases the store and its lock. Sessions must be closed before.
 func (s *Store) Close() error {
 	s.mu.Lock()

@@ -174,7 +174,19 @@ func (s *Store) remakeGroup(g wire.Group, w where) error {
 	if err != nil && !gone {
 		return err
 	}
-	if err := s.makeGroup(g, w.Owner); err != nil {
+	if w.Copies == "" {
+		w.Copies = w.Owner
+	}
+	if !gone {
+		copies, err := s.Copies(g)
+		if err == nil && copies != w.Copies {
+			err = fmt.Errorf("its encrypted chunks are %s's, and the group reads those of %s since it was made again: move its snapshots away first: %w", w.Copies, copies, ErrOwner)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if err := s.makeGroupFor(g, w.Owner, w.Copies); err != nil {
 		return err
 	}
 	s.step("group made")

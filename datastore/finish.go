@@ -49,7 +49,7 @@ func (ss *Session) finish(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := ss.proveChunks(ctx); err != nil {
+	if err := ss.proveChunks(ctx, m); err != nil {
 		return err
 	}
 	if err := ss.writeStats(m); err != nil {
@@ -62,11 +62,11 @@ func (ss *Session) finish(ctx context.Context) error {
 }
 
 // proveChunks makes sure that every chunk is there, and durable.
-func (ss *Session) proveChunks(ctx context.Context) error {
+func (ss *Session) proveChunks(ctx context.Context, m *manifest.Manifest) error {
 	if err := ss.syncChunks(ctx); err != nil {
 		return err
 	}
-	if err := ss.prove(ctx); err != nil {
+	if err := ss.prove(ctx, m); err != nil {
 		return err
 	}
 	// What another session has put since then was found, too.
@@ -107,17 +107,31 @@ func (ss *Session) checkManifest() (*manifest.Manifest, error) {
 			return nil, fmt.Errorf("the manifest describes another %s than was sent: %w", f.Name, chunkstore.ErrInvalid)
 		}
 	}
-	return m, nil
+	return m, ss.checkClasses(m)
+}
+
+// checkClasses makes sure that every index is of the class that the manifest says, so
+// that nothing is read through it which has not been sent for it.
+func (ss *Session) checkClasses(m *manifest.Manifest) error {
+	for name, w := range ss.files {
+		if kind, err := wire.CheckFileName(name); err != nil || kind == wire.Blob {
+			continue
+		}
+		if class := m.ClassOf(name); !w.classes.Has(class) {
+			return fmt.Errorf("the chunks of %s are %s by the manifest and were sent otherwise: %w", name, class, chunkstore.ErrInvalid)
+		}
+	}
+	return nil
 }
 
 // prove looks up every reference of every index.
-func (ss *Session) prove(ctx context.Context) error {
+func (ss *Session) prove(ctx context.Context, m *manifest.Manifest) error {
 	missing := &wire.MissingError{}
 	for name := range ss.files {
 		if kind, err := wire.CheckFileName(name); err != nil || kind == wire.Blob {
 			continue
 		}
-		if err := ss.proveIndex(ctx, name, missing); err != nil {
+		if err := ss.proveIndex(ctx, name, m.ClassOf(name), missing); err != nil {
 			return fmt.Errorf("prove %s: %w", name, err)
 		}
 	}
@@ -127,7 +141,7 @@ func (ss *Session) prove(ctx context.Context) error {
 	return nil
 }
 
-func (ss *Session) proveIndex(ctx context.Context, name string, missing *wire.MissingError) error {
+func (ss *Session) proveIndex(ctx context.Context, name string, class chunkstore.Class, missing *wire.MissingError) error {
 	idx, err := ss.store.openIndex(path.Join(ss.dir, name))
 	if err != nil {
 		return err
@@ -143,16 +157,14 @@ func (ss *Session) proveIndex(ctx context.Context, name string, missing *wire.Mi
 		}
 		// A sweep that does not see this snapshot, and not the one it builds
 		// on because that goes right afterwards, keeps what is kept here.
-		info, err := ss.puts.Keep(ctx, e.ID)
+		ref := chunkstore.Ref{ID: e.ID, Size: e.Size, Class: class}
+		_, err := ss.puts.Keep(ctx, ref.Key(ss.copies))
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		if err == nil && info.PlainSize == e.Size {
+		if err == nil {
 			last = e
 			continue
-		}
-		if err == nil {
-			err = fmt.Errorf("%d bytes, not %d: %w", info.PlainSize, e.Size, chunkstore.ErrInvalid)
 		}
 		missing.Count++
 		if len(missing.Refs) < wire.MissingShown {

@@ -20,8 +20,11 @@ import (
 // Files in the directory of a group, and how much of them is read, in bytes.
 const (
 	ownerName = "owner"
-	notesName = "notes"
-	ownerMax  = 256
+	// copiesName is the file that tells whose copies of encrypted chunks the
+	// snapshots of the group read: those of who made it, whoever owns it now.
+	copiesName = "copies"
+	notesName  = "notes"
+	ownerMax   = 256
 )
 
 // ErrOwner is returned when a backup group belongs to somebody else (section
@@ -150,13 +153,51 @@ func (s *Store) unrecordedOwner(g wire.Group) (wire.AuthID, error) {
 	return wire.RootUser, nil
 }
 
+// Copies returns whose copies of encrypted chunks the snapshots of a group read and
+// new ones add to. It is the owner that the group was made for, and stays.
+func (s *Store) Copies(g wire.Group) (wire.AuthID, error) {
+	if err := checkGroup(g); err != nil {
+		return "", err
+	}
+	name := path.Join(groupPath(g), copiesName)
+	raw, err := s.readFile(name, ownerMax)
+	if errors.Is(err, chunkstore.ErrNotExist) {
+		return s.owner(g)
+	}
+	id := wire.AuthID(strings.TrimSuffix(string(raw), "\n"))
+	if err == nil {
+		_, err = wire.ParseAuthID(string(id))
+	}
+	if err != nil {
+		return "", fmt.Errorf("whose encrypted chunks backup group %s reads: %w: %w (write the name of its first owner into %s)",
+			g, chunkstore.ErrCorrupt, err, filepath.Join(s.path, name))
+	}
+	return id, nil
+}
+
+// writeCopies writes down whose copies a group reads.
+func (s *Store) writeCopies(g wire.Group, id wire.AuthID) error {
+	name := filepath.Join(s.path, groupPath(g), copiesName)
+	return noSpace(durable.WriteFile(name, []byte(id+"\n"), 0o600))
+}
+
+// ownerTag is what chunks are told apart by.
+func ownerTag(id wire.AuthID) chunkstore.Owner { return chunkstore.OwnerOf(string(id)) }
+
 // SetOwner gives a group to somebody else, with those of its snapshots that are
-// in the trash.
+// in the trash. It goes on reading the chunks it has.
 func (s *Store) SetOwner(ctx context.Context, g wire.Group, id wire.AuthID) error {
 	if _, err := wire.ParseAuthID(string(id)); err != nil {
 		return err
 	}
 	return s.editGroup(ctx, g, func() error {
+		copies, err := s.Copies(g)
+		if err == nil {
+			err = s.writeCopies(g, copies)
+		}
+		if err != nil && !errors.Is(err, chunkstore.ErrCorrupt) {
+			return err
+		}
 		before, err := s.owner(g)
 		if err == nil {
 			err = s.passTrash(g, before, id)
@@ -211,8 +252,17 @@ func (s *Store) claim(g wire.Group, caller wire.AuthID) error {
 // one that is new belongs to caller. The caller has the group's edit lock, and
 // has occupied it or keeps the lock as long as the group must stay.
 func (s *Store) makeGroup(g wire.Group, caller wire.AuthID) error {
+	return s.makeGroupFor(g, caller, caller)
+}
+
+// makeGroupFor is makeGroup for a group that reads the copies of somebody else, if it is
+// new.
+func (s *Store) makeGroupFor(g wire.Group, caller, copies wire.AuthID) error {
 	owner, err := s.owner(g)
-	if errors.Is(err, chunkstore.ErrNotExist) {
+	switch {
+	case err == nil: // it has snapshots, at least
+		copies, err = s.Copies(g)
+	case errors.Is(err, chunkstore.ErrNotExist):
 		owner, err = caller, nil
 	}
 	if err != nil {
@@ -222,10 +272,15 @@ func (s *Store) makeGroup(g wire.Group, caller wire.AuthID) error {
 		return noSpace(err)
 	}
 	_, err = s.root.Lstat(path.Join(groupPath(g), ownerName))
-	if errors.Is(err, fs.ErrNotExist) {
-		return s.writeOwner(g, owner)
+	if !errors.Is(err, fs.ErrNotExist) {
+		return err
 	}
-	return err
+	// First, so that nothing is ever read as another's. One that is there is of a
+	// group that has never come to be.
+	if err := s.writeCopies(g, copies); err != nil {
+		return err
+	}
+	return s.writeOwner(g, owner)
 }
 
 // GroupNotes returns the comment of a group, "" if it has none.
@@ -349,7 +404,7 @@ func (s *Store) removeGroup(g wire.Group) (gone bool, err error) {
 		return false, fmt.Errorf("remove backup group %s: %w", g, err)
 	}
 	for _, n := range names {
-		if n.Name() != ownerName && n.Name() != notesName && !durable.IsTemp(n.Name()) {
+		if n.Name() != ownerName && n.Name() != copiesName && n.Name() != notesName && !durable.IsTemp(n.Name()) {
 			return false, nil
 		}
 	}

@@ -24,6 +24,7 @@ type IndexWriter struct {
 	reused  bool // begun as a copy of the base's
 
 	mu       sync.Mutex
+	classes  chunkstore.Classes // that all its chunks may be of
 	file     *os.File
 	out      *index.Writer
 	appended uint64 // entries, repeated ones as often as they came
@@ -75,7 +76,7 @@ func (ss *Session) create(name string, size int64) (*IndexWriter, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("create %s: %w", name, err), file.Close())
 	}
-	w := &IndexWriter{session: ss, name: name, kind: kind, file: file, out: out, size: size}
+	w := &IndexWriter{session: ss, name: name, kind: kind, file: file, out: out, size: size, classes: chunkstore.AllClasses}
 	delete(ss.files, name)
 	ss.open[name] = w
 	return w, nil
@@ -133,7 +134,23 @@ func (w *IndexWriter) copyFrom(old *index.Reader, csum [32]byte) error {
 		return fmt.Errorf("its checksum is %x…, not %x…: %w", got[:4], csum[:4], chunkstore.ErrInvalid)
 	}
 	w.reused = true
+	w.classes = chunkstore.Classes(0).With(w.session.BaseClass(w.name))
 	return nil
+}
+
+// Classes returns the classes that the chunks of the index may be of: all of them are
+// of one, which the manifest will tell.
+func (w *IndexWriter) Classes() chunkstore.Classes {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.classes
+}
+
+// Narrow says that the chunks of the index are of no other classes than these.
+func (w *IndexWriter) Narrow(classes chunkstore.Classes) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.classes &= classes
 }
 
 // PutChunk implements wire.IndexWriter.
@@ -254,7 +271,7 @@ func (w *IndexWriter) complete(check func(index.Summary) error, announced *Closi
 	if err := w.file.Close(); err != nil {
 		return fmt.Errorf("close %s: %w", w.name, noSpace(errors.Join(err, ss.store.root.Remove(path.Join(ss.dir, w.name)))))
 	}
-	ss.files[w.name] = written{size: sum.Size, csum: sum.Csum}
+	ss.files[w.name] = written{size: sum.Size, csum: sum.Csum, classes: w.classes}
 	return nil
 }
 

@@ -111,7 +111,11 @@ func (l *lab) image(ss *datastore.Session, name string, contents ...string) mani
 	if err := w.Close(l.t.Context(), s); err != nil {
 		l.t.Fatal(err)
 	}
-	return manifest.File{Name: name, CryptMode: crypto.ModeNone, Size: s.Size, Csum: s.Csum}
+	f := manifest.File{Name: name, CryptMode: crypto.ModeNone, Size: s.Size, Csum: s.Csum}
+	if l.codec.Class() == chunkstore.ClassEncrypted {
+		f.CryptMode = crypto.ModeEncrypt
+	}
+	return f
 }
 
 func (l *lab) manifestOf(ss *datastore.Session, files ...manifest.File) {
@@ -170,7 +174,7 @@ func (l *lab) content(snap wire.Snapshot, id chunkstore.ID, size int) (string, e
 		l.t.Fatal(err)
 	}
 	defer r.Close()
-	sealed, err := r.Get(l.t.Context(), id)
+	sealed, err := r.Get(l.t.Context(), chunkstore.Ref{ID: id, Size: uint32(size), Class: l.codec.Class()})
 	if err != nil {
 		return "", err
 	}

@@ -70,7 +70,7 @@ func (l *lab) readable(r wire.Reader) {
 		l.t.Error(err)
 	}
 	c := seal(l.t, l.codec, "content")
-	if _, err := r.Get(l.t.Context(), c.ID); err != nil {
+	if _, err := r.Get(l.t.Context(), c.Ref()); err != nil {
 		l.t.Error(err)
 	}
 }

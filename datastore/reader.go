@@ -8,6 +8,7 @@ import (
 	"path"
 
 	"holdfast/chunkstore"
+	"holdfast/chunkstore/pack"
 	"holdfast/datastore/index"
 	"holdfast/datastore/wire"
 )
@@ -17,6 +18,10 @@ type reader struct {
 	store   *Store
 	snap    wire.Snapshot
 	release func()
+	// copies is whose encrypted chunks the snapshot reads; unknown is why that is
+	// not known.
+	copies  chunkstore.Owner
+	unknown error
 }
 
 // Open implements wire.Source. Until the reader is closed, nobody in this
@@ -33,24 +38,53 @@ func (s *Store) Open(_ context.Context, snap wire.Snapshot) (wire.Reader, error)
 		release()
 		return nil, err
 	}
-	return &reader{store: s, snap: snap, release: release}, nil
+	r := &reader{store: s, snap: snap, release: release}
+	copies, err := s.Copies(snap.Group)
+	r.copies, r.unknown = ownerTag(copies), err
+	return r, nil
 }
 
 // Snapshot implements wire.Reader.
 func (r *reader) Snapshot() wire.Snapshot { return r.snap }
 
-// Get implements chunkstore.Getter.
-func (r *reader) Get(ctx context.Context, id chunkstore.ID) (chunkstore.Sealed, error) {
-	return r.GetInto(ctx, id, nil)
+// Get implements chunkstore.RefGetter.
+func (r *reader) Get(ctx context.Context, ref chunkstore.Ref) (chunkstore.Sealed, error) {
+	return r.GetInto(ctx, ref, nil)
 }
 
 // GetInto implements chunkstore.IntoGetter.
-func (r *reader) GetInto(ctx context.Context, id chunkstore.ID, room []byte) (chunkstore.Sealed, error) {
-	c, err := r.store.chunkStore(ctx)
+func (r *reader) GetInto(ctx context.Context, ref chunkstore.Ref, room []byte) (chunkstore.Sealed, error) {
+	c, k, err := r.find(ctx, ref)
 	if err != nil {
 		return nil, err
 	}
-	return c.GetInto(ctx, id, room)
+	return c.GetInto(ctx, k, room)
+}
+
+// Check compares a chunk on the medium with its recorded SHA-256. It needs no key.
+func (r *reader) Check(ctx context.Context, ref chunkstore.Ref) error {
+	c, k, err := r.find(ctx, ref)
+	if err != nil {
+		return err
+	}
+	return c.Check(ctx, k)
+}
+
+// Key tells what the store finds a chunk of the snapshot by.
+func (r *reader) Key(ref chunkstore.Ref) (chunkstore.Key, error) {
+	if ref.Class == chunkstore.ClassEncrypted && r.unknown != nil {
+		return chunkstore.Key{}, r.unknown
+	}
+	return ref.Key(r.copies), nil
+}
+
+func (r *reader) find(ctx context.Context, ref chunkstore.Ref) (*pack.Store, chunkstore.Key, error) {
+	k, err := r.Key(ref)
+	if err != nil {
+		return nil, k, err
+	}
+	c, err := r.store.chunkStore(ctx)
+	return c, k, err
 }
 
 // Blob implements wire.Reader.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -15,6 +16,7 @@ import (
 	"strings"
 	"sync"
 
+	"holdfast/chunkstore"
 	"holdfast/crypto"
 	"holdfast/datastore/wire"
 )
@@ -26,15 +28,19 @@ import (
 //
 //	magic 16 | group 16 | owner 16 | records of wire.ChunkSize
 //
+// In the size of an encrypted chunk the highest bit is set.
+//
 // group and owner are the first bytes of SHA-256 sums, and make its name. It
 // lies in the session's directory while the session runs and in .resume
 // between sessions.
 const (
-	resumeMagic  = "holdfast resume\n"
+	resumeMagic  = "holdfast resume2"
 	resumeKeyLen = 32
 	resumeHead   = len(resumeMagic) + resumeKeyLen
 	// resumeMax is how much of a list is kept and read, in bytes.
 	resumeMax = 64 << 20
+	// resumeEncrypted is the bit in a size that tells the class.
+	resumeEncrypted = 1 << 31
 )
 
 // resumeKey is what a list is filed under.
@@ -59,21 +65,47 @@ func (k resumeKey) path() string {
 // decodeResume reads a list as it may lie there after a crash: it ends before
 // the first record that makes no sense. Sizes are within the limits of the
 // format, nothing else is known of the records. ok is false if it is no list.
-func decodeResume(raw []byte) (key resumeKey, list []wire.ChunkSize, ok bool) {
+func decodeResume(raw []byte) (key resumeKey, list []chunkstore.Ref, ok bool) {
 	if len(raw) < resumeHead || string(raw[:len(resumeMagic)]) != resumeMagic {
 		return key, nil, false
 	}
 	copy(key[:], raw[len(resumeMagic):])
 	raw = raw[resumeHead:]
-	list = make([]wire.ChunkSize, 0, len(raw)/wire.ChunkSizeLen)
+	list = make([]chunkstore.Ref, 0, len(raw)/wire.ChunkSizeLen)
 	for ; len(raw) >= wire.ChunkSizeLen; raw = raw[wire.ChunkSizeLen:] {
-		one, err := wire.ParseChunkSizes(raw[:wire.ChunkSizeLen])
-		if err != nil {
+		ref, ok := decodeResumed(raw[:wire.ChunkSizeLen])
+		if !ok {
 			break
 		}
-		list = append(list, one...)
+		list = append(list, ref)
 	}
 	return key, list, true
+}
+
+// decodeResumed reads one record.
+func decodeResumed(raw []byte) (ref chunkstore.Ref, ok bool) {
+	const sizeOff = wire.ChunkSizeLen - 4
+	b := bytes.Clone(raw)
+	size := binary.LittleEndian.Uint32(b[sizeOff:])
+	if size&resumeEncrypted != 0 {
+		ref.Class = chunkstore.ClassEncrypted
+	}
+	binary.LittleEndian.PutUint32(b[sizeOff:], size&^resumeEncrypted)
+	one, err := wire.ParseChunkSizes(b)
+	if err != nil {
+		return ref, false
+	}
+	ref.ID, ref.Size = one[0].ID, one[0].Size
+	return ref, true
+}
+
+// appendResumed appends one record to b.
+func appendResumed(b []byte, ref chunkstore.Ref) []byte {
+	size := ref.Size
+	if ref.Class == chunkstore.ClassEncrypted {
+		size |= resumeEncrypted
+	}
+	return wire.ChunkSize{ID: ref.ID, Size: size}.Append(b)
 }
 
 // resumeList is the list of a running session. A nil one records nothing.
@@ -127,7 +159,7 @@ func (l *resumeList) load() error {
 }
 
 // add records a chunk. Not being able to is no reason to fail a backup.
-func (l *resumeList) add(c wire.ChunkSize) {
+func (l *resumeList) add(c chunkstore.Ref) {
 	if l == nil {
 		return
 	}
@@ -137,7 +169,7 @@ func (l *resumeList) add(c wire.ChunkSize) {
 	if l.full = l.full || l.size+wire.ChunkSizeLen > resumeMax; l.full {
 		return
 	}
-	if _, err := l.file.WriteAt(c.Append(buf[:0]), l.size); err != nil {
+	if _, err := l.file.WriteAt(appendResumed(buf[:0], c), l.size); err != nil {
 		l.full = true
 		return
 	}
@@ -145,7 +177,7 @@ func (l *resumeList) add(c wire.ChunkSize) {
 }
 
 // earlier reads what was there when the session began.
-func (l *resumeList) earlier() ([]wire.ChunkSize, error) {
+func (l *resumeList) earlier() ([]chunkstore.Ref, error) {
 	if l == nil {
 		return nil, nil
 	}
@@ -221,6 +253,17 @@ func (s *Store) dropResume(g wire.Group) error {
 
 // Resume implements wire.Resumer. Each chunk is listed once.
 func (ss *Session) Resume(ctx context.Context) ([]wire.ChunkSize, error) {
+	refs, err := ss.Resumed(ctx)
+	list := make([]wire.ChunkSize, 0, len(refs))
+	for _, r := range refs {
+		list = append(list, wire.ChunkSize{ID: r.ID, Size: r.Size})
+	}
+	return list, err
+}
+
+// Resumed is Resume with the classes of the chunks. One that was sent in both is
+// listed twice.
+func (ss *Session) Resumed(ctx context.Context) ([]chunkstore.Ref, error) {
 	if err := ss.running(); err != nil {
 		return nil, err
 	}
@@ -228,15 +271,15 @@ func (ss *Session) Resume(ctx context.Context) ([]wire.ChunkSize, error) {
 	if err != nil {
 		return nil, err
 	}
-	slices.SortFunc(list, func(a, b wire.ChunkSize) int {
-		return cmp.Or(bytes.Compare(a.ID[:], b.ID[:]), cmp.Compare(a.Size, b.Size))
+	slices.SortFunc(list, func(a, b chunkstore.Ref) int {
+		return cmp.Or(bytes.Compare(a.ID[:], b.ID[:]), cmp.Compare(a.Size, b.Size), cmp.Compare(a.Class, b.Class))
 	})
 	stored := list[:0]
 	for i, c := range list {
 		if i > 0 && c == list[i-1] {
 			continue
 		}
-		ok, err := ss.Has(ctx, c.ID, c.Size)
+		ok, err := ss.Has(ctx, c)
 		if err != nil {
 			return nil, err
 		}

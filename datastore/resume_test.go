@@ -127,9 +127,13 @@ func TestResumeAfterAKill(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer r.Close()
-	for _, id := range got {
-		if _, err := r.Get(t.Context(), id); err != nil {
-			t.Errorf("chunk %s: %v", id.Short(), err)
+	refs, err := next.Resumed(t.Context())
+	if err != nil || len(refs) != len(got) {
+		t.Errorf("%d chunks with classes of %d, %v", len(refs), len(got), err)
+	}
+	for _, ref := range refs {
+		if _, err := r.Get(t.Context(), ref); err != nil {
+			t.Errorf("chunk %s: %v", ref.ID.Short(), err)
 		}
 	}
 }
@@ -175,7 +179,7 @@ func (l *lab) sweepAll() {
 		l.t.Fatal(err)
 	}
 	defer sweep.Close()
-	none := func(chunkstore.ID) bool { return false }
+	none := func(chunkstore.Key) bool { return false }
 	if _, err := sweep.Run(l.t.Context(), none, pack.SweepOptions{}); err != nil {
 		l.t.Fatal(err)
 	}

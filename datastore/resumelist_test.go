@@ -14,6 +14,7 @@ func FuzzDecodeResume(f *testing.F) {
 	f.Add(head)
 	f.Add(head[:len(head)-1])
 	f.Add(wire.ChunkSize{ID: chunkstore.ID{1}, Size: 4096}.Append(head))
+	f.Add(appendResumed(head, chunkstore.Ref{ID: chunkstore.ID{1}, Size: 4096, Class: chunkstore.ClassEncrypted}))
 	f.Add(append(wire.ChunkSize{ID: chunkstore.ID{1}, Size: chunkstore.PlainSizeMax + 1}.Append(head), 1, 2, 3))
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		key, list, ok := decodeResume(raw)
@@ -25,7 +26,7 @@ func FuzzDecodeResume(f *testing.F) {
 			if c.Size > chunkstore.PlainSizeMax {
 				t.Fatalf("a chunk of %d bytes", c.Size)
 			}
-			again = c.Append(again)
+			again = appendResumed(again, c)
 		}
 		if !bytes.HasPrefix(raw, again) {
 			t.Fatal("what was read is not what stands there")

@@ -25,12 +25,21 @@ func (s *Store) Scrub(ctx context.Context, o pack.ScrubOptions) (pack.ScrubRepor
 
 // Stat tells the sizes of a chunk that can be read as far as is known, or
 // chunkstore.ErrNotExist.
-func (s *Store) Stat(ctx context.Context, id chunkstore.ID) (chunkstore.Info, error) {
+func (s *Store) Stat(ctx context.Context, k chunkstore.Key) (chunkstore.Info, error) {
 	chunks, err := s.chunkStore(ctx)
 	if err != nil {
 		return chunkstore.Info{}, err
 	}
-	return chunks.Stat(ctx, id)
+	return chunks.Stat(ctx, k)
+}
+
+// Check compares a chunk on the medium with its recorded SHA-256. It needs no key.
+func (s *Store) Check(ctx context.Context, k chunkstore.Key) error {
+	chunks, err := s.chunkStore(ctx)
+	if err != nil {
+		return err
+	}
+	return chunks.Check(ctx, k)
 }
 
 // Packs lists the packs with the dates of their last good checks.

@@ -32,8 +32,11 @@ type Session struct {
 	temp   string // its directory below .tmp, relative to the store
 	dir    string // the snapshot in the making, in temp
 	resume *resumeList
-	base   *wire.Snapshot // nil if there is none
-	unbase func()         // gives the base free
+	copies chunkstore.Owner // whose encrypted chunks it reads and adds to
+	base   *wire.Snapshot   // nil if there is none
+	// baseOf is the manifest of the base.
+	baseOf *manifest.Manifest
+	unbase func() // gives the base free
 	// unsettled tells that temp must stay until the next opening.
 	unsettled bool
 
@@ -56,7 +59,6 @@ const (
 type chunkWriter interface {
 	chunkstore.Session
 	chunkstore.Keeper
-	chunkstore.Replacer
 }
 
 var (
@@ -69,6 +71,8 @@ var (
 type written struct {
 	size uint64 // as a manifest counts it
 	csum [32]byte
+	// classes are those that all chunks of an index may be of.
+	classes chunkstore.Classes
 }
 
 // UploadStats is what the sender of a snapshot has sent.
@@ -172,6 +176,9 @@ func (o *SessionOptions) check() error {
 }
 
 func (ss *Session) begin(ctx context.Context) error {
+	// Nothing of what a benchmark sends is ever read, by whomever. No name of a
+	// user has a line feed.
+	ss.copies = ownerTag("benchmark\n" + ss.o.Owner)
 	if !ss.o.Benchmark {
 		if err := ss.enterGroup(); err != nil {
 			return err
@@ -227,10 +234,18 @@ func (ss *Session) enterGroup() error {
 			return err
 		}
 	}
+	copies, err := ss.store.Copies(ss.snap.Group)
+	if errors.Is(err, chunkstore.ErrNotExist) {
+		copies, err = ss.o.Owner, nil // whoever begins a group owns it
+	}
+	if err != nil {
+		return err
+	}
+	ss.copies = ownerTag(copies)
 	if err := ss.findBase(); err != nil {
 		return err
 	}
-	_, err := ss.store.root.Lstat(snapshotPath(ss.snap))
+	_, err = ss.store.root.Lstat(snapshotPath(ss.snap))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -261,6 +276,7 @@ func (ss *Session) findBase() error {
 		return nil
 	}
 	ss.base, ss.unbase = last, release
+	ss.baseOf = m
 	return nil
 }
 
@@ -314,6 +330,14 @@ func (ss *Session) Base() (wire.Snapshot, bool) {
 	return *ss.base, true
 }
 
+// BaseClass returns the class that the chunks of an index of the base are of.
+func (ss *Session) BaseClass(name string) chunkstore.Class {
+	if ss.baseOf == nil {
+		return chunkstore.ClassPlain
+	}
+	return ss.baseOf.ClassOf(name)
+}
+
 // Previous implements wire.Session: it opens the base.
 func (ss *Session) Previous(ctx context.Context) (wire.Reader, error) {
 	if ss.base == nil {
@@ -323,15 +347,15 @@ func (ss *Session) Previous(ctx context.Context) (wire.Reader, error) {
 }
 
 // Has implements wire.Asker.
-func (ss *Session) Has(ctx context.Context, id chunkstore.ID, plainSize uint32) (bool, error) {
+func (ss *Session) Has(ctx context.Context, r chunkstore.Ref) (bool, error) {
 	if err := ss.running(); err != nil {
 		return false, err
 	}
-	info, err := ss.puts.Keep(ctx, id) // the caller counts on it from now on
+	_, err := ss.puts.Keep(ctx, r.Key(ss.copies)) // the caller counts on it from now on
 	if errors.Is(err, chunkstore.ErrNotExist) || errors.Is(err, chunkstore.ErrCorrupt) {
 		return false, nil
 	}
-	return err == nil && info.PlainSize == plainSize, err
+	return err == nil, err
 }
 
 // Blob implements wire.Session. A blob that comes when the snapshot is finished

@@ -57,6 +57,8 @@ type where struct {
 	Time  int64          `json:"time"`
 	Mark  int64          `json:"mark"`
 	Owner wire.AuthID    `json:"owner,omitempty"`
+	// Copies is whose copies of encrypted chunks it reads.
+	Copies wire.AuthID `json:"copies,omitempty"`
 	// Deleted is what the wall clock said, for people, in Unix seconds.
 	Deleted int64 `json:"deleted"`
 	// Notes are those of the group, which may go with its last snapshot.
@@ -74,9 +76,11 @@ func decodeWhere(raw []byte, mark int64) (where, error) {
 		return where{}, fmt.Errorf("%s: %w", whereName, chunkstore.ErrCorrupt)
 	}
 	err := errors.Join(checkGroup(w.snapshot().Group), w.snapshot().Validate())
-	if w.Owner != "" {
-		_, e := wire.ParseAuthID(string(w.Owner))
-		err = errors.Join(err, e)
+	for _, id := range []wire.AuthID{w.Owner, w.Copies} {
+		if id != "" {
+			_, e := wire.ParseAuthID(string(id))
+			err = errors.Join(err, e)
+		}
 	}
 	if err != nil || w.Mark != mark || len(w.Notes) > notesMax {
 		return where{}, fmt.Errorf("%s: %w", whereName, errors.Join(chunkstore.ErrCorrupt, err))
@@ -205,6 +209,9 @@ func (s *Store) throw(snap wire.Snapshot) error {
 	// being removed.
 	if owner, err := s.owner(snap.Group); err == nil {
 		w.Owner = owner
+	}
+	if copies, err := s.Copies(snap.Group); err == nil {
+		w.Copies = copies
 	}
 	if notes, err := s.groupNotes(snap.Group); err == nil {
 		w.Notes = notes

@@ -25,8 +25,8 @@ import (
 const (
 	magicPlain             = "\x42\xab\x38\x07\xbe\x83\x70\xa1"
 	magicCompressed        = "\x31\xb9\x58\x42\x6f\xb6\xa3\x7f"
-	magicEncrypted         = "\x7b\x67\x85\xbe\x22\x2d\x4c\xf0"
-	magicEncryptedCompress = "\xe6\x59\x1b\xbf\x0b\xbf\xd8\x0b"
+	magicEncrypted         = chunkstore.MagicEncrypted
+	magicEncryptedCompress = chunkstore.MagicEncryptedCompressed
 )
 
 // The first eight bytes of blobs made before 2020-07, which nobody reads any
@@ -124,6 +124,16 @@ func check(s chunkstore.Sealed) (kind, error) {
 func Check(s chunkstore.Sealed) (encrypted bool, err error) {
 	k, err := check(s)
 	return k.encrypted, err
+}
+
+// ContentSize returns how many bytes the content has if the length of the blob tells:
+// if it is not compressed.
+func ContentSize(s chunkstore.Sealed) (n int, ok bool) {
+	k, err := kindOf(s)
+	if err != nil || k.compressed {
+		return 0, false
+	}
+	return len(s) - k.head(), true
 }
 
 // SizeMax returns the capacity that Seal and Open never outgrow for a content

@@ -1,7 +1,6 @@
 package blob
 
 import (
-	"crypto/rand"
 	"fmt"
 	"io"
 	"runtime"
@@ -24,8 +23,9 @@ type Options struct {
 	Key *crypto.Key
 	// Encrypt says which class of blob Seal makes and OpenChunk expects.
 	Encrypt bool
-	// Rand is where nonces come from; nil is the system. It must never
-	// repeat itself.
+	// Rand is where nonces come from. It must never repeat itself. nil makes
+	// them from key and content, so that all who have the key seal equal
+	// contents to equal bytes.
 	Rand io.Reader
 	// Level is how hard to compress; zero is zstd.SpeedDefault, which on disk
 	// images saves two percent over the fastest for a tenth of a backup's time.
@@ -85,6 +85,14 @@ func NewCodec(o Options) (*Codec, error) {
 	return &Codec{key: o.Key, encrypt: o.Encrypt, enc: enc, dec: dec, rand: o.Rand}, nil
 }
 
+// Class returns the class of the chunks that the codec makes and opens.
+func (c *Codec) Class() chunkstore.Class {
+	if c.encrypt {
+		return chunkstore.ClassEncrypted
+	}
+	return chunkstore.ClassPlain
+}
+
 // Name returns the name of a chunk: keyed if the codec encrypts, the plain
 // SHA-256 otherwise.
 func (c *Codec) Name(p chunkstore.Plain) chunkstore.ID {
@@ -108,7 +116,7 @@ func (c *Codec) Seal(dst []byte, p chunkstore.Plain) (chunkstore.Sealed, error) 
 		buf = append(buf[:k.head()], p...)
 	}
 	if k.encrypted {
-		if buf, err = c.encryptInPlace(buf); err != nil {
+		if buf, err = c.encryptInPlace(buf, k); err != nil {
 			return nil, err
 		}
 	}
@@ -142,9 +150,9 @@ func room(dst []byte, plain int) ([]byte, error) {
 
 // encryptInPlace turns header space and content into header, nonce, tag and
 // ciphertext. The cipher appends the tag; the format wants it in front.
-func (c *Codec) encryptInPlace(buf []byte) ([]byte, error) {
+func (c *Codec) encryptInPlace(buf []byte, k kind) ([]byte, error) {
 	iv := buf[ivOff:tagOff]
-	if err := c.readRandom(iv); err != nil {
+	if err := c.nonce(iv, buf[sealHead:], k); err != nil {
 		return nil, fmt.Errorf("read a random nonce: %w", err)
 	}
 	buf = c.key.Seal(buf[:sealHead], iv, buf[sealHead:])
@@ -153,14 +161,17 @@ func (c *Codec) encryptInPlace(buf []byte) ([]byte, error) {
 	return buf[:end], nil
 }
 
-func (c *Codec) readRandom(b []byte) error {
+// nonce makes the nonce that content is encrypted with. What kind it is has part in it,
+// since the same bytes may be a content and another one compressed.
+func (c *Codec) nonce(iv, content []byte, k kind) error {
 	if c.rand == nil {
-		_, err := rand.Read(b)
-		return err
+		made := c.key.Nonce(k.magic()[0], content)
+		copy(iv, made[:])
+		return nil
 	}
 	c.randMu.Lock()
 	defer c.randMu.Unlock()
-	_, err := io.ReadFull(c.rand, b)
+	_, err := io.ReadFull(c.rand, iv)
 	return err
 }
 

@@ -12,6 +12,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 
@@ -24,18 +25,17 @@ var errClosed = errors.New("chunk store is closed")
 // Store implements chunkstore.Store. The zero value is not usable; see New.
 type Store struct {
 	mu     sync.RWMutex // guards the fields below
-	chunks map[chunkstore.ID]chunk
+	chunks map[chunkstore.Key]chunk
 	closed bool
 }
 
 type chunk struct {
 	sealed chunkstore.Sealed
-	plain  uint32
 	sum    [32]byte
 }
 
 // New returns an empty store.
-func New() *Store { return &Store{chunks: make(map[chunkstore.ID]chunk)} }
+func New() *Store { return &Store{chunks: make(map[chunkstore.Key]chunk)} }
 
 // Len returns the number of chunks.
 func (s *Store) Len() int {
@@ -46,68 +46,67 @@ func (s *Store) Len() int {
 
 // Damage changes one byte of a stored chunk, for tests. A chunk that is not
 // stored stays so.
-func (s *Store) Damage(id chunkstore.ID) {
+func (s *Store) Damage(k chunkstore.Key) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if c, ok := s.chunks[id]; ok {
+	if c, ok := s.chunks[k]; ok {
 		// A reader may be copying the old slice.
 		c.sealed = bytes.Clone(c.sealed)
 		c.sealed[len(c.sealed)/2] ^= 1
-		s.chunks[id] = c
+		s.chunks[k] = c
 	}
 }
 
 // Remove forgets a stored chunk, for tests.
-func (s *Store) Remove(id chunkstore.ID) {
+func (s *Store) Remove(k chunkstore.Key) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	delete(s.chunks, id)
+	delete(s.chunks, k)
 }
 
 // Get implements chunkstore.Getter.
-func (s *Store) Get(ctx context.Context, id chunkstore.ID) (chunkstore.Sealed, error) {
-	c, err := s.find(ctx, id)
+func (s *Store) Get(ctx context.Context, k chunkstore.Key) (chunkstore.Sealed, error) {
+	c, err := s.find(ctx, k)
 	return bytes.Clone(c.sealed), err
 }
 
 // Stat implements chunkstore.Store.
-func (s *Store) Stat(ctx context.Context, id chunkstore.ID) (chunkstore.Info, error) {
-	c, err := s.find(ctx, id)
-	return chunkstore.Info{StoredSize: uint32(len(c.sealed)), PlainSize: c.plain}, err
+func (s *Store) Stat(ctx context.Context, k chunkstore.Key) (chunkstore.Info, error) {
+	c, err := s.find(ctx, k)
+	if err != nil {
+		return chunkstore.Info{}, err
+	}
+	return chunkstore.Info{StoredSize: uint32(len(c.sealed)), PlainSize: k.Size}, nil
 }
 
 // Check implements chunkstore.Store.
-func (s *Store) Check(ctx context.Context, id chunkstore.ID) error {
-	c, err := s.find(ctx, id)
+func (s *Store) Check(ctx context.Context, k chunkstore.Key) error {
+	c, err := s.find(ctx, k)
 	if err != nil {
 		return err
 	}
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	if sha256.Sum256(c.sealed) != c.sum {
-		return fmt.Errorf("chunk %s in memory: checksum differs: %w", id, chunkstore.ErrCorrupt)
+		return fmt.Errorf("chunk %s in memory: checksum differs: %w", k, chunkstore.ErrCorrupt)
 	}
 	return nil
 }
 
-// Walk calls fn for every chunk, in the order of their IDs.
-func (s *Store) Walk(ctx context.Context, fn func(chunkstore.ID, chunkstore.Info) error) error {
+// Walk calls fn for every chunk, in the order of their keys.
+func (s *Store) Walk(ctx context.Context, fn func(chunkstore.Key, chunkstore.Info) error) error {
 	s.mu.RLock()
-	ids := make([]chunkstore.ID, 0, len(s.chunks))
-	for id := range s.chunks {
-		ids = append(ids, id)
-	}
+	keys := slices.SortedFunc(maps.Keys(s.chunks), chunkstore.Key.Compare)
 	s.mu.RUnlock()
-	slices.SortFunc(ids, func(a, b chunkstore.ID) int { return bytes.Compare(a[:], b[:]) })
-	for _, id := range ids {
-		info, err := s.Stat(ctx, id)
+	for _, k := range keys {
+		info, err := s.Stat(ctx, k)
 		if errors.Is(err, chunkstore.ErrNotExist) {
 			continue
 		}
 		if err != nil {
 			return err
 		}
-		if err := fn(id, info); err != nil {
+		if err := fn(k, info); err != nil {
 			return err
 		}
 	}
@@ -136,18 +135,18 @@ func (s *Store) Close() error {
 }
 
 // find returns the chunk as it lies in the map; its slice is not a copy.
-func (s *Store) find(ctx context.Context, id chunkstore.ID) (chunk, error) {
+func (s *Store) find(ctx context.Context, k chunkstore.Key) (chunk, error) {
 	if err := ctx.Err(); err != nil {
-		return chunk{}, fmt.Errorf("chunk %s: %w", id, err)
+		return chunk{}, fmt.Errorf("chunk %s: %w", k, err)
 	}
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	if s.closed {
-		return chunk{}, fmt.Errorf("chunk %s: %w", id, errClosed)
+		return chunk{}, fmt.Errorf("chunk %s: %w", k, errClosed)
 	}
-	c, ok := s.chunks[id]
+	c, ok := s.chunks[k]
 	if !ok {
-		return chunk{}, fmt.Errorf("chunk %s: %w", id, chunkstore.ErrNotExist)
+		return chunk{}, fmt.Errorf("chunk %s: %w", k, chunkstore.ErrNotExist)
 	}
 	return c, nil
 }
@@ -159,34 +158,29 @@ type session struct {
 
 // Put implements chunkstore.Session. A damaged chunk is replaced.
 func (se *session) Put(ctx context.Context, c chunkstore.Chunk) (bool, error) {
-	return se.put(ctx, c, false)
-}
-
-// Replace implements chunkstore.Replacer.
-func (se *session) Replace(ctx context.Context, c chunkstore.Chunk) error {
-	_, err := se.put(ctx, c, true)
-	return err
-}
-
-func (se *session) put(ctx context.Context, c chunkstore.Chunk, force bool) (bool, error) {
-	if err := c.Validate(); err != nil {
+	if err := c.ValidateOwned(); err != nil {
 		return false, err
 	}
 	if err := ctx.Err(); err != nil {
 		return false, fmt.Errorf("put chunk %s: %w", c.ID, err)
 	}
-	stored := chunk{sealed: bytes.Clone(c.Sealed), plain: c.PlainSize, sum: sha256.Sum256(c.Sealed)}
+	stored := chunk{sealed: bytes.Clone(c.Sealed), sum: sha256.Sum256(c.Sealed)}
 	se.s.mu.Lock()
 	defer se.s.mu.Unlock()
 	if se.closed || se.s.closed {
 		return false, fmt.Errorf("put chunk %s: %w", c.ID, errClosed)
 	}
-	old, ok := se.s.chunks[c.ID]
-	if ok && !force && sha256.Sum256(old.sealed) == old.sum {
+	old, ok := se.s.chunks[c.Key()]
+	if ok && sha256.Sum256(old.sealed) == old.sum {
 		return false, nil
 	}
-	se.s.chunks[c.ID] = stored
+	se.s.chunks[c.Key()] = stored
 	return true, nil
+}
+
+// Keep implements chunkstore.Keeper. Nothing is ever removed here.
+func (se *session) Keep(ctx context.Context, k chunkstore.Key) (chunkstore.Info, error) {
+	return se.s.Stat(ctx, k)
 }
 
 // Sync implements chunkstore.Session.

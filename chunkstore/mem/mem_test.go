@@ -25,17 +25,17 @@ func TestDamageIsFoundAndHealed(t *testing.T) {
 	if _, err := se.Put(ctx, c); err != nil {
 		t.Fatal(err)
 	}
-	s.Damage(c.ID)
-	if err := s.Check(ctx, c.ID); !errors.Is(err, chunkstore.ErrCorrupt) {
+	s.Damage(c.Key())
+	if err := s.Check(ctx, c.Key()); !errors.Is(err, chunkstore.ErrCorrupt) {
 		t.Errorf("check: %v", err)
 	}
 	if added, err := se.Put(ctx, c); err != nil || !added {
 		t.Errorf("put over damage: %v, %v", added, err)
 	}
 	storetest.Holds(t, s, c)
-	s.Remove(c.ID)
-	s.Damage(c.ID)
-	storetest.Lacks(t, s, c.ID)
+	s.Remove(c.Key())
+	s.Damage(c.Key())
+	storetest.Lacks(t, s, c.Key())
 	if s.Len() != 0 {
 		t.Errorf("%d chunks", s.Len())
 	}

@@ -7,8 +7,6 @@ import (
 	"fmt"
 	"hash/fnv"
 	"io"
-
-	"holdfast/chunkstore"
 )
 
 // bbolt trusts its file: a page that points to one above itself makes it
@@ -319,10 +317,7 @@ func checkMetaPair(k, v []byte) error {
 }
 
 func checkChunkPair(k, v []byte) error {
-	if len(k) != len(chunkstore.ID{}) {
-		return fmt.Errorf("chunk id of %d bytes", len(k))
-	}
-	_, err := decodeLocation(k, v)
+	_, err := decodeHeld(k, v)
 	return err
 }
 

@@ -1,14 +1,12 @@
 package pack
 
 import (
-	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"runtime/debug"
-	"slices"
 	"sync/atomic"
 	"time"
 
@@ -22,21 +20,24 @@ import (
 // they sort; all other integers are little-endian. Every value ends with the
 // CRC-32C of key and value before it.
 //
-//	bucket meta    "version" -> u32 1
+//	bucket meta    "version" -> u32 2
 //	               "epoch"   -> u64 of the last writer
 //	               "clock"   -> u64, reserved for the time that was seen last
 //	               "partial" -> u32 1 if packs could not be read when it was built
 //	bucket packs   pack number u32 -> id 8, state u32, length u64,
 //	               record count u64, stored bytes u64, plain bytes u64,
 //	               u64 Unix seconds of the last good check
-//	bucket chunks  chunk id 32 -> pack number u32, offset u64, stored size u32,
-//	               plain size u32, rank u32, flags u32
+//	bucket chunks  chunk id 32, plain size u32 big-endian, owner 12 -> pack number
+//	               u32, offset u32, stored size u32, rank u32, flags u8;
+//	               of an encrypted chunk also the first 16 bytes of the SHA-256
+//	               of its stored bytes, and if its owner has only claimed what is
+//	               there, pack number u32 and offset u32 of the claim
 //
 // It is a cache of what the packs say. Every doubt about it is errCatalogue,
 // and the answer to that is to build it anew.
 const (
 	catalogueName    = "catalogue.db"
-	catalogueVersion = 1
+	catalogueVersion = 2
 	// allocSize is by how much the file grows beyond what it needs; bbolt's own
 	// 16 MiB would be most of a small store.
 	allocSize = 64 << 10
@@ -92,7 +93,7 @@ func openBolt(path string, readOnly, bulk bool) (*catalogue, error) {
 		return c, nil
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, errCatalogue):
 		return nil, err
-	case isFull(err), isReadOnlyDisk(err), errors.Is(err, unix.EMFILE), errors.Is(err, unix.ENFILE), errors.Is(err, unix.ENOMEM):
+	case isFull(err), isReadOnlyDisk(err), isShortage(err), errors.Is(err, unix.ENOMEM):
 		return nil, fmt.Errorf("open catalogue: %w", err)
 	}
 	return nil, fmt.Errorf("%w: %w", errCatalogue, err)
@@ -150,46 +151,77 @@ func bucket(tx *bbolt.Tx, name []byte) (*bbolt.Bucket, error) {
 }
 
 // get looks a chunk up.
-func (c *catalogue) get(id chunkstore.ID) (l location, ok bool, err error) {
+func (c *catalogue) get(k chunkstore.Key) (l location, ok bool, err error) {
+	var room [chunkstore.KeySize]byte
+	key := k.Append(room[:0])
 	err = c.view(func(tx *bbolt.Tx) error {
 		b, err := bucket(tx, bucketChunks)
 		if err != nil {
 			return err
 		}
-		v := b.Get(id[:])
+		v := b.Get(key)
 		if v == nil {
 			return nil
 		}
 		ok = true
-		l, err = decodeLocation(id[:], v)
+		l, err = decodeLocation(key, v)
 		return err
 	})
 	return l, ok && err == nil, err
 }
 
-// scan calls fn for at most limit chunks with IDs from first on and returns
-// the ID to go on with; done says that there is none.
-func (c *catalogue) scan(first chunkstore.ID, limit int, fn func(chunkstore.ID, location)) (next chunkstore.ID, done bool, err error) {
+// holders looks up the chunks of all owners that have the name and size of k.
+func (c *catalogue) holders(k chunkstore.Key) (list []held, err error) {
+	first := chunkstore.Key{ID: k.ID, Size: k.Size}
 	err = c.view(func(tx *bbolt.Tx) error {
 		b, err := bucket(tx, bucketChunks)
 		if err != nil {
 			return err
 		}
 		cur := b.Cursor()
-		k, v := cur.Seek(first[:])
-		for n := 0; k != nil; k, v = cur.Next() {
-			if len(k) != len(next) {
-				return fmt.Errorf("%w: chunk id of %d bytes", errCatalogue, len(k))
-			}
-			if n == limit {
-				next = chunkstore.ID(k)
-				return nil
-			}
-			l, err := decodeLocation(k, v)
+		for key, v := cur.Seek(first.Append(nil)); key != nil; key, v = cur.Next() {
+			h, err := decodeHeld(key, v)
 			if err != nil {
 				return err
 			}
-			fn(chunkstore.ID(k), l)
+			if h.key.ID != k.ID || h.key.Size != k.Size {
+				return nil
+			}
+			list = append(list, h)
+		}
+		return nil
+	})
+	return list, err
+}
+
+func decodeHeld(key, v []byte) (held, error) {
+	if len(key) != chunkstore.KeySize {
+		return held{}, fmt.Errorf("%w: key of %d bytes", errCatalogue, len(key))
+	}
+	l, err := decodeLocation(key, v)
+	return held{chunkstore.DecodeKey(key), l}, err
+}
+
+// scan calls fn for at most limit chunks with keys from first on and returns
+// the key to go on with; done says that there is none.
+func (c *catalogue) scan(first chunkstore.Key, limit int, fn func(chunkstore.Key, location)) (next chunkstore.Key, done bool, err error) {
+	err = c.view(func(tx *bbolt.Tx) error {
+		b, err := bucket(tx, bucketChunks)
+		if err != nil {
+			return err
+		}
+		cur := b.Cursor()
+		k, v := cur.Seek(first.Append(nil))
+		for n := 0; k != nil; k, v = cur.Next() {
+			h, err := decodeHeld(k, v)
+			if err != nil {
+				return err
+			}
+			if n == limit {
+				next = h.key
+				return nil
+			}
+			fn(h.key, h.location)
 			n++
 		}
 		done = true
@@ -254,8 +286,8 @@ func (c *catalogue) header() (epoch uint64, packs map[uint32]*packInfo, err erro
 // changes are what one transaction writes.
 type changes struct {
 	epoch   uint64
-	chunks  map[chunkstore.ID]location
-	deletes []chunkstore.ID
+	chunks  table
+	deletes []chunkstore.Key
 	packs   map[uint32]packInfo
 	drop    []uint32 // packs that are no more
 	// merge keeps, of two copies of a chunk, the one that beats the other.
@@ -289,8 +321,8 @@ func (ch changes) apply(tx *bbolt.Tx) (duplicates uint64, err error) {
 	if err != nil {
 		return 0, err
 	}
-	for _, id := range ch.deletes {
-		if err := chunks.Delete(id[:]); err != nil {
+	for _, k := range ch.deletes {
+		if err := chunks.Delete(k.Append(nil)); err != nil {
 			return 0, err
 		}
 	}
@@ -299,8 +331,8 @@ func (ch changes) apply(tx *bbolt.Tx) (duplicates uint64, err error) {
 		// anywhere and need room.
 		chunks.FillPercent = 0.9
 	}
-	for _, id := range sortedIDs(ch.chunks) {
-		there, err := ch.put(chunks, id)
+	for _, h := range ch.chunks.sorted() {
+		there, err := ch.put(chunks, h)
 		if err != nil {
 			return 0, err
 		}
@@ -313,16 +345,16 @@ func (ch changes) apply(tx *bbolt.Tx) (duplicates uint64, err error) {
 
 // put writes the location of one chunk. When merging it tells whether there
 // was one.
-func (ch changes) put(b *bbolt.Bucket, id chunkstore.ID) (there bool, err error) {
-	l := ch.chunks[id]
-	if v := b.Get(id[:]); ch.merge && v != nil {
-		old, err := decodeLocation(id[:], v)
-		if err != nil || !l.beats(old) {
+func (ch changes) put(b *bbolt.Bucket, h held) (there bool, err error) {
+	key := h.key.Append(nil)
+	if v := b.Get(key); ch.merge && v != nil {
+		old, err := decodeLocation(key, v)
+		if err != nil || !h.beats(old) {
 			return true, err
 		}
 		there = true
 	}
-	return there, b.Put(id[:], encodeLocation(id, l))
+	return there, b.Put(key, encodeLocation(key, h.location))
 }
 
 func (ch changes) applyRest(tx *bbolt.Tx) error {
@@ -345,15 +377,6 @@ func (ch changes) applyRest(tx *bbolt.Tx) error {
 		return err
 	}
 	return meta.Put(keyEpoch, sealValue(keyEpoch, binary.LittleEndian.AppendUint64(nil, ch.epoch)))
-}
-
-func sortedIDs(m map[chunkstore.ID]location) []chunkstore.ID {
-	ids := make([]chunkstore.ID, 0, len(m))
-	for id := range m {
-		ids = append(ids, id)
-	}
-	slices.SortFunc(ids, func(a, b chunkstore.ID) int { return bytes.Compare(a[:], b[:]) })
-	return ids
 }
 
 // format makes the buckets of a new catalogue.

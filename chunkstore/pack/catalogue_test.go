@@ -19,17 +19,17 @@ import (
 
 // fillBolt makes a catalogue of n chunks in dir, in several transactions with
 // deletions, so that it has branches and free pages.
-func fillBolt(t testing.TB, dir string, n int) map[chunkstore.ID]location {
+func fillBolt(t testing.TB, dir string, n int) map[chunkstore.Key]location {
 	t.Helper()
-	want := make(map[chunkstore.ID]location)
+	want := make(map[chunkstore.Key]location)
 	fillOnce := func(c *catalogue) error {
 		for first := 0; first < n; first += 200 {
-			ch := changes{epoch: uint64(first), chunks: make(map[chunkstore.ID]location), packs: map[uint32]packInfo{
+			ch := changes{epoch: uint64(first), chunks: newTable(), packs: map[uint32]packInfo{
 				uint32(first): {id: packID{byte(first)}, state: stateOpen, length: int64(first + 64)},
 			}}
 			for i := first; i < min(first+200, n); i++ {
-				l := location{pack: uint32(first), off: int64(64 + i), stored: 100, plain: 7}
-				ch.chunks[sum(binary.LittleEndian.AppendUint32(nil, uint32(i)))] = l
+				l := location{pack: uint32(first), off: int64(64 + i), stored: 100}
+				ch.chunks.put(numbered7(i), l)
 			}
 			for id, l := range want {
 				if len(ch.deletes) < 20 {
@@ -38,9 +38,7 @@ func fillBolt(t testing.TB, dir string, n int) map[chunkstore.ID]location {
 				}
 				_ = l
 			}
-			for id, l := range ch.chunks {
-				want[id] = l
-			}
+			ch.chunks.each(func(h held) { want[h.key] = h.location })
 			if _, err := c.commit(ch); err != nil {
 				return err
 			}
@@ -51,6 +49,11 @@ func fillBolt(t testing.TB, dir string, n int) map[chunkstore.ID]location {
 		t.Fatal(err)
 	}
 	return want
+}
+
+// numbered7 is a key for each number, of chunks of seven bytes.
+func numbered7(n int) chunkstore.Key {
+	return chunkstore.Key{ID: sum(binary.LittleEndian.AppendUint32(nil, uint32(n))), Size: 7}
 }
 
 // boltBytes makes the bytes of a catalogue.
@@ -80,17 +83,23 @@ func openBytes(t testing.TB, b []byte) *catalogue {
 }
 
 func TestCatalogueValues(t *testing.T) {
-	id := chunkstore.ID{5}
-	l := location{pack: 3, off: 1 << 33, stored: 4000, plain: 9000, rank: 2, flags: flagBad}
-	v := encodeLocation(id, l)
-	got, err := decodeLocation(id[:], v)
-	if err != nil || got != l {
-		t.Fatalf("%+v, %v", got, err)
-	}
-	everyFlip(t, v, func(v []byte) error { _, err := decodeLocation(id[:], v); return err })
-	other := chunkstore.ID{6}
-	if _, err := decodeLocation(other[:], v); !errors.Is(err, errCatalogue) {
-		t.Errorf("the value of another chunk: %v", err)
+	key, other := chunkstore.Key{ID: chunkstore.ID{5}}.Append(nil), chunkstore.Key{ID: chunkstore.ID{6}}.Append(nil)
+	plain := location{pack: 3, off: 1<<32 - 1, stored: 4000, rank: 2, flags: flagBad}
+	sealed := plain
+	sealed.sum = [sumPartSize]byte{9, 8, 7}
+	claimed := sealed
+	claimed.claimPack, claimed.claimOff = 8, 1<<31
+	var v []byte
+	for _, l := range []location{plain, sealed, claimed} {
+		v = encodeLocation(key, l)
+		got, err := decodeLocation(key, v)
+		if err != nil || got != l {
+			t.Fatalf("%+v, %v", got, err)
+		}
+		everyFlip(t, v, func(v []byte) error { _, err := decodeLocation(key, v); return err })
+		if _, err := decodeLocation(other, v); !errors.Is(err, errCatalogue) {
+			t.Errorf("the value of another chunk: %v", err)
+		}
 	}
 	p := packInfo{id: testPack, state: stateSealed, length: 5000, totals: totals{records: 3, stored: 300, plain: 400}}
 	v = encodePackInfo(7, p)
@@ -136,13 +145,13 @@ func TestCheckBoltFindsDamage(t *testing.T) {
 		if c == nil {
 			t.Fatalf("byte %d: accepted, but bbolt cannot open it", at)
 		}
-		got := make(map[chunkstore.ID]location)
-		if _, _, err := c.scan(chunkstore.ID{}, 10_000, func(id chunkstore.ID, l location) { got[id] = l }); err != nil {
+		got := make(map[chunkstore.Key]location)
+		if _, _, err := c.scan(chunkstore.Key{}, 10_000, func(id chunkstore.Key, l location) { got[id] = l }); err != nil {
 			t.Fatalf("byte %d: accepted, but %v", at, err)
 		}
 		for id, l := range want {
 			if g, ok, err := c.get(id); err != nil || !ok || g != l || got[id] != l {
-				t.Fatalf("byte %d: accepted, but chunk %s is %+v, %v, %v", at, id.Short(), g, ok, err)
+				t.Fatalf("byte %d: accepted, but chunk %s is %+v, %v, %v", at, id.ID.Short(), g, ok, err)
 			}
 		}
 		if len(got) != len(want) {
@@ -260,7 +269,7 @@ func TestCommitMerge(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.close()
-	id := chunkstore.ID{1}
+	id := chunkstore.Key{ID: chunkstore.ID{1}}
 	for _, tc := range []struct {
 		rank     uint32
 		off      int64
@@ -274,7 +283,7 @@ func TestCommitMerge(t *testing.T) {
 		{0, 400, true, 300, 1},
 		{0, 500, false, 500, 0},
 	} {
-		n, err := c.commit(changes{merge: tc.merge, chunks: map[chunkstore.ID]location{id: {off: tc.off, rank: tc.rank, stored: 20}}})
+		n, err := c.commit(changes{merge: tc.merge, chunks: tableOf(map[chunkstore.Key]location{id: {off: tc.off, rank: tc.rank, stored: 20}})})
 		if err != nil || n != tc.repeated {
 			t.Fatalf("%d, %v", n, err)
 		}
@@ -409,21 +418,21 @@ func TestIndexAgainstModel(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := make(map[chunkstore.ID]location)
-	id := func() chunkstore.ID { return sum([]byte(fmt.Sprint(r.IntN(20_000)))) }
+	want := make(map[chunkstore.Key]location)
+	id := func() chunkstore.Key {
+		return chunkstore.Key{ID: sum([]byte(fmt.Sprint(r.IntN(20_000)))), Owner: chunkstore.Owner{byte(r.IntN(2))}}
+	}
 	for round := range 40 {
-		ch := changes{chunks: make(map[chunkstore.ID]location)}
+		ch := changes{chunks: newTable()}
 		for range r.IntN(1500) {
-			ch.chunks[id()] = location{pack: r.Uint32(), off: headerSize + r.Int64N(1<<30), stored: uint32(r.IntN(1 << 20)), rank: r.Uint32()}
+			ch.chunks.put(id(), location{pack: r.Uint32(), off: headerSize + r.Int64N(1<<30), stored: uint32(r.IntN(1 << 20)), rank: r.Uint32()})
 		}
 		for range r.IntN(300) {
 			x := id()
 			ch.deletes = append(ch.deletes, x)
 			delete(want, x)
 		}
-		for x, l := range ch.chunks {
-			want[x] = l
-		}
+		ch.chunks.each(func(h held) { want[h.key] = h.location })
 		if _, err := c.commit(ch); err != nil {
 			t.Fatal(err)
 		}
@@ -447,10 +456,10 @@ func TestIndexAgainstModel(t *testing.T) {
 		}
 	}
 	n := 0
-	if _, done, err := c.scan(chunkstore.ID{}, 1<<20, func(x chunkstore.ID, l location) {
+	if _, done, err := c.scan(chunkstore.Key{}, 1<<20, func(x chunkstore.Key, l location) {
 		n++
 		if want[x] != l {
-			t.Errorf("chunk %s differs", x.Short())
+			t.Errorf("chunk %s differs", x.ID.Short())
 		}
 	}); err != nil || !done || n != len(want) {
 		t.Errorf("%d of %d chunks, %v", n, len(want), err)

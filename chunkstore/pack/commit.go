@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
-
-	"holdfast/chunkstore"
 )
 
 // batch is what one commit brings into the catalogue.
@@ -43,7 +41,7 @@ func (s *Store) flushIfMany(ctx context.Context) error {
 func (s *Store) hasMany() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return len(s.pending) >= pendingMax
+	return s.pending.len() >= pendingMax
 }
 
 // syncLocked is sync for whoever holds commitLock. An error that is final
@@ -72,7 +70,7 @@ func (s *Store) takeBatch() batch {
 	defer s.mu.Unlock()
 	b := batch{ends: make(map[uint32]int64)}
 	b.epoch, b.chunks, b.packs = s.epoch.Number, s.pending, make(map[uint32]packInfo)
-	s.committing, s.pending = s.pending, make(map[chunkstore.ID]location)
+	s.committing, s.pending = s.pending, newTable()
 	s.generation++
 	for no := range s.dirty {
 		b.packs[no] = *s.packs[no]
@@ -82,20 +80,13 @@ func (s *Store) takeBatch() batch {
 			b.packs[no] = *p
 		}
 	}
-	for _, l := range b.chunks {
-		p := s.packs[l.pack]
-		if l.end() <= p.savedTo {
-			continue // a mark on a record that is in the catalogue already
+	seen := make(map[spot]bool)
+	b.chunks.each(func(h held) {
+		s.count(&b, seen, h.spot(), entry{off: h.off, record: record{key: h.key, stored: h.stored}})
+		if h.claimed() {
+			s.count(&b, seen, h.claimSpot(), entry{off: h.claimOff, record: record{key: h.key, claim: true}})
 		}
-		q, ok := b.packs[l.pack]
-		if !ok {
-			q = *p
-		}
-		q.saved.add(l.stored, l.plain)
-		q.savedTo = max(q.savedTo, l.end())
-		b.packs[l.pack] = q
-		b.ends[l.pack] = q.savedTo
-	}
+	})
 	for no, q := range b.packs {
 		q.totals = q.saved
 		if q.state == stateOpen {
@@ -106,20 +97,38 @@ func (s *Store) takeBatch() batch {
 	return b
 }
 
+// count adds the record at a spot to what a batch brings, unless it is in the
+// catalogue already and has only got a mark, or another key. s.mu is held.
+func (s *Store) count(b *batch, seen map[spot]bool, at spot, e entry) {
+	p := s.packs[at.pack]
+	if e.end() <= p.savedTo || seen[at] {
+		return
+	}
+	seen[at] = true
+	q, ok := b.packs[at.pack]
+	if !ok {
+		q = *p
+	}
+	q.saved.add(e.record)
+	q.savedTo = max(q.savedTo, e.end())
+	b.packs[at.pack] = q
+	b.ends[at.pack] = q.savedTo
+}
+
 // endBatch makes the new state known, or takes the batch back.
 func (s *Store) endBatch(b batch, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !ok {
-		for id, l := range s.committing {
-			if _, newer := s.pending[id]; !newer {
-				s.pending[id] = l
+		s.committing.each(func(h held) {
+			if _, newer := s.pending.get(h.key); !newer {
+				s.pending.put(h.key, h.location)
 			}
-		}
-		s.committing = nil
+		})
+		s.committing = table{}
 		return
 	}
-	s.committing = nil
+	s.committing = table{}
 	for no, q := range b.packs {
 		p := s.packs[no]
 		p.saved, p.savedTo = q.saved, q.savedTo
@@ -151,7 +160,7 @@ func (s *Store) commitBatch(ctx context.Context, b batch) error {
 	if err := s.epoch.check(s.dir); err != nil {
 		return err
 	}
-	if len(b.chunks)+len(b.deletes)+len(b.packs) == 0 {
+	if b.chunks.len()+len(b.deletes)+len(b.packs) == 0 {
 		return nil
 	}
 	if err := s.commitChanges(b.changes); err != nil {

@@ -64,19 +64,19 @@ func (r *reopening) store() *pack.Store {
 	return r.s
 }
 
-func (r *reopening) Get(ctx context.Context, id chunkstore.ID) (chunkstore.Sealed, error) {
-	return r.store().Get(ctx, id)
+func (r *reopening) Get(ctx context.Context, k chunkstore.Key) (chunkstore.Sealed, error) {
+	return r.store().Get(ctx, k)
 }
 
-func (r *reopening) Stat(ctx context.Context, id chunkstore.ID) (chunkstore.Info, error) {
-	return r.store().Stat(ctx, id)
+func (r *reopening) Stat(ctx context.Context, k chunkstore.Key) (chunkstore.Info, error) {
+	return r.store().Stat(ctx, k)
 }
 
-func (r *reopening) Check(ctx context.Context, id chunkstore.ID) error {
-	return r.store().Check(ctx, id)
+func (r *reopening) Check(ctx context.Context, k chunkstore.Key) error {
+	return r.store().Check(ctx, k)
 }
 
-func (r *reopening) Walk(ctx context.Context, fn func(chunkstore.ID, chunkstore.Info) error) error {
+func (r *reopening) Walk(ctx context.Context, fn func(chunkstore.Key, chunkstore.Info) error) error {
 	return r.store().Walk(ctx, fn)
 }
 
@@ -97,10 +97,6 @@ type reopeningSession struct {
 	chunkstore.Session
 	r    *reopening
 	once sync.Once
-}
-
-func (se *reopeningSession) Replace(ctx context.Context, c chunkstore.Chunk) error {
-	return se.Session.(chunkstore.Replacer).Replace(ctx, c)
 }
 
 func (se *reopeningSession) Close() error {

@@ -24,7 +24,13 @@ func isFinal(err error) bool {
 	case errors.Is(err, errLost):
 		return true
 	}
-	return !errors.Is(err, chunkstore.ErrNoSpace)
+	return !errors.Is(err, chunkstore.ErrNoSpace) && !isShortage(err)
+}
+
+// isShortage reports whether err says that the process or the system has no more
+// descriptors: nothing has been written, and a moment later it may go.
+func isShortage(err error) bool {
+	return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE)
 }
 
 // disk is the one door through which this package changes files. hook is nil

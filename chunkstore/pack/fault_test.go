@@ -267,7 +267,7 @@ func TestFullDiskFailsOneSession(t *testing.T) {
 	if _, err := se.Put(bg, c); !errors.Is(err, chunkstore.ErrNoSpace) || !strings.Contains(err.Error(), openExt) {
 		t.Errorf("put on a full disk: %v", err)
 	}
-	storetest.Lacks(t, s, c.ID)
+	storetest.Lacks(t, s, c.Key())
 	if p := packsIn(t, dir)[0]; p.size != int64(offsets(4)[4]) {
 		t.Errorf("a torn record is left in the pack: %d bytes", p.size)
 	}
@@ -404,11 +404,11 @@ func TestReadErrors(t *testing.T) {
 	}
 	l := locate(0, es[0])
 	rr := recordReader{buf: make([]byte, es[0].size()), prove: true}
-	if err := rr.read(e, c.ID, l); err != nil {
+	if err := rr.read(e, c.Key(), l); err != nil {
 		t.Fatal(err)
 	}
 	e.f.Close()
-	if err := rr.read(e, c.ID, l); err == nil || errors.Is(err, chunkstore.ErrCorrupt) {
+	if err := rr.read(e, c.Key(), l); err == nil || errors.Is(err, chunkstore.ErrCorrupt) {
 		t.Errorf("closed file: %v", err)
 	}
 	if _, err := h.acquire(packID{1}, stateOpen); !errors.Is(err, chunkstore.ErrCorrupt) {

@@ -14,17 +14,17 @@ import (
 //
 //	file header, 64 bytes
 //	  0  magic          8   first bytes of SHA-256("Holdfast pack v1")
-//	  8  version        u32 1
+//	  8  version        u32 2
 //	 12  zero           u32
 //	 16  pack id        8   as in the file's name
 //	 24  epoch          u64 of the process that made the file
 //	 32  zero           28
 //	 60  CRC            u32 over bytes 0..59
 //
-//	record, 96 bytes and the stored bytes, one after the other
+//	record, 112 bytes and the stored bytes, one after the other
 //	  0  magic          4   first bytes of SHA-256("Holdfast record v1")
-//	  4  version        u16 1
-//	  6  zero           u16
+//	  4  version        u16 2
+//	  6  kind           u16 0 for a chunk; 1 for a claim, which no bytes follow
 //	  8  chunk id       32
 //	 40  stored size    u32 length of the stored bytes
 //	 44  plain size     u32 length of the chunk's content
@@ -32,21 +32,24 @@ import (
 //	                        copy that it was stored in place of
 //	 52  pack id        8
 //	 60  SHA-256        32  of the stored bytes
-//	 92  CRC            u32 over bytes 0..91
-//	 96  stored bytes
+//	 92  owner          12  of an encrypted chunk; zero if it is plain
+//	104  zero           4
+//	108  CRC            u32 over bytes 0..107
+//	112  stored bytes
 //
-//	table of a sealed pack, 88 bytes for each record, in the order of offsets
+//	table of a sealed pack, 100 bytes for each record, in the order of offsets
 //	  0  chunk id       32
 //	 32  offset         u64 of the record in the file
 //	 40  stored size    u32
 //	 44  plain size     u32
 //	 48  rank           u32
-//	 52  zero           u32
+//	 52  kind           u32
 //	 56  SHA-256        32
+//	 88  owner          12
 //
 //	trailer of a sealed pack, 72 bytes, the last of the file
 //	  0  magic          8   first bytes of SHA-256("Holdfast pack footer v1")
-//	  8  version        u32 1
+//	  8  version        u32 2
 //	 12  zero           u32
 //	 16  record count   u64
 //	 24  table offset   u64
@@ -57,12 +60,16 @@ import (
 // The pack id in a record ties it to its file: when a damaged pack is searched
 // for records, nothing inside a stored chunk can pass for one, since the id is
 // random and no client knows it.
+//
+// A claim says that its owner has sent the same bytes as somebody before him: name,
+// sizes and SHA-256 are those of a chunk that lies somewhere in the store, and
+// serves both.
 const (
 	headerSize    = 64
-	recordSize    = 96
-	entrySize     = 88
+	recordSize    = 112
+	entrySize     = 100
 	trailerSize   = 72
-	formatVersion = 1
+	formatVersion = 2
 
 	// recordCountMax bounds the table: a pack of that many records is full
 	// whatever its size.
@@ -81,25 +88,43 @@ func (id packID) String() string { return hex.EncodeToString(id[:]) }
 
 // record is what a record's header says.
 type record struct {
-	id     chunkstore.ID
+	key    chunkstore.Key
 	stored uint32 // bytes
-	plain  uint32 // bytes
 	rank   uint32
 	sum    [32]byte
+	claim  bool // of a chunk that another record holds
+}
+
+// bytes is how many bytes follow the header.
+func (r record) bytes() int {
+	if r.claim {
+		return 0
+	}
+	return int(r.stored)
 }
 
 // size is the space the record takes in a pack.
-func (r record) size() int64 { return recordSize + int64(r.stored) }
+func (r record) size() int64 { return recordSize + int64(r.bytes()) }
+
+// kind is how a header tells a claim.
+func (r record) kind() uint16 {
+	if r.claim {
+		return 1
+	}
+	return 0
+}
 
 // validate checks the sizes, so that they may be used for reading.
 func (r record) validate() error {
 	switch {
-	case r.id.IsZero():
+	case r.key.ID.IsZero():
 		return errors.New("chunk id is zero")
 	case r.stored <= chunkstore.SealedSizeMin || r.stored > chunkstore.SealedSizeMax:
 		return fmt.Errorf("stored size %d is not within %d..%d", r.stored, chunkstore.SealedSizeMin+1, chunkstore.SealedSizeMax)
-	case r.plain < 1 || r.plain > chunkstore.PlainSizeMax:
-		return fmt.Errorf("plain size %d is not within 1..%d", r.plain, chunkstore.PlainSizeMax)
+	case r.key.Size < 1 || r.key.Size > chunkstore.PlainSizeMax:
+		return fmt.Errorf("plain size %d is not within 1..%d", r.key.Size, chunkstore.PlainSizeMax)
+	case r.claim && r.key.Class() != chunkstore.ClassEncrypted:
+		return errors.New("a plain chunk is claimed")
 	}
 	return nil
 }
@@ -146,13 +171,15 @@ func encodeRecord(r record, id packID) []byte {
 	b := make([]byte, recordSize)
 	copy(b, recordMagic)
 	binary.LittleEndian.PutUint16(b[4:], formatVersion)
-	copy(b[8:], r.id[:])
+	binary.LittleEndian.PutUint16(b[6:], r.kind())
+	copy(b[8:], r.key.ID[:])
 	binary.LittleEndian.PutUint32(b[40:], r.stored)
-	binary.LittleEndian.PutUint32(b[44:], r.plain)
+	binary.LittleEndian.PutUint32(b[44:], r.key.Size)
 	binary.LittleEndian.PutUint32(b[48:], r.rank)
 	copy(b[52:], id[:])
 	copy(b[60:], r.sum[:])
-	binary.LittleEndian.PutUint32(b[92:], crc(b[:92]))
+	copy(b[92:], r.key.Owner[:])
+	binary.LittleEndian.PutUint32(b[108:], crc(b[:108]))
 	return b
 }
 
@@ -164,20 +191,22 @@ func decodeRecord(b []byte, id packID) (record, error) {
 		return r, fmt.Errorf("record: %d bytes", len(b))
 	case string(b[:4]) != recordMagic:
 		return r, errors.New("record: wrong magic")
-	case binary.LittleEndian.Uint32(b[92:]) != crc(b[:92]):
+	case binary.LittleEndian.Uint32(b[108:]) != crc(b[:108]):
 		return r, errors.New("record: checksum of the header differs")
 	case binary.LittleEndian.Uint16(b[4:]) != formatVersion:
 		return r, fmt.Errorf("record: unknown version %d", binary.LittleEndian.Uint16(b[4:]))
-	case !allZero(b[6:8]):
+	case !allZero(b[104:108]) || binary.LittleEndian.Uint16(b[6:]) > 1:
 		return r, errors.New("record: reserved bytes are set")
 	case packID(b[52:60]) != id:
 		return r, fmt.Errorf("record: belongs to pack %s", packID(b[52:60]))
 	}
-	copy(r.id[:], b[8:])
+	r.claim = binary.LittleEndian.Uint16(b[6:]) == 1
+	r.key.ID = chunkstore.ID(b[8:40])
 	r.stored = binary.LittleEndian.Uint32(b[40:])
-	r.plain = binary.LittleEndian.Uint32(b[44:])
+	r.key.Size = binary.LittleEndian.Uint32(b[44:])
 	r.rank = binary.LittleEndian.Uint32(b[48:])
 	copy(r.sum[:], b[60:])
+	copy(r.key.Owner[:], b[92:])
 	if err := r.validate(); err != nil {
 		return record{}, fmt.Errorf("record: %w", err)
 	}
@@ -199,13 +228,14 @@ func encodeFooter(header []byte, entries []entry, tableOff int64) []byte {
 	b := make([]byte, 0, headerSize+len(entries)*entrySize+trailerSize)
 	b = append(b, header...)
 	for _, e := range entries {
-		b = append(b, e.id[:]...)
+		b = append(b, e.key.ID[:]...)
 		b = binary.LittleEndian.AppendUint64(b, uint64(e.off))
 		b = binary.LittleEndian.AppendUint32(b, e.stored)
-		b = binary.LittleEndian.AppendUint32(b, e.plain)
+		b = binary.LittleEndian.AppendUint32(b, e.key.Size)
 		b = binary.LittleEndian.AppendUint32(b, e.rank)
-		b = binary.LittleEndian.AppendUint32(b, 0)
+		b = binary.LittleEndian.AppendUint32(b, uint32(e.kind()))
 		b = append(b, e.sum[:]...)
+		b = append(b, e.key.Owner[:]...)
 	}
 	s := sum(b)
 	t := make([]byte, trailerSize)
@@ -275,25 +305,27 @@ func decodeTable(t trailer, header, table []byte) ([]entry, error) {
 
 func decodeEntry(b []byte) (entry, error) {
 	var e entry
-	copy(e.id[:], b)
+	e.key.ID = chunkstore.ID(b[:32])
 	off := binary.LittleEndian.Uint64(b[32:])
 	if off > offsetMax {
 		return e, fmt.Errorf("offset %d is out of place", off)
 	}
 	e.off = int64(off)
 	e.stored = binary.LittleEndian.Uint32(b[40:])
-	e.plain = binary.LittleEndian.Uint32(b[44:])
+	e.key.Size = binary.LittleEndian.Uint32(b[44:])
 	e.rank = binary.LittleEndian.Uint32(b[48:])
+	kind := binary.LittleEndian.Uint32(b[52:])
+	e.claim = kind == 1
 	copy(e.sum[:], b[56:])
-	if !allZero(b[52:56]) {
-		return e, errors.New("reserved bytes are set")
+	copy(e.key.Owner[:], b[88:])
+	if kind > 1 {
+		return e, fmt.Errorf("a record of kind %d is not known", kind)
 	}
 	return e, e.validate()
 }
 
-// offsetMax is more than any pack can hold; offsets above it would overflow
-// when sizes are added.
-const offsetMax = 1 << 40
+// offsetMax is more than any pack can hold, and what the catalogue can tell.
+const offsetMax = 1<<32 - 1
 
 func allZero(b []byte) bool {
 	for _, c := range b {

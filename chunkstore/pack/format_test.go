@@ -30,7 +30,7 @@ func TestMagics(t *testing.T) {
 var testPack = packID{1, 2, 3, 4, 5, 6, 7, 8}
 
 func testRecord(c chunkstore.Chunk) record {
-	return record{id: c.ID, stored: uint32(len(c.Sealed)), plain: c.PlainSize, rank: 3, sum: sum(c.Sealed)}
+	return record{key: c.Key(), stored: uint32(len(c.Sealed)), rank: 3, sum: sum(c.Sealed)}
 }
 
 // buildPack makes the bytes of a pack, with a footer or without.
@@ -51,18 +51,18 @@ func buildPack(cs []chunkstore.Chunk, sealed bool) ([]byte, []entry) {
 // TestVectors pins the format: these bytes are what every later version reads.
 func TestVectors(t *testing.T) {
 	head := hex.EncodeToString(encodeHeader(testPack, 7))
-	if want := "6ed6d13868c52f9801000000000000000102030405060708" + "0700000000000000" + hex.EncodeToString(make([]byte, 28)); head[:120] != want {
+	if want := "6ed6d13868c52f9802000000000000000102030405060708" + "0700000000000000" + hex.EncodeToString(make([]byte, 28)); head[:120] != want {
 		t.Errorf("file header\n got %s\nwant %s", head[:120], want)
 	}
 	r := encodeRecord(testRecord(storetest.Chunk(1, 20)), testPack)
-	want, _ := hex.DecodeString("0ecd4b9001000000")
+	want, _ := hex.DecodeString("0ecd4b9002000000")
 	if !bytes.Equal(r[:8], want) || binary.LittleEndian.Uint32(r[40:]) != 20 || binary.LittleEndian.Uint32(r[44:]) != 2 ||
 		binary.LittleEndian.Uint32(r[48:]) != 3 || !bytes.Equal(r[52:60], testPack[:]) {
 		t.Errorf("record header %x", r)
 	}
 	whole, _ := buildPack([]chunkstore.Chunk{storetest.Chunk(1, 20), storetest.Chunk(2, 33)}, true)
 	got := sha256.Sum256(whole)
-	if want := "2f50fbf193334a11d5634e130135b7a608bee19c8a259cf3b914a85828e39f3d"; hex.EncodeToString(got[:]) != want {
+	if want := "785c75eeb652e061afc2f572f70768a5a4645c89387b91acde9a9d79aac7a130"; hex.EncodeToString(got[:]) != want {
 		t.Errorf("sealed pack of %d bytes: SHA-256 %x, want %s", len(whole), got, want)
 	}
 }
@@ -96,11 +96,12 @@ func TestRecordRoundTripAndDamage(t *testing.T) {
 		t.Error("a record of another pack was accepted")
 	}
 	for name, change := range map[string]func(*record){
-		"zero id":          func(r *record) { r.id = chunkstore.ID{} },
+		"zero id":          func(r *record) { r.key.ID = chunkstore.ID{} },
 		"stored too small": func(r *record) { r.stored = chunkstore.SealedSizeMin },
 		"stored too large": func(r *record) { r.stored = chunkstore.SealedSizeMax + 1 },
-		"plain zero":       func(r *record) { r.plain = 0 },
-		"plain too large":  func(r *record) { r.plain = chunkstore.PlainSizeMax + 1 },
+		"plain zero":       func(r *record) { r.key.Size = 0 },
+		"plain too large":  func(r *record) { r.key.Size = chunkstore.PlainSizeMax + 1 },
+		"a claim of plain": func(r *record) { r.claim = true },
 	} {
 		r := want
 		change(&r)
@@ -238,11 +239,11 @@ func TestScanFindsWhatIsSound(t *testing.T) {
 			var want, got []chunkstore.ID
 			for i, e := range all {
 				if !slices.Contains(tc.lost, i) {
-					want = append(want, e.id)
+					want = append(want, e.key.ID)
 				}
 			}
 			for _, e := range es {
-				got = append(got, e.id)
+				got = append(got, e.key.ID)
 			}
 			if !slices.Equal(got, want) {
 				t.Errorf("%d records found, want %d", len(got), len(want))

@@ -23,6 +23,9 @@ func FuzzHeader(f *testing.F) {
 
 func FuzzRecord(f *testing.F) {
 	f.Add(encodeRecord(testRecord(storetest.Chunk(1, 20)), testPack))
+	claim := testRecord(storetest.Sealed(1, 20, "alice"))
+	claim.claim = true
+	f.Add(encodeRecord(claim, testPack))
 	f.Add([]byte(recordMagic))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		r, err := decodeRecord(b, testPack)
@@ -83,10 +86,10 @@ func FuzzCheckBolt(f *testing.F) {
 			return
 		}
 		defer c.close()
-		var at chunkstore.ID
+		var at chunkstore.Key
 		for done := false; !done; {
 			var err error
-			if at, done, err = c.scan(at, 100, func(chunkstore.ID, location) {}); err != nil {
+			if at, done, err = c.scan(at, 100, func(chunkstore.Key, location) {}); err != nil {
 				t.Fatalf("bbolt cannot read what was found sound: %v", err)
 			}
 		}
@@ -94,8 +97,11 @@ func FuzzCheckBolt(f *testing.F) {
 }
 
 func FuzzCatalogueValues(f *testing.F) {
-	id := chunkstore.ID{1}
-	f.Add(id[:], encodeLocation(id, location{pack: 1, off: 64, stored: 100, plain: 5}))
+	key := chunkstore.Key{ID: chunkstore.ID{1}}.Append(nil)
+	l := location{pack: 1, off: 64, stored: 100}
+	f.Add(key, encodeLocation(key, l))
+	l.sum[0] = 1
+	f.Add(key, encodeLocation(key, l.claiming(3, entry{off: 900})))
 	f.Add(packKey(3), encodePackInfo(3, packInfo{id: testPack, state: stateOpen, length: 64}))
 	f.Fuzz(func(t *testing.T, k, v []byte) {
 		if l, err := decodeLocation(k, v); err == nil && (l.off < headerSize || l.stored > chunkstore.SealedSizeMax) {

@@ -64,19 +64,19 @@ func TestGetHealsMissOnce(t *testing.T) {
 	cs := chunks(0, 25)
 	fill(t, s, cs)
 	forget := func(c chunkstore.Chunk) {
-		if _, err := s.cat.commit(changes{deletes: []chunkstore.ID{c.ID}}); err != nil {
+		if _, err := s.cat.commit(changes{deletes: []chunkstore.Key{c.Key()}}); err != nil {
 			t.Fatal(err)
 		}
 	}
 	forget(cs[3])
 	forget(cs[4])
-	if _, err := s.Stat(bg, cs[3].ID); !errors.Is(err, chunkstore.ErrNotExist) {
+	if _, err := s.Stat(bg, cs[3].Key()); !errors.Is(err, chunkstore.ErrNotExist) {
 		t.Errorf("stat: %v", err)
 	}
 	storetest.Holds(t, s, cs[3])
 	storetest.Holds(t, s, cs[4])
 	forget(cs[5])
-	if _, err := s.Get(bg, cs[5].ID); !errors.Is(err, chunkstore.ErrNotExist) {
+	if _, err := s.Get(bg, cs[5].Key()); !errors.Is(err, chunkstore.ErrNotExist) {
 		t.Errorf("second miss: %v", err)
 	}
 }
@@ -126,7 +126,7 @@ func TestHealsWhileOpen(t *testing.T) {
 				t.Fatal(err)
 			}
 			s.mu.Lock() // past the lookup of Put
-			s.pending[chunkstore.ID{1}] = location{pack: 0, off: headerSize, stored: 100, plain: 1}
+			s.pending.put(chunkstore.Key{ID: chunkstore.ID{1}, Size: 1}, location{pack: 0, off: headerSize, stored: 100})
 			s.mu.Unlock()
 			if err := errors.Join(se.Sync(bg), se.Close()); err != nil {
 				t.Fatal(err)
@@ -137,7 +137,7 @@ func TestHealsWhileOpen(t *testing.T) {
 			for range 6 {
 				wg.Go(func() {
 					for _, c := range cs {
-						_, err := s.Get(bg, c.ID)
+						_, err := s.Get(bg, c.Key())
 						errs.set(err)
 					}
 				})
@@ -189,16 +189,16 @@ func TestReaderKeepsWhatItFoundDamaged(t *testing.T) {
 	flipStored(t, dir, all[1])
 
 	r := openAt(t, dir, Options{ReadOnly: true})
-	if err := r.Check(bg, all[1].ID); !errors.Is(err, chunkstore.ErrCorrupt) {
+	if err := r.Check(bg, all[1].Key()); !errors.Is(err, chunkstore.ErrCorrupt) {
 		t.Fatalf("check: %v", err)
 	}
 	closeStore(t, r)
 
 	s = openAt(t, dir, Options{})
-	if _, err := s.Stat(bg, all[1].ID); !errors.Is(err, chunkstore.ErrNotExist) {
+	if _, err := s.Stat(bg, all[1].Key()); !errors.Is(err, chunkstore.ErrNotExist) {
 		t.Errorf("stat of what was found damaged: %v", err)
 	}
-	if _, err := s.Stat(bg, all[0].ID); err != nil {
+	if _, err := s.Stat(bg, all[0].Key()); err != nil {
 		t.Errorf("stat of a sound one: %v", err)
 	}
 	if se, err = s.Begin(bg); err != nil {

@@ -95,6 +95,27 @@ func holdsAll(t testing.TB, s *Store, cs []chunkstore.Chunk) {
 	}
 }
 
+// replace stores a chunk though it is there.
+func replace(se chunkstore.Session, c chunkstore.Chunk) error {
+	_, err := se.(*session).put(bg, c, true)
+	return err
+}
+
+// current tells where a chunk is read from, condemned or not.
+func (s *Store) current(k chunkstore.Key) (location, bool) {
+	l, ok, err := s.find(bg, k)
+	return l, ok && err == nil
+}
+
+// tableOf makes a table of chunks.
+func tableOf(m map[chunkstore.Key]location) table {
+	t := newTable()
+	for k, l := range m {
+		t.put(k, l)
+	}
+	return t
+}
+
 // kill ends a store as if its process had been killed: nothing more is
 // written, files and lock are gone.
 func kill(t testing.TB, s *Store) {
@@ -165,7 +186,7 @@ func flip(at int) func([]byte) []byte {
 // where returns the pack file and offset of a chunk.
 func where(t testing.TB, s *Store, c chunkstore.Chunk) (packFile, location) {
 	t.Helper()
-	l, ok, err := s.lookup(bg, c.ID)
+	l, ok, err := s.lookup(bg, c.Key())
 	if err != nil || !ok {
 		t.Fatalf("chunk %s: %v, %v", c.ID, ok, err)
 	}

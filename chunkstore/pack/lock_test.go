@@ -238,7 +238,7 @@ func TestFencingDuringCommit(t *testing.T) {
 // checkEverything proves every chunk that a store names.
 func checkEverything(t testing.TB, s *Store) {
 	t.Helper()
-	err := s.Walk(bg, func(id chunkstore.ID, _ chunkstore.Info) error { return s.Check(bg, id) })
+	err := s.Walk(bg, func(k chunkstore.Key, _ chunkstore.Info) error { return s.Check(bg, k) })
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -27,13 +27,35 @@ type model struct {
 	log  []string
 	next int
 
-	put    map[int]bool    // accepted, not synced: may be there
-	synced map[int]bool    // must be there, unless its pack was damaged
-	home   map[int]packID  // where a synced chunk was seen last
-	hurt   map[packID]bool // packs that were damaged
+	put    map[int]bool      // accepted, not synced: may be there
+	synced map[int]bool      // must be there, unless its pack was damaged
+	home   map[int][2]packID // where a synced chunk, and its claim, was seen last
+	hurt   map[packID]bool   // packs that were damaged
 }
 
-func (m *model) chunk(n int) chunkstore.Chunk { return storetest.Chunk(uint64(n), 300+n*37%1500) }
+// chunk makes the chunk of a number. Of five one after the other the first is plain; of
+// the same name and size are a copy of alice's, the same bytes of bob's, and others of
+// carol's; the last is plain again and has nothing to do with them.
+func (m *model) chunk(n int) chunkstore.Chunk {
+	first := n - n%5
+	size := 300 + first*37%1500
+	plain := storetest.Chunk(uint64(first), size)
+	named := func(c chunkstore.Chunk) chunkstore.Chunk {
+		c.ID, c.PlainSize = plain.ID, plain.PlainSize
+		return c
+	}
+	switch n % 5 {
+	case 1:
+		return named(storetest.Sealed(uint64(first+1), size, "alice"))
+	case 2:
+		return named(storetest.Sealed(uint64(first+1), size, "bob"))
+	case 3:
+		return named(storetest.Sealed(uint64(first+3), size, "carol"))
+	case 4:
+		return storetest.Chunk(uint64(n), 300+n*37%1500)
+	}
+	return plain
+}
 
 func (m *model) fatal(format string, args ...any) {
 	m.t.Helper()
@@ -120,7 +142,7 @@ func (m *model) doPutAgain() {
 		return
 	}
 	n := m.r.IntN(m.next)
-	_, serr := m.s.Stat(bg, m.chunk(n).ID)
+	_, serr := m.s.Stat(bg, m.chunk(n).Key())
 	added, err := m.session().Put(bg, m.chunk(n))
 	if err != nil || added != errors.Is(serr, chunkstore.ErrNotExist) {
 		m.fatal("put %d again: %v, %v; stat before: %v", n, added, err, serr)
@@ -142,8 +164,8 @@ func (m *model) settle() {
 	}
 	clear(m.put)
 	for n := range m.synced {
-		if l, ok, err := m.s.lookup(bg, m.chunk(n).ID); err == nil && ok {
-			m.home[n] = m.s.packs[l.pack].id
+		if l, ok, err := m.s.lookup(bg, m.chunk(n).Key()); err == nil && ok {
+			m.home[n] = m.homeOf(l)
 		}
 	}
 }
@@ -177,16 +199,16 @@ func (m *model) doRead() {
 func (m *model) verify(n int) {
 	m.t.Helper()
 	c := m.chunk(n)
-	got, err := m.s.Get(bg, c.ID)
+	got, err := m.s.Get(bg, c.Key())
 	switch {
 	case err == nil:
 		if !bytes.Equal(got, c.Sealed) {
 			m.fatal("chunk %d: wrong bytes", n)
 		}
-		if err := m.s.Check(bg, c.ID); err != nil {
+		if err := m.s.Check(bg, c.Key()); err != nil {
 			m.fatal("chunk %d can be read, but %v", n, err)
 		}
-	case m.synced[n] && !m.hurt[m.home[n]]:
+	case m.synced[n] && !m.hurt[m.home[n][0]] && !m.hurt[m.home[n][1]]:
 		m.fatal("chunk %d was synced: %v", n, err)
 	case errors.Is(err, chunkstore.ErrCorrupt):
 		named := false
@@ -249,29 +271,29 @@ func (m *model) doKill() {
 // doSweep lets go of some chunks and sweeps. Those put by sessions that are
 // open stay; a chunk that was let go of may be gone or not.
 func (m *model) doSweep() {
-	gone := make(map[chunkstore.ID]bool)
+	gone := make(map[chunkstore.Key]bool)
 	for _, n := range slices.Sorted(maps.Keys(m.synced)) {
 		if m.r.IntN(3) == 0 {
-			gone[m.chunk(n).ID] = true
+			gone[m.chunk(n).Key()] = true
 			delete(m.synced, n)
 		}
 	}
 	for n := range m.put {
 		// Put again by a session that is open, whether let go of or not.
-		delete(gone, m.chunk(n).ID)
+		delete(gone, m.chunk(n).Key())
 	}
 	sw, err := m.s.BeginSweep(bg)
 	if err != nil {
 		m.fatal("begin sweep: %v", err)
 	}
 	defer sw.Close()
-	_, err = sw.Run(bg, func(id chunkstore.ID) bool { return !gone[id] }, SweepOptions{Waste: 0.1})
+	_, err = sw.Run(bg, func(k chunkstore.Key) bool { return !gone[k] }, SweepOptions{Waste: 0.1})
 	if err != nil {
 		m.fatal("sweep: %v", err)
 	}
 	for n := range m.synced {
-		if l, ok, err := m.s.lookup(bg, m.chunk(n).ID); err == nil && ok {
-			m.home[n] = m.s.packs[l.pack].id
+		if l, ok, err := m.s.lookup(bg, m.chunk(n).Key()); err == nil && ok {
+			m.home[n] = m.homeOf(l)
 		}
 	}
 	m.verifyAll()
@@ -279,8 +301,8 @@ func (m *model) doSweep() {
 
 // doScrub reads everything: only packs that were damaged are called so.
 func (m *model) doScrub() {
-	r, err := m.s.Scrub(bg, ScrubOptions{Workers: 1 + m.r.IntN(3), Damaged: func(id chunkstore.ID, err error) {
-		if l, ok, _ := m.s.lookup(bg, id); ok && !m.hurt[m.s.packs[l.pack].id] {
+	r, err := m.s.Scrub(bg, ScrubOptions{Workers: 1 + m.r.IntN(3), Damaged: func(k chunkstore.Key, err error) {
+		if l, ok, _ := m.s.lookup(bg, k); ok && !m.hurt[m.s.packs[l.pack].id] {
 			m.fatal("scrub: %v", err)
 		}
 	}})
@@ -301,7 +323,7 @@ func (m *model) doFlip() {
 	m.settleAll()
 	for _, n := range shuffled(m.r, m.synced) {
 		c := m.chunk(n)
-		l, ok, err := m.s.lookup(bg, c.ID)
+		l, ok, err := m.s.lookup(bg, c.Key())
 		if err != nil || !ok || m.s.healthy(l) != nil {
 			continue
 		}
@@ -310,10 +332,10 @@ func (m *model) doFlip() {
 		path := packPath(m.dir, packFile{id: p.id, state: p.state})
 		flipAt(m.t, rawFile(m.t, path), l.off+m.r.Int64N(l.end()-l.off), 1)
 		m.doScrub()
-		if now, ok := m.s.current(c.ID); ok && !now.samePlace(l) {
+		if now, ok := m.s.current(c.Key()); ok && !now.samePlace(l) {
 			break // to an older copy, which verify has read: the catalogue was built anew
 		}
-		if _, err := m.s.Stat(bg, c.ID); !errors.Is(err, chunkstore.ErrNotExist) {
+		if _, err := m.s.Stat(bg, c.Key()); !errors.Is(err, chunkstore.ErrNotExist) {
 			m.fatal("chunk %d was damaged and a scrub has not found it: %v", n, err)
 		}
 		break
@@ -348,6 +370,14 @@ func (m *model) doLoseCatalogue() {
 	}
 	m.open(Options{})
 	m.verifyAll()
+}
+
+func (m *model) homeOf(l location) (home [2]packID) {
+	home[0] = m.s.packs[l.pack].id
+	if l.claimed() {
+		home[1] = m.s.packs[l.claimPack].id
+	}
+	return home
 }
 
 // settlePut notes that a clean close has synced what was put.
@@ -462,7 +492,7 @@ func TestModel(t *testing.T) {
 			t.Parallel()
 			m := &model{
 				t: t, r: rand.New(rand.NewPCG(seed, 7)), dir: create(t),
-				put: make(map[int]bool), synced: make(map[int]bool), home: make(map[int]packID), hurt: make(map[packID]bool),
+				put: make(map[int]bool), synced: make(map[int]bool), home: make(map[int][2]packID), hurt: make(map[packID]bool),
 			}
 			m.open(Options{})
 			for range 120 {

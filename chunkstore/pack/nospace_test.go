@@ -156,7 +156,7 @@ func roomAgain(t *testing.T, root string, held []chunkstore.Chunk) {
 	fill(t, s, held[:3])
 	holdsAll(t, s, held[:3])
 	for _, c := range held {
-		got, err := s.Get(bg, c.ID)
+		got, err := s.Get(bg, c.Key())
 		if err == nil && !bytes.Equal(got, c.Sealed) || err != nil && !errors.Is(err, chunkstore.ErrCorrupt) {
 			t.Errorf("chunk %s: %v", c.ID.Short(), err)
 		}

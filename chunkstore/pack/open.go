@@ -264,7 +264,7 @@ func (s *Store) startOver(ctx context.Context, cause error) error {
 	}
 	s.cat, s.nextPack, s.reusable = nil, 0, nil
 	s.packs, s.dirty = make(map[uint32]*packInfo), make(map[uint32]bool)
-	s.pending = make(map[chunkstore.ID]location)
+	s.pending, s.claims = newTable(), nil
 	s.opened = OpenReport{Rebuilt: cause, Unclean: s.opened.Unclean}
 	var err error
 	if s.opened.Reindex, err = s.rebuildLocked(ctx, s.options.Progress); err != nil {

@@ -79,6 +79,11 @@ func (q *quarantine) set(at place, id chunkstore.ID, bad bool) {
 	q.changed = true
 }
 
+func (q *quarantine) has(at place) bool {
+	_, bad := q.bad[at]
+	return bad
+}
+
 // dropPack forgets the records of a pack that is gone.
 func (q *quarantine) dropPack(id packID) {
 	before := len(q.bad)
@@ -135,12 +140,12 @@ func (s *Store) isQuarantined(at place, id chunkstore.ID) bool {
 }
 
 // setQuarantine notes what was found out about a record. s.mu is held.
-func (s *Store) setQuarantine(l location, id chunkstore.ID, bad bool) {
-	p := s.packs[l.pack]
-	s.quarantine.set(place{p.id, l.off}, id, bad)
+func (s *Store) setQuarantine(at spot, id chunkstore.ID, bad bool) {
+	p := s.packs[at.pack]
+	s.quarantine.set(place{p.id, at.off}, id, bad)
 	if bad && p.checked != 0 {
 		p.checked = 0
-		s.stamped[l.pack] = true
+		s.stamped[at.pack] = true
 	}
 }
 

@@ -19,24 +19,60 @@ import (
 const readTries = 3
 
 // recent looks a chunk up among those that are not in the catalogue yet.
-func (s *Store) recent(id chunkstore.ID) (location, bool) {
+func (s *Store) recent(k chunkstore.Key) (location, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if l, ok := s.pending[id]; ok {
+	if l, ok := s.pending.get(k); ok {
 		return l, true
 	}
-	l, ok := s.committing[id]
-	return l, ok
+	return s.committing.get(k)
+}
+
+// holders looks up the chunks of all owners that have the name and size of k, and
+// tells which catalogue was asked. It looks in the order in which lookup does.
+func (s *Store) holders(k chunkstore.Key) ([]held, *catalogue, error) {
+	s.mu.Lock()
+	late := newTable()
+	for _, h := range s.committing.holders(k) {
+		late.put(h.key, h.location)
+	}
+	for _, h := range s.pending.holders(k) {
+		late.put(h.key, h.location)
+	}
+	s.mu.Unlock()
+	s.catMu.RLock()
+	defer s.catMu.RUnlock()
+	list, err := s.cat.holders(k)
+	for _, h := range list {
+		if !s.knows(h.pack) && err == nil {
+			err = fmt.Errorf("%w: chunk %s is in pack number %d, which does not exist", errCatalogue, k, h.pack)
+		}
+		if _, ok := late.get(h.key); !ok {
+			late.put(h.key, h.location)
+		}
+	}
+	return late.holders(k), s.cat, err
+}
+
+// holdersOf is holders narrowed to those that need the record at a spot.
+func (s *Store) holdersOf(k chunkstore.Key, at spot) (list []held, cat *catalogue, err error) {
+	all, cat, err := s.holders(k)
+	for _, h := range all {
+		if h.needs(at) {
+			list = append(list, h)
+		}
+	}
+	return list, cat, err
 }
 
 // catalogued looks a chunk up in the catalogue only, and tells which catalogue
 // that was.
-func (s *Store) catalogued(id chunkstore.ID) (location, bool, *catalogue, error) {
+func (s *Store) catalogued(k chunkstore.Key) (location, bool, *catalogue, error) {
 	s.catMu.RLock()
 	defer s.catMu.RUnlock()
-	l, ok, err := s.cat.get(id)
+	l, ok, err := s.cat.get(k)
 	if ok && !s.knows(l.pack) {
-		err = fmt.Errorf("%w: chunk %s is in pack number %d, which does not exist", errCatalogue, id, l.pack)
+		err = fmt.Errorf("%w: chunk %s is in pack number %d, which does not exist", errCatalogue, k, l.pack)
 	}
 	return l, ok && err == nil, s.cat, err
 }
@@ -57,17 +93,17 @@ func (s *Store) knows(pack uint32) bool {
 // lookup finds a chunk. Entries wander from pending to committing to the
 // catalogue, and are looked for in that order, so that none is missed on the
 // way. A damaged catalogue is built anew.
-func (s *Store) lookup(ctx context.Context, id chunkstore.ID) (location, bool, error) {
+func (s *Store) lookup(ctx context.Context, k chunkstore.Key) (location, bool, error) {
 	if err := s.usable(ctx); err != nil {
 		return location{}, false, err
 	}
 	var gone location
 	for {
-		l, ok, err := s.find(ctx, id)
+		l, ok, err := s.find(ctx, k)
 		if err != nil || !ok {
 			return l, false, err
 		}
-		condemned, dropped := s.leaving(id, l)
+		condemned, dropped := s.leaving(l)
 		if !dropped {
 			return l, !condemned, nil
 		}
@@ -79,24 +115,24 @@ func (s *Store) lookup(ctx context.Context, id chunkstore.ID) (location, bool, e
 }
 
 // find is lookup without a look at what a sweep does to the pack.
-func (s *Store) find(ctx context.Context, id chunkstore.ID) (location, bool, error) {
-	if l, ok := s.recent(id); ok {
+func (s *Store) find(ctx context.Context, k chunkstore.Key) (location, bool, error) {
+	if l, ok := s.recent(k); ok {
 		return l, true, nil
 	}
-	l, ok, cat, err := s.catalogued(id)
+	l, ok, cat, err := s.catalogued(k)
 	if errors.Is(err, errCatalogue) {
 		if err := s.heal(ctx, cat, err); err != nil {
 			return location{}, false, err
 		}
-		l, ok, _, err = s.catalogued(id)
+		l, ok, _, err = s.catalogued(k)
 	}
 	return l, ok, err
 }
 
 // moved reports whether a chunk lies elsewhere than it was looked for: a sweep
 // has rewritten its pack in the meantime.
-func (s *Store) moved(ctx context.Context, id chunkstore.ID, from location) (to location, moved bool) {
-	to, ok, err := s.lookup(ctx, id)
+func (s *Store) moved(ctx context.Context, k chunkstore.Key, from location) (to location, moved bool) {
+	to, ok, err := s.lookup(ctx, k)
 	return to, err == nil && ok && !to.samePlace(from)
 }
 
@@ -162,45 +198,45 @@ func (s *Store) healthy(l location) error {
 
 // Stat implements chunkstore.Store. A chunk whose pack is missing or too
 // short, or that was found damaged, is ErrNotExist: it has to be put again.
-func (s *Store) Stat(ctx context.Context, id chunkstore.ID) (chunkstore.Info, error) {
-	l, ok, err := s.lookup(ctx, id)
+func (s *Store) Stat(ctx context.Context, k chunkstore.Key) (chunkstore.Info, error) {
+	l, ok, err := s.lookup(ctx, k)
 	if err != nil {
-		return chunkstore.Info{}, fmt.Errorf("chunk %s: %w", id, err)
+		return chunkstore.Info{}, fmt.Errorf("chunk %s: %w", k, err)
 	}
 	if !ok {
-		return chunkstore.Info{}, fmt.Errorf("chunk %s: %w", id, chunkstore.ErrNotExist)
+		return chunkstore.Info{}, fmt.Errorf("chunk %s: %w", k, chunkstore.ErrNotExist)
 	}
 	err = s.healthy(l)
-	if to, moved := s.moved(ctx, id, l); err != nil && moved {
+	if to, moved := s.moved(ctx, k, l); err != nil && moved {
 		l, err = to, s.healthy(to)
 	}
 	if err != nil {
 		if !errors.Is(err, chunkstore.ErrCorrupt) {
-			return chunkstore.Info{}, fmt.Errorf("chunk %s: %w", id, err)
+			return chunkstore.Info{}, fmt.Errorf("chunk %s: %w", k, err)
 		}
-		return chunkstore.Info{}, fmt.Errorf("chunk %s: %w (%v)", id, chunkstore.ErrNotExist, err)
+		return chunkstore.Info{}, fmt.Errorf("chunk %s: %w (%v)", k, chunkstore.ErrNotExist, err)
 	}
-	return l.info(), nil
+	return l.info(k), nil
 }
 
 // Get implements chunkstore.Getter. When the catalogue does not know the
 // chunk, it is built anew once before ErrNotExist is the answer: whoever asks
 // has the name from a snapshot, so the chunk should be there.
-func (s *Store) Get(ctx context.Context, id chunkstore.ID) (chunkstore.Sealed, error) {
-	return s.GetInto(ctx, id, nil)
+func (s *Store) Get(ctx context.Context, k chunkstore.Key) (chunkstore.Sealed, error) {
+	return s.GetInto(ctx, k, nil)
 }
 
-// GetInto implements chunkstore.IntoGetter.
-func (s *Store) GetInto(ctx context.Context, id chunkstore.ID, room []byte) (chunkstore.Sealed, error) {
-	l, ok, err := s.lookup(ctx, id)
+// GetInto is Get into the caller's memory, as chunkstore.IntoGetter has it.
+func (s *Store) GetInto(ctx context.Context, k chunkstore.Key, room []byte) (chunkstore.Sealed, error) {
+	l, ok, err := s.lookup(ctx, k)
 	if err == nil && !ok && s.healMiss(ctx) {
-		l, ok, err = s.lookup(ctx, id)
+		l, ok, err = s.lookup(ctx, k)
 	}
 	if err == nil && !ok {
 		err = chunkstore.ErrNotExist
 	}
 	if err != nil {
-		return nil, fmt.Errorf("chunk %s: %w", id, err)
+		return nil, fmt.Errorf("chunk %s: %w", k, err)
 	}
 	size := recordSize + int(l.stored)
 	if cap(room) < size {
@@ -208,8 +244,8 @@ func (s *Store) GetInto(ctx context.Context, id chunkstore.ID, room []byte) (chu
 	}
 	b := room[:size]
 	// What is in quarantine may be sound again, but has to be proved so.
-	if err := s.read(ctx, id, l, recordReader{buf: b, prove: l.flags&flagBad != 0}); err != nil {
-		return nil, fmt.Errorf("chunk %s: %w", id, err)
+	if err := s.read(ctx, k, l, recordReader{buf: b, prove: l.flags&flagBad != 0}); err != nil {
+		return nil, fmt.Errorf("chunk %s: %w", k, err)
 	}
 	return chunkstore.Sealed(b[recordSize:]), nil
 }
@@ -217,19 +253,19 @@ func (s *Store) GetInto(ctx context.Context, id chunkstore.ID, room []byte) (chu
 // Check implements chunkstore.Store. A chunk that is found damaged is put
 // again by the next session that has it; one that is found sound after all
 // loses that mark.
-func (s *Store) Check(ctx context.Context, id chunkstore.ID) error {
-	l, ok, err := s.lookup(ctx, id)
+func (s *Store) Check(ctx context.Context, k chunkstore.Key) error {
+	l, ok, err := s.lookup(ctx, k)
 	if err == nil && !ok {
 		err = chunkstore.ErrNotExist
 	}
 	if err == nil {
-		err = s.read(ctx, id, l, recordReader{buf: make([]byte, recordSize+int(l.stored)), prove: true})
+		err = s.read(ctx, k, l, recordReader{buf: make([]byte, recordSize+int(l.stored)), prove: true})
 	}
 	if err != nil {
-		return fmt.Errorf("check chunk %s: %w", id, err)
+		return fmt.Errorf("check chunk %s: %w", k, err)
 	}
 	if l.flags&flagBad != 0 {
-		s.mark(ctx, id, l, false)
+		s.mark(ctx, k, l.spot(), false)
 	}
 	return nil
 }
@@ -242,19 +278,19 @@ type recordReader struct {
 
 // read reads a record. What is damaged is read again, and if it stays damaged
 // it is marked so.
-func (s *Store) read(ctx context.Context, id chunkstore.ID, l location, rr recordReader) error {
-	err := s.readAt(ctx, id, l, rr)
+func (s *Store) read(ctx context.Context, k chunkstore.Key, l location, rr recordReader) error {
+	err := s.readAt(ctx, k, l, rr)
 	if err == nil || !errors.Is(err, chunkstore.ErrCorrupt) {
 		return err
 	}
 	// The sizes are the same wherever a sweep has put it.
-	if to, moved := s.moved(ctx, id, l); moved && to.stored == l.stored {
-		return s.readAt(ctx, id, to, rr)
+	if to, moved := s.moved(ctx, k, l); moved && to.stored == l.stored {
+		return s.readAt(ctx, k, to, rr)
 	}
 	return err
 }
 
-func (s *Store) readAt(ctx context.Context, id chunkstore.ID, l location, rr recordReader) error {
+func (s *Store) readAt(ctx context.Context, k chunkstore.Key, l location, rr recordReader) error {
 	s.mu.Lock()
 	at := *s.packs[l.pack]
 	s.mu.Unlock()
@@ -267,17 +303,17 @@ func (s *Store) readAt(ctx context.Context, id chunkstore.ID, l location, rr rec
 		if h, err = s.handles.acquire(at.id, at.state); err != nil {
 			return err
 		}
-		err = rr.read(h, id, l)
+		err = rr.read(h, k, l)
 		s.handles.release(h)
 		if err == nil || !errors.Is(err, chunkstore.ErrCorrupt) {
 			return err
 		}
 	}
-	s.mark(ctx, id, l, true)
+	s.mark(ctx, k, l.spot(), true)
 	return err
 }
 
-func (rr recordReader) read(h *handle, id chunkstore.ID, l location) error {
+func (rr recordReader) read(h *handle, k chunkstore.Key, l location) error {
 	damaged := func(why string) error {
 		return fmt.Errorf("pack %s at %d: %w: %s", h.name, l.off, chunkstore.ErrCorrupt, why)
 	}
@@ -297,10 +333,8 @@ func (rr recordReader) read(h *handle, id chunkstore.ID, l location) error {
 	switch {
 	case err != nil:
 		return damaged(err.Error())
-	case r.id != id:
-		return damaged("the record is that of chunk " + r.id.String())
-	case r.stored != l.stored || r.plain != l.plain:
-		return damaged("the sizes in the record are not those in the catalogue")
+	case r.claim || !l.holds(k, r):
+		return damaged("the record is another one than the catalogue says, that of chunk " + r.key.String())
 	case rr.prove && sum(rr.buf[recordSize:]) != r.sum:
 		return damaged("checksum differs")
 	}
@@ -313,51 +347,63 @@ func dropCache(f *os.File, l location) {
 	_ = unix.Fadvise(int(f.Fd()), l.off, l.end()-l.off, unix.FADV_DONTNEED)
 }
 
-// mark notes that the record of a chunk is damaged, or that it is not, unless
-// the chunk lies somewhere else by now. It is a hint: when it cannot be noted,
+// mark notes that the record at a spot, of a chunk or a claim, is damaged, or that
+// it is not, for all who have it from there. It is a hint: when it cannot be noted,
 // nothing is lost.
-func (s *Store) mark(ctx context.Context, id chunkstore.ID, l location, bad bool) {
+func (s *Store) mark(ctx context.Context, k chunkstore.Key, at spot, bad bool) {
 	if s.lockCommit(ctx) != nil {
 		return
 	}
 	defer s.unlockCommit()
-	now, ok := s.recent(id)
-	if !ok {
-		var err error
-		if now, ok, _, err = s.catalogued(id); err != nil {
-			return
-		}
-	}
-	if !ok || !now.samePlace(l) {
+	list, _, err := s.holdersOf(k, at)
+	if err != nil || len(list) == 0 {
 		return
-	}
-	now.flags &^= flagBad
-	if bad {
-		now.flags |= flagBad
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if newer, ok := s.pending[id]; ok && !newer.samePlace(l) || len(s.pending) >= pendingMax {
+	if s.pending.len() >= pendingMax {
 		return
 	}
-	s.pending[id] = now
-	s.setQuarantine(l, id, bad)
+	s.setQuarantine(at, k.ID, bad)
+	for _, h := range list {
+		if newer, ok := s.pending.get(h.key); ok && !newer.needs(at) {
+			continue
+		}
+		h.flags &^= flagBad
+		if bad || s.isBad(h.location) {
+			h.flags |= flagBad
+		}
+		s.pending.put(h.key, h.location)
+	}
+}
+
+// isBad reports whether a chunk's record or its claim is in quarantine. s.mu is held.
+func (s *Store) isBad(l location) bool {
+	return s.quarantine.has(s.placeOf(l.spot())) || l.claimed() && s.quarantine.has(s.placeOf(l.claimSpot()))
+}
+
+// placeOf names a spot. s.mu is held.
+func (s *Store) placeOf(at spot) place {
+	p := s.packs[at.pack]
+	if p == nil {
+		return place{}
+	}
+	return place{p.id, at.off}
 }
 
 // marksToKeep returns what a reader has found out about records that only a
 // reading shows to be damaged. That a pack is missing or short everybody sees.
-func (s *Store) marksToKeep() map[chunkstore.ID]location {
+func (s *Store) marksToKeep() (marks []held) {
 	if !s.options.ReadOnly {
 		return nil
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	marks := make(map[chunkstore.ID]location)
-	for id, l := range s.pending {
-		if p := s.packs[l.pack]; !p.missing && l.end() <= p.size {
-			marks[id] = l
+	s.pending.each(func(h held) {
+		if p := s.packs[h.pack]; !p.missing && h.end() <= p.size {
+			marks = append(marks, h)
 		}
-	}
+	})
 	return marks
 }
 
@@ -365,7 +411,7 @@ func (s *Store) marksToKeep() map[chunkstore.ID]location {
 // session stores those chunks again. The reader, closed by now, becomes a writer
 // for a moment. When another process has the store, or the disk cannot be
 // written, the marks are lost, and the next check makes them again.
-func (s *Store) keepMarks(marks map[chunkstore.ID]location) {
+func (s *Store) keepMarks(marks []held) {
 	ctx := context.Background()
 	l, err := acquireLock(ctx, s.dir, false, 0)
 	if err != nil {
@@ -374,8 +420,8 @@ func (s *Store) keepMarks(marks map[chunkstore.ID]location) {
 	o := s.options
 	o.ReadOnly = false
 	if w, err := openWriter(ctx, s.dir, o); err == nil {
-		for id, at := range marks {
-			w.mark(ctx, id, at, at.flags&flagBad != 0)
+		for _, h := range marks {
+			w.mark(ctx, h.key, h.spot(), h.flags&flagBad != 0)
 		}
 		_ = w.shutdown()
 	}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -122,7 +123,7 @@ func (s *Store) rebuildLocked(ctx context.Context, progress func(Progress)) (Rei
 		return ReindexReport{}, err
 	}
 	b := &builder{dir: packsDir(s.dir), progress: progress, number: s.takeNumber}
-	b.batch = changes{epoch: s.epoch.Number, chunks: make(map[chunkstore.ID]location), packs: make(map[uint32]packInfo), merge: true}
+	b.batch = changes{epoch: s.epoch.Number, chunks: newTable(), packs: make(map[uint32]packInfo), merge: true}
 	var err error
 	if b.files, err = listPacks(b.dir); err != nil {
 		return b.report, err
@@ -211,6 +212,7 @@ type builder struct {
 	cat      *catalogue
 	batch    changes
 	built    map[uint32]packInfo
+	claiming map[uint32]bool // packs with claims
 	report   ReindexReport
 	maxEpoch uint64 // the largest in a file header
 }
@@ -218,7 +220,7 @@ type builder struct {
 // all reads every pack.
 func (b *builder) all(ctx context.Context, c *catalogue) error {
 	b.cat = c
-	b.built = make(map[uint32]packInfo, len(b.files))
+	b.built, b.claiming = make(map[uint32]packInfo, len(b.files)), make(map[uint32]bool)
 	todo := b.todo()
 	for i, k := range todo {
 		// It stays known when it is missing today: it may be back tomorrow.
@@ -230,10 +232,66 @@ func (b *builder) all(ctx context.Context, c *catalogue) error {
 			b.progress(Progress{PacksDone: i + 1, PacksTotal: len(todo), Chunks: b.report.Chunks})
 		}
 	}
-	if err := b.flush(); err != nil || b.report.Unreadable == 0 {
+	if err := b.flush(); err != nil {
+		return err
+	}
+	if err := b.claims(ctx); err != nil || b.report.Unreadable == 0 {
 		return err
 	}
 	return c.markPartial()
+}
+
+// claims goes through the packs with claims again, now that all chunks are in the
+// catalogue. A claim of what is nowhere to be found is none.
+func (b *builder) claims(ctx context.Context) error {
+	for _, no := range slices.Sorted(maps.Keys(b.claiming)) {
+		entries, err := b.claimsIn(ctx, no)
+		if err != nil {
+			return err
+		}
+		for _, e := range entries {
+			list, err := b.cat.holders(e.key)
+			if err != nil {
+				return err
+			}
+			c := copyOf{no, e}
+			damaged := func(at spot) bool { return b.damaged(place{b.built[at.pack].id, at.off}, e.key.ID) }
+			if l, ok := claimed(list, c, damaged); ok {
+				if err := b.learn(e.key, l); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	return b.flush()
+}
+
+// claimsIn lists the claims in a pack that has been read. One that cannot be read any
+// more has none.
+func (b *builder) claimsIn(ctx context.Context, no uint32) (list []entry, err error) {
+	p := b.built[no]
+	f, _, err := openPack(b.dir, p.id, p.state)
+	if isDamage(err) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	all, err := readFooter(f, p.size, p.id)
+	if p.state != stateSealed || err != nil {
+		all = all[:0]
+		sc := &scanner{r: &patchyReader{r: f}, id: p.id, size: p.size, sound: func(e entry) error { all = append(all, e); return nil }}
+		if _, err := sc.scan(ctx, headerSize); err != nil && !isDamage(err) {
+			return nil, err
+		}
+	}
+	for _, e := range all {
+		if e.claim {
+			list = append(list, e)
+		}
+	}
+	return list, nil
 }
 
 // todo lists all packs: those of the running store, whether the directory has
@@ -356,21 +414,29 @@ func (b *builder) records(ctx context.Context, p *packInfo, no uint32, f *os.Fil
 }
 
 func (b *builder) add(p *packInfo, no uint32, e entry) error {
-	p.add(e.stored, e.plain)
+	p.add(e.record)
+	if e.claim {
+		b.claiming[no] = true
+		return nil
+	}
 	l := locate(no, e)
-	if b.damaged(place{p.id, e.off}, e.id) {
+	if b.damaged(place{p.id, e.off}, e.key.ID) {
 		l.flags |= flagBad
 	}
-	old, ok := b.batch.chunks[e.id]
+	return b.learn(e.key, l)
+}
+
+func (b *builder) learn(k chunkstore.Key, l location) error {
+	old, ok := b.batch.chunks.get(k)
 	if ok {
 		b.report.Duplicates++
 	} else {
 		b.report.Chunks++
 	}
 	if !ok || l.beats(old) {
-		b.batch.chunks[e.id] = l
+		b.batch.chunks.put(k, l)
 	}
-	if len(b.batch.chunks) < rebuildBatch {
+	if b.batch.chunks.len() < rebuildBatch {
 		return nil
 	}
 	return b.flush()
@@ -383,7 +449,7 @@ func (b *builder) flush() error {
 	}
 	b.report.Chunks -= duplicates
 	b.report.Duplicates += duplicates
-	clear(b.batch.chunks)
+	b.batch.chunks.clear()
 	clear(b.batch.packs)
 	return nil
 }

@@ -52,13 +52,16 @@ func (s *Store) reconcile(ctx context.Context) error {
 			return err
 		}
 	}
+	if err := s.adoptClaims(); err != nil {
+		return err
+	}
 	return s.flushRecovered(ctx, 1)
 }
 
 // flushRecovered commits what has been learned if that is much. A full disk is
 // no reason not to open: until there is room, it stays in memory.
 func (s *Store) flushRecovered(ctx context.Context, many int) error {
-	if len(s.pending) < many && (many > 1 || len(s.dirty) == 0) {
+	if s.pending.len() < many && (many > 1 || len(s.dirty) == 0) {
 		return nil
 	}
 	if err := s.sync(ctx); err != nil && !errors.Is(err, chunkstore.ErrNoSpace) {
@@ -125,31 +128,82 @@ func (s *Store) passOver(no uint32) error {
 func (s *Store) adopt(no uint32, entries []entry) error {
 	p, before := s.packs[no], s.opened.Chunks
 	for _, e := range entries {
+		if e.end() <= p.savedTo {
+			continue
+		}
+		p.add(e.record)
+		s.opened.Chunks++
+		if e.claim {
+			s.claims = append(s.claims, copyOf{no, e})
+			continue
+		}
 		l := locate(no, e)
-		if s.isQuarantined(place{p.id, e.off}, e.id) {
+		if s.isQuarantined(place{p.id, e.off}, e.key.ID) {
 			l.flags |= flagBad
 		}
-		if l.end() <= p.savedTo {
-			continue
+		if err := s.learn(e.key, l); err != nil {
+			return err
 		}
-		old, ok := s.recent(e.id)
-		if !ok {
-			var err error
-			if old, ok, _, err = s.catalogued(e.id); err != nil {
-				return err
-			}
-		}
-		p.add(e.stored, e.plain)
-		s.opened.Chunks++
-		if ok && !l.beats(old) && s.healthy(old) == nil {
-			continue
-		}
-		s.pending[e.id] = l
 	}
 	if s.opened.Chunks > before {
 		s.opened.PacksAdopted++
 	}
 	return nil
+}
+
+// learn makes known where a chunk lies, unless a better copy is known.
+func (s *Store) learn(k chunkstore.Key, l location) error {
+	old, ok := s.recent(k)
+	if !ok {
+		var err error
+		if old, ok, _, err = s.catalogued(k); err != nil {
+			return err
+		}
+	}
+	if !ok || l.beats(old) || s.healthy(old) != nil {
+		s.pending.put(k, l)
+	}
+	return nil
+}
+
+// adoptClaims makes the claims known that adopt has met, now that all chunks are. A
+// claim of what is nowhere to be found is none: its owner sends the chunk again.
+func (s *Store) adoptClaims() error {
+	for _, c := range s.claims {
+		list, _, err := s.holders(c.key)
+		if err != nil {
+			return err
+		}
+		l, ok := claimed(list, c, func(at spot) bool { return s.isQuarantined(s.placeOf(at), c.key.ID) })
+		if !ok {
+			continue
+		}
+		if err := s.learn(c.key, l); err != nil {
+			return err
+		}
+	}
+	s.claims = nil
+	return nil
+}
+
+// claimed finds what a claim claims among the chunks of its name and size: a record
+// that is not known to be damaged, or else one that is.
+func claimed(list []held, c copyOf, damaged func(spot) bool) (location, bool) {
+	want := locate(c.pack, c.entry)
+	best, ok := location{}, false
+	for _, h := range list {
+		if h.claimed() || !h.sameBytes(want) {
+			continue
+		}
+		if !ok || best.flags&flagBad != 0 && h.flags&flagBad == 0 {
+			best, ok = h.location, true
+		}
+	}
+	best = best.claiming(c.pack, c.entry)
+	if damaged(best.claimSpot()) {
+		best.flags |= flagBad
+	}
+	return best, ok
 }
 
 // recoverOpen proves the records of an open pack and seals it.
@@ -278,16 +332,16 @@ func (s *Store) discard(no uint32, w *writer) error {
 // dropBeyond removes from the catalogue the chunks of a pack that end behind
 // size.
 func (s *Store) dropBeyond(ctx context.Context, no uint32, size int64) error {
-	var at chunkstore.ID
+	var at chunkstore.Key
 	for done := false; !done; {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
 		ch := changes{epoch: s.epoch.Number}
 		var err error
-		at, done, err = s.cat.scan(at, walkBatch, func(id chunkstore.ID, l location) {
-			if l.pack == no && l.end() > size {
-				ch.deletes = append(ch.deletes, id)
+		at, done, err = s.cat.scan(at, walkBatch, func(k chunkstore.Key, l location) {
+			if l.pack == no && l.end() > size || l.claimed() && l.claimPack == no && l.claimOff+recordSize > size {
+				ch.deletes = append(ch.deletes, k)
 			}
 		})
 		if err == nil && len(ch.deletes) > 0 {

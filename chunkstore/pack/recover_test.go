@@ -91,7 +91,7 @@ func TestRecoverOpenPack(t *testing.T) {
 					storetest.Holds(t, s, c)
 					continue
 				}
-				if _, err := s.Stat(bg, c.ID); !errors.Is(err, chunkstore.ErrNotExist) {
+				if _, err := s.Stat(bg, c.Key()); !errors.Is(err, chunkstore.ErrNotExist) {
 					t.Errorf("chunk %d: stat %v", i, err)
 				}
 			}
@@ -162,7 +162,7 @@ func TestRecoverKeepsWhatWasVouchedFor(t *testing.T) {
 				t.Fatal(err)
 			}
 			s := openAt(t, dir, smallPacks)
-			err = s.Check(bg, chunks(4, 1)[0].ID)
+			err = s.Check(bg, chunks(4, 1)[0].Key())
 			if !errors.Is(err, chunkstore.ErrCorrupt) || !strings.Contains(err.Error(), p.id.String()) {
 				t.Errorf("check: %v", err)
 			}
@@ -337,13 +337,13 @@ func TestRecoverSealedPacks(t *testing.T) {
 			closeStore(t, s)
 			tc.damage(t, packPath(dir, hurt))
 			s = openAt(t, dir, smallPacks)
-			if _, err := s.Stat(bg, cs[0].ID); tc.stat != errors.Is(err, chunkstore.ErrNotExist) {
+			if _, err := s.Stat(bg, cs[0].Key()); tc.stat != errors.Is(err, chunkstore.ErrNotExist) {
 				t.Errorf("stat: %v", err)
 			}
 			closeStore(t, s)
 			s = openAt(t, dir, smallPacks)
 			checkHurt(t, s, hurt, tc.want)
-			if _, err := s.Stat(bg, cs[0].ID); !errors.Is(err, chunkstore.ErrNotExist) {
+			if _, err := s.Stat(bg, cs[0].Key()); !errors.Is(err, chunkstore.ErrNotExist) {
 				t.Errorf("stat after check: %v", err)
 			}
 			// Every chunk that Stat does not vouch for is stored again.
@@ -370,7 +370,7 @@ func checkHurt(t *testing.T, s *Store, hurt packFile, want string) {
 			storetest.Holds(t, s, c)
 			continue
 		}
-		err := s.Check(bg, c.ID)
+		err := s.Check(bg, c.Key())
 		if err == nil {
 			continue
 		}
@@ -397,11 +397,11 @@ func TestMissingPackComesBack(t *testing.T) {
 		t.Fatal(err)
 	}
 	s = openAt(t, dir, smallPacks)
-	_, err := s.Get(bg, cs[0].ID)
+	_, err := s.Get(bg, cs[0].Key())
 	if !errors.Is(err, chunkstore.ErrCorrupt) || !strings.Contains(err.Error(), "pack "+p.name()+": missing") {
 		t.Errorf("get: %v", err)
 	}
-	if _, err := s.Stat(bg, cs[0].ID); !errors.Is(err, chunkstore.ErrNotExist) || !strings.Contains(err.Error(), "missing") {
+	if _, err := s.Stat(bg, cs[0].Key()); !errors.Is(err, chunkstore.ErrNotExist) || !strings.Contains(err.Error(), "missing") {
 		t.Errorf("stat: %v", err)
 	}
 	if u, err := s.Usage(bg); err != nil || u.MissingPacks != 1 {
@@ -435,7 +435,7 @@ func TestPackRemovedUnderSession(t *testing.T) {
 	if p.state != stateSealed {
 		t.Fatal("the first pack is not sealed")
 	}
-	if err := s.Check(bg, cs[0].ID); err != nil {
+	if err := s.Check(bg, cs[0].Key()); err != nil {
 		t.Fatal(err)
 	}
 	remove(t, packPath(dir, p))
@@ -446,7 +446,7 @@ func TestPackRemovedUnderSession(t *testing.T) {
 	if err := se.Sync(bg); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.Stat(bg, cs[0].ID); !errors.Is(err, chunkstore.ErrNotExist) {
+	if _, err := s.Stat(bg, cs[0].Key()); !errors.Is(err, chunkstore.ErrNotExist) {
 		t.Errorf("stat after the pack was removed: %v", err)
 	}
 	if added, err := se.Put(bg, cs[0]); err != nil || !added {

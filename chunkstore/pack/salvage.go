@@ -25,12 +25,12 @@ type SalvageReport struct {
 }
 
 // Salvage rebuilds what can be rebuilt from what is there: a chunk of which
-// another record holds the same bytes, or whose record has a damaged header but
+// another record, of whatever owner, holds the same bytes, or whose record has a damaged header but
 // sound bytes, and packs that have lost their table. It removes nothing, and
 // changes nothing where nothing is damaged. A record is believed if its bytes
 // have the SHA-256 that the table or the header of the damaged one tells.
 func (s *Store) Salvage(ctx context.Context) (SalvageReport, error) {
-	sv := &salvage{s: s, lost: make(map[chunkstore.ID]*lostChunk)}
+	sv := &salvage{s: s, lost: make(map[named][]*lostChunk)}
 	err := s.usable(ctx)
 	if err == nil {
 		err = s.writable()
@@ -49,6 +49,7 @@ func (s *Store) Salvage(ctx context.Context) (SalvageReport, error) {
 
 // lostChunk is a chunk that cannot be read where the catalogue says.
 type lostChunk struct {
+	key    chunkstore.Key
 	at     location
 	sum    [32]byte // of its stored bytes, if known
 	known  bool
@@ -63,8 +64,8 @@ type copyOf struct {
 
 type salvage struct {
 	s      *Store
-	lost   map[chunkstore.ID]*lostChunk
-	worn   []uint32 // sealed packs without a sound table or header
+	lost   map[named][]*lostChunk // by what their copies are known by
+	worn   []uint32               // sealed packs without a sound table or header
 	report SalvageReport
 }
 
@@ -77,15 +78,19 @@ func (sv *salvage) run(ctx context.Context) error {
 			return err
 		}
 	}
-	sv.report.Lost = len(sv.lost)
+	for _, list := range sv.lost {
+		sv.report.Lost += len(list)
+	}
 	if len(sv.lost) == 0 && len(sv.worn) == 0 {
 		return nil
 	}
 	se := sv.s.newSession()
 	defer se.Close()
-	for id, l := range sv.lost {
-		if err := sv.rescue(ctx, se, id, l); err != nil {
-			return err
+	for _, list := range sv.lost {
+		for _, l := range list {
+			if err := sv.rescue(ctx, se, l); err != nil {
+				return err
+			}
 		}
 	}
 	for _, no := range sv.worn {
@@ -99,11 +104,11 @@ func (sv *salvage) run(ctx context.Context) error {
 // findLost lists the chunks that the catalogue names and Stat denies.
 func (sv *salvage) findLost(ctx context.Context) error {
 	var err error
-	scanErr := sv.s.eachLocation(ctx, func(id chunkstore.ID, l location) {
+	scanErr := sv.s.eachLocation(ctx, func(k chunkstore.Key, l location) {
 		switch herr := sv.s.healthy(l); {
 		case herr == nil:
 		case errors.Is(herr, chunkstore.ErrCorrupt):
-			sv.lost[id] = &lostChunk{at: l}
+			sv.lost[nameOf(k)] = append(sv.lost[nameOf(k)], &lostChunk{key: k, at: l})
 		default:
 			err = herr
 		}
@@ -138,16 +143,31 @@ func (sv *salvage) search(ctx context.Context, at copyOf) error {
 		sv.worn = append(sv.worn, at.pack)
 	}
 	for _, e := range entries {
-		l := sv.lost[e.id]
-		if l == nil {
-			continue
-		}
-		l.copies = append(l.copies, copyOf{pack: at.pack, entry: e})
-		if l.at.pack == at.pack && l.at.off == e.off {
-			l.sum, l.known = e.sum, true
+		for _, l := range sv.lost[nameOf(e.key)] {
+			l.add(copyOf{pack: at.pack, entry: e})
 		}
 	}
 	return ctx.Err()
+}
+
+// add notes a record of the chunk's name and size if it may hold its bytes.
+func (l *lostChunk) add(c copyOf) {
+	if c.claim || c.key.Class() != l.key.Class() || c.stored != l.at.stored {
+		return
+	}
+	l.copies = append(l.copies, c)
+	if l.at.spot() == (spot{c.pack, c.off}) {
+		l.sum, l.known = c.sum, true
+	}
+}
+
+// has reports whether bytes of this sum, of the record c, are those of the chunk. Of an
+// encrypted chunk the catalogue knows so much of the sum that they are.
+func (l *lostChunk) has(c copyOf, sum [32]byte) bool {
+	if l.key.Class() == chunkstore.ClassEncrypted && [sumPartSize]byte(sum[:]) != l.at.sum {
+		return false
+	}
+	return sum == c.sum && (!l.known || sum == l.sum)
 }
 
 // entries lists the records of a pack. tabled says that its table and its file
@@ -178,25 +198,20 @@ func (sv *salvage) entries(ctx context.Context, f *os.File, p packInfo) (list []
 }
 
 // rescue stores a lost chunk again if one of its records has the right bytes.
-func (sv *salvage) rescue(ctx context.Context, se *session, id chunkstore.ID, l *lostChunk) error {
+func (sv *salvage) rescue(ctx context.Context, se *session, l *lostChunk) error {
 	for _, c := range l.copies {
-		own := c.pack == l.at.pack && c.off == l.at.off
-		if c.stored != l.at.stored || c.plain != l.at.plain || own && !l.known {
-			continue
-		}
 		b, err := sv.s.bytesAt(c)
-		if err != nil {
+		if err != nil || !l.has(c, sum(b)) {
 			continue
 		}
-		got := sum(b)
-		if got != c.sum || l.known && got != l.sum {
+		again := chunkstore.Chunk{ID: l.key.ID, PlainSize: l.key.Size, Owner: l.key.Owner, Sealed: b}
+		if again.Key() != l.key {
 			continue
 		}
-		if now, ok := sv.s.current(id); !ok || !now.samePlace(l.at) {
-			return ctx.Err() // somebody has stored it meanwhile
+		if now, ok, err := sv.s.find(ctx, l.key); err != nil || !ok || !now.samePlace(l.at) {
+			return errors.Join(ctx.Err(), err) // somebody has stored it meanwhile
 		}
-		err = se.Replace(ctx, chunkstore.Chunk{ID: id, PlainSize: c.plain, Sealed: b})
-		if err == nil {
+		if _, err = se.put(ctx, again, true); err == nil {
 			sv.report.Rescued++
 		}
 		return err

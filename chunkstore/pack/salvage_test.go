@@ -29,7 +29,7 @@ func replaceSame(t testing.TB, s *Store, cs []chunkstore.Chunk) {
 		t.Fatal(err)
 	}
 	for _, c := range cs {
-		if err := se.(chunkstore.Replacer).Replace(bg, c); err != nil {
+		if err := replace(se, c); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -36,11 +36,11 @@ type ScrubOptions struct {
 	Rate int64
 	// Workers is how many packs are read at once; 0 means one for each core.
 	Workers int
-	// Progress, if set, is called after each pack, and Damaged for each chunk
-	// of which the damaged record is the one that Get would read. Calls of the
-	// two do not overlap.
+	// Progress, if set, is called after each pack, and Damaged for each chunk, of
+	// whatever owner, of which the damaged record is the one that Get would read.
+	// Calls of the two do not overlap.
 	Progress func(ScrubReport)
-	Damaged  func(chunkstore.ID, error)
+	Damaged  func(chunkstore.Key, error)
 }
 
 // ScrubReport says what a scrub has read and found. Sizes are in bytes.
@@ -156,7 +156,7 @@ func (sc *scrub) plan() []uint32 {
 
 // done takes the result of one pack.
 func (sc *scrub) done(ctx context.Context, no uint32, res packResult) error {
-	var lost []badRecord
+	var lost []lostKey
 	if !res.gone {
 		// Also when it was interrupted this moment: what is known is kept.
 		lost = sc.s.settle(context.WithoutCancel(ctx), no, res, sc.o.Now().Unix())
@@ -178,7 +178,7 @@ func (sc *scrub) done(ctx context.Context, no uint32, res packResult) error {
 	}
 	for _, b := range lost {
 		if sc.o.Damaged != nil {
-			sc.o.Damaged(b.id, b.err)
+			sc.o.Damaged(b.key, b.err)
 		}
 	}
 	if sc.o.Progress != nil {
@@ -204,23 +204,32 @@ func (sc *scrub) save(ctx context.Context) error {
 	return nil
 }
 
+// lostKey is a chunk whose record is damaged.
+type lostKey struct {
+	key chunkstore.Key
+	err error
+}
+
 // settle makes known what was found in a pack: marks on records, and the date
-// of a good check. It returns those of the damaged records that their chunks
-// are read from.
-func (s *Store) settle(ctx context.Context, no uint32, res packResult, now int64) (lost []badRecord) {
+// of a good check. It returns the chunks that are read from one of the damaged
+// records.
+func (s *Store) settle(ctx context.Context, no uint32, res packResult, now int64) (lost []lostKey) {
 	for _, b := range res.bad {
-		l, ok := s.current(b.id)
-		if !ok || l.pack != no || l.off != b.off {
+		at := spot{no, b.off}
+		holders, _, err := s.holdersOf(b.key, at)
+		if err != nil || len(holders) == 0 {
 			continue
 		}
 		_ = s.flushIfMany(ctx) // else there may be no room for the mark
-		s.mark(ctx, b.id, l, true)
-		lost = append(lost, b)
+		s.mark(ctx, b.key, at, true)
+		for _, h := range holders {
+			if h.spot() == at { // with a claim that is damaged it can still be read
+				lost = append(lost, lostKey{h.key, b.err})
+			}
+		}
 	}
 	for _, e := range res.cured {
-		if l, ok := s.current(e.id); ok && l.pack == no && l.off == e.off {
-			s.mark(ctx, e.id, l, false)
-		}
+		s.mark(ctx, e.key, spot{no, e.off}, false)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -236,15 +245,6 @@ func (s *Store) settle(ctx context.Context, no uint32, res packResult, now int64
 		s.stamped[no] = true
 	}
 	return lost
-}
-
-// current tells where a chunk is read from, condemned or not.
-func (s *Store) current(id chunkstore.ID) (location, bool) {
-	if l, ok := s.recent(id); ok {
-		return l, true
-	}
-	l, ok, _, err := s.catalogued(id)
-	return l, ok && err == nil
 }
 
 // PackStatus is what is known of a pack.

@@ -24,11 +24,11 @@ import (
 func scrubAll(t testing.TB, s *Store, o ScrubOptions) (ScrubReport, map[chunkstore.ID]bool) {
 	t.Helper()
 	lost := make(map[chunkstore.ID]bool)
-	o.Damaged = func(id chunkstore.ID, err error) {
+	o.Damaged = func(k chunkstore.Key, err error) {
 		if !errors.Is(err, chunkstore.ErrCorrupt) {
-			t.Errorf("damage of %s: %v", id.Short(), err)
+			t.Errorf("damage of %s: %v", k.ID.Short(), err)
 		}
-		lost[id] = true
+		lost[k.ID] = true
 	}
 	r, err := s.Scrub(bg, o)
 	if err != nil {
@@ -139,7 +139,7 @@ func TestScrubFindsEveryFlip(t *testing.T) {
 // recordAt finds the chunk whose record holds a byte.
 func recordAt(s *Store, cs []chunkstore.Chunk, off int64) (chunkstore.Chunk, bool) {
 	for _, c := range cs {
-		if l, ok := s.current(c.ID); ok && off >= l.off && off < l.end() {
+		if l, ok := s.current(c.Key()); ok && off >= l.off && off < l.end() {
 			return c, true
 		}
 	}
@@ -334,8 +334,8 @@ func TestScrubOfCutAndLostPacks(t *testing.T) {
 		t.Errorf("names %v, want %v", r.Names, want)
 	}
 	for _, c := range cs {
-		_, gerr := s.Get(bg, c.ID)
-		if _, serr := s.Stat(bg, c.ID); (gerr == nil) != (serr == nil) {
+		_, gerr := s.Get(bg, c.Key())
+		if _, serr := s.Stat(bg, c.Key()); (gerr == nil) != (serr == nil) {
 			t.Errorf("chunk %s: Get %v, Stat %v", c.ID.Short(), gerr, serr)
 		}
 	}
@@ -372,7 +372,7 @@ func TestScrubIsResumed(t *testing.T) {
 	// What was found damaged is never left out.
 	p, l := where(t, s, cs[0])
 	flipAt(t, rawFile(t, packPath(dir, p)), l.off+recordSize+1, 1)
-	if err := s.Check(bg, cs[0].ID); !errors.Is(err, chunkstore.ErrCorrupt) {
+	if err := s.Check(bg, cs[0].Key()); !errors.Is(err, chunkstore.ErrCorrupt) {
 		t.Fatal(err)
 	}
 	if r, lost := scrubAll(t, s, ScrubOptions{Before: 50, Now: at(60)}); !lost[cs[0].ID] || r.PacksDamaged != 1 {
@@ -517,7 +517,7 @@ func scrubFault(t *testing.T, dir string, plan faultPlan, cs []chunkstore.Chunk)
 	s := openAt(t, dir, o)
 	armed = true
 	found := 0
-	r, err := s.Scrub(bg, ScrubOptions{Damaged: func(chunkstore.ID, error) { found++ }})
+	r, err := s.Scrub(bg, ScrubOptions{Damaged: func(chunkstore.Key, error) { found++ }})
 	if found != 1 || r.Damaged != 1 || hit && plan.err == unix.ENOSPC && err != nil {
 		t.Errorf("%+v: %+v, %d found, %v", plan, r, found, err)
 	}

@@ -10,7 +10,7 @@ import (
 	"holdfast/chunkstore"
 )
 
-// session implements chunkstore.Session and chunkstore.Replacer.
+// session implements chunkstore.Session and chunkstore.Keeper.
 type session struct {
 	s       *Store
 	failure failure // first error after which this session may not write
@@ -22,7 +22,7 @@ type session struct {
 
 	// Guarded by Store.mu.
 	order uint64 // Store.order when it began
-	kept  idSet  // chunks of others that this session counts on
+	kept  keySet // chunks that this session counts on and has not written
 }
 
 // Put implements chunkstore.Session.
@@ -30,14 +30,9 @@ func (se *session) Put(ctx context.Context, c chunkstore.Chunk) (bool, error) {
 	return se.put(ctx, c, false)
 }
 
-// Replace implements chunkstore.Replacer.
-func (se *session) Replace(ctx context.Context, c chunkstore.Chunk) error {
-	_, err := se.put(ctx, c, true)
-	return err
-}
-
+// put is Put. With force a chunk is stored though it is there.
 func (se *session) put(ctx context.Context, c chunkstore.Chunk, force bool) (bool, error) {
-	if err := c.Validate(); err != nil {
+	if err := c.ValidateOwned(); err != nil {
 		return false, err
 	}
 	leave, err := se.s.enterFlight(ctx, c.ID)
@@ -81,33 +76,70 @@ func (s *Store) enterFlight(ctx context.Context, id chunkstore.ID) (leave func()
 	}
 }
 
-// store writes a chunk unless a healthy one is there.
+// store writes a chunk unless a healthy one of its owner is there. Whatever is
+// there, of this owner or of others, the bytes are summed and both are looked up.
 func (se *session) store(ctx context.Context, c chunkstore.Chunk, force bool) (bool, error) {
 	if err := se.usable(); err != nil {
 		return false, err
 	}
-	se.keep(c.ID) // before the look, so that a sweep cannot come between
-	old, found, err := se.s.lookup(ctx, c.ID)
+	key := c.Key()
+	r := record{key: key, stored: uint32(len(c.Sealed)), sum: sum(c.Sealed)}
+	se.keep(key) // before the look, so that a sweep cannot come between
+	old, found, err := se.s.lookup(ctx, key)
+	if err != nil {
+		return false, err
+	}
+	twin, claim, err := se.twin(ctx, r)
 	if err != nil {
 		return false, err
 	}
 	if found && !force && se.s.healthy(old) == nil {
 		return false, nil
 	}
-	r := record{id: c.ID, stored: uint32(len(c.Sealed)), plain: c.PlainSize, sum: sum(c.Sealed)}
 	if old != (location{}) {
 		// Also over a copy that a sweep is about to remove: a catalogue that is
 		// built anew meanwhile must not point to that one.
 		r.rank = old.rank + 1
 	}
-	if err := se.append(ctx, r, c.Sealed); err != nil {
+	if r.claim = claim; claim {
+		err = se.append(ctx, r, nil, twin)
+	} else if err = se.append(ctx, r, c.Sealed, location{}); err == nil {
+		se.unkeep(key) // it lies in a pack too young to be swept
+	}
+	if err != nil {
 		return false, err
 	}
-	se.unkeep(c.ID) // it lies in a pack too young to be swept
 	if err := se.s.flushIfMany(ctx); err != nil {
 		return false, se.failed(err)
 	}
 	return true, nil
+}
+
+// twin finds a healthy record that another owner has of the same bytes. The session
+// counts on it from then on.
+func (se *session) twin(ctx context.Context, r record) (location, bool, error) {
+	if r.key.Class() != chunkstore.ClassEncrypted {
+		return location{}, false, nil
+	}
+	list, _, err := se.s.holders(r.key)
+	if err != nil {
+		return location{}, false, err
+	}
+	want := locate(0, entry{record: r})
+	for _, h := range list {
+		if h.key == r.key || !h.sameBytes(want) {
+			continue
+		}
+		se.keep(h.key) // before the look, as for a chunk of its own
+		l, ok, err := se.s.lookup(ctx, h.key)
+		if err != nil {
+			return location{}, false, err
+		}
+		if ok && l.sameBytes(want) && se.s.healthy(l) == nil {
+			return l, true, nil
+		}
+	}
+	return location{}, false, nil
 }
 
 // usable returns nil if the session may write.
@@ -126,8 +158,9 @@ func (se *session) usable() error {
 	return nil
 }
 
-// append writes a record to the session's pack and makes it known.
-func (se *session) append(ctx context.Context, r record, blob []byte) error {
+// append writes a record to the session's pack and makes it known. twin is what a
+// claim claims.
+func (se *session) append(ctx context.Context, r record, blob []byte, twin location, more ...held) error {
 	se.mu.Lock()
 	defer se.mu.Unlock()
 	if se.closed {
@@ -147,7 +180,11 @@ func (se *session) append(ctx context.Context, r record, blob []byte) error {
 	if err != nil {
 		return se.failed(err)
 	}
-	se.s.remember(r.id, locate(se.w.no, e))
+	l := locate(se.w.no, e)
+	if r.claim {
+		l = twin.claiming(se.w.no, e)
+	}
+	se.s.remember(se.w.no, e, l, more)
 	if !se.w.full(se.s.options.PackSize) {
 		return nil
 	}
@@ -168,14 +205,24 @@ func (se *session) failed(err error) error {
 	return err
 }
 
-// remember makes a record known that has just been appended.
-func (s *Store) remember(id chunkstore.ID, l location) {
+// remember makes a record known that has just been appended, for its key, if l says
+// where, and for all that have it from it: of those the places of their claims stay.
+func (s *Store) remember(no uint32, e entry, l location, holders []held) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.pending[id] = l
-	p := s.packs[l.pack]
-	p.add(l.stored, l.plain)
-	p.size = max(p.size, l.end())
+	if len(holders) == 0 {
+		s.pending.put(e.key, l)
+	}
+	for _, h := range holders {
+		h.pack, h.off, h.flags = no, e.off, h.flags&^flagBad
+		if s.isBad(h.location) { // its claim
+			h.flags |= flagBad
+		}
+		s.pending.put(h.key, h.location)
+	}
+	p := s.packs[no]
+	p.add(e.record)
+	p.size = max(p.size, e.end())
 }
 
 // Sync implements chunkstore.Session.
@@ -220,6 +267,9 @@ func (s *Store) putWriter(w *writer) {
 // one left by an earlier process, or a new one.
 func (s *Store) takeWriter(ctx context.Context, se *session) (*writer, error) {
 	for {
+		if err := ctx.Err(); err != nil {
+			return nil, err // a full pack would come back for ever
+		}
 		w, err := s.leftWriter()
 		if err != nil {
 			return nil, err
@@ -252,6 +302,11 @@ func (s *Store) leftWriter() (*writer, error) {
 		s.mu.Unlock()
 		w, err := reopenWriter(s.disk, packsDir(s.dir), p)
 		s.mu.Lock()
+		if isShortage(err) {
+			s.reusable = append(s.reusable, no)
+			s.mu.Unlock()
+			return nil, err
+		}
 		if err != nil {
 			// It stays as it is; its chunks can be read and checked.
 			continue

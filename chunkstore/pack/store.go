@@ -71,8 +71,8 @@ func (o *Options) check(dir string) error {
 }
 
 // Store is a chunk store on disk. It implements chunkstore.Store,
-// chunkstore.Walker and, by its sessions, chunkstore.Replacer. All methods are
-// safe for concurrent use.
+// chunkstore.Walker and, by its sessions, chunkstore.Keeper. All methods are safe
+// for concurrent use.
 type Store struct {
 	dir     string
 	options Options
@@ -81,6 +81,7 @@ type Store struct {
 	epoch   epoch // of this process; zero when read-only
 	handles *handles
 	opened  OpenReport
+	hasher  chunkstore.Hasher
 
 	// commitLock is held by whoever changes the catalogue: it is a channel of
 	// one, so that waiting for it can be given up.
@@ -96,26 +97,28 @@ type Store struct {
 	reserve reserve
 	failure failure     // first error after which nothing may be written
 	begun   atomic.Bool // there has been a session
+	closing sync.Once
 
 	mu         sync.Mutex // guards all below
 	closed     bool
 	healed     bool // the catalogue has been built anew since Open
-	pending    map[chunkstore.ID]location
-	committing map[chunkstore.ID]location
+	pending    table
+	committing table
 	flights    map[chunkstore.ID]chan struct{} // chunks being put
 	packs      map[uint32]*packInfo
 	dirty      map[uint32]bool // packs that differ from the catalogue
 	stamped    map[uint32]bool // packs whose date of a check is not in the catalogue
 	quarantine quarantine
+	claims     []copyOf // met while the store is opened
 	nextPack   uint32
-	writers    map[uint32]*writer // by pack number: all packs open for writing
-	order      uint64             // counts the sessions and sweeps begun
-	sessions   map[*session]bool  // those that are open
-	sweep      *Sweep             // the one that is running
-	condemned  map[uint32]idSet   // chunks without use in packs about to go
-	idle       []*writer          // those of them that no session has
-	reusable   []uint32           // open packs without a writer
-	generation uint64             // of looks at pack files; each Sync begins one
+	writers    map[uint32]*writer        // by pack number: all packs open for writing
+	order      uint64                    // counts the sessions and sweeps begun
+	sessions   map[*session]bool         // those that are open
+	sweep      *Sweep                    // the one that is running
+	condemned  map[uint32]map[int64]bool // records without use in packs about to go, by offset
+	idle       []*writer                 // those of them that no session has
+	reusable   []uint32                  // open packs without a writer
+	generation uint64                    // of looks at pack files; each Sync begins one
 }
 
 // failure keeps the first error of several.
@@ -179,14 +182,15 @@ func newStore(dir string, o Options) *Store {
 		disk:       disk{hook: o.hook},
 		commitLock: make(chan struct{}, 1),
 		sealing:    make(chan struct{}, sealsMax),
-		pending:    make(map[chunkstore.ID]location),
+		hasher:     chunkstore.NewHasher(),
+		pending:    newTable(),
 		flights:    make(map[chunkstore.ID]chan struct{}),
 		packs:      make(map[uint32]*packInfo),
 		dirty:      make(map[uint32]bool),
 		stamped:    make(map[uint32]bool),
 		writers:    make(map[uint32]*writer),
 		sessions:   make(map[*session]bool),
-		condemned:  make(map[uint32]idSet),
+		condemned:  make(map[uint32]map[int64]bool),
 		generation: 1,
 	}
 	s.handles = newHandles(packsDir(dir))
@@ -261,14 +265,13 @@ func (s *Store) Begin(ctx context.Context) (chunkstore.Session, error) {
 
 // Close implements chunkstore.Store. What was put but not synced is synced
 // first; if something has gone wrong that made the store read-only, Close
-// returns it. Closing a store again does nothing.
-func (s *Store) Close() error {
-	s.mu.Lock()
-	was := s.closed
-	s.mu.Unlock()
-	if was {
-		return nil
-	}
+// returns it. Closing a store again does nothing but wait until it is closed.
+func (s *Store) Close() (err error) {
+	s.closing.Do(func() { err = s.close() })
+	return err
+}
+
+func (s *Store) close() error {
 	err := s.shutdown()
 	marks := s.marksToKeep()
 	err = errors.Join(err, s.lock.release())

@@ -149,9 +149,9 @@ func TestReindexOfHealthyStoreChangesNothing(t *testing.T) {
 	s := openAt(t, dir, smallPacks)
 	defer closeStore(t, s)
 	fill(t, s, chunks(0, 35))
-	where := func() map[chunkstore.ID]location {
-		m := make(map[chunkstore.ID]location)
-		if _, _, err := s.cat.scan(chunkstore.ID{}, 1000, func(id chunkstore.ID, l location) { m[id] = l }); err != nil {
+	where := func() map[chunkstore.Key]location {
+		m := make(map[chunkstore.Key]location)
+		if _, _, err := s.cat.scan(chunkstore.Key{}, 1000, func(id chunkstore.Key, l location) { m[id] = l }); err != nil {
 			t.Fatal(err)
 		}
 		return m
@@ -176,12 +176,12 @@ func TestDamageIsMarkedAndHealed(t *testing.T) {
 	p, l := where(t, s, cs[2])
 	path := packPath(dir, p)
 	edit(t, path, flip(int(l.off)+recordSize+10))
-	if err := s.Check(bg, cs[2].ID); !errors.Is(err, chunkstore.ErrCorrupt) {
+	if err := s.Check(bg, cs[2].Key()); !errors.Is(err, chunkstore.ErrCorrupt) {
 		t.Fatalf("check: %v", err)
 	}
 	stat := func(want error) {
 		t.Helper()
-		if _, err := s.Stat(bg, cs[2].ID); !errors.Is(err, want) {
+		if _, err := s.Stat(bg, cs[2].Key()); !errors.Is(err, want) {
 			t.Errorf("stat: %v, want %v", err, want)
 		}
 	}
@@ -191,12 +191,12 @@ func TestDamageIsMarkedAndHealed(t *testing.T) {
 	s = openAt(t, dir, smallPacks)
 	stat(chunkstore.ErrNotExist)
 	edit(t, path, flip(int(l.off)+recordSize+10))
-	if err := s.Check(bg, cs[2].ID); err != nil {
+	if err := s.Check(bg, cs[2].Key()); err != nil {
 		t.Errorf("check: %v", err)
 	}
 	stat(nil)
 	edit(t, path, flip(int(l.off)+recordSize+10))
-	if err := s.Check(bg, cs[2].ID); !errors.Is(err, chunkstore.ErrCorrupt) {
+	if err := s.Check(bg, cs[2].Key()); !errors.Is(err, chunkstore.ErrCorrupt) {
 		t.Fatalf("check: %v", err)
 	}
 	fill(t, s, cs)
@@ -224,11 +224,11 @@ func TestMarkDoesNotHitTheNewCopy(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := se.(chunkstore.Replacer).Replace(bg, c); err != nil {
+	if err := replace(se, c); err != nil {
 		t.Fatal(err)
 	}
 	for range 2 {
-		s.mark(bg, c.ID, old, true)
+		s.mark(bg, c.Key(), old.spot(), true)
 		storetest.Holds(t, s, c)
 		if err := se.Sync(bg); err != nil {
 			t.Fatal(err)
@@ -248,9 +248,9 @@ func TestWalkNamesMarkedChunkOnce(t *testing.T) {
 	cs := chunks(0, 5)
 	fill(t, s, cs)
 	_, l := where(t, s, cs[1])
-	s.mark(bg, cs[1].ID, l, true)
+	s.mark(bg, cs[1].Key(), l.spot(), true)
 	n := 0
-	if err := s.Walk(bg, func(chunkstore.ID, chunkstore.Info) error { n++; return nil }); err != nil || n != 5 {
+	if err := s.Walk(bg, func(chunkstore.Key, chunkstore.Info) error { n++; return nil }); err != nil || n != 5 {
 		t.Errorf("%d chunks, %v", n, err)
 	}
 }
@@ -261,24 +261,25 @@ func TestGetProvesTheRecord(t *testing.T) {
 	dir := create(t)
 	s := openAt(t, dir, Options{})
 	defer closeStore(t, s)
-	a, b := storetest.Chunk(1, 500), storetest.Chunk(1001, 500)
+	a, b := storetest.Sealed(1, 500, "alice"), storetest.Sealed(1001, 500, "bob")
 	fill(t, s, []chunkstore.Chunk{a, b, storetest.Chunk(2, 600)})
 	_, la := where(t, s, a)
 	_, lb := where(t, s, b)
 	for name, wrong := range map[string]location{
 		"another chunk":  lb,
-		"no record":      {pack: la.pack, off: la.off + 1, stored: la.stored, plain: la.plain},
-		"behind the end": {pack: la.pack, off: 1 << 20, stored: la.stored, plain: la.plain},
-		"another size":   {pack: la.pack, off: la.off, stored: la.stored - 1, plain: la.plain},
-		"another plain":  {pack: la.pack, off: la.off, stored: la.stored, plain: la.plain + 1},
+		"no record":      {pack: la.pack, off: la.off + 1, stored: la.stored},
+		"behind the end": {pack: la.pack, off: 1 << 20, stored: la.stored},
+		"another size":   {pack: la.pack, off: la.off, stored: la.stored - 1},
+		"another sum":    {pack: la.pack, off: la.off, stored: la.stored, sum: [sumPartSize]byte{1}},
+		"by a claim":     {pack: lb.pack, off: lb.off, stored: lb.stored, sum: lb.sum, claimPack: la.pack, claimOff: la.off},
 	} {
-		if _, err := s.cat.commit(changes{chunks: map[chunkstore.ID]location{a.ID: wrong}}); err != nil {
+		if _, err := s.cat.commit(changes{chunks: tableOf(map[chunkstore.Key]location{a.Key(): wrong})}); err != nil {
 			t.Fatal(err)
 		}
-		if got, err := s.Get(bg, a.ID); got != nil || !errors.Is(err, chunkstore.ErrCorrupt) {
+		if got, err := s.Get(bg, a.Key()); got != nil || !errors.Is(err, chunkstore.ErrCorrupt) {
 			t.Errorf("%s: %d bytes, %v", name, len(got), err)
 		}
-		delete(s.pending, a.ID) // the mark
+		s.pending.clear() // the mark
 	}
 }
 
@@ -335,7 +336,7 @@ func TestKeepsLimitsOfMemory(t *testing.T) {
 	for i := range pendingMax - 3 {
 		var id chunkstore.ID
 		id[0], id[1], id[2], id[3] = 1, byte(i), byte(i>>8), byte(i>>16)
-		s.pending[id] = location{pack: 0, off: headerSize, stored: 100, plain: 1}
+		s.pending.put(chunkstore.Key{ID: id, Size: 1}, location{pack: 0, off: headerSize, stored: 100})
 	}
 	s.packs[0] = &packInfo{id: packID{9}, state: stateOpen, savedTo: 1 << 20, seen: s.generation}
 	s.nextPack = 1
@@ -349,7 +350,7 @@ func TestKeepsLimitsOfMemory(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if n := len(s.pending); n > 10 {
+	if n := s.pending.len(); n > 10 {
 		t.Errorf("%d entries are pending", n)
 	}
 	if err := se.Close(); err != nil {
@@ -369,6 +370,7 @@ func TestDiskErrors(t *testing.T) {
 		{unix.EIO, false, true},
 		{unix.EROFS, false, true},
 		{fmt.Errorf("%w: %w", errLost, unix.ENOSPC), true, true},
+		{unix.EMFILE, false, false},
 		{context.Canceled, false, false},
 		{nil, false, false},
 	} {

@@ -5,8 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"slices"
 
 	"holdfast/chunkstore"
@@ -45,9 +43,9 @@ var errLeft = errors.New("left as it is")
 // Sweep is one removal of chunks without use.
 type Sweep struct {
 	s       *Store
-	kept    idSet  // of sessions that have ended since it began; guarded by Store.mu
+	kept    keySet // of sessions that have ended since it began; guarded by Store.mu
 	horizon uint64 // packs sealed at or after it may hold chunks of running sessions
-	used    func(chunkstore.ID) bool
+	used    func(chunkstore.Key) bool
 	cat     *catalogue // which told of the pack at hand
 }
 
@@ -99,7 +97,7 @@ func (s *Store) BeginSweep(ctx context.Context) (*Sweep, error) {
 		return nil, ErrSweeping
 	}
 	s.order++
-	sw := &Sweep{s: s, kept: make(idSet), horizon: s.order}
+	sw := &Sweep{s: s, kept: make(keySet), horizon: s.order}
 	for se := range s.sessions {
 		sw.horizon = min(sw.horizon, se.order)
 	}
@@ -132,16 +130,17 @@ func (sw *Sweep) Close() {
 type victim struct {
 	no     uint32
 	used   uint64 // bytes of records in use
-	listed uint64 // chunks that the catalogue has in it
+	listed uint64 // records that the catalogue has in it
 	waste  uint64
 	small  bool
 	open   bool // to be sealed first
 }
 
-// Run removes what used says is not in use. used is asked for every chunk, by
-// one goroutine. When it fails or is interrupted, what was done until then is
+// Run removes what used says is not in use. used is asked for every chunk of every
+// owner, by one goroutine. A record stays while it is in use for one of those that
+// have it. When it fails or is interrupted, what was done until then is
 // done, and nothing that is in use is gone.
-func (sw *Sweep) Run(ctx context.Context, used func(chunkstore.ID) bool, o SweepOptions) (SweepReport, error) {
+func (sw *Sweep) Run(ctx context.Context, used func(chunkstore.Key) bool, o SweepOptions) (SweepReport, error) {
 	var r SweepReport
 	sw.used = used
 	if o.Waste <= 0 {
@@ -187,21 +186,13 @@ func (sw *Sweep) Run(ctx context.Context, used func(chunkstore.ID) bool, o Sweep
 
 // plan counts use and garbage by pack and chooses what to sweep: packs without
 // any use first, since they need no room.
-func (sw *Sweep) plan(ctx context.Context, used func(chunkstore.ID) bool, o SweepOptions, r *SweepReport) ([]victim, error) {
+func (sw *Sweep) plan(ctx context.Context, used func(chunkstore.Key) bool, o SweepOptions, r *SweepReport) ([]victim, error) {
 	inUse, listed := make(map[uint32]uint64), make(map[uint32]uint64)
-	err := sw.s.eachLocation(ctx, func(id chunkstore.ID, l location) {
-		r.Chunks++
-		r.StoredBytes += uint64(l.stored)
-		listed[l.pack]++
-		if used(id) || sw.s.keeps(id) {
-			r.UsedChunks++
-			r.UsedBytes += uint64(l.stored)
-			inUse[l.pack] += uint64(l.end() - l.off)
-		}
-	})
-	if err != nil {
+	c := &census{inUse: inUse, listed: listed, r: r, used: func(k chunkstore.Key) bool { return used(k) || sw.s.keeps(k) }}
+	if err := sw.s.eachLocation(ctx, c.add); err != nil {
 		return nil, err
 	}
+	c.flush()
 	var victims []victim
 	small := 0
 	for no, p := range sw.s.sealedBefore(sw.horizon) {
@@ -239,8 +230,8 @@ func newVictim(no uint32, p packInfo, used uint64, open bool) victim {
 }
 
 // eachLocation calls fn for every chunk in the catalogue.
-func (s *Store) eachLocation(ctx context.Context, fn func(chunkstore.ID, location)) error {
-	var at chunkstore.ID
+func (s *Store) eachLocation(ctx context.Context, fn func(chunkstore.Key, location)) error {
+	var at chunkstore.Key
 	for done := false; !done; {
 		if err := s.usable(ctx); err != nil {
 			return err
@@ -256,10 +247,10 @@ func (s *Store) eachLocation(ctx context.Context, fn func(chunkstore.ID, locatio
 	return nil
 }
 
-func (s *Store) keeps(id chunkstore.ID) bool {
+func (s *Store) keeps(k chunkstore.Key) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.isKept(id)
+	return s.isKept(k)
 }
 
 // sealedBefore returns the packs that no open session has put anything into
@@ -290,7 +281,7 @@ func (sw *Sweep) wouldDo(victims []victim, r *SweepReport) {
 }
 
 // victim sweeps one pack, which is sealed first if it has to be.
-func (sw *Sweep) victim(ctx context.Context, v victim, used func(chunkstore.ID) bool, r *SweepReport) error {
+func (sw *Sweep) victim(ctx context.Context, v victim, used func(chunkstore.Key) bool, r *SweepReport) error {
 	if v.open {
 		if err := sw.seal(ctx, v.no); err != nil {
 			return err
@@ -300,17 +291,17 @@ func (sw *Sweep) victim(ctx context.Context, v victim, used func(chunkstore.ID) 
 }
 
 // pack sweeps one pack.
-func (sw *Sweep) pack(ctx context.Context, v victim, used func(chunkstore.ID) bool, r *SweepReport) error {
+func (sw *Sweep) pack(ctx context.Context, v victim, used func(chunkstore.Key) bool, r *SweepReport) error {
 	p := sw.s.packNow(v.no)
 	sw.cat = sw.s.catalogueNow()
 	entries, err := sw.s.currentEntries(ctx, v, p)
 	if err != nil {
 		return err
 	}
-	var candidates []entry
-	var keep []entry
+	var candidates []current
+	var keep []current
 	for _, e := range entries {
-		if used(e.id) {
+		if e.used(used) {
 			keep = append(keep, e)
 		} else {
 			candidates = append(candidates, e)
@@ -341,63 +332,21 @@ func (s *Store) packNow(no uint32) packInfo {
 	return *s.packs[no]
 }
 
-// currentEntries lists the records of a sealed pack that the catalogue points
-// to. If the table of the pack is damaged, or does not have all of them because
-// the pack was cut once, the catalogue knows them, too.
-func (s *Store) currentEntries(ctx context.Context, v victim, p packInfo) ([]entry, error) {
-	no := v.no
-	f, err := os.Open(filepath.Join(packsDir(s.dir), p.name()))
-	if err != nil {
-		return nil, fmt.Errorf("pack %s: %w: %w", p.name(), errLeft, err)
-	}
-	all, err := readFooter(f, p.size, p.id)
-	f.Close()
-	if err != nil {
-		return s.scanEntries(ctx, no)
-	}
-	current := all[:0]
-	for _, e := range all {
-		l, ok := s.recent(e.id)
-		if !ok {
-			if l, ok, _, err = s.catalogued(e.id); err != nil {
-				return nil, err
-			}
-		}
-		if ok && l.pack == no && l.off == e.off {
-			current = append(current, e)
-		}
-	}
-	if uint64(len(current)) < v.listed {
-		return s.scanEntries(ctx, no)
-	}
-	return current, nil
-}
-
-func (s *Store) scanEntries(ctx context.Context, no uint32) ([]entry, error) {
-	var list []entry
-	err := s.eachLocation(ctx, func(id chunkstore.ID, l location) {
-		if l.pack == no {
-			r := record{id: id, stored: l.stored, plain: l.plain, rank: l.rank}
-			list = append(list, entry{record: r, off: l.off})
-		}
-	})
-	return list, err
-}
-
 // condemn makes those of the candidates that no session counts on count as not
 // stored, and moves the others to keep.
-func (sw *Sweep) condemn(no uint32, candidates []entry, keep *[]entry) (dead []entry) {
+func (sw *Sweep) condemn(no uint32, candidates []current, keep *[]current) (dead []current) {
 	s := sw.s
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	set := make(idSet, len(candidates))
+	set := make(map[int64]bool, len(candidates))
 	for _, e := range candidates {
-		if s.isKept(e.id) {
+		// Who has got it since the holders were listed counts on one of them.
+		if e.used(s.isKept) {
 			*keep = append(*keep, e)
 			continue
 		}
 		dead = append(dead, e)
-		set.add(e.id)
+		set[e.off] = true
 	}
 	s.condemned[no] = set
 	return dead
@@ -408,58 +357,4 @@ func (sw *Sweep) pardon(no uint32) {
 	sw.s.mu.Lock()
 	defer sw.s.mu.Unlock()
 	delete(sw.s.condemned, no)
-}
-
-// move copies chunks in use to another pack and makes the copies durable. A
-// record that cannot be read as it was written leaves the pack as it is:
-// quarantined, not removed.
-func (sw *Sweep) move(ctx context.Context, no uint32, keep []entry, r *SweepReport) error {
-	if len(keep) == 0 {
-		return nil
-	}
-	se := sw.s.newSession()
-	se.sweeps = true
-	defer se.Close()
-	for i, e := range keep {
-		if i%sweepBatch == sweepBatch-1 {
-			if err := se.Sync(ctx); err != nil {
-				return err
-			}
-		}
-		moved, err := se.move(ctx, no, e)
-		if err != nil {
-			return err
-		}
-		if moved {
-			r.ChunksMoved++
-			r.BytesMoved += uint64(e.size())
-		}
-	}
-	return se.Sync(ctx)
-}
-
-// move writes a record again if it is still where e says.
-func (se *session) move(ctx context.Context, no uint32, e entry) (bool, error) {
-	leave, err := se.s.enterFlight(ctx, e.id)
-	if err != nil {
-		return false, err
-	}
-	defer leave()
-	l, ok, err := se.s.lookup(ctx, e.id)
-	if err != nil || !ok || l.pack != no || l.off != e.off {
-		return false, err
-	}
-	b := make([]byte, recordSize+int(l.stored))
-	if err := se.s.read(ctx, e.id, l, recordReader{buf: b, prove: true}); err != nil {
-		if ctx.Err() != nil {
-			return false, ctx.Err()
-		}
-		return false, fmt.Errorf("%w: %w", errLeft, err)
-	}
-	blob := b[recordSize:]
-	rec := record{id: e.id, stored: l.stored, plain: l.plain, sum: sum(blob), rank: l.rank + 1}
-	if err := se.append(ctx, rec, blob); err != nil {
-		return false, err
-	}
-	return true, se.s.flushIfMany(ctx)
 }

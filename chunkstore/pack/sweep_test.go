@@ -15,19 +15,19 @@ import (
 )
 
 // usedSet makes the answer of a mark from the chunks in use.
-func usedSet(cs ...[]chunkstore.Chunk) func(chunkstore.ID) bool {
-	set := make(map[chunkstore.ID]bool)
+func usedSet(cs ...[]chunkstore.Chunk) func(chunkstore.Key) bool {
+	set := make(map[chunkstore.Key]bool)
 	for _, list := range cs {
 		for _, c := range list {
-			set[c.ID] = true
+			set[c.Key()] = true
 		}
 	}
-	return func(id chunkstore.ID) bool { return set[id] }
+	return func(k chunkstore.Key) bool { return set[k] }
 }
 
-func nothing(chunkstore.ID) bool { return false }
+func nothing(chunkstore.Key) bool { return false }
 
-func sweep(t testing.TB, s *Store, used func(chunkstore.ID) bool, o SweepOptions) SweepReport {
+func sweep(t testing.TB, s *Store, used func(chunkstore.Key) bool, o SweepOptions) SweepReport {
 	t.Helper()
 	sw, err := s.BeginSweep(bg)
 	if err != nil {
@@ -56,7 +56,7 @@ func packBytes(t testing.TB, dir string) (sum int64) {
 func absent(t testing.TB, s *Store, cs []chunkstore.Chunk) {
 	t.Helper()
 	for _, c := range cs {
-		if _, err := s.Stat(bg, c.ID); !errors.Is(err, chunkstore.ErrNotExist) {
+		if _, err := s.Stat(bg, c.Key()); !errors.Is(err, chunkstore.ErrNotExist) {
 			t.Errorf("chunk %s: %v, want that it is gone", c.ID.Short(), err)
 		}
 	}
@@ -122,7 +122,7 @@ func TestSweepKeepsWhatSessionsCountOn(t *testing.T) {
 		}
 	}
 	told := old[30]
-	if info, err := se.(chunkstore.Keeper).Keep(bg, told.ID); err != nil || info.PlainSize != told.PlainSize {
+	if info, err := se.(chunkstore.Keeper).Keep(bg, told.Key()); err != nil || info.PlainSize != told.PlainSize {
 		t.Fatalf("keep: %+v, %v", info, err)
 	}
 	s.sealDone.Wait()
@@ -165,11 +165,11 @@ func TestSweepBesidePuts(t *testing.T) {
 			default:
 			}
 			c := all[i%50]
-			if got, err := s.Get(bg, c.ID); err != nil || len(got) != len(c.Sealed) {
+			if got, err := s.Get(bg, c.Key()); err != nil || len(got) != len(c.Sealed) {
 				t.Errorf("chunk in use: %v", err)
 				return
 			}
-			if _, err := s.Stat(bg, c.ID); err != nil {
+			if _, err := s.Stat(bg, c.Key()); err != nil {
 				t.Errorf("stat of a chunk in use: %v", err)
 				return
 			}
@@ -215,7 +215,7 @@ func TestSweepLeavesDamage(t *testing.T) {
 	s := openAt(t, dir, smallPacks)
 	cs := chunks(0, 30)
 	fill(t, s, cs)
-	l, ok, err := s.lookup(bg, cs[0].ID)
+	l, ok, err := s.lookup(bg, cs[0].Key())
 	if err != nil || !ok {
 		t.Fatal(ok, err)
 	}
@@ -359,9 +359,9 @@ func TestSweepDoesNotTrustTheCatalogueAlone(t *testing.T) {
 	s := openAt(t, dir, smallPacks)
 	all := chunks(0, 60)
 	fill(t, s, all)
-	var ids []chunkstore.ID
+	var ids []chunkstore.Key
 	for _, c := range all {
-		ids = append(ids, c.ID)
+		ids = append(ids, c.Key())
 	}
 	if _, err := s.cat.commit(changes{epoch: s.epoch.Number, deletes: ids}); err != nil {
 		t.Fatal(err)
@@ -394,7 +394,7 @@ func TestPutOverCondemnedWins(t *testing.T) {
 	s := openAt(t, create(t), smallPacks)
 	cs := chunks(0, 40)
 	fill(t, s, cs)
-	old, ok, _, err := s.catalogued(cs[0].ID)
+	old, ok, _, err := s.catalogued(cs[0].Key())
 	if err != nil || !ok {
 		t.Fatalf("the catalogue knows the chunk: %v, %v", ok, err)
 	}
@@ -402,12 +402,13 @@ func TestPutOverCondemnedWins(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var kept []entry
-	if dead := sw.condemn(old.pack, []entry{{record: record{id: cs[0].ID}, off: old.off}}, &kept); len(dead) != 1 {
+	var kept []current
+	condemned := current{entry{record: record{key: cs[0].Key()}, off: old.off}, []held{{cs[0].Key(), old}}}
+	if dead := sw.condemn(old.pack, []current{condemned}, &kept); len(dead) != 1 {
 		t.Fatalf("%d condemned", len(dead))
 	}
 	fill(t, s, cs[:1])
-	if now, ok, _, err := s.catalogued(cs[0].ID); err != nil || !ok || now.pack == old.pack || now.rank != old.rank+1 {
+	if now, ok, _, err := s.catalogued(cs[0].Key()); err != nil || !ok || now.pack == old.pack || now.rank != old.rank+1 {
 		t.Errorf("put again: %+v, %v, %v; it was %+v", now, ok, err, old)
 	}
 	sw.pardon(old.pack)

@@ -7,11 +7,12 @@ import (
 	"os"
 	"path/filepath"
 
+	"holdfast/chunkstore"
 	"holdfast/chunkstore/durable"
 )
 
 // drop forgets a pack whose chunks in use have been moved, and removes it.
-func (sw *Sweep) drop(ctx context.Context, no uint32, dead []entry) error {
+func (sw *Sweep) drop(ctx context.Context, no uint32, dead []current) error {
 	s := sw.s
 	if err := s.lockCommit(ctx); err != nil {
 		return err
@@ -22,12 +23,12 @@ func (sw *Sweep) drop(ctx context.Context, no uint32, dead []entry) error {
 	}
 	ch := changes{epoch: s.epoch.Number, drop: []uint32{no}}
 	for _, e := range dead {
-		l, ok, _, err := s.catalogued(e.id)
+		holders, _, err := s.cataloguedHolders(e.key, spot{no, e.off})
 		if err != nil {
 			return err
 		}
-		if ok && l.pack == no {
-			ch.deletes = append(ch.deletes, e.id)
+		for _, h := range holders {
+			ch.deletes = append(ch.deletes, h.key)
 		}
 	}
 	if err := sw.proveUnused(ctx, no, dead); err != nil {
@@ -68,11 +69,11 @@ var errRebuilt = errors.New("the catalogue was built anew meanwhile")
 // that is in use may be unknown. A catalogue that was built while packs could
 // not be read knows too little; its word alone must not cost a pack. commitLock
 // is held.
-func (sw *Sweep) proveUnused(ctx context.Context, no uint32, dead []entry) error {
+func (sw *Sweep) proveUnused(ctx context.Context, no uint32, dead []current) error {
 	s := sw.s
-	gone := make(idSet, len(dead))
+	gone := make(map[int64]bool, len(dead))
 	for _, e := range dead {
-		gone.add(e.id)
+		gone[e.off] = true
 	}
 	p := s.packNow(no)
 	all, err := s.fileEntries(ctx, p)
@@ -80,21 +81,38 @@ func (sw *Sweep) proveUnused(ctx context.Context, no uint32, dead []entry) error
 		return fmt.Errorf("pack %s: %w: %w", p.name(), errLeft, err)
 	}
 	for _, e := range all {
-		l, ok, cat, err := s.catalogued(e.id)
+		holders, cat, err := s.cataloguedHolders(e.key, spot{no, e.off})
 		if err != nil {
 			return err
 		}
 		if cat != sw.cat {
 			return fmt.Errorf("pack %s: %w", p.name(), errRebuilt)
 		}
-		if ok && l.pack == no && !gone.has(e.id) {
-			return fmt.Errorf("pack %s: %w: chunk %s is in use and was not moved", p.name(), errLeft, e.id.Short())
+		if len(holders) > 0 && !gone[e.off] {
+			return fmt.Errorf("pack %s: %w: chunk %s is in use and was not moved", p.name(), errLeft, e.key.ID.Short())
 		}
-		if _, pending := s.recent(e.id); !ok && !pending && sw.used(e.id) {
-			return fmt.Errorf("pack %s: %w: chunk %s is in use and the catalogue does not know it", p.name(), errLeft, e.id.Short())
+		if len(holders) > 0 || !sw.used(e.key) {
+			continue
+		}
+		_, pending := s.recent(e.key)
+		if _, ok, _, err := s.catalogued(e.key); err != nil || !ok && !pending {
+			return errors.Join(fmt.Errorf("pack %s: %w: chunk %s is in use and the catalogue does not know it", p.name(), errLeft, e.key.ID.Short()), err)
 		}
 	}
 	return nil
+}
+
+// cataloguedHolders looks up in the catalogue only who needs the record at a spot.
+func (s *Store) cataloguedHolders(k chunkstore.Key, at spot) (list []held, cat *catalogue, err error) {
+	s.catMu.RLock()
+	defer s.catMu.RUnlock()
+	all, err := s.cat.holders(k)
+	for _, h := range all {
+		if h.needs(at) {
+			list = append(list, h)
+		}
+	}
+	return list, s.cat, err
 }
 
 // fileEntries lists the records of a sealed pack from its table or, if that is
@@ -126,11 +144,8 @@ func (s *Store) removePack(no uint32) error {
 	s.mu.Lock()
 	p := s.packs[no]
 	p.dropped, p.missing, p.totals, p.saved = true, true, totals{}, totals{}
-	for id, l := range s.pending {
-		if l.pack == no { // a mark; the record it is about is going
-			delete(s.pending, id)
-		}
-	}
+	// Marks; the records they are about are going.
+	s.pending.drop(func(h held) bool { return h.pack == no || h.claimed() && h.claimPack == no })
 	delete(s.condemned, no)
 	s.quarantine.dropPack(p.id)
 	name, id := p.name(), p.id

@@ -10,7 +10,9 @@ import (
 
 // Sizes of the values in the catalogue, in bytes; each is followed by its CRC.
 const (
-	locationSize = 28
+	locationSize = 17 // of a plain chunk
+	sealedSize   = locationSize + sumPartSize
+	claimedSize  = sealedSize + 8
 	packInfoSize = 52
 	crcSize      = 4
 	// packInfoOld is the size of a packInfo without the date of its check, as
@@ -21,20 +23,68 @@ const (
 // flagBad marks a location whose bytes are known to be damaged.
 const flagBad = 1
 
+// sumPartSize is how much of the SHA-256 of an encrypted chunk's stored bytes the
+// catalogue knows: enough to tell that two owners have sent the same, which takes
+// that somebody finds bytes with the sum of another's.
+const sumPartSize = 16
+
 // location is where a chunk lies.
 type location struct {
 	pack   uint32
 	stored uint32
-	plain  uint32
 	rank   uint32
 	flags  uint32
 	off    int64
+	sum    [sumPartSize]byte // first bytes of the SHA-256; zero for a plain chunk
+
+	// Where the record lies by which a key has part in what another owner's
+	// record holds; claimOff is 0 if the record is its own.
+	claimPack uint32
+	claimOff  int64
 }
+
+// spot is the place of a record.
+type spot struct {
+	pack uint32
+	off  int64
+}
+
+func (l location) spot() spot { return spot{l.pack, l.off} }
+
+// claimSpot is where the claim lies, if there is one.
+func (l location) claimSpot() spot { return spot{l.claimPack, l.claimOff} }
+
+// needs reports whether the record at a spot is the chunk's, or its claim.
+func (l location) needs(at spot) bool { return l.spot() == at || l.claimed() && l.claimSpot() == at }
 
 func (l location) end() int64 { return l.off + recordSize + int64(l.stored) }
 
-func (l location) info() chunkstore.Info {
-	return chunkstore.Info{StoredSize: l.stored, PlainSize: l.plain}
+// claimed reports whether the record is another owner's.
+func (l location) claimed() bool { return l.claimOff != 0 }
+
+func (l location) info(k chunkstore.Key) chunkstore.Info {
+	return chunkstore.Info{StoredSize: l.stored, PlainSize: k.Size}
+}
+
+// sameBytes reports whether two locations of one name and size hold the same bytes.
+// It is said of encrypted chunks only.
+func (l location) sameBytes(m location) bool {
+	return l.sum == m.sum && l.stored == m.stored && l.sum != [sumPartSize]byte{}
+}
+
+// holds reports whether r is the record that a chunk is read from: its own, or with a
+// claim one of the same bytes.
+func (l location) holds(k chunkstore.Key, r record) bool {
+	if r.stored != l.stored || r.key.Class() != k.Class() {
+		return false
+	}
+	if k.Class() == chunkstore.ClassEncrypted && [sumPartSize]byte(r.sum[:sumPartSize]) != l.sum {
+		return false
+	}
+	if l.claimed() {
+		return r.key.ID == k.ID && r.key.Size == k.Size
+	}
+	return r.key == k
 }
 
 // beats reports whether l is to be believed rather than old, another copy of the
@@ -51,8 +101,20 @@ func (l location) beats(old location) bool {
 // samePlace reports whether two locations are the same record.
 func (l location) samePlace(m location) bool { return l.pack == m.pack && l.off == m.off }
 
+// locate makes the location of a record that is no claim.
 func locate(pack uint32, e entry) location {
-	return location{pack: pack, off: e.off, stored: e.stored, plain: e.plain, rank: e.rank}
+	l := location{pack: pack, off: e.off, stored: e.stored, rank: e.rank}
+	if e.key.Class() == chunkstore.ClassEncrypted {
+		copy(l.sum[:], e.sum[:])
+	}
+	return l
+}
+
+// claiming makes the location of a chunk whose owner has it by the claim e, which
+// lies in pack, of what l holds.
+func (l location) claiming(pack uint32, e entry) location {
+	l.rank, l.claimPack, l.claimOff = e.rank, pack, e.off
+	return l
 }
 
 // packInfo is what is known of a pack.
@@ -79,10 +141,12 @@ type totals struct {
 	records, stored, plain uint64
 }
 
-func (t *totals) add(stored, plain uint32) {
+func (t *totals) add(r record) {
 	t.records++
-	t.stored += uint64(stored)
-	t.plain += uint64(plain)
+	t.stored += uint64(r.bytes())
+	if !r.claim {
+		t.plain += uint64(r.key.Size)
+	}
 }
 
 func (p packInfo) name() string { return p.id.String() + p.state.ext() }
@@ -104,31 +168,47 @@ func openValue(key, v []byte, size int) ([]byte, error) {
 	return v[:size], nil
 }
 
-func encodeLocation(id chunkstore.ID, l location) []byte {
-	b := make([]byte, 0, locationSize+crcSize)
+func encodeLocation(key []byte, l location) []byte {
+	b := make([]byte, 0, claimedSize+crcSize)
 	b = binary.LittleEndian.AppendUint32(b, l.pack)
-	b = binary.LittleEndian.AppendUint64(b, uint64(l.off))
+	b = binary.LittleEndian.AppendUint32(b, uint32(l.off))
 	b = binary.LittleEndian.AppendUint32(b, l.stored)
-	b = binary.LittleEndian.AppendUint32(b, l.plain)
 	b = binary.LittleEndian.AppendUint32(b, l.rank)
-	b = binary.LittleEndian.AppendUint32(b, l.flags)
-	return sealValue(id[:], b)
+	b = append(b, byte(l.flags))
+	if l.sum != [sumPartSize]byte{} {
+		b = append(b, l.sum[:]...)
+	}
+	if l.claimed() {
+		b = binary.LittleEndian.AppendUint32(b, l.claimPack)
+		b = binary.LittleEndian.AppendUint32(b, uint32(l.claimOff))
+	}
+	return sealValue(key, b)
 }
 
 func decodeLocation(key, v []byte) (location, error) {
-	v, err := openValue(key, v, locationSize)
+	size := len(v) - crcSize
+	if size != locationSize && size != sealedSize && size != claimedSize {
+		return location{}, fmt.Errorf("%w: value of %d bytes for %q", errCatalogue, len(v), key)
+	}
+	v, err := openValue(key, v, size)
 	if err != nil {
 		return location{}, err
 	}
 	l := location{
 		pack:   binary.LittleEndian.Uint32(v),
-		off:    int64(binary.LittleEndian.Uint64(v[4:])),
-		stored: binary.LittleEndian.Uint32(v[12:]),
-		plain:  binary.LittleEndian.Uint32(v[16:]),
-		rank:   binary.LittleEndian.Uint32(v[20:]),
-		flags:  binary.LittleEndian.Uint32(v[24:]),
+		off:    int64(binary.LittleEndian.Uint32(v[4:])),
+		stored: binary.LittleEndian.Uint32(v[8:]),
+		rank:   binary.LittleEndian.Uint32(v[12:]),
+		flags:  uint32(v[16]),
 	}
-	if l.off < headerSize || l.off > offsetMax || l.stored > chunkstore.SealedSizeMax {
+	if size >= sealedSize {
+		l.sum = [sumPartSize]byte(v[locationSize:])
+	}
+	if size == claimedSize {
+		l.claimPack = binary.LittleEndian.Uint32(v[sealedSize:])
+		l.claimOff = int64(binary.LittleEndian.Uint32(v[sealedSize+4:]))
+	}
+	if l.off < headerSize || l.stored > chunkstore.SealedSizeMax || size == claimedSize && l.claimOff < headerSize {
 		return location{}, fmt.Errorf("%w: impossible location of chunk %x", errCatalogue, key)
 	}
 	return l, nil

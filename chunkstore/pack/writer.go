@@ -127,6 +127,9 @@ func (w *writer) append(r record, blob []byte) (entry, error) {
 		if _, err := w.f.WriteAt(head, e.off); err != nil {
 			return err
 		}
+		if r.claim {
+			return nil
+		}
 		_, err := w.f.WriteAt(blob, e.off+recordSize)
 		return err
 	})

@@ -93,8 +93,8 @@ func (f *Faulty) do(op Op, call func() error) error {
 }
 
 // Get implements chunkstore.Getter.
-func (f *Faulty) Get(ctx context.Context, id chunkstore.ID) (b chunkstore.Sealed, err error) {
-	err = f.do(OpGet, func() (err error) { b, err = f.inner.Get(ctx, id); return err })
+func (f *Faulty) Get(ctx context.Context, k chunkstore.Key) (b chunkstore.Sealed, err error) {
+	err = f.do(OpGet, func() (err error) { b, err = f.inner.Get(ctx, k); return err })
 	if err != nil {
 		return nil, err
 	}
@@ -102,8 +102,8 @@ func (f *Faulty) Get(ctx context.Context, id chunkstore.ID) (b chunkstore.Sealed
 }
 
 // Stat implements chunkstore.Store.
-func (f *Faulty) Stat(ctx context.Context, id chunkstore.ID) (info chunkstore.Info, err error) {
-	err = f.do(OpStat, func() (err error) { info, err = f.inner.Stat(ctx, id); return err })
+func (f *Faulty) Stat(ctx context.Context, k chunkstore.Key) (info chunkstore.Info, err error) {
+	err = f.do(OpStat, func() (err error) { info, err = f.inner.Stat(ctx, k); return err })
 	if err != nil {
 		return chunkstore.Info{}, err
 	}
@@ -111,8 +111,8 @@ func (f *Faulty) Stat(ctx context.Context, id chunkstore.ID) (info chunkstore.In
 }
 
 // Check implements chunkstore.Store.
-func (f *Faulty) Check(ctx context.Context, id chunkstore.ID) error {
-	return f.do(OpCheck, func() error { return f.inner.Check(ctx, id) })
+func (f *Faulty) Check(ctx context.Context, k chunkstore.Key) error {
+	return f.do(OpCheck, func() error { return f.inner.Check(ctx, k) })
 }
 
 // Begin implements chunkstore.Store.

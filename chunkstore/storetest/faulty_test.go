@@ -35,11 +35,11 @@ func script(s chunkstore.Store, c, d chunkstore.Chunk) map[string]error {
 		note(storetest.OpPut, n, err)
 		note(storetest.OpSync, n, se.Sync(ctx))
 		note(storetest.OpCloseSession, n, se.Close())
-		_, err = s.Get(ctx, x.ID)
+		_, err = s.Get(ctx, x.Key())
 		note(storetest.OpGet, n, err)
-		_, err = s.Stat(ctx, x.ID)
+		_, err = s.Stat(ctx, x.Key())
 		note(storetest.OpStat, n, err)
-		note(storetest.OpCheck, n, s.Check(ctx, x.ID))
+		note(storetest.OpCheck, n, s.Check(ctx, x.Key()))
 	}
 	for n := 1; n <= 2; n++ {
 		note(storetest.OpClose, n, s.Close())
@@ -82,7 +82,7 @@ func TestFaultForever(t *testing.T) {
 	f := storetest.NewFaulty(mem.New())
 	f.Fail(storetest.Fault{Op: storetest.OpStat, Count: 2, Forever: true, Err: broken})
 	for n := 1; n <= 4; n++ {
-		_, err := f.Stat(context.Background(), storetest.Chunk(1, 50).ID)
+		_, err := f.Stat(context.Background(), storetest.Chunk(1, 50).Key())
 		if errors.Is(err, broken) != (n >= 2) {
 			t.Errorf("call %d: %v", n, err)
 		}

@@ -35,6 +35,16 @@ func Chunk(seed uint64, size int) chunkstore.Chunk {
 	return chunkstore.Chunk{ID: sha256.Sum256(b), PlainSize: uint32(seed%1000) + 1, Sealed: b}
 }
 
+// Sealed makes an encrypted chunk of size stored bytes, at least 13, for an owner of
+// that name. Apart from the first bytes of the blob and the owner, and with them the
+// key, it is that of Chunk.
+func Sealed(seed uint64, size int, owner string) chunkstore.Chunk {
+	c := Chunk(seed, size)
+	copy(c.Sealed, chunkstore.MagicEncrypted)
+	c.Owner = chunkstore.OwnerOf(owner)
+	return c
+}
+
 // Run checks a store against the contract. open is called for each part of the
 // suite and returns an empty store; Run closes it.
 func Run(t *testing.T, open func(t *testing.T) chunkstore.Store) {
@@ -54,7 +64,9 @@ func Run(t *testing.T, open func(t *testing.T) chunkstore.Store) {
 		{"ClosedSession", testClosedSession},
 		{"ClosedStore", testClosedStore},
 		{"Walk", testWalk},
-		{"Replace", testReplace},
+		{"Classes", testClasses},
+		{"Owners", testOwners},
+		{"Sizes", testSizes},
 	} {
 		t.Run(part.name, func(t *testing.T) {
 			s := open(t)
@@ -71,37 +83,37 @@ func Run(t *testing.T, open func(t *testing.T) chunkstore.Store) {
 func Holds(t testing.TB, s chunkstore.Store, c chunkstore.Chunk) {
 	t.Helper()
 	ctx := context.Background()
-	got, err := s.Get(ctx, c.ID)
+	got, err := s.Get(ctx, c.Key())
 	if err != nil {
 		t.Fatalf("get: %v", err)
 	}
 	if !bytes.Equal(got, c.Sealed) {
 		t.Fatalf("get %s: the bytes are not those that were put", c.ID)
 	}
-	info, err := s.Stat(ctx, c.ID)
+	info, err := s.Stat(ctx, c.Key())
 	if want := (chunkstore.Info{StoredSize: uint32(len(c.Sealed)), PlainSize: c.PlainSize}); err != nil || info != want {
 		t.Fatalf("stat: %+v, %v; want %+v", info, err, want)
 	}
-	if err := s.Check(ctx, c.ID); err != nil {
+	if err := s.Check(ctx, c.Key()); err != nil {
 		t.Fatalf("check: %v", err)
 	}
 }
 
-// Lacks fails the test unless s says everywhere that it has no chunk id.
-func Lacks(t testing.TB, s chunkstore.Store, id chunkstore.ID) {
+// Lacks fails the test unless s says everywhere that it has no chunk k.
+func Lacks(t testing.TB, s chunkstore.Store, k chunkstore.Key) {
 	t.Helper()
 	ctx := context.Background()
-	b, err := s.Get(ctx, id)
+	b, err := s.Get(ctx, k)
 	if b != nil || !errors.Is(err, chunkstore.ErrNotExist) {
 		t.Fatalf("get: %d bytes, %v; want not found", len(b), err)
 	}
-	if !strings.Contains(err.Error(), id.Short()) {
+	if !strings.Contains(err.Error(), k.ID.Short()) {
 		t.Errorf("the error does not name the chunk: %v", err)
 	}
-	if info, err := s.Stat(ctx, id); info != (chunkstore.Info{}) || !errors.Is(err, chunkstore.ErrNotExist) {
+	if info, err := s.Stat(ctx, k); info != (chunkstore.Info{}) || !errors.Is(err, chunkstore.ErrNotExist) {
 		t.Fatalf("stat: %+v, %v; want not found", info, err)
 	}
-	if err := s.Check(ctx, id); !errors.Is(err, chunkstore.ErrNotExist) {
+	if err := s.Check(ctx, k); !errors.Is(err, chunkstore.ErrNotExist) {
 		t.Fatalf("check: %v; want not found", err)
 	}
 }
@@ -153,12 +165,12 @@ func testPutGet(t *testing.T, s chunkstore.Store) {
 }
 
 func testNotFound(t *testing.T, s chunkstore.Store) {
-	Lacks(t, s, Chunk(1, 50).ID)
+	Lacks(t, s, Chunk(1, 50).Key())
 	se := begin(t, s)
 	put(t, se, Chunk(2, 50), true)
-	Lacks(t, s, Chunk(1, 50).ID)
+	Lacks(t, s, Chunk(1, 50).Key())
 	end(t, se)
-	Lacks(t, s, Chunk(1, 50).ID)
+	Lacks(t, s, Chunk(1, 50).Key())
 }
 
 func testDuplicates(t *testing.T, s chunkstore.Store) {
@@ -169,9 +181,9 @@ func testDuplicates(t *testing.T, s chunkstore.Store) {
 	put(t, b, c, false)
 	end(t, a)
 	put(t, b, c, false)
-	// Of two different blobs under one name the first stays.
+	// Of two different blobs under one key the first stays.
 	other := Chunk(2, 600)
-	other.ID = c.ID
+	other.ID, other.PlainSize = c.ID, c.PlainSize
 	put(t, b, other, false)
 	end(t, b)
 	Holds(t, s, c)
@@ -184,7 +196,7 @@ func testOwnership(t *testing.T, s chunkstore.Store) {
 	put(t, se, mine, true)
 	clear(mine.Sealed)
 	Holds(t, s, c)
-	got, err := s.Get(context.Background(), c.ID)
+	got, err := s.Get(context.Background(), c.Key())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -207,6 +219,7 @@ func testLimits(t *testing.T, s chunkstore.Store) {
 		{"plain size too large", func(c *chunkstore.Chunk) { c.PlainSize = chunkstore.PlainSizeMax + 1 }},
 		{"no bytes", func(c *chunkstore.Chunk) { c.Sealed = nil }},
 		{"empty blob", func(c *chunkstore.Chunk) { c.Sealed = c.Sealed[:chunkstore.SealedSizeMin] }},
+		{"encrypted without owner", func(c *chunkstore.Chunk) { copy(c.Sealed, chunkstore.MagicEncryptedCompressed) }},
 		{"too many bytes", func(c *chunkstore.Chunk) { c.Sealed = make(chunkstore.Sealed, chunkstore.SealedSizeMax+1) }},
 	} {
 		c := Chunk(1, 500)
@@ -215,7 +228,7 @@ func testLimits(t *testing.T, s chunkstore.Store) {
 			t.Errorf("%s: added %v, %v; want invalid", tc.name, added, err)
 		}
 	}
-	Lacks(t, s, Chunk(1, 500).ID)
+	Lacks(t, s, Chunk(1, 500).Key())
 	put(t, se, Chunk(1, 500), true)
 	end(t, se)
 }
@@ -259,7 +272,7 @@ func testConcurrency(t *testing.T, s chunkstore.Store) {
 				if ok {
 					added.Add(1)
 				}
-				got, err := s.Get(context.Background(), c.ID)
+				got, err := s.Get(context.Background(), c.Key())
 				if err != nil || !bytes.Equal(got, c.Sealed) {
 					t.Errorf("get after put: %v", err)
 					return
@@ -297,7 +310,7 @@ func testSameChunk(t *testing.T, s chunkstore.Store) {
 					added.Add(1)
 				}
 				// Whoever is told that the chunk is there may read it.
-				if _, err := s.Get(context.Background(), c.ID); err != nil {
+				if _, err := s.Get(context.Background(), c.Key()); err != nil {
 					t.Errorf("get after put: %v", err)
 				}
 			}()
@@ -317,9 +330,9 @@ func testCanceled(t *testing.T, s chunkstore.Store) {
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
 	for name, call := range map[string]func() error{
-		"get":   func() error { _, err := s.Get(ctx, c.ID); return err },
-		"stat":  func() error { _, err := s.Stat(ctx, c.ID); return err },
-		"check": func() error { return s.Check(ctx, c.ID) },
+		"get":   func() error { _, err := s.Get(ctx, c.Key()); return err },
+		"stat":  func() error { _, err := s.Stat(ctx, c.Key()); return err },
+		"check": func() error { return s.Check(ctx, c.Key()) },
 		"begin": func() error { _, err := s.Begin(ctx); return err },
 		"put":   func() error { _, err := se.Put(ctx, Chunk(2, 500)); return err },
 		"sync":  func() error { return se.Sync(ctx) },
@@ -329,7 +342,7 @@ func testCanceled(t *testing.T, s chunkstore.Store) {
 		}
 	}
 	// Giving up one call harms nothing.
-	Lacks(t, s, Chunk(2, 500).ID)
+	Lacks(t, s, Chunk(2, 500).Key())
 	put(t, se, Chunk(2, 500), true)
 	end(t, se)
 	Holds(t, s, c)
@@ -370,9 +383,9 @@ func testClosedStore(t *testing.T, s chunkstore.Store) {
 		}
 	}
 	for name, call := range map[string]func() error{
-		"get":   func() error { _, err := s.Get(ctx, c.ID); return err },
-		"stat":  func() error { _, err := s.Stat(ctx, c.ID); return err },
-		"check": func() error { return s.Check(ctx, c.ID) },
+		"get":   func() error { _, err := s.Get(ctx, c.Key()); return err },
+		"stat":  func() error { _, err := s.Stat(ctx, c.Key()); return err },
+		"check": func() error { return s.Check(ctx, c.Key()) },
 		"begin": func() error { _, err := s.Begin(ctx); return err },
 	} {
 		if err := call(); err == nil || errors.Is(err, chunkstore.ErrNotExist) {
@@ -387,57 +400,31 @@ func testWalk(t *testing.T, s chunkstore.Store) {
 		return
 	}
 	se := begin(t, s)
-	want := make(map[chunkstore.ID]chunkstore.Info)
+	want := make(map[chunkstore.Key]chunkstore.Info)
 	for i := range 30 {
 		c := Chunk(uint64(i), 100+i)
 		put(t, se, c, true)
-		want[c.ID] = chunkstore.Info{StoredSize: uint32(len(c.Sealed)), PlainSize: c.PlainSize}
+		want[c.Key()] = chunkstore.Info{StoredSize: uint32(len(c.Sealed)), PlainSize: c.PlainSize}
 		if i == 20 {
 			if err := se.Sync(context.Background()); err != nil {
 				t.Fatal(err)
 			}
 		}
 	}
-	got := make(map[chunkstore.ID]chunkstore.Info)
-	err := w.Walk(context.Background(), func(id chunkstore.ID, info chunkstore.Info) error {
-		if _, twice := got[id]; twice {
-			t.Errorf("chunk %s was named twice", id)
+	got := make(map[chunkstore.Key]chunkstore.Info)
+	err := w.Walk(context.Background(), func(k chunkstore.Key, info chunkstore.Info) error {
+		if _, twice := got[k]; twice {
+			t.Errorf("chunk %s was named twice", k)
 		}
-		got[id] = info
+		got[k] = info
 		return nil
 	})
 	if err != nil || fmt.Sprint(got) != fmt.Sprint(want) {
 		t.Errorf("walk: %d chunks, %v; want %d", len(got), err, len(want))
 	}
 	stop := errors.New("stop")
-	if err := w.Walk(context.Background(), func(chunkstore.ID, chunkstore.Info) error { return stop }); !errors.Is(err, stop) {
+	if err := w.Walk(context.Background(), func(chunkstore.Key, chunkstore.Info) error { return stop }); !errors.Is(err, stop) {
 		t.Errorf("walk with an error: %v", err)
 	}
 	end(t, se)
-}
-
-func testReplace(t *testing.T, s chunkstore.Store) {
-	se := begin(t, s)
-	r, ok := se.(chunkstore.Replacer)
-	if !ok {
-		end(t, se)
-		return
-	}
-	first, second, third := Chunk(1, 500), Chunk(2, 700), Chunk(3, 300)
-	second.ID, third.ID = first.ID, first.ID
-	put(t, se, first, true)
-	if err := r.Replace(context.Background(), second); err != nil {
-		t.Fatal(err)
-	}
-	Holds(t, s, second)
-	put(t, se, first, false)
-	if err := se.Sync(context.Background()); err != nil {
-		t.Fatal(err)
-	}
-	if err := r.Replace(context.Background(), third); err != nil {
-		t.Fatal(err)
-	}
-	Holds(t, s, third)
-	end(t, se)
-	Holds(t, s, third)
 }

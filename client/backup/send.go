@@ -84,7 +84,7 @@ func (s *sender) has(ctx context.Context, id chunkstore.ID, size int) bool {
 	if s.asker == nil {
 		return true
 	}
-	ok, err := s.asker.Has(ctx, id, uint32(size))
+	ok, err := s.asker.Has(ctx, chunkstore.Ref{ID: id, Size: uint32(size), Class: s.codec.Class()})
 	if err != nil || !ok {
 		s.known.forget(id)
 		return false

@@ -17,7 +17,7 @@ import (
 // suffices.
 type distant interface {
 	Window() (chunks int, bytes int64)
-	GetInto(ctx context.Context, id chunkstore.ID, room []byte) (chunkstore.Sealed, error)
+	GetInto(ctx context.Context, ref chunkstore.Ref, room []byte) (chunkstore.Sealed, error)
 }
 
 // sealMax is how much longer than its content a blob can be, in bytes.
@@ -33,6 +33,7 @@ type ahead struct {
 	wire.Reader
 	far    distant
 	window *pipeline.Window
+	class  chunkstore.Class // of the archive
 	asking sync.WaitGroup
 
 	mu     sync.Mutex
@@ -48,8 +49,8 @@ type asked struct {
 	err    error
 }
 
-func newAhead(r wire.Reader, far distant) *ahead {
-	return &ahead{Reader: r, far: far, window: pipeline.NewWindow(far.Window()), chunks: make(map[chunkstore.ID]*asked)}
+func newAhead(r wire.Reader, far distant, class chunkstore.Class) *ahead {
+	return &ahead{Reader: r, far: far, class: class, window: pipeline.NewWindow(far.Window()), chunks: make(map[chunkstore.ID]*asked)}
 }
 
 // entries yields what list does, and asks for the chunks of entries that are
@@ -103,7 +104,7 @@ func (a *ahead) ask(ctx context.Context, e index.Entry, wait bool) bool {
 	a.mu.Unlock()
 	a.asking.Go(func() {
 		defer close(c.done)
-		c.sealed, c.err = a.far.GetInto(ctx, e.ID, room)
+		c.sealed, c.err = a.far.GetInto(ctx, chunkstore.Ref{ID: e.ID, Size: e.Size, Class: a.class}, room)
 	})
 	return true
 }
@@ -119,14 +120,14 @@ func (a *ahead) share(id chunkstore.ID) bool {
 	return c != nil
 }
 
-// Get implements chunkstore.Getter. What was asked for stays valid until its
+// Get implements chunkstore.RefGetter. What was asked for stays valid until its
 // entry is released.
-func (a *ahead) Get(ctx context.Context, id chunkstore.ID) (chunkstore.Sealed, error) {
+func (a *ahead) Get(ctx context.Context, ref chunkstore.Ref) (chunkstore.Sealed, error) {
 	a.mu.Lock()
-	c := a.chunks[id]
+	c := a.chunks[ref.ID]
 	a.mu.Unlock()
 	if c == nil {
-		return a.Reader.Get(ctx, id)
+		return a.Reader.Get(ctx, ref)
 	}
 	select {
 	case <-c.done:

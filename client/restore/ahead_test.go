@@ -50,16 +50,16 @@ type farReader struct {
 
 func (r farReader) Window() (int, int64) { return r.far.pieces, r.far.bytes }
 
-func (r farReader) Get(ctx context.Context, id chunkstore.ID) (chunkstore.Sealed, error) {
-	return r.GetInto(ctx, id, nil)
+func (r farReader) Get(ctx context.Context, ref chunkstore.Ref) (chunkstore.Sealed, error) {
+	return r.GetInto(ctx, ref, nil)
 }
 
-func (r farReader) GetInto(ctx context.Context, id chunkstore.ID, room []byte) (chunkstore.Sealed, error) {
+func (r farReader) GetInto(ctx context.Context, ref chunkstore.Ref, room []byte) (chunkstore.Sealed, error) {
 	f := r.far
 	f.mu.Lock()
 	f.now++
 	f.most = max(f.most, f.now)
-	f.asked[id]++
+	f.asked[ref.ID]++
 	if f.now == f.pieces && !f.eager {
 		f.eager = true
 		close(f.full)
@@ -78,7 +78,7 @@ func (r farReader) GetInto(ctx context.Context, id chunkstore.ID, room []byte) (
 			return nil, ctx.Err()
 		}
 	}
-	s, err := r.Reader.Get(ctx, id)
+	s, err := r.Reader.Get(ctx, ref)
 	if err != nil {
 		return nil, err
 	}

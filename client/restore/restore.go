@@ -95,7 +95,7 @@ func restoreIndexed(ctx context.Context, r wire.Reader, f manifest.File, o *Opti
 		o.Workers = max(o.Workers, distantWorkers)
 	}
 	if ok && !o.Differential {
-		early = newAhead(r, far)
+		early = newAhead(r, far, f.Class())
 		r = early
 	}
 	img, err := image.Open(ctx, image.Options{Reader: r, File: f, Key: o.Key, Workers: o.Workers})

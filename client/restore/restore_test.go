@@ -230,7 +230,8 @@ func TestDamageIsNeverRestored(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		s, err := r.Get(t.Context(), entry(t, m).ID)
+		e := entry(t, m)
+		s, err := r.Get(t.Context(), chunkstore.Ref{ID: e.ID, Size: e.Size, Class: chunkstore.ClassEncrypted})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -105,9 +105,6 @@ func runVerify(ctx context.Context, c *call) error {
 		return err
 	}
 	o := verify.Options{Source: s, Key: key, Progress: &verify.Progress{}}
-	if s.local != nil { // over the network there are only the chunks' own sums
-		o.Checker = s.local
-	}
 	stop := c.watch(ctx, verifyStatus(o.Progress))
 	sum, failure := c.verifyAll(ctx, verify.New(o), list)
 	stop()

@@ -36,6 +36,7 @@ type Store interface {
 	BeginSweep(ctx context.Context) (*pack.Sweep, error)
 	Indexes(ctx context.Context) ([]datastore.IndexFile, error)
 	OpenIndex(ctx context.Context, f datastore.IndexFile) (*index.Reader, error)
+	Scope(ctx context.Context, f datastore.IndexFile) datastore.Scope
 }
 
 // Options say how to collect.
@@ -86,7 +87,7 @@ func Collect(ctx context.Context, s Store, o Options) (Report, error) {
 	if o.Progress == nil {
 		o.Progress = new(Progress)
 	}
-	m := &marker{store: s, o: o}
+	m := &marker{store: s, o: o, hasher: chunkstore.NewHasher()}
 	var err error
 	if !o.DryRun {
 		if m.report.TrashRemoved, err = s.EmptyTrash(ctx, false); err != nil {
@@ -104,14 +105,14 @@ func Collect(ctx context.Context, s Store, o Options) (Report, error) {
 	}
 	r := m.report
 	if r.References == 0 && !o.AllowEmpty {
-		if r.SweepReport, err = sw.Run(ctx, m.used.has, pack.SweepOptions{DryRun: true}); err == nil && r.Chunks > 0 {
+		if r.SweepReport, err = sw.Run(ctx, m.isUsed, pack.SweepOptions{DryRun: true}); err == nil && r.Chunks > 0 {
 			err = ErrNothingFound
 		}
 		if err != nil {
 			return r, fmt.Errorf("collect garbage: %w", err)
 		}
 	}
-	r.SweepReport, err = sw.Run(ctx, m.used.has, pack.SweepOptions{DryRun: o.DryRun, Progress: func(p pack.SweepReport) {
+	r.SweepReport, err = sw.Run(ctx, m.isUsed, pack.SweepOptions{DryRun: o.DryRun, Progress: func(p pack.SweepReport) {
 		o.Progress.Packs.Store(int64(p.PacksTotal))
 		o.Progress.PacksDone.Store(int64(p.PacksDone))
 	}})
@@ -125,7 +126,12 @@ func Collect(ctx context.Context, s Store, o Options) (Report, error) {
 type marker struct {
 	store Store
 	o     Options
-	used  set
+
+	hasher chunkstore.Hasher
+	used   set
+	// loose are names and sizes of which every owner's chunks are in use, since it
+	// is not known who is meant.
+	loose set
 
 	mu     sync.Mutex
 	report Report
@@ -148,6 +154,16 @@ func (m *marker) run(ctx context.Context) error {
 	return group.Wait()
 }
 
+func (m *marker) key(k chunkstore.Key) (short key) {
+	short.hi, short.lo = m.hasher.Of(k)
+	return short
+}
+
+// isUsed reports whether a chunk was marked.
+func (m *marker) isUsed(k chunkstore.Key) bool {
+	return m.used.has(m.key(k)) || m.loose.count > 0 && m.loose.has(m.key(chunkstore.Key{ID: k.ID, Size: k.Size}))
+}
+
 // index marks the chunks of one index.
 func (m *marker) index(ctx context.Context, f datastore.IndexFile) error {
 	idx, err := m.store.OpenIndex(ctx, f)
@@ -159,21 +175,25 @@ func (m *marker) index(ctx context.Context, f datastore.IndexFile) error {
 	}
 	defer idx.Close()
 	const batchSize = 4096
-	batch := make([]key, 0, batchSize)
+	batch, set := make([]key, 0, batchSize), &m.used
+	scope := m.store.Scope(ctx, f)
+	if scope.Doubt != nil {
+		scope, set = datastore.Scope{}, &m.loose
+	}
 	for e, err := range idx.All(0) {
 		if err != nil {
 			return fmt.Errorf("%s: %w", f, err)
 		}
-		if batch = append(batch, keyOf(e.ID)); len(batch) < batchSize {
+		if batch = append(batch, m.key(scope.Key(e))); len(batch) < batchSize {
 			continue
 		}
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		m.used.add(batch)
+		set.add(batch)
 		batch = batch[:0]
 	}
-	m.used.add(batch)
+	set.add(batch)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.report.Indexes++

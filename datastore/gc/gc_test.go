@@ -62,7 +62,7 @@ func restorable(t *testing.T, s *datastore.Store, snap wire.Snapshot) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if err := s.Check(t.Context(), e.ID); err != nil {
+			if err := s.Check(t.Context(), s.Scope(t.Context(), f).Key(e)); err != nil {
 				t.Errorf("%s: %v", f, err)
 			}
 		}

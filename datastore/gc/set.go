@@ -1,24 +1,17 @@
 package gc
 
 import (
-	"encoding/binary"
 	"math/bits"
 	"sync"
-
-	"holdfast/chunkstore"
 )
 
-// key is half of a chunk's ID. Should two agree in 128 bits, one chunk stays
-// that could go.
+// key stands for a chunk. Should two agree in 128 bits, one chunk stays that could
+// go.
 type key struct{ hi, lo uint64 }
 
-func keyOf(id chunkstore.ID) key {
-	return key{binary.BigEndian.Uint64(id[:8]), binary.BigEndian.Uint64(id[8:16])}
-}
-
-// set is a hash table of keys with open addressing: IDs are random already, so
-// their first bits are the hash. It is several times smaller and faster than a
-// map. The zero value is an empty set.
+// set is a hash table of keys with open addressing: keys are random already, so
+// their first bits are the hash, and nobody can foresee them. It is several times
+// smaller and faster than a map. The zero value is an empty set.
 type set struct {
 	mu    sync.Mutex // for add; has must not run beside it
 	slots []key      // a power of two; a zero key is a free slot
@@ -84,8 +77,7 @@ func (s *set) grow() {
 }
 
 // has reports whether a chunk is in the set.
-func (s *set) has(id chunkstore.ID) bool {
-	k := keyOf(id)
+func (s *set) has(k key) bool {
 	if k == (key{}) {
 		return s.zero
 	}

@@ -3,36 +3,29 @@ package gc
 import (
 	"math/rand/v2"
 	"testing"
-
-	"holdfast/chunkstore"
 )
 
-func randomID(r *rand.Rand) (id chunkstore.ID) {
-	for i := range id {
-		id[i] = byte(r.Uint32())
-	}
-	return id
-}
+func randomKey(r *rand.Rand) key { return key{r.Uint64(), r.Uint64()} }
 
 func TestSetIsAMap(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
 	var s set
-	want := map[chunkstore.ID]bool{}
-	if s.has(chunkstore.ID{1}) || s.has(chunkstore.ID{}) {
+	want := map[key]bool{}
+	if s.has(key{1, 0}) || s.has(key{}) {
 		t.Error("an empty set has something")
 	}
 	for round := range 200 {
 		var keys []key
 		for range r.IntN(400) {
-			id := randomID(r)
+			id := randomKey(r)
 			switch r.IntN(8) {
 			case 0:
-				clear(id[:8]) // collides in the first slot
+				id.hi = 0 // collides in the first slot
 			case 1:
-				clear(id[:16])
+				id = key{}
 			}
 			want[id] = true
-			keys = append(keys, keyOf(id), keyOf(id))
+			keys = append(keys, id, id)
 		}
 		s.add(keys)
 		if round%20 != 0 {
@@ -40,13 +33,13 @@ func TestSetIsAMap(t *testing.T) {
 		}
 		for id := range want {
 			if !s.has(id) {
-				t.Fatalf("%s was added and is not there", id)
+				t.Fatalf("%v was added and is not there", id)
 			}
 		}
 	}
 	for range 10000 {
-		if id := randomID(r); s.has(id) != want[id] {
-			t.Fatalf("%s is there and was not added", id)
+		if id := randomKey(r); s.has(id) != want[id] {
+			t.Fatalf("%v is there and was not added", id)
 		}
 	}
 }

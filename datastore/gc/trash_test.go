@@ -211,7 +211,7 @@ func TestSnapshotsMoveDuringACollection(t *testing.T) {
 					if err != nil {
 						t.Fatal(err)
 					}
-					if err := s.Check(t.Context(), e.ID); err != nil {
+					if err := s.Check(t.Context(), s.Scope(t.Context(), f).Key(e)); err != nil {
 						t.Errorf("%s: %v", f, err)
 					}
 				}

@@ -29,7 +29,7 @@ import (
 // Image is an open archive. All methods but Close are safe for concurrent use.
 type Image struct {
 	idx   *index.Reader
-	get   chunkstore.Getter
+	get   chunkstore.RefGetter
 	codec *blob.Codec
 	name  string
 	zeros zeroNames
@@ -83,7 +83,7 @@ func OpenIndex(ctx context.Context, r wire.Reader, f manifest.File) (*index.Read
 }
 
 // New returns an image over an index that has been checked. It takes over idx.
-func New(name string, idx *index.Reader, get chunkstore.Getter, codec *blob.Codec) *Image {
+func New(name string, idx *index.Reader, get chunkstore.RefGetter, codec *blob.Codec) *Image {
 	m := &Image{name: name, idx: idx, get: get, codec: codec}
 	m.zeros.ids = make(map[uint32]chunkstore.ID)
 	m.cache.chunks = make(map[int64]*cached)
@@ -119,9 +119,10 @@ const sealedMore = chunkstore.SealedSizeMax - chunkstore.PlainSizeMax
 
 // sealed gets the chunk of an entry, which is valid until done is called.
 func (m *Image) sealed(ctx context.Context, e index.Entry) (s chunkstore.Sealed, done func(), err error) {
+	ref := chunkstore.Ref{ID: e.ID, Size: e.Size, Class: m.codec.Class()}
 	get, ok := m.get.(chunkstore.IntoGetter)
 	if !ok {
-		s, err = m.get.Get(ctx, e.ID)
+		s, err = m.get.Get(ctx, ref)
 		return s, func() {}, err
 	}
 	room, ok := m.rooms.Get().(*[]byte)
@@ -130,7 +131,7 @@ func (m *Image) sealed(ctx context.Context, e index.Entry) (s chunkstore.Sealed,
 		room = &fresh
 	}
 	done = func() { m.rooms.Put(room) }
-	if s, err = get.GetInto(ctx, e.ID, *room); err != nil {
+	if s, err = get.GetInto(ctx, ref, *room); err != nil {
 		done()
 	}
 	return s, done, err

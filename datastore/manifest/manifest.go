@@ -21,6 +21,7 @@ import (
 	"slices"
 	"strings"
 
+	"holdfast/chunkstore"
 	"holdfast/crypto"
 )
 
@@ -73,6 +74,23 @@ type File struct {
 	// Csum is the checksum of an index's records, or the SHA-256 of an
 	// encoded blob.
 	Csum [32]byte
+}
+
+// Class returns the class of the chunks of an index.
+func (f File) Class() chunkstore.Class {
+	if f.CryptMode == crypto.ModeEncrypt {
+		return chunkstore.ClassEncrypted
+	}
+	return chunkstore.ClassPlain
+}
+
+// ClassOf returns the class of the chunks of an index. Those of one that the manifest
+// does not name are plain.
+func (m *Manifest) ClassOf(name string) chunkstore.Class {
+	if i := slices.IndexFunc(m.Files, func(f File) bool { return f.Name == name }); i >= 0 {
+		return m.Files[i].Class()
+	}
+	return chunkstore.ClassPlain
 }
 
 // clip keeps foreign text in an error message short.

@@ -184,7 +184,7 @@ func (b *backup) previous(c *call) (any, error) {
 	}
 	defer base.Close()
 	b.task.Logf("sending %s of the previous snapshot", name)
-	take := b.registerIndex
+	take := func(ctx context.Context, idx *index.Reader) error { return b.registerIndex(ctx, name, idx) }
 	if b.done() { // nothing can be referred to any more
 		take = func(context.Context, *index.Reader) error { return nil }
 	}
@@ -197,12 +197,12 @@ func (b *backup) resume(c *call) (any, error) {
 	if err := b.writable(); err != nil {
 		return nil, err
 	}
-	list, err := b.session.Resume(c.Context())
+	list, err := b.session.Resumed(c.Context())
 	if err != nil {
 		return nil, err
 	}
-	for _, e := range list {
-		if err := b.known.add(e.ID, e.Size); err != nil {
+	for _, r := range list {
+		if _, err := b.known.add(r); err != nil {
 			return nil, err
 		}
 	}
@@ -212,7 +212,7 @@ func (b *backup) resume(c *call) (any, error) {
 	for part := range slices.Chunk(list, batch) {
 		raw := make([]byte, 0, batch*wire.ChunkSizeLen)
 		for _, e := range part {
-			raw = e.Append(raw)
+			raw = wire.ChunkSize{ID: e.ID, Size: e.Size}.Append(raw)
 		}
 		if _, err := c.Write(raw); err != nil {
 			return nil, errAnswered // the client has gone

@@ -612,7 +612,7 @@ func TestPreviousWithLostChunk(t *testing.T) {
 		l.must(err)
 		l.must(f.Close())
 	}
-	if err := l.store().Check(context.Background(), list[0].bit.id); err == nil {
+	if err := l.store().Check(context.Background(), list[0].bit.key("alice@pbs")); err == nil {
 		t.Fatal("the chunk is not damaged")
 	}
 	k := l.begin(backupOf("alice", "vm/100", 2000))
@@ -622,7 +622,7 @@ func TestPreviousWithLostChunk(t *testing.T) {
 	for _, e := range list {
 		k.data(chunkUpload("dynamic", 1, e.bit))
 	}
-	l.must(l.store().Check(context.Background(), list[0].bit.id))
+	l.must(l.store().Check(context.Background(), list[0].bit.key("alice@pbs")))
 }
 
 func TestVerifyNew(t *testing.T) {

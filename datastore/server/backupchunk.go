@@ -34,12 +34,16 @@ func (b *backup) chunk(c *call, kind index.Kind) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := w.account(upload{plain: size, stored: put.StoredSize, added: put.Added}); err != nil {
+	if err := w.admit(size); err != nil {
 		return nil, err
 	}
-	if err := b.known.add(id, size); err != nil {
+	fresh, err := b.known.add(put.Ref)
+	if err != nil {
 		return nil, err
 	}
+	// What the store has besides is nobody's business: a chunk is there already if
+	// this session has known it.
+	w.account(upload{plain: size, stored: uint32(len(body.data)), again: !fresh})
 	return id.String(), nil
 }
 
@@ -53,20 +57,26 @@ func (b *backup) put(ctx context.Context, c chunkstore.Chunk) (datastore.Put, er
 	return b.session.PutChunk(ctx, c)
 }
 
-// account counts an upload for the writer that it was sent for. What it refuses
-// does not become known.
-func (w *writer) account(u upload) error {
+// admit checks a chunk against those that were sent for the writer before. What it
+// refuses does not become known.
+func (w *writer) admit(plain uint32) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.closed {
 		return notRegistered(w.kind, w.id)
 	}
-	if w.kind == index.Fixed && u.plain < wire.FixedChunkSize {
+	if w.kind == index.Fixed && plain < wire.FixedChunkSize {
 		if w.short {
-			return badRequest("fixed writer '%s' - detected multiple end chunks (chunk size %d)", w.name, u.plain)
+			return badRequest("fixed writer '%s' - detected multiple end chunks (chunk size %d)", w.name, plain)
 		}
 		w.short = true
 	}
-	count(&w.stats, u)
 	return nil
+}
+
+// account counts an upload for the writer that it was sent for.
+func (w *writer) account(u upload) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	count(&w.stats, u)
 }

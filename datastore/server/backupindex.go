@@ -33,6 +33,9 @@ func digest(s string) (id chunkstore.ID) {
 type indexSink interface {
 	WriteAt(ctx context.Context, entries []index.Entry) error
 	CloseWith(ctx context.Context, c datastore.Closing) error
+	// Classes are those that its chunks may be of, and Narrow leaves some of them.
+	Classes() chunkstore.Classes
+	Narrow(chunkstore.Classes)
 }
 
 // writer is one index being written.
@@ -144,7 +147,12 @@ func (b *backup) append(c *call, kind index.Kind) error {
 	if len(ids) != len(offs) {
 		return badRequest("offset list has wrong length (%d != %d)", len(offs), len(ids))
 	}
-	entries, bad := b.entries(ids, offs)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.closed {
+		return notRegistered(kind, w.id)
+	}
+	entries, classes, bad := b.entries(w.out.Classes(), ids, offs)
 	if w.size < 0 {
 		var n int64
 		for _, e := range entries {
@@ -154,32 +162,31 @@ func (b *backup) append(c *call, kind index.Kind) error {
 			return err
 		}
 	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.closed {
-		return notRegistered(kind, w.id)
-	}
+	w.out.Narrow(classes)
 	if err := w.out.WriteAt(c.Context(), entries); err != nil {
 		return err
 	}
 	return bad
 }
 
-// entries looks up the sizes of chunks, up to the first that is not known.
-func (b *backup) entries(ids []string, offs []int64) ([]index.Entry, error) {
+// entries looks up the sizes of chunks for an archive whose chunks may be of these
+// classes, up to the first that is not known in one of them. It tells which classes are
+// left then.
+func (b *backup) entries(allowed chunkstore.Classes, ids []string, offs []int64) ([]index.Entry, chunkstore.Classes, error) {
 	list := make([]index.Entry, 0, len(ids))
 	for i, s := range ids {
 		id := digest(s)
-		size, ok := b.known.size(id)
-		if !ok {
-			return list, badRequest("no such chunk %s", s)
+		size, left := b.known.of(id).in(allowed)
+		if left == 0 {
+			return list, allowed, badRequest("no such chunk %s", s)
 		}
 		if offs[i] < 0 {
-			return list, badRequest("offset %d is negative", offs[i])
+			return list, allowed, badRequest("offset %d is negative", offs[i])
 		}
+		allowed = left
 		list = append(list, index.Entry{Off: uint64(offs[i]), Size: size, ID: id})
 	}
-	return list, nil
+	return list, allowed, nil
 }
 
 func (b *backup) closeDynamic(c *call) (any, error) { return nil, b.close(c, index.Dynamic) }
@@ -216,11 +223,12 @@ func (b *backup) close(c *call, kind index.Kind) error {
 
 // registerIndex makes the chunks of an index of the base snapshot known, if the
 // store has every one of them undamaged and in that size.
-func (b *backup) registerIndex(ctx context.Context, idx *index.Reader) error {
+func (b *backup) registerIndex(ctx context.Context, name string, idx *index.Reader) error {
+	class := b.session.BaseClass(name)
 	var last index.Entry // runs of one chunk are looked up once
 	for e, err := range idx.All(0) {
 		if err == nil && (e.ID != last.ID || e.Size != last.Size) {
-			err = b.stored(ctx, e)
+			err = b.stored(ctx, e, class)
 		}
 		if err != nil {
 			return fmt.Errorf("index of the previous snapshot: %w", err)
@@ -229,7 +237,7 @@ func (b *backup) registerIndex(ctx context.Context, idx *index.Reader) error {
 	}
 	for e, err := range idx.All(0) {
 		if err == nil {
-			err = b.known.add(e.ID, e.Size)
+			_, err = b.known.add(chunkstore.Ref{ID: e.ID, Size: e.Size, Class: class})
 		}
 		if err != nil {
 			return err
@@ -238,8 +246,8 @@ func (b *backup) registerIndex(ctx context.Context, idx *index.Reader) error {
 	return nil
 }
 
-func (b *backup) stored(ctx context.Context, e index.Entry) error {
-	ok, err := b.session.Has(ctx, e.ID, e.Size)
+func (b *backup) stored(ctx context.Context, e index.Entry, class chunkstore.Class) error {
+	ok, err := b.session.Has(ctx, chunkstore.Ref{ID: e.ID, Size: e.Size, Class: class})
 	if err == nil && !ok {
 		err = fmt.Errorf("chunk %s at %d is not stored any more", e.ID.Short(), e.Off)
 	}

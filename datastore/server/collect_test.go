@@ -173,14 +173,14 @@ func (l *sessionLab) sweepAll(begin func()) {
 	l.must(err)
 	defer sw.Close()
 	begin()
-	_, err = sw.Run(context.Background(), func(chunkstore.ID) bool { return false }, pack.SweepOptions{Waste: 0.01})
+	_, err = sw.Run(context.Background(), func(chunkstore.Key) bool { return false }, pack.SweepOptions{Waste: 0.01})
 	l.must(err)
 }
 
 // stored counts those of a list that the store has.
 func (l *sessionLab) stored(list []entry) (n int) {
 	for _, e := range list {
-		if l.store().Check(context.Background(), e.bit.id) == nil {
+		if l.store().Check(context.Background(), e.bit.key("alice@pbs")) == nil {
 			n++
 		}
 	}

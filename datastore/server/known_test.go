@@ -18,39 +18,68 @@ func TestKnown(t *testing.T) {
 	alice := ledger.Payer{Account: "alice"}
 	k := newKnown(total, alice)
 	k.max = 2
-	id := func(b byte) chunkstore.ID { return chunkstore.ID{b} }
+	ref := func(b byte, size uint32, c chunkstore.Class) chunkstore.Ref {
+		return chunkstore.Ref{ID: chunkstore.ID{b}, Size: size, Class: c}
+	}
+	const plain, sealed = chunkstore.ClassPlain, chunkstore.ClassEncrypted
 	for _, step := range []struct {
-		id   byte
-		size uint32
-		bad  bool
-	}{{1, 10, false}, {2, 20, false}, {1, 11, false}, {3, 30, true}} {
-		if err := k.add(id(step.id), step.size); errors.Is(err, chunkstore.ErrInvalid) != step.bad {
-			t.Errorf("add %d: %v", step.id, err)
+		ref        chunkstore.Ref
+		fresh, bad bool
+	}{
+		{ref(1, 10, plain), true, false}, {ref(2, 20, plain), true, false}, {ref(1, 11, plain), false, false},
+		{ref(3, 30, plain), false, true}, {ref(2, 21, sealed), true, false},
+	} {
+		if fresh, err := k.add(step.ref); errors.Is(err, chunkstore.ErrInvalid) != step.bad || fresh != step.fresh {
+			t.Errorf("add %v: %v, %v", step.ref, fresh, err)
 		}
 	}
-	if size, ok := k.size(id(1)); !ok || size != 11 {
-		t.Errorf("size of 1: %d, %v", size, ok)
+	if s := k.of(chunkstore.ID{1}); s != (sizes{plain: 11}) {
+		t.Errorf("sizes of 1: %v", s)
 	}
-	if _, ok := k.size(id(3)); ok {
+	if s := k.of(chunkstore.ID{3}); s != (sizes{}) {
 		t.Error("a refused chunk is known")
 	}
 	other := newKnown(total, alice)
-	if err := other.add(id(1), 1); err != nil {
+	if _, err := other.add(ref(1, 1, plain)); err != nil {
 		t.Error(err)
 	}
-	if err := other.add(id(2), 1); !errors.Is(err, chunkstore.ErrInvalid) {
+	if _, err := other.add(ref(2, 1, plain)); !errors.Is(err, chunkstore.ErrInvalid) {
 		t.Errorf("beyond what all sessions of a user may have: %v", err)
 	}
-	if err := newKnown(total, ledger.Payer{Account: "bob"}).add(id(1), 1); err != nil {
+	if _, err := newKnown(total, ledger.Payer{Account: "bob"}).add(ref(1, 1, plain)); err != nil {
 		t.Errorf("another user: %v", err)
 	}
 	k.free()
-	if err := other.add(id(2), 1); err != nil {
+	if _, err := other.add(ref(2, 1, plain)); err != nil {
 		t.Error(err)
 	}
 	other.free()
 	if n := total.Of(alice); n != 0 {
 		t.Errorf("%d are still counted", n)
+	}
+}
+
+// What a reference means depends on the class of its archive alone.
+func TestKnownSizesByClass(t *testing.T) {
+	plain, sealed := chunkstore.Classes(0).With(chunkstore.ClassPlain), chunkstore.Classes(0).With(chunkstore.ClassEncrypted)
+	for _, tc := range []struct {
+		known   sizes
+		allowed chunkstore.Classes
+		size    uint32
+		left    chunkstore.Classes
+	}{
+		{sizes{}, chunkstore.AllClasses, 0, 0},
+		{sizes{7, 0}, chunkstore.AllClasses, 7, plain},
+		{sizes{7, 0}, sealed, 0, 0},
+		{sizes{0, 9}, chunkstore.AllClasses, 9, sealed},
+		{sizes{0, 9}, plain, 0, 0},
+		{sizes{7, 9}, chunkstore.AllClasses, 9, sealed},
+		{sizes{7, 9}, plain, 7, plain},
+		{sizes{7, 7}, chunkstore.AllClasses, 7, chunkstore.AllClasses},
+	} {
+		if size, left := tc.known.in(tc.allowed); size != tc.size || left != tc.left {
+			t.Errorf("%v in %b: %d, %b", tc.known, tc.allowed, size, left)
+		}
 	}
 }
 

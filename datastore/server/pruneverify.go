@@ -273,7 +273,7 @@ func (v *verification) run(t *task.Task, groups []wire.Group) error {
 		return err
 	}
 	defer done()
-	checker := verify.New(verify.Options{Source: v.st, Checker: v.st, Workers: v.workers})
+	checker := verify.New(verify.Options{Source: v.st, Workers: v.workers})
 	failed := 0
 	for i, g := range groups {
 		t.Logf("verify group %s of namespace '%s' (%d of %d)", g, g.NS, i+1, len(groups))

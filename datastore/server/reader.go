@@ -5,10 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"sync"
 	"sync/atomic"
 
 	"holdfast/chunkstore"
+	"holdfast/datastore/image"
 	"holdfast/datastore/index"
+	"holdfast/datastore/manifest"
 	"holdfast/datastore/wire"
 )
 
@@ -16,13 +19,17 @@ import (
 type reading struct {
 	*conversation
 	snapshot wire.Reader
-	allowed  *known // chunks of the indexes that were downloaded
+	manifest func() (*manifest.Manifest, error) // of the snapshot, read when first asked
+	allowed  *known                             // chunks of the indexes that were downloaded
 	chunks   atomic.Int64
 	bytes    atomic.Int64
 }
 
 func newReading(c *conversation, snapshot wire.Reader) *reading {
-	return &reading{conversation: c, snapshot: snapshot, allowed: newKnown(c.server.accounts.known, c.payer)}
+	return &reading{conversation: c, snapshot: snapshot, allowed: newKnown(c.server.accounts.known, c.payer),
+		manifest: sync.OnceValues(func() (*manifest.Manifest, error) {
+			return image.OpenManifest(c.task.Context(), snapshot, image.Trust{})
+		})}
 }
 
 // methods is the table of the session (section 3.2 of the protocol
@@ -39,13 +46,19 @@ func (r *reading) methods() []method {
 func (r *reading) download(c *call) (any, error) {
 	name := c.str("file-name")
 	r.task.Logf("sending %s", name)
-	return nil, r.sendFile(c, r.snapshot, file{name, r.allow})
+	return nil, r.sendFile(c, r.snapshot, file{name, func(_ context.Context, idx *index.Reader) error { return r.allow(name, idx) }})
 }
 
-func (r *reading) allow(_ context.Context, idx *index.Reader) error {
+// allow makes the chunks of an index known, in the class that the manifest says.
+func (r *reading) allow(name string, idx *index.Reader) error {
+	m, err := r.manifest()
+	if err != nil {
+		return err
+	}
+	class := m.ClassOf(name)
 	for e, err := range idx.All(0) {
 		if err == nil {
-			err = r.allowed.add(e.ID, e.Size)
+			_, err = r.allowed.add(chunkstore.Ref{ID: e.ID, Size: e.Size, Class: class})
 		}
 		if err != nil {
 			return err
@@ -58,13 +71,17 @@ func (r *reading) allow(_ context.Context, idx *index.Reader) error {
 // the protocol specification).
 func (r *reading) chunk(c *call) (any, error) {
 	id := digest(c.str("digest"))
-	plain, ok := r.allowed.size(id)
-	if !ok {
+	plain, classes := r.allowed.of(id).in(chunkstore.AllClasses)
+	ref := chunkstore.Ref{ID: id, Size: plain, Class: chunkstore.ClassPlain}
+	if !classes.Has(chunkstore.ClassPlain) {
+		ref.Class = chunkstore.ClassEncrypted
+	}
+	if classes == 0 {
 		return nil, &statusError{code: http.StatusUnauthorized, delay: r.server.o.Limits.LoginDelay,
 			text: fmt.Sprintf("download chunk %s not allowed", id)}
 	}
 	err := r.lend(c, func() (borrowed, error) {
-		raw, err := r.get(c.Context(), id, plain)
+		raw, err := r.get(c.Context(), ref)
 		r.chunks.Add(1)
 		r.bytes.Add(int64(len(raw.Sealed)))
 		return raw, err
@@ -76,16 +93,16 @@ func (r *reading) chunk(c *call) (any, error) {
 	return nil, err
 }
 
-// get gets a chunk whose content has plain bytes.
-func (r *reading) get(ctx context.Context, id chunkstore.ID, plain uint32) (borrowed, error) {
+// get gets a chunk.
+func (r *reading) get(ctx context.Context, ref chunkstore.Ref) (borrowed, error) {
 	from, ok := r.snapshot.(chunkstore.IntoGetter)
 	if !ok {
-		raw, err := r.snapshot.Get(ctx, id)
+		raw, err := r.snapshot.Get(ctx, ref)
 		return borrowed{Sealed: raw}, err
 	}
-	class := classOf(int(plain) + chunkstore.SealedSizeMax - chunkstore.PlainSizeMax)
+	class := classOf(int(ref.Size) + chunkstore.SealedSizeMax - chunkstore.PlainSizeMax)
 	room := r.host.rooms.take(class)
-	raw, err := from.GetInto(ctx, id, *room)
+	raw, err := from.GetInto(ctx, ref, *room)
 	return borrowed{Sealed: raw, free: func() { r.host.rooms.give(class, room) }}, err
 }
 

@@ -318,6 +318,11 @@ type bit struct {
 	sealed chunkstore.Sealed
 }
 
+// key is what a copy of it is found by.
+func (b bit) key(owner string) chunkstore.Key {
+	return chunkstore.Ref{ID: b.id, Size: uint32(b.size), Class: b.sealed.Class()}.Key(chunkstore.OwnerOf(owner))
+}
+
 // bitOf makes a chunk of n bytes out of a seed.
 func (l *sessionLab) bitOf(seed byte, n int) bit {
 	l.t.Helper()

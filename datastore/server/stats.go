@@ -9,8 +9,8 @@ import (
 // upload is a chunk as the statistics count it. Sizes are in bytes.
 type upload struct {
 	plain  uint32
-	stored uint32
-	added  bool
+	stored uint32 // as it was sent
+	again  bool   // the session knew it before
 }
 
 // count adds an upload.
@@ -18,7 +18,7 @@ func count(s *datastore.UploadStats, u upload) {
 	s.Count++
 	s.Size += uint64(u.plain)
 	s.CompressedSize += uint64(u.stored)
-	if !u.added {
+	if u.again {
 		s.Duplicates++
 	}
 }
@@ -36,7 +36,7 @@ func describe(s datastore.UploadStats) string {
 	if s.Count == 0 {
 		return "no chunk was sent"
 	}
-	return fmt.Sprintf("%d chunks sent, %s stored as %s, %d were there already",
+	return fmt.Sprintf("%d chunks sent, %s in %s, %d of them again",
 		s.Count, size(s.Size), size(s.CompressedSize), s.Duplicates)
 }
 

@@ -97,7 +97,7 @@ func (r *StoreReport) Whole() bool { return r.Damaged == 0 }
 // that it could not be done, not that something was found; the report is then of
 // what was done.
 func Store(ctx context.Context, s *datastore.Store, o StoreOptions) (StoreReport, error) {
-	sv := &storeCheck{s: s, o: o, bad: make(map[chunkstore.ID]error)}
+	sv := &storeCheck{s: s, o: o, bad: make(map[chunkstore.Key]error)}
 	err := sv.scrub(ctx)
 	if err == nil {
 		err = sv.references(ctx)
@@ -112,7 +112,7 @@ func Store(ctx context.Context, s *datastore.Store, o StoreOptions) (StoreReport
 type storeCheck struct {
 	s      *datastore.Store
 	o      StoreOptions
-	bad    map[chunkstore.ID]error // what the scrub has found
+	bad    map[chunkstore.Key]error // what the scrub has found
 	report StoreReport
 
 	// Of the snapshot at hand.
@@ -128,7 +128,7 @@ func (sv *storeCheck) scrub(ctx context.Context) (err error) {
 	}
 	sv.report.Scrub, err = sv.s.Scrub(ctx, pack.ScrubOptions{
 		Before: sv.o.Before, Rate: sv.o.Rate, Workers: sv.o.Workers, Now: sv.o.Now,
-		Damaged: func(id chunkstore.ID, err error) { sv.bad[id] = err },
+		Damaged: func(k chunkstore.Key, err error) { sv.bad[k] = err },
 		Progress: func(r pack.ScrubReport) {
 			if p := sv.o.Progress; p != nil {
 				p.Total.Store(int64(r.BytesTotal))
@@ -209,18 +209,15 @@ func (sv *storeCheck) group(ctx context.Context, v *Verifier, g wire.Group) erro
 
 // look is how a chunk is proven here: the scrub has not found it damaged, and
 // the store vouches for it. It is asked once for each chunk.
-func (sv *storeCheck) look(ctx context.Context, e index.Entry) error {
-	info, err := sv.s.Stat(ctx, e.ID)
+func (sv *storeCheck) look(ctx context.Context, w wanted) error {
+	_, err := sv.s.Stat(ctx, w.key)
 	switch {
-	case errors.Is(err, chunkstore.ErrNotExist) && sv.bad[e.ID] != nil:
+	case errors.Is(err, chunkstore.ErrNotExist) && sv.bad[w.key] != nil:
 		sv.report.Lost++
-		return sv.bad[e.ID]
+		return sv.bad[w.key]
 	case errors.Is(err, chunkstore.ErrNotExist):
 		sv.report.Missing++
-		return err
-	case err == nil && info.PlainSize != e.Size:
-		sv.report.Lost++
-		err = fmt.Errorf("chunk %s: %w: it has %d bytes, the index says %d", e.ID.Short(), chunkstore.ErrCorrupt, info.PlainSize, e.Size)
+		return fmt.Errorf("no %s chunk of %d bytes: %w", w.ref.Class, w.ref.Size, err)
 	}
 	return err
 }
@@ -316,6 +313,13 @@ func (sv *storeCheck) trashed(ctx context.Context, v *Verifier, f datastore.Inde
 		return ctx.Err()
 	}
 	defer idx.Close()
+	scope := sv.s.Scope(ctx, f)
+	if scope.Doubt != nil {
+		if !errors.Is(scope.Doubt, datastore.ErrNotNamed) && !sv.gone(ctx, f) {
+			sv.found(Problem{File: f.Name, Err: scope.Doubt})
+		}
+		return ctx.Err()
+	}
 	sum := index.NewSummer(idx.Kind())
 	for e, err := range idx.All(0) {
 		if err != nil {
@@ -323,9 +327,10 @@ func (sv *storeCheck) trashed(ctx context.Context, v *Verifier, f datastore.Inde
 			return nil
 		}
 		sum.Add(e)
-		done, bad := v.seen(e.ID)
+		w := wanted{chunkstore.Ref{ID: e.ID, Size: e.Size, Class: scope.Class}, scope.Key(e)}
+		done, bad := v.seen(w.key)
 		if !done {
-			bad = sv.look(ctx, e)
+			bad = sv.look(ctx, w)
 		}
 		if bad != nil && sv.gone(ctx, f) {
 			// Since it has been opened, and what it needed with it.
@@ -334,7 +339,7 @@ func (sv *storeCheck) trashed(ctx context.Context, v *Verifier, f datastore.Inde
 			return nil
 		}
 		if !done {
-			v.remember(e.ID, bad)
+			v.remember(w.key, bad)
 		}
 		if ctx.Err() != nil {
 			return ctx.Err()

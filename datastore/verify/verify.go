@@ -36,17 +36,19 @@ import (
 	"holdfast/datastore/wire"
 )
 
-// Checker compares a stored chunk with what was stored, without a key.
-type Checker interface {
-	Check(ctx context.Context, id chunkstore.ID) error
+// local is a Reader of a store on this machine: it compares a stored chunk with what
+// was stored, without a key, and tells what the store finds it by.
+type local interface {
+	Check(ctx context.Context, r chunkstore.Ref) error
+	Key(r chunkstore.Ref) (chunkstore.Key, error)
 }
 
 // Options says what to verify with.
 type Options struct {
+	// Source is where the snapshots are. Without a key encrypted chunks are compared
+	// with what was stored if it is on this machine; otherwise with their own checksum
+	// only.
 	Source wire.Source
-	// Checker is used for encrypted chunks when there is no key. Without one
-	// only their checksum is compared.
-	Checker Checker
 	// Key decrypts chunks and checks signatures. nil checks without.
 	Key      *crypto.Key
 	Workers  int // 0 means one for each core
@@ -92,12 +94,10 @@ type Verifier struct {
 	look openFunc      // if set, in place of reading chunks
 	tell func(Problem) // if set, is told of each problem
 	mu   sync.Mutex
-	good map[half]struct{}
-	bad  map[chunkstore.ID]error
+	hash chunkstore.Hasher
+	good map[[2]uint64]struct{} // by what stands for them
+	bad  map[chunkstore.Key]error
 }
-
-// half of an ID is enough to remember a chunk by: its name is a SHA-256.
-type half [16]byte
 
 // New returns a Verifier.
 func New(o Options) *Verifier {
@@ -107,7 +107,7 @@ func New(o Options) *Verifier {
 	if o.Progress == nil {
 		o.Progress = new(Progress)
 	}
-	return &Verifier{o: o, good: make(map[half]struct{}), bad: make(map[chunkstore.ID]error)}
+	return &Verifier{o: o, hash: chunkstore.NewHasher(), good: make(map[[2]uint64]struct{}), bad: make(map[chunkstore.Key]error)}
 }
 
 // check is one snapshot being verified.
@@ -304,13 +304,18 @@ func (c *check) index(ctx context.Context, f manifest.File) error {
 // entry verifies one chunk, unless that has been done.
 func (c *check) entry(ctx context.Context, f manifest.File, e index.Entry, open openFunc) error {
 	defer c.o.Progress.Done.Add(int64(e.Size))
-	done, err := c.seen(e.ID)
+	w := wanted{ref: chunkstore.Ref{ID: e.ID, Size: e.Size, Class: f.Class()}}
+	var err error
+	if w.key, err = c.key(w.ref); err != nil {
+		return c.found(ctx, Problem{File: f.Name, Off: e.Off, ID: e.ID, Err: err})
+	}
+	done, err := c.seen(w.key)
 	if !done {
-		err = open(ctx, e)
+		err = open(ctx, w)
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		c.remember(e.ID, err)
+		c.remember(w.key, err)
 	}
 	if err == nil {
 		return nil
@@ -318,28 +323,46 @@ func (c *check) entry(ctx context.Context, f manifest.File, e index.Entry, open 
 	return c.found(ctx, Problem{File: f.Name, Off: e.Off, ID: e.ID, Err: err})
 }
 
-func (v *Verifier) seen(id chunkstore.ID) (bool, error) {
+// key returns what a chunk of the snapshot is remembered by. Of a store that is far
+// away it is not known which groups read the same copies of encrypted chunks.
+func (c *check) key(ref chunkstore.Ref) (chunkstore.Key, error) {
+	if l, ok := c.reader.(local); ok {
+		return l.Key(ref)
+	}
+	g := c.reader.Snapshot().Group
+	return ref.Key(chunkstore.OwnerOf(string(g.NS) + "\n" + g.String())), nil
+}
+
+func (v *Verifier) seen(k chunkstore.Key) (bool, error) {
+	hi, lo := v.hash.Of(k)
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if err, ok := v.bad[id]; ok {
+	if err, ok := v.bad[k]; ok {
 		return true, err
 	}
-	_, ok := v.good[half(id[:16])]
+	_, ok := v.good[[2]uint64{hi, lo}]
 	return ok, nil
 }
 
-func (v *Verifier) remember(id chunkstore.ID, err error) {
+func (v *Verifier) remember(k chunkstore.Key, err error) {
+	hi, lo := v.hash.Of(k)
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if err != nil {
-		v.bad[id] = err
+		v.bad[k] = err
 		return
 	}
-	v.good[half(id[:16])] = struct{}{}
+	v.good[[2]uint64{hi, lo}] = struct{}{}
+}
+
+// wanted is a chunk that a snapshot needs.
+type wanted struct {
+	ref chunkstore.Ref
+	key chunkstore.Key
 }
 
 // openFunc proves one chunk as far as can be.
-type openFunc func(ctx context.Context, e index.Entry) error
+type openFunc func(ctx context.Context, w wanted) error
 
 // opener returns how the chunks of an archive are proven.
 func (c *check) opener(f manifest.File) (openFunc, error) {
@@ -356,40 +379,47 @@ func (c *check) opener(f manifest.File) (openFunc, error) {
 	}
 	c.report.Decrypted = c.report.Decrypted || encrypted
 	buffers := sync.Pool{New: func() any { return new([]byte) }}
-	return func(ctx context.Context, e index.Entry) error {
-		sealed, err := c.reader.Get(ctx, e.ID)
+	return func(ctx context.Context, w wanted) error {
+		size := int(w.ref.Size)
+		sealed, err := c.reader.Get(ctx, w.ref)
 		if err != nil {
 			return err
 		}
 		buf := buffers.Get().(*[]byte)
 		defer buffers.Put(buf)
-		if cap(*buf) < blob.SizeMax(int(e.Size)) {
-			*buf = make([]byte, 0, blob.SizeMax(int(e.Size)))
+		if cap(*buf) < blob.SizeMax(size) {
+			*buf = make([]byte, 0, blob.SizeMax(size))
 		}
-		if _, err = codec.OpenChunk(*buf, e.ID, sealed, int(e.Size)); err == nil {
+		if _, err = codec.OpenChunk(*buf, w.ref.ID, sealed, size); err == nil {
 			return nil
 		}
-		return c.locate(ctx, e.ID, err)
+		return c.locate(ctx, w.ref, err)
 	}, nil
 }
 
 // checkSealed proves what needs no key.
-func (c *check) checkSealed(ctx context.Context, e index.Entry) error {
-	if c.o.Checker != nil {
-		return c.o.Checker.Check(ctx, e.ID)
+func (c *check) checkSealed(ctx context.Context, w wanted) error {
+	if l, ok := c.reader.(local); ok {
+		return l.Check(ctx, w.ref)
 	}
-	sealed, err := c.reader.Get(ctx, e.ID)
+	sealed, err := c.reader.Get(ctx, w.ref)
 	if err != nil {
 		return err
+	}
+	if sealed.Class() != w.ref.Class {
+		return fmt.Errorf("chunk %s is %s where the manifest says %s: %w", w.ref.ID.Short(), sealed.Class(), w.ref.Class, chunkstore.ErrCorrupt)
+	}
+	if n, ok := blob.ContentSize(sealed); ok && n != int(w.ref.Size) {
+		return fmt.Errorf("chunk %s has %d bytes where the index says %d: %w", w.ref.ID.Short(), n, w.ref.Size, chunkstore.ErrCorrupt)
 	}
 	_, err = blob.Check(sealed)
 	return err
 }
 
 // locate adds to an error where the store says the damage lies.
-func (c *check) locate(ctx context.Context, id chunkstore.ID, err error) error {
-	if c.o.Checker == nil {
-		return err
+func (c *check) locate(ctx context.Context, ref chunkstore.Ref, err error) error {
+	if l, ok := c.reader.(local); ok {
+		return errors.Join(err, l.Check(ctx, ref))
 	}
-	return errors.Join(err, c.o.Checker.Check(ctx, id))
+	return err
 }

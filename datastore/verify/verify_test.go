@@ -124,19 +124,37 @@ func TestDamageIsFoundAndPlaced(t *testing.T) {
 	}
 }
 
-// checker answers for a store that knows what it stored.
-type checker struct{ bad chunkstore.ID }
+// checking is a source on this machine: it knows what it has stored, and that one chunk
+// is not so any more.
+type checking struct {
+	wire.Source
+	bad chunkstore.ID
+}
 
-func (c checker) Check(_ context.Context, id chunkstore.ID) error {
-	if id == c.bad {
+func (c checking) Open(ctx context.Context, s wire.Snapshot) (wire.Reader, error) {
+	r, err := c.Source.Open(ctx, s)
+	return checkingReader{r, c.bad}, err
+}
+
+type checkingReader struct {
+	wire.Reader
+	bad chunkstore.ID
+}
+
+func (c checkingReader) Check(_ context.Context, r chunkstore.Ref) error {
+	if r.ID == c.bad {
 		return chunkstore.ErrCorrupt
 	}
 	return nil
 }
 
-func TestCheckerIsAskedWithoutAKey(t *testing.T) {
+func (c checkingReader) Key(r chunkstore.Ref) (chunkstore.Key, error) {
+	return r.Key(chunkstore.OwnerOf("somebody")), nil
+}
+
+func TestStoreIsAskedWithoutAKey(t *testing.T) {
 	key := testKey(t, 1)
-	r := check(t, verify.Options{Source: stored(t, key), Checker: checker{id(t, key, "three")}}, 1)
+	r := check(t, verify.Options{Source: checking{stored(t, key), id(t, key, "three")}}, 1)
 	if r.Count != 1 || r.Problems[0].Off != 6 {
 		t.Errorf("%+v", r)
 	}

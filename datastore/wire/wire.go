@@ -44,8 +44,9 @@ type Source interface {
 // Reader is one open snapshot. All methods but Close are safe for concurrent
 // use.
 type Reader interface {
-	// Getter hands out the chunks that the snapshot's indexes name.
-	chunkstore.Getter
+	// RefGetter hands out the chunks that the snapshot's indexes name, each of the
+	// class that the manifest says its archive has.
+	chunkstore.RefGetter
 	// Snapshot says which snapshot this is.
 	Snapshot() Snapshot
 	// Blob returns the encoded bytes of a *.blob file, the manifest among
@@ -92,10 +93,10 @@ type Session interface {
 }
 
 // Asker is a Session that can look whether a chunk of the previous snapshot is
-// still stored, in the size given, so that a chunk the store has lost is sent
+// still stored, in the size and class given, so that a chunk the store has lost is sent
 // again. A session without it is trusted to have what its indexes name.
 type Asker interface {
-	Has(ctx context.Context, id chunkstore.ID, plainSize uint32) (bool, error)
+	Has(ctx context.Context, r chunkstore.Ref) (bool, error)
 }
 
 // IndexWriter takes one archive: chunks in any order, then its entries in the

@@ -30,7 +30,7 @@ type Memory struct {
 	PutChunk func(c chunkstore.Chunk) error
 
 	mu     sync.Mutex
-	chunks map[chunkstore.ID]chunkstore.Chunk
+	chunks map[chunkstore.Ref]chunkstore.Chunk
 	snaps  map[wire.Snapshot]map[string][]byte
 	marks  map[wire.Snapshot]bool // protected
 	busy   map[wire.Group]bool
@@ -54,13 +54,17 @@ func (m *Memory) Chunks() int {
 func (m *Memory) Drop(id chunkstore.ID, instead chunkstore.Sealed) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if instead == nil {
-		delete(m.chunks, id)
-		return
+	for r, c := range m.chunks {
+		if r.ID != id {
+			continue
+		}
+		if instead == nil {
+			delete(m.chunks, r)
+			continue
+		}
+		c.Sealed = instead
+		m.chunks[r] = c
 	}
-	c := m.chunks[id]
-	c.Sealed = instead
-	m.chunks[id] = c
 }
 
 // File returns the bytes of a file of a snapshot, for a test to change.
@@ -206,15 +210,15 @@ type reader struct {
 func (r *reader) Snapshot() wire.Snapshot { return r.snap }
 func (r *reader) Close() error            { return nil }
 
-func (r *reader) Get(ctx context.Context, id chunkstore.ID) (chunkstore.Sealed, error) {
+func (r *reader) Get(ctx context.Context, ref chunkstore.Ref) (chunkstore.Sealed, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
 	r.m.mu.Lock()
 	defer r.m.mu.Unlock()
-	c, ok := r.m.chunks[id]
+	c, ok := r.m.chunks[ref]
 	if !ok {
-		return nil, fmt.Errorf("chunk %s: %w", id.Short(), chunkstore.ErrNotExist)
+		return nil, fmt.Errorf("chunk %s: %w", ref.ID.Short(), chunkstore.ErrNotExist)
 	}
 	return bytes.Clone(c.Sealed), nil
 }

@@ -41,7 +41,7 @@ func (m *Memory) Begin(_ context.Context, s wire.Snapshot) (wire.Session, error)
 	}
 	if m.busy == nil {
 		m.busy = make(map[wire.Group]bool)
-		m.chunks = make(map[chunkstore.ID]chunkstore.Chunk)
+		m.chunks = make(map[chunkstore.Ref]chunkstore.Chunk)
 		m.snaps = make(map[wire.Snapshot]map[string][]byte)
 	}
 	m.busy[s.Group] = true
@@ -57,11 +57,24 @@ func (ss *session) Previous(ctx context.Context) (wire.Reader, error) {
 }
 
 // Has implements wire.Asker.
-func (ss *session) Has(_ context.Context, id chunkstore.ID, plainSize uint32) (bool, error) {
+func (ss *session) Has(_ context.Context, r chunkstore.Ref) (bool, error) {
 	ss.m.mu.Lock()
 	defer ss.m.mu.Unlock()
-	c, ok := ss.m.chunks[id]
-	return ok && c.PlainSize == plainSize, nil
+	_, ok := ss.m.chunks[r]
+	return ok, nil
+}
+
+// hasEntry looks for the chunk of an entry in the classes of a set.
+func (ss *session) hasEntry(e index.Entry, classes chunkstore.Classes) bool {
+	for _, c := range []chunkstore.Class{chunkstore.ClassPlain, chunkstore.ClassEncrypted} {
+		if !classes.Has(c) {
+			continue
+		}
+		if ok, _ := ss.Has(context.Background(), chunkstore.Ref{ID: e.ID, Size: e.Size, Class: c}); ok {
+			return true
+		}
+	}
+	return false
 }
 
 func (ss *session) Blob(_ context.Context, name string, sealed chunkstore.Sealed) error {
@@ -118,7 +131,7 @@ func (ss *session) Finish(context.Context) error {
 			return fmt.Errorf("manifest and %s differ: %w", f.Name, chunkstore.ErrInvalid)
 		}
 	}
-	if err := ss.prove(); err != nil {
+	if err := ss.prove(mf); err != nil {
 		return err
 	}
 	ss.m.mu.Lock()
@@ -128,7 +141,7 @@ func (ss *session) Finish(context.Context) error {
 	return nil
 }
 
-func (ss *session) prove() error {
+func (ss *session) prove(mf *manifest.Manifest) error {
 	missing := &wire.MissingError{}
 	for name, b := range ss.files {
 		kind, err := indexKind(name)
@@ -139,11 +152,12 @@ func (ss *session) prove() error {
 		if err != nil {
 			return err
 		}
+		class := mf.ClassOf(name)
 		for e, err := range idx.All(0) {
 			if err != nil {
 				return err
 			}
-			if ok, _ := ss.Has(context.Background(), e.ID, e.Size); !ok {
+			if !ss.hasEntry(e, chunkstore.Classes(0).With(class)) {
 				missing.Count++
 				missing.Refs = append(missing.Refs, wire.MissingRef{File: name, Off: e.Off, ID: e.ID, Why: chunkstore.ErrNotExist})
 			}
@@ -189,6 +203,7 @@ func (w *indexWriter) PutChunk(ctx context.Context, c chunkstore.Chunk) (bool, e
 	if err := ctx.Err(); err != nil {
 		return false, err
 	}
+	c.Owner = chunkstore.OwnerOf("everybody")
 	if err := c.Validate(); err != nil {
 		return false, err
 	}
@@ -200,11 +215,11 @@ func (w *indexWriter) PutChunk(ctx context.Context, c chunkstore.Chunk) (bool, e
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if _, ok := m.chunks[c.ID]; ok {
+	if _, ok := m.chunks[c.Ref()]; ok {
 		return false, nil
 	}
 	c.Sealed = bytes.Clone(c.Sealed)
-	m.chunks[c.ID] = c
+	m.chunks[c.Ref()] = c
 	return true, nil
 }
 
@@ -212,7 +227,7 @@ func (w *indexWriter) PutChunk(ctx context.Context, c chunkstore.Chunk) (bool, e
 // the caller: a chunk is appended only after it has been put.
 func (w *indexWriter) Append(_ context.Context, entries []index.Entry) error {
 	for _, e := range entries {
-		if ok, _ := w.ss.Has(context.Background(), e.ID, e.Size); !ok {
+		if !w.ss.hasEntry(e, chunkstore.AllClasses) {
 			return fmt.Errorf("append chunk %s before it was put: %w", e.ID.Short(), chunkstore.ErrNotExist)
 		}
 	}

@@ -210,7 +210,7 @@ func finished(t *testing.T, p Ports) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		sealed, err := r.Get(t.Context(), e.ID)
+		sealed, err := r.Get(t.Context(), chunkstore.Ref{ID: e.ID, Size: e.Size})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -223,7 +223,7 @@ func finished(t *testing.T, p Ports) {
 	if string(all) != "hello worldhello " {
 		t.Fatalf("content is %q", all)
 	}
-	if _, err := r.Get(t.Context(), chunkstore.ID{1}); !errors.Is(err, chunkstore.ErrNotExist) {
+	if _, err := r.Get(t.Context(), chunkstore.Ref{ID: chunkstore.ID{1}, Size: 1}); !errors.Is(err, chunkstore.ErrNotExist) {
 		t.Errorf("a chunk that is not there: %v", err)
 	}
 	if _, err := r.Blob(t.Context(), "nothing.blob"); !errors.Is(err, chunkstore.ErrNotExist) {

@@ -134,29 +134,29 @@ var sweepMutants = []mutant{
 	}}},
 	{"kept-ignored", "what a session counts on is not swept", "", []change{{
 		"chunkstore/pack/keep.go",
-		"func (s *Store) isKept(id chunkstore.ID) bool {\n",
-		"func (s *Store) isKept(id chunkstore.ID) bool {\n\tif sim.Mutant(\"kept-ignored\") {\n\t\treturn false\n\t}\n",
+		"func (s *Store) isKept(k chunkstore.Key) bool {\n",
+		"func (s *Store) isKept(k chunkstore.Key) bool {\n\tif sim.Mutant(\"kept-ignored\") {\n\t\treturn false\n\t}\n",
 	}}},
 	{"answer-not-kept", "a session counts on every chunk it was told is known", "", []change{{
 		"chunkstore/pack/keep.go",
-		"\tse.keep(id)\n\treturn se.s.Stat(ctx, id)\n",
-		"\tif !sim.Mutant(\"answer-not-kept\") {\n\t\tse.keep(id)\n\t}\n\treturn se.s.Stat(ctx, id)\n",
+		"\tse.keep(k)\n\treturn se.s.Stat(ctx, k)\n",
+		"\tif !sim.Mutant(\"answer-not-kept\") {\n\t\tse.keep(k)\n\t}\n\treturn se.s.Stat(ctx, k)\n",
 	}}},
 	{"answer-before-kept", "a chunk is kept before it is looked up, not after", "", []change{{
 		"chunkstore/pack/keep.go",
-		"func (se *session) Keep(ctx context.Context, id chunkstore.ID) (chunkstore.Info, error) {\n",
-		"func (se *session) Keep(ctx context.Context, id chunkstore.ID) (chunkstore.Info, error) {\n" +
-			"\tif sim.Mutant(\"answer-before-kept\") {\n\t\tinfo, err := se.s.Stat(ctx, id)\n\t\tse.keep(id)\n\t\treturn info, err\n\t}\n",
+		"func (se *session) Keep(ctx context.Context, k chunkstore.Key) (chunkstore.Info, error) {\n",
+		"func (se *session) Keep(ctx context.Context, k chunkstore.Key) (chunkstore.Info, error) {\n" +
+			"\tif sim.Mutant(\"answer-before-kept\") {\n\t\tinfo, err := se.s.Stat(ctx, k)\n\t\tse.keep(k)\n\t\treturn info, err\n\t}\n",
 	}}},
 	{"duplicate-not-kept", "a chunk that was sent and is there already is kept", "", []change{{
 		"chunkstore/pack/session.go",
-		"\tse.keep(c.ID) // before the look",
-		"\tif !sim.Mutant(\"duplicate-not-kept\") {\n\t\tse.keep(c.ID)\n\t} // before the look",
+		"\tse.keep(key) // before the look",
+		"\tif !sim.Mutant(\"duplicate-not-kept\") {\n\t\tse.keep(key)\n\t} // before the look",
 	}}},
 	{"kept-dies-with-session", "what a session has kept stays for the sweep that is running", "", []change{{
 		"chunkstore/pack/keep.go",
-		"\tif s.sweep != nil {\n\t\tfor id := range se.kept {\n",
-		"\tif s.sweep != nil && !sim.Mutant(\"kept-dies-with-session\") {\n\t\tfor id := range se.kept {\n",
+		"\tif s.sweep != nil {\n\t\tfor k := range se.kept {\n",
+		"\tif s.sweep != nil && !sim.Mutant(\"kept-dies-with-session\") {\n\t\tfor k := range se.kept {\n",
 	}}},
 	{"tombstone-ignored", "a condemned chunk counts as not stored", "", []change{{
 		"chunkstore/pack/read.go",
@@ -204,8 +204,8 @@ var sweepMutants = []mutant{
 var treeMutants = []mutant{
 	{"no-proof", "a backup is not acknowledged before every reference has been looked up", "", []change{{
 		"datastore/finish.go",
-		"\tif err := ss.prove(ctx); err != nil {\n",
-		"\tif sim.Mutant(\"no-proof\") {\n\t} else if err := ss.prove(ctx); err != nil {\n",
+		"\tif err := ss.prove(ctx, m); err != nil {\n",
+		"\tif sim.Mutant(\"no-proof\") {\n\t} else if err := ss.prove(ctx, m); err != nil {\n",
 	}}},
 	{"base-not-held", "the snapshot that a session builds on is not removed", "", []change{{
 		"datastore/session.go",

@@ -1,6 +1,7 @@
 package world
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 
@@ -27,7 +28,8 @@ func (l *life) check() {
 func (l *life) checkIndex(f datastore.IndexFile, idx *index.Reader) {
 	for e, err := range idx.All(0) {
 		allow("read "+f.String(), err)
-		if err := l.store.Check(l.ctx, e.ID); err != nil {
+		sc := l.store.Scope(l.ctx, f)
+		if err := errors.Join(sc.Doubt, l.store.Check(l.ctx, sc.Key(e))); err != nil {
 			// Its snapshot may have gone since.
 			if p := l.m.all[f.Snapshot]; p != nil && p.may&absent == 0 {
 				wrong("I3: %s needs chunk %d: %v", f, l.number(e.ID), err)
@@ -80,7 +82,7 @@ func (l *life) compare(p *promise, r wire.Reader) {
 }
 
 func (l *life) compareChunk(p *promise, r wire.Reader, c int) {
-	sealed, err := r.Get(l.ctx, l.chunks[c].ID)
+	sealed, err := r.Get(l.ctx, l.chunks[c].Ref())
 	allow(fmt.Sprintf("I1: %s, chunk %d", p.snap, c), err)
 	if !slices.Equal(sealed, l.chunks[c].Sealed) {
 		wrong("I1: %s: chunk %d is not what was sent", p.snap, c)

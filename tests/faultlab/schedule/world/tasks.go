@@ -190,7 +190,7 @@ func (b *backup) chunk(w wire.IndexWriter, c int) {
 		return
 	}
 	if b.rnd.IntN(2) == 0 {
-		has, err := b.ss.Has(b.ctx, b.chunks[c].ID, b.chunks[c].PlainSize)
+		has, err := b.ss.Has(b.ctx, b.chunks[c].Ref())
 		allow("ask for a chunk", err)
 		if has {
 			return

@@ -1,0 +1,132 @@
+package pack
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"holdfast/chunkstore"
+)
+
+// census counts use and garbage by pack, from the catalogue in its order.
+type census struct {
+	inUse, listed map[uint32]uint64
+	r             *SweepReport
+	used          func(chunkstore.Key) bool
+	same          []held // chunks of one name and size that have been seen last
+}
+
+func (c *census) add(k chunkstore.Key, l location) {
+	if len(c.same) > 0 && nameOf(c.same[0].key) != nameOf(k) {
+		c.flush()
+	}
+	c.same = append(c.same, held{k, l})
+}
+
+// flush counts every record once that the last chunks lie in, in use if one of them
+// is, and every claim.
+func (c *census) flush() {
+	for i, h := range c.same {
+		used := c.used(h.key)
+		if h.claimed() {
+			c.listed[h.claimPack]++
+			if used {
+				c.inUse[h.claimPack] += recordSize
+			}
+		}
+		there := func(o held) bool { return o.samePlace(h.location) }
+		if slices.ContainsFunc(c.same[:i], there) {
+			continue
+		}
+		c.record(h.location, used || slices.ContainsFunc(c.same[i+1:], func(o held) bool { return there(o) && c.used(o.key) }))
+	}
+	c.same = c.same[:0]
+}
+
+func (c *census) record(l location, used bool) {
+	c.r.Chunks++
+	c.r.StoredBytes += uint64(l.stored)
+	c.listed[l.pack]++
+	if used {
+		c.r.UsedChunks++
+		c.r.UsedBytes += uint64(l.stored)
+		c.inUse[l.pack] += uint64(l.end() - l.off)
+	}
+}
+
+// current is a record that the catalogue points to, and who has it. A claim has one
+// holder.
+type current struct {
+	entry
+	holders []held
+}
+
+func (c current) used(used func(chunkstore.Key) bool) bool {
+	return slices.ContainsFunc(c.holders, func(h held) bool { return used(h.key) })
+}
+
+// currentEntries lists the records of a sealed pack that the catalogue points
+// to. If the table of the pack is damaged, or does not have all of them because
+// the pack was cut once, the catalogue knows them, too.
+func (s *Store) currentEntries(ctx context.Context, v victim, p packInfo) ([]current, error) {
+	no := v.no
+	f, err := os.Open(filepath.Join(packsDir(s.dir), p.name()))
+	if err != nil {
+		return nil, fmt.Errorf("pack %s: %w: %w", p.name(), errLeft, err)
+	}
+	all, err := readFooter(f, p.size, p.id)
+	f.Close()
+	if err != nil {
+		return s.scanCurrent(ctx, no)
+	}
+	var list []current
+	for _, e := range all {
+		holders, _, err := s.holdersOf(e.key, spot{no, e.off})
+		if err != nil {
+			return nil, err
+		}
+		if len(holders) > 0 {
+			list = append(list, current{e, holders})
+		}
+	}
+	if uint64(len(list)) < v.listed {
+		return s.scanCurrent(ctx, no)
+	}
+	return list, nil
+}
+
+// scanCurrent is currentEntries from the catalogue alone.
+func (s *Store) scanCurrent(ctx context.Context, no uint32) ([]current, error) {
+	entries, err := s.scanEntries(ctx, no)
+	list := make([]current, 0, len(entries))
+	for _, e := range entries {
+		if err != nil {
+			break
+		}
+		var holders []held
+		holders, _, err = s.holdersOf(e.key, spot{no, e.off})
+		list = append(list, current{e, holders})
+	}
+	return list, err
+}
+
+// scanEntries lists the records that the catalogue has in a pack. Their sums are not
+// known, and a record that serves several owners has the key of one of them.
+func (s *Store) scanEntries(ctx context.Context, no uint32) ([]entry, error) {
+	var list []entry
+	seen := make(map[int64]bool)
+	err := s.eachLocation(ctx, func(k chunkstore.Key, l location) {
+		r := record{key: k, stored: l.stored, rank: l.rank}
+		if l.pack == no && !seen[l.off] {
+			seen[l.off] = true
+			list = append(list, entry{record: r, off: l.off})
+		}
+		if l.claimed() && l.claimPack == no {
+			r.claim = true
+			list = append(list, entry{record: r, off: l.claimOff})
+		}
+	})
+	return list, err
+}
