@@ -1,0 +1,193 @@
+package abuse
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/binary"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"golang.org/x/crypto/pbkdf2"
+)
+
+// holdfast runs the program as a client of the server.
+func (w *world) holdfast(as identity, args ...string) (string, error) {
+	c := exec.Command(program, args...)
+	c.Env = append(w.environment(), "HOLDFAST_PASSWORD="+as.secret, "HOLDFAST_REPOSITORY="+as.id+"@"+w.address+":"+store)
+	out, err := c.CombinedOutput()
+	return string(out), err
+}
+
+// Garbage that claims to be encrypted, under the digest of another tenant's plain chunk,
+// makes nothing readable: by no session and by no request.
+func TestGarbageDoesNotOpenAnothersChunk(t *testing.T) {
+	t.Parallel()
+	w := start(t, setup{limits: quick})
+	secret := bytes.Repeat([]byte("alice's medical record "), 20)
+	c := plainChunk(secret)
+	if err := w.backup(w.alice, snap{"host", "alice", began}, archive{"root.pxar.didx", []chunk{c}}); err != nil {
+		t.Fatal(err)
+	}
+	eve := w.writer(t, "eve")
+	garbage := chunk{c.digest, c.size, sealed(magicSealed, bytes.Repeat([]byte{0xee}, c.size))}
+	if err := w.backup(eve, snap{"host", "eve", began}, archive{"stolen.didx", []chunk{garbage}}); err == nil {
+		t.Error("a snapshot was made that calls encrypted chunks plain")
+	}
+	// An interrupted session leaves a list of what it has sent: of what it has sent.
+	own := snap{"host", "resumed", began}
+	for range 2 {
+		s := w.session(t, eve, backupProtocol, own)
+		s.do(t, message{method: "GET", path: "/holdfast/resume"})
+		wid, err := s.createIndex("stolen.didx")
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.do(t, chunkMessage("dynamic", wid, garbage))
+		a := archive{"stolen.didx", []chunk{c}}
+		s.do(t, appendMessage("dynamic", wid, a.chunks))
+		s.do(t, closeMessage(wid, a))
+		s.do(t, blobMessage(manifestName, envelope(magicPlain, manifestOf(own, entry{a.name, "none", a.size(), digestOf(a.records())}))))
+		s.do(t, finishMessage()).refused(t)
+		s.Close()
+	}
+}
+
+// A token that may only put learns from task logs, manifests and answers nothing of what
+// the store has: they are the same for a chunk that is there and for one that is not.
+func TestPutOnlyTokenLearnsNothingOfTheStore(t *testing.T) {
+	t.Parallel()
+	w := start(t, setup{limits: quick})
+	known := plainChunk([]byte("the leaked payroll file of alice, word for word"))
+	absent := plainChunk([]byte("something that nobody has ever backed up at all"))
+	if err := w.backup(w.alice, snap{"host", "alice", began}, archive{"root.pxar.didx", []chunk{known}}); err != nil {
+		t.Fatal(err)
+	}
+	w.user(t, "eve")
+	w.cli(t, "acl", "remove", "/datastore/"+store, "DatastorePowerUser", "--auth-id", "eve@pbs!t")
+	put := w.token(t, "eve", "put", "DatastorePutOnly", "/datastore/"+store)
+	var said []string
+	for i, c := range []chunk{known, absent} {
+		s := snap{"host", fmt.Sprintf("probe%d", i), began}
+		if err := w.backup(put, s, archive{"p.didx", []chunk{c}}); err != nil {
+			t.Fatal(err)
+		}
+		var tasks []struct{ Upid string }
+		w.ask(t, put, "GET", "/nodes/localhost/tasks", "limit", "1").into(t, &tasks)
+		log := w.ask(t, put, "GET", "/nodes/localhost/tasks/"+strings.ReplaceAll(tasks[0].Upid, "\\", "%5C")+"/log")
+		var lines []struct{ T string }
+		log.into(t, &lines)
+		var text strings.Builder
+		for _, l := range lines {
+			if strings.Contains(l.T, "chunk") {
+				fmt.Fprintln(&text, l.T)
+			}
+		}
+		s.time++
+		h := w.session(t, put, backupProtocol, s)
+		m := h.do(t, message{method: "GET", path: "/previous", kv: []string{"archive-name", manifestName}}).want(t, 200)
+		h.Close()
+		raw, err := unpack(m.body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var mf struct {
+			Unprotected map[string]json.RawMessage
+		}
+		if err := json.Unmarshal(raw, &mf); err != nil || text.Len() == 0 {
+			t.Fatalf("%v; log %q", err, text.String())
+		}
+		said = append(said, text.String()+string(mf.Unprotected["chunk_upload_stats"]))
+	}
+	if said[0] != said[1] {
+		t.Errorf("of a chunk that is there:\n%s\nof one that is not:\n%s", said[0], said[1])
+	}
+}
+
+// Whoever has disk, key and a token of a machine cannot harm the backups that are there
+// with plain blobs of their encrypted chunks' names, nor those of another machine of the
+// same key that are still to come with garbage, whatever the sizes it claims.
+func TestNamesOfEncryptedChunksAreNobodysWeapon(t *testing.T) {
+	t.Parallel()
+	w := start(t, setup{})
+	w.user(t, "web")
+	put := w.token(t, "web", "put", "DatastorePutOnly", "/datastore/"+store)
+	other := w.token(t, "web", "other", "DatastorePutOnly", "/datastore/"+store)
+	key, disk := filepath.Join(w.dir, "key.json"), filepath.Join(w.dir, "disk.raw")
+	image := noise(77, 9<<20)
+	if err := os.WriteFile(disk, image, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	run := func(as identity, args ...string) {
+		t.Helper()
+		if out, err := w.holdfast(as, args...); err != nil {
+			t.Errorf("holdfast %s: %v\n%s", strings.Join(args, " "), err, out)
+		}
+	}
+	run(put, "key", "create", "--kdf", "none", key)
+	run(put, "backup", "--accept-new", "--keyfile", key, "--backup-type", "vm", "--backup-id", "100", "disk.img:"+disk)
+
+	s := w.session(t, put, backupProtocol, snap{"vm", "100", 1900000000})
+	idx := s.do(t, message{method: "GET", path: "/previous", kv: []string{"archive-name", "disk.img.didx"}}).want(t, 200).body
+	wid, err := s.createIndex("x.didx")
+	if err != nil {
+		t.Fatal(err)
+	}
+	idKey := idKeyOf(t, key)
+	at := uint64(0)
+	for b := idx[4096:]; len(b) >= 40; b = b[40:] {
+		end := binary.LittleEndian.Uint64(b)
+		data := append(bytes.Clone(image[at:end]), idKey...) // its SHA-256 is the name of the encrypted chunk
+		if digestOf(data) != hex.EncodeToString(b[8:40]) {
+			t.Fatal("the name is another")
+		}
+		name := hex.EncodeToString(b[8:40])
+		s.do(t, chunkMessage("dynamic", wid, chunk{name, len(data), envelope(magicPlain, data)})).want(t, 200)
+		for _, size := range []int{int(end - at), 1, 4 << 20} {
+			s.do(t, chunkMessage("dynamic", wid, chunk{name, size, sealed(magicSealedZstd, noise(at, 100))})).want(t, 200)
+		}
+		at = end
+	}
+	s.Close()
+	// The other machine has the same content, and its token has nothing of it yet.
+	run(other, "backup", "--accept-new", "--keyfile", key, "--backup-type", "vm", "--backup-id", "200", "disk.img:"+disk)
+	for _, id := range []string{"100", "200"} {
+		run(w.admin, "restore", "--keyfile", key, "vm/"+id+"/latest", "disk.img", filepath.Join(w.dir, id+".raw"))
+		if back, err := os.ReadFile(filepath.Join(w.dir, id+".raw")); err != nil || !bytes.Equal(back, image) {
+			t.Errorf("vm/%s comes back with other content (%v)", id, err)
+		}
+		run(w.admin, "verify", "--keyfile", key, "vm/"+id)
+	}
+}
+
+// idKeyOf derives what names of chunks are made with.
+func idKeyOf(t testing.TB, file string) []byte {
+	t.Helper()
+	var kf struct{ Data string }
+	raw, err := os.ReadFile(file)
+	if err == nil {
+		err = json.Unmarshal(raw, &kf)
+	}
+	enc, derr := base64.StdEncoding.DecodeString(kf.Data)
+	if err != nil || derr != nil {
+		t.Fatal(err, derr)
+	}
+	return pbkdf2.Key(enc, []byte("_id_key"), 10, 32, sha256.New)
+}
+
+// token makes another token of a user.
+func (w *world) token(t testing.TB, user, name, role, path string) identity {
+	t.Helper()
+	var made said
+	out := w.cli(t, "token", "create", user+"@pbs!"+name, "--role", role, "--path", path, "--json")
+	if err := json.Unmarshal(out, &made); err != nil || made.Secret == "" {
+		t.Fatalf("token create printed %q (%v)", out, err)
+	}
+	return identity{user + "@pbs!" + name, made.Secret}
+}
