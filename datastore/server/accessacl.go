@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"holdfast/datastore/access"
+	"holdfast/datastore/server/ledger"
 	"holdfast/datastore/wire"
 )
 
@@ -85,7 +86,57 @@ func setACL(c *call) (any, error) {
 	if c.bool("delete", false) {
 		return nil, missing(c.server.o.Access.RemoveACL(a))
 	}
-	return nil, c.server.o.Access.SetACL(a)
+	return nil, c.ownRow("access rules", c.server.ownRules, func() error { return c.server.o.Access.SetACL(a) })
+}
+
+// Rows of the configuration that users may make for themselves: so many each, and so
+// many of a table that administrators have room left.
+const (
+	ownRowsMax = 100
+	allRowsMax = 7500
+)
+
+// ownRow adds a row to a table whose rows count counts, all of them and those of a user.
+// A caller who may not change the rights of others may have a few.
+func (c *call) ownRow(table string, count func(wire.AuthID) (all, own int, err error), add func() error) error {
+	have, err := c.server.o.Access.Privileges(c.auth, "/access")
+	if err != nil {
+		return err
+	}
+	if have.Has(access.PermissionsModify) {
+		return add()
+	}
+	c.server.rows.Lock()
+	defer c.server.rows.Unlock()
+	all, own, err := count(c.auth.User())
+	if err == nil && own >= ownRowsMax {
+		err = &ledger.Refusal{Resource: table, Own: true}
+	}
+	if err == nil && all >= allRowsMax {
+		err = &ledger.Refusal{Resource: table}
+	}
+	if err != nil {
+		return err
+	}
+	return add()
+}
+
+// ownRules counts the access rules, and those of a user's tokens.
+func (s *Server) ownRules(user wire.AuthID) (all, own int, err error) {
+	list, err := s.o.Access.ACLs()
+	for _, a := range list {
+		if a.ID.User() == user {
+			own++
+		}
+	}
+	return len(list), own, err
+}
+
+// ownTokens counts the tokens of a user. Those of all users are bounded by the number of
+// users.
+func (s *Server) ownTokens(user wire.AuthID) (all, own int, err error) {
+	list, err := s.o.Access.Tokens(user)
+	return len(list), len(list), err
 }
 
 // roleItem is a role in a listing.

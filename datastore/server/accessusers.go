@@ -294,7 +294,11 @@ func createToken(c *call) (any, error) {
 	t := access.Token{ID: c.tokenID(), Enabled: true}
 	c.text("comment", &t.Comment)
 	t.Enabled, t.Expire = c.validity(t.Enabled, t.Expire)
-	secret, err := c.server.o.Access.CreateToken(t)
+	var secret string
+	err := c.ownRow("tokens", c.server.ownTokens, func() (err error) {
+		secret, err = c.server.o.Access.CreateToken(t)
+		return err
+	})
 	if err != nil {
 		return nil, missing(err)
 	}

@@ -44,7 +44,9 @@ func (s *Server) identify(c *call, m *method) (local bool, err error) {
 		return false, err
 	}
 	if g := placeOf(c.Context()); g != nil {
-		err = g.login(c.payer)
+		if err = g.login(c.payer); err == nil {
+			c.Header().Del("Connection") // it is overdue no more
+		}
 	}
 	return false, err
 }

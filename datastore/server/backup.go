@@ -40,7 +40,7 @@ type backup struct {
 	*conversation
 	session *datastore.Session
 	known   *known
-	quota   *reservation // nil for a benchmark
+	quota   *reservation
 
 	verify    func() // starts a verification of the finished snapshot; nil for none
 	benchmark bool   // ends well without finish
@@ -125,15 +125,19 @@ func (b *backup) blob(c *call) (any, error) {
 	if kind, err := wire.CheckFileName(name); err != nil || kind != wire.Blob {
 		return nil, badRequest("wrong blob file extension: '%s'", clipName(name))
 	}
-	if err := b.quota.charge(size); err != nil {
-		return nil, err
-	}
 	body, err := b.payload(c, size)
 	if err != nil {
 		return nil, err
 	}
 	defer body.free()
-	return nil, b.store(c.Context(), name, body.data)
+	if err := b.quota.charge(size); err != nil {
+		return nil, err
+	}
+	if err := b.store(c.Context(), name, body.data); err != nil {
+		b.quota.refund(size)
+		return nil, err
+	}
+	return nil, nil
 }
 
 func (b *backup) store(ctx context.Context, name string, raw chunkstore.Sealed) error {
@@ -206,6 +210,11 @@ func (b *backup) resume(c *call) (any, error) {
 			return nil, err
 		}
 	}
+	total := int64(0)
+	for _, e := range list {
+		total += received(e.Size, 0)
+	}
+	b.quota.resume(total)
 	b.task.Logf("%d chunks of an interrupted backup are there", len(list))
 	c.Header().Set("Content-Type", "application/octet-stream")
 	const batch = 1024

@@ -25,13 +25,21 @@ func (b *backup) chunk(c *call, kind index.Kind) (any, error) {
 	if kind == index.Fixed && size > wire.FixedChunkSize {
 		return nil, badRequest("fixed writer '%s' - got large chunk (%d > %d)", w.name, size, wire.FixedChunkSize)
 	}
+	if stored := c.int("encoded-size", 0); stored > sealedMost(size) {
+		return nil, badRequest("a chunk of %d bytes cannot take %d", size, stored)
+	}
 	body, err := b.payload(c, c.int("encoded-size", 0))
 	if err != nil {
 		return nil, err
 	}
 	defer body.free()
+	count := received(size, len(body.data))
+	if err := b.quota.receive(count); err != nil {
+		return nil, err
+	}
 	put, err := b.put(c.Context(), chunkstore.Chunk{ID: id, PlainSize: size, Sealed: body.data})
 	if err != nil {
+		_ = b.quota.receive(-count) // nothing came of it
 		return nil, err
 	}
 	if err := w.admit(size); err != nil {
@@ -45,6 +53,20 @@ func (b *backup) chunk(c *call, kind index.Kind) (any, error) {
 	// this session has known it.
 	w.account(upload{plain: size, stored: uint32(len(body.data)), again: !fresh})
 	return id.String(), nil
+}
+
+// sealedMost is the most that a chunk takes in its envelope, in bytes: what compression
+// makes larger is sent as it is, or a little larger by some clients. One that claims to
+// be smaller than it is would pass every quota.
+func sealedMost(plain uint32) int64 {
+	const envelope, part = 256, 64
+	return int64(plain) + int64(plain)/part + envelope
+}
+
+// received is what an upload counts, in bytes: what it is or what it takes, and at least
+// what the smallest takes.
+func received(plain uint32, stored int) int64 {
+	return max(int64(plain), int64(stored), datastore.EntryBytes)
 }
 
 // put stores a chunk. To be checked a plain one is unpacked, so that only a few

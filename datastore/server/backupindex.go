@@ -46,10 +46,11 @@ type writer struct {
 	size int64 // of the archive in bytes, -1 if it is not known before the end
 	out  indexSink
 
-	mu     sync.Mutex // one call at a time
-	closed bool
-	short  bool // the last chunk of a fixed index was sent
-	stats  datastore.UploadStats
+	mu      sync.Mutex // one call at a time
+	charged int64      // bytes that count against quotas
+	closed  bool
+	short   bool // the last chunk of a fixed index was sent
+	stats   datastore.UploadStats
 }
 
 // declared is how many bytes the client has said the archive has.
@@ -103,9 +104,10 @@ func (b *backup) create(w *writer, open func() (wire.IndexWriter, error)) (any, 
 	if err := b.quota.charge(w.declared()); err != nil {
 		return nil, err
 	}
+	w.charged = w.declared()
 	out, err := open()
 	if err != nil {
-		b.quota.refund(w.declared())
+		b.quota.refund(w.charged)
 		return nil, err
 	}
 	sink, ok := out.(indexSink)
@@ -153,10 +155,10 @@ func (b *backup) append(c *call, kind index.Kind) error {
 		return notRegistered(kind, w.id)
 	}
 	entries, classes, bad := b.entries(w.out.Classes(), ids, offs)
+	var n int64
 	if w.size < 0 {
-		var n int64
 		for _, e := range entries {
-			n += int64(e.Size)
+			n += max(int64(e.Size), datastore.EntryBytes)
 		}
 		if err := b.quota.charge(n); err != nil {
 			return err
@@ -164,8 +166,10 @@ func (b *backup) append(c *call, kind index.Kind) error {
 	}
 	w.out.Narrow(classes)
 	if err := w.out.WriteAt(c.Context(), entries); err != nil {
+		b.quota.refund(n)
 		return err
 	}
+	w.charged += n
 	return bad
 }
 
@@ -211,7 +215,7 @@ func (b *backup) close(c *call, kind index.Kind) error {
 	defer b.mu.Unlock()
 	delete(b.writers, w.id)
 	if err != nil {
-		b.quota.refund(w.declared())
+		b.quota.refund(w.charged)
 		b.task.Logf("index %d, %s, was dropped: %v", w.id, w.name, err)
 		return err
 	}

@@ -1,7 +1,6 @@
 package server
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -9,7 +8,7 @@ import (
 	"log/slog"
 	"math"
 	"os"
-	"strings"
+	"slices"
 	"sync"
 	"time"
 
@@ -19,16 +18,60 @@ import (
 	"holdfast/datastore/wire"
 )
 
-// tally is what counts against the quota of one subject.
+// tally is what counts against the quota of one subject, in bytes.
 type tally struct {
-	pending int64 // bytes that sessions under way have declared
-	settled int64 // bytes of sessions that have finished since the start
+	pending int64 // of sessions under way
+	settled int64 // of sessions that have finished since the start
 	open    int   // sessions under way
 	today   int   // snapshots finished today
+	// left is what sessions have sent and no snapshot has: it lies in a datastore
+	// until its garbage is collected.
+	left map[string][]remainder
 }
 
-// quotaBook keeps the tallies of all subjects that have a quota. The snapshots
-// of the day are in a file too, so that a restart does not forget them.
+// remainder is what sessions have left in a datastore up to a moment.
+type remainder struct {
+	bytes int64
+	at    uint64
+}
+
+// remaindersMax is how many of them are kept apart.
+const remaindersMax = 64
+
+// leave adds what a session has left.
+func (t *tally) leave(store string, r remainder) {
+	if r.bytes <= 0 {
+		return
+	}
+	if t.left == nil {
+		t.left = make(map[string][]remainder)
+	}
+	list := append(t.left[store], r)
+	if len(list) > remaindersMax { // together they go no earlier than the later one
+		list[1].bytes += list[0].bytes
+		list = list[1:]
+	}
+	t.left[store] = list
+}
+
+// remains is what is left in all datastores.
+func (t *tally) remains() (n int64) {
+	for store := range t.left {
+		n += t.remainsIn(store)
+	}
+	return n
+}
+
+func (t *tally) remainsIn(store string) (n int64) {
+	for _, r := range t.left[store] {
+		n += r.bytes
+	}
+	return n
+}
+
+// quotaBook keeps the tallies of all subjects that have a quota. The snapshots of the
+// day, and what lies in the datastores for no snapshot, are in a file too, so that a
+// restart does not forget them.
 type quotaBook struct {
 	path string // "" keeps nothing
 	now  func() time.Time
@@ -38,13 +81,21 @@ type quotaBook struct {
 	day      string
 	subjects map[string]*tally
 	counted  map[[2]string]uint64 // bytes by subject and datastore, when they were last counted
+	running  map[*reservation]bool
+	moment   uint64 // counts what begins and ends
 }
 
 // dayFile is the file of a quotaBook.
 type dayFile struct {
 	Day       string         `json:"day"`
 	Snapshots map[string]int `json:"snapshots"`
+	// Left is in bytes, by subject and datastore; that of sessions under way is
+	// in it.
+	Left map[string]map[string]int64 `json:"left,omitempty"`
 }
+
+// saveStep is how much a session may send before the file is written anew, in bytes.
+const saveStep = 64 << 20
 
 // dayFileMax caps the file, in bytes.
 const dayFileMax = 8 << 20
@@ -52,11 +103,17 @@ const dayFileMax = 8 << 20
 // openQuotaBook reads what was counted today. A file that cannot be read is told
 // and begun anew.
 func openQuotaBook(path string, now func() time.Time, log *slog.Logger) *quotaBook {
-	b := &quotaBook{path: path, now: now, log: log, subjects: make(map[string]*tally), counted: make(map[[2]string]uint64)}
+	b := &quotaBook{path: path, now: now, log: log, subjects: make(map[string]*tally), counted: make(map[[2]string]uint64),
+		running: make(map[*reservation]bool)}
 	b.day = b.today()
 	f, err := b.load()
 	if err != nil {
 		log.Warn("snapshots of the day are counted anew", "error", err)
+	}
+	for subject, stores := range f.Left {
+		for store, n := range stores {
+			b.tally(subject).leave(store, remainder{bytes: n})
+		}
 	}
 	if f.Day != b.day {
 		return b
@@ -132,10 +189,27 @@ func (b *quotaBook) save() {
 	if b.path == "" {
 		return
 	}
-	f := dayFile{Day: b.day, Snapshots: make(map[string]int)}
+	f := dayFile{Day: b.day, Snapshots: make(map[string]int), Left: make(map[string]map[string]int64)}
+	left := func(subject, store string, n int64) {
+		if f.Left[subject] == nil {
+			f.Left[subject] = make(map[string]int64)
+		}
+		f.Left[subject][store] += n
+	}
 	for subject, t := range b.subjects {
 		if t.today > 0 {
 			f.Snapshots[subject] = t.today
+		}
+		for store := range t.left {
+			left(subject, store, t.remainsIn(store))
+		}
+	}
+	for r := range b.running {
+		r.saved = r.received
+		for _, q := range r.bounds {
+			if r.received > 0 {
+				left(q.Subject, r.store, r.received)
+			}
 		}
 	}
 	raw, err := json.Marshal(f)
@@ -143,7 +217,7 @@ func (b *quotaBook) save() {
 		err = durable.WriteFile(b.path, raw, 0o600)
 	}
 	if err != nil {
-		b.log.Warn("snapshots of the day are not kept", "error", err)
+		b.log.Warn("what counts against quotas is not kept", "error", err)
 	}
 }
 
@@ -154,13 +228,21 @@ type bound struct {
 	settled int64  // of the tally then
 }
 
-// reservation is what one session takes of its quotas. A nil reservation is
-// under none.
+// reservation is what one session takes of its quotas: what its snapshot will count,
+// or what it has sent where that is more. A nil reservation is under none.
 type reservation struct {
-	book    *quotaBook
-	bounds  []bound
-	charged int64 // guarded by the book
-	ended   bool
+	book   *quotaBook
+	bounds []bound
+	store  string // that the session writes to
+	begun  uint64
+	daily  bool // it counts as a snapshot of the day when it is finished
+
+	// Guarded by the book.
+	logical  int64 // bytes of the snapshot as far as it is known
+	received int64 // bytes that were sent, whether the store had them or not
+	charged  int64
+	saved    int64 // of received, in the file
+	ended    bool
 }
 
 // settled reads how much has been settled for a subject so far.
@@ -170,59 +252,114 @@ func (b *quotaBook) settled(subject string) int64 {
 	return b.tally(subject).settled
 }
 
-// begin takes one of the day's snapshots, or returns wire.ErrQuota.
-func (b *quotaBook) begin(bounds []bound) (*reservation, error) {
+// begin takes one of the day's snapshots if the session is to make one, or returns
+// wire.ErrQuota.
+func (b *quotaBook) begin(r reservation) (*reservation, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.turn()
-	for _, q := range bounds {
+	for _, q := range r.bounds {
 		t := b.tally(q.Subject)
-		if q.SnapshotsPerDay > 0 && t.today+t.open >= int(q.SnapshotsPerDay) {
+		if r.daily && q.SnapshotsPerDay > 0 && t.today+t.open >= int(q.SnapshotsPerDay) {
 			return nil, fmt.Errorf("%s may add %d snapshots a day: %w", q.Subject, q.SnapshotsPerDay, wire.ErrQuota)
 		}
 	}
-	for _, q := range bounds {
-		b.tally(q.Subject).open++
+	b.moment++
+	r.book, r.begun = b, b.moment
+	if r.daily {
+		for _, q := range r.bounds {
+			b.tally(q.Subject).open++
+		}
 	}
-	r := &reservation{book: b, bounds: bounds}
-	return r, nil
+	b.running[&r] = true
+	return &r, nil
 }
 
-// charge counts n more bytes of the session, or returns wire.ErrQuota.
-func (r *reservation) charge(n int64) error {
+// charge counts n more bytes of the snapshot, or returns wire.ErrQuota.
+func (r *reservation) charge(n int64) error { return r.add(n, 0) }
+
+// receive counts n more bytes that were sent, or returns wire.ErrQuota. They count
+// even if the store has them already: otherwise the answer would tell.
+func (r *reservation) receive(n int64) error { return r.add(0, n) }
+
+func (r *reservation) add(logical, received int64) error {
 	if r == nil {
 		return nil
 	}
 	r.book.mu.Lock()
 	defer r.book.mu.Unlock()
+	more := max(satisfy(r.logical, logical), satisfy(r.received, received)) - r.charged
 	for _, q := range r.bounds {
 		t := r.book.tally(q.Subject)
 		// What others have finished since is in used or in settled; in both
 		// if it happened while used was being counted.
-		have := sum(q.used, uint64(t.settled-q.settled), uint64(t.pending))
-		if q.BytesMax > 0 && sum(have, uint64(n)) > q.BytesMax {
-			return fmt.Errorf("%s may have %d bytes in snapshots, has %d and would get %d more: %w",
-				q.Subject, q.BytesMax, have, n, wire.ErrQuota)
+		have := sum(q.used, uint64(t.settled-q.settled), uint64(t.pending), uint64(t.remains()))
+		if q.BytesMax > 0 && more >= 0 && sum(have, uint64(more)) > q.BytesMax {
+			return fmt.Errorf("%s may have %d bytes in snapshots and what interrupted ones have left, has %d, of which a garbage collection frees up to %d, and would get %d more: %w",
+				q.Subject, q.BytesMax, have, t.remains(), more, wire.ErrQuota)
 		}
 	}
-	for _, q := range r.bounds {
-		r.book.tally(q.Subject).pending += n
+	r.logical, r.received = satisfy(r.logical, logical), satisfy(r.received, received)
+	r.settle()
+	if r.received-r.saved >= saveStep && len(r.bounds) > 0 {
+		r.book.save()
 	}
-	r.charged += n
 	return nil
 }
 
-// refund takes back a charge for what has come to nothing.
+// satisfy adds without overflow.
+func satisfy(a, b int64) int64 {
+	if b > math.MaxInt64-a {
+		return math.MaxInt64
+	}
+	return a + b
+}
+
+// settle makes the tallies agree with what the session takes. The lock must be held.
+func (r *reservation) settle() {
+	now := max(r.logical, r.received)
+	for _, q := range r.bounds {
+		t := r.book.tally(q.Subject)
+		if r.ended { // a file that was added to a finished snapshot
+			t.settled += now - r.charged
+		} else {
+			t.pending += now - r.charged
+		}
+	}
+	r.charged = now
+}
+
+// refund takes back a charge for what has come to nothing; what was sent stays.
 func (r *reservation) refund(n int64) {
 	if r == nil {
 		return
 	}
 	r.book.mu.Lock()
 	defer r.book.mu.Unlock()
-	for _, q := range r.bounds {
-		r.book.tally(q.Subject).pending -= n
+	r.logical -= n
+	r.settle()
+}
+
+// resume takes over what an interrupted session has left of chunks that the session
+// may now refer to.
+func (r *reservation) resume(n int64) {
+	if r == nil {
+		return
 	}
-	r.charged -= n
+	r.book.mu.Lock()
+	defer r.book.mu.Unlock()
+	taken := int64(0)
+	for _, q := range r.bounds {
+		t, want := r.book.tally(q.Subject), n
+		list := t.left[r.store]
+		for i := range list {
+			part := min(want, list[i].bytes)
+			list[i].bytes, want = list[i].bytes-part, want-part
+		}
+		taken = max(taken, n-want)
+	}
+	r.received += taken
+	r.settle()
 }
 
 // sum adds without overflow.
@@ -236,139 +373,71 @@ func sum(list ...uint64) (n uint64) {
 	return n
 }
 
-// end settles what the session took, or gives it back.
+// end settles what the session took. What was sent and is in no snapshot counts until
+// the garbage has been collected.
 func (r *reservation) end(finished bool) {
 	if r == nil {
 		return
 	}
-	r.book.mu.Lock()
-	defer r.book.mu.Unlock()
+	b := r.book
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	if r.ended {
 		return
 	}
 	r.ended = true
-	r.book.turn()
+	delete(b.running, r)
+	b.turn()
+	b.moment++
+	keeps := int64(0) // what the snapshot counts
+	if finished {
+		keeps = r.logical
+	}
 	for _, q := range r.bounds {
-		t := r.book.tally(q.Subject)
-		t.open--
+		t := b.tally(q.Subject)
 		t.pending -= r.charged
-		if finished {
-			t.settled += r.charged
+		t.settled += keeps
+		t.leave(r.store, remainder{bytes: r.received - keeps, at: b.moment})
+		if r.daily {
+			t.open--
+		}
+		if r.daily && finished {
 			t.today++
 		}
 	}
-	if finished && len(r.bounds) > 0 {
-		r.book.save()
+	r.charged, r.received = keeps, min(r.received, keeps)
+	if len(r.bounds) > 0 {
+		b.save()
 	}
 }
 
-// reserve finds the quotas that a session is under and what is used of them.
-func (s *Server) reserve(c *call) (*reservation, error) {
-	all, err := s.o.Access.Quotas()
-	if err != nil {
-		return nil, err
+// mark returns the moment up to which a collection that begins now in a datastore frees
+// what is in no snapshot: what the oldest session under way may have touched stays.
+func (b *quotaBook) mark(store string) uint64 {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.moment++
+	at := b.moment
+	for r := range b.running {
+		if r.store == store {
+			at = min(at, r.begun)
+		}
 	}
-	var bounds []bound
-	for _, q := range all {
-		if !applies(q.Subject, c.auth, access.DatastorePath(c.str("store"), c.namespace())) {
+	return at
+}
+
+// collected gives back what a collection has freed that began at a mark.
+func (b *quotaBook) collected(store string, mark uint64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, t := range b.subjects {
+		if len(t.left[store]) == 0 {
 			continue
 		}
-		b := bound{Quota: q, settled: s.host.quotas.settled(q.Subject)}
-		if q.BytesMax > 0 {
-			if b.used, err = s.usedBy(c.Context(), q.Subject); err != nil {
-				return nil, fmt.Errorf("quota of %s: %w", q.Subject, err)
-			}
-		}
-		bounds = append(bounds, b)
-	}
-	r, err := s.host.quotas.begin(bounds)
-	if err != nil {
-		return nil, err
-	}
-	if err := r.charge(0); err != nil {
-		r.end(false)
-		return nil, err
-	}
-	return r, nil
-}
-
-// applies reports whether a quota is about a caller or about a path.
-func applies(subject string, auth wire.AuthID, path string) bool {
-	return wire.AuthID(subject).Owns(auth) || below(subject, path)
-}
-
-// below reports whether path is subject or lies below it.
-func below(subject, path string) bool {
-	return path == subject || strings.HasPrefix(path, strings.TrimSuffix(subject, "/")+"/")
-}
-
-// usedBy sums the logical sizes of all snapshots that count against a quota.
-func (s *Server) usedBy(ctx context.Context, subject string) (uint64, error) {
-	all, err := s.o.Access.Datastores()
-	if err != nil {
-		return 0, err
-	}
-	var total uint64
-	for _, d := range all {
-		path := access.DatastorePath(d.Name, "")
-		relevant := below(subject, path) || below(path, subject) || !strings.HasPrefix(subject, "/")
-		if !relevant || maintenance(d, false) != nil {
-			continue
-		}
-		n, err := s.usedIn(ctx, d.Name, subject)
-		if ctx.Err() != nil {
-			return 0, err
-		}
-		if err != nil {
-			// Its disk may be away: that is no reason to refuse backups elsewhere.
-			n = s.host.quotas.remembered(subject, d.Name)
-			s.o.Log.Warn("a quota counts what a datastore held before", "datastore", d.Name, "subject", subject, "bytes", n, "error", err)
-		} else {
-			s.host.quotas.remember(subject, d.Name, n)
-		}
-		total = sum(total, n)
-	}
-	return total, nil
-}
-
-func (s *Server) usedIn(ctx context.Context, name, subject string) (total uint64, err error) {
-	st, err := s.use(name)
-	if err != nil {
-		return 0, err
-	}
-	defer st.release()
-	spaces, err := st.Namespaces(ctx, "")
-	if err != nil {
-		return 0, err
-	}
-	for _, ns := range spaces {
-		groups, err := st.Groups(ctx, ns)
-		if err != nil && !errors.Is(err, chunkstore.ErrNotExist) {
-			return 0, err
-		}
-		for _, g := range groups {
-			if !applies(subject, g.Owner, access.DatastorePath(name, ns)) {
-				continue
-			}
-			n, err := groupSize(ctx, st, g.Group)
-			if err != nil {
-				return 0, err
-			}
-			total = sum(total, n)
+		t.left[store] = slices.DeleteFunc(t.left[store], func(r remainder) bool { return r.at <= mark })
+		if len(t.left[store]) == 0 {
+			delete(t.left, store)
 		}
 	}
-	return total, nil
-}
-
-// groupSize sums the sizes of a group's snapshots; one that vanishes meanwhile
-// has none.
-func groupSize(ctx context.Context, from wire.Source, g wire.Group) (total uint64, err error) {
-	list, err := from.Snapshots(ctx, g)
-	if errors.Is(err, chunkstore.ErrNotExist) {
-		return 0, nil
-	}
-	for _, snap := range list {
-		total = sum(total, snap.Size)
-	}
-	return total, err
+	b.save()
 }

@@ -17,7 +17,7 @@ func TestQuotaBookBytes(t *testing.T) {
 	b := openQuotaBook("", time.Now, slog.New(slog.DiscardHandler))
 	begin := func(used uint64) *reservation {
 		t.Helper()
-		r, err := b.begin([]bound{{Quota: access.Quota{Subject: "a@pbs", BytesMax: 100}, used: used, settled: b.settled("a@pbs")}})
+		r, err := b.begin(reservation{daily: true, bounds: []bound{{Quota: access.Quota{Subject: "a@pbs", BytesMax: 100}, used: used, settled: b.settled("a@pbs")}}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -67,7 +67,7 @@ func TestQuotaBookDays(t *testing.T) {
 	b := open()
 	take := func(ok bool) *reservation {
 		t.Helper()
-		r, err := b.begin(limit)
+		r, err := b.begin(reservation{bounds: limit, daily: true})
 		if (err == nil) != ok || err != nil && !errors.Is(err, wire.ErrQuota) {
 			t.Fatalf("begin: %v, want %v", err, ok)
 		}
@@ -113,5 +113,82 @@ func TestQuotaApplies(t *testing.T) {
 		if got := applies(c.subject, c.auth, c.path); got != c.want {
 			t.Errorf("quota of %s for %s on %s: %v", c.subject, c.auth, c.path, got)
 		}
+	}
+}
+
+// What a session has sent counts, whatever its snapshot says; what it leaves behind
+// counts, across a restart, until a collection that nothing holds up has freed it.
+func TestQuotaBookCountsWhatIsLeft(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "quota.json")
+	open := func() *quotaBook { return openQuotaBook(path, time.Now, slog.New(slog.DiscardHandler)) }
+	b := open()
+	begin := func(used uint64) *reservation {
+		t.Helper()
+		r, err := b.begin(reservation{store: "tank", bounds: []bound{{Quota: access.Quota{Subject: "a@pbs", BytesMax: 100}, used: used, settled: b.settled("a@pbs")}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r
+	}
+	fits := func(n int64) bool {
+		t.Helper()
+		r := begin(0)
+		err := r.charge(n)
+		_ = r.receive(0)
+		r.refund(n)
+		r.end(false)
+		return err == nil
+	}
+	r := begin(0)
+	for i, step := range []struct {
+		logical, sent int64
+		ok            bool
+	}{{0, 60, true}, {50, 0, true}, {0, 50, false}, {0, -20, true}, {0, 20, true}} {
+		if err := r.add(step.logical, step.sent); errors.Is(err, wire.ErrQuota) == step.ok {
+			t.Errorf("step %d: %v", i, err)
+		}
+	}
+	r.end(false)
+	if fits(50) || !fits(40) {
+		t.Error("what an aborted session has sent does not count")
+	}
+	if b = open(); fits(50) || !fits(40) {
+		t.Error("after a restart it does not count")
+	}
+	// A session that goes on with what was left counts it once.
+	r = begin(0)
+	r.resume(60)
+	if err := r.charge(100); err != nil {
+		t.Errorf("resumed: %v", err)
+	}
+	r.end(false)
+	if fits(50) || !fits(40) {
+		t.Error("what a resumed session has taken over is gone")
+	}
+	// One that is older holds up a collection.
+	old := begin(0)
+	young := begin(0)
+	if err := young.receive(10); err != nil {
+		t.Fatal(err)
+	}
+	young.end(false)
+	b.collected("tank", b.mark("tank"))
+	if fits(95) || !fits(90) {
+		t.Error("what an older session may have touched was given back, or more stays than that")
+	}
+	old.end(false)
+	b.collected("other", b.mark("other"))
+	if fits(95) {
+		t.Error("the collection of another datastore gave it back")
+	}
+	mark := b.mark("tank")
+	late := begin(0)
+	if err := late.receive(30); err != nil {
+		t.Fatal(err)
+	}
+	late.end(false)
+	b.collected("tank", mark)
+	if fits(80) || !fits(70) {
+		t.Error("after a collection only what came later counts")
 	}
 }

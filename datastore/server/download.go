@@ -242,7 +242,14 @@ func uploadLog(c *call) (any, error) {
 	if _, err := blob.Check(chunkstore.Sealed(raw)); err != nil {
 		return nil, fmt.Errorf("log of %s: %w", c.snapshot(), err)
 	}
-	err = st.AddLog(c.Context(), c.snapshot(), chunkstore.Sealed(raw))
+	quota, err := c.server.reserve(c, false)
+	if err != nil {
+		return nil, err
+	}
+	if err = quota.charge(int64(len(raw))); err == nil {
+		err = st.AddLog(c.Context(), c.snapshot(), chunkstore.Sealed(raw))
+	}
+	quota.end(err == nil)
 	if errors.Is(err, wire.ErrExists) {
 		return nil, badRequest("backup already contains a log.")
 	}

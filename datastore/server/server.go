@@ -52,6 +52,7 @@ type Server struct {
 	verify   chan struct{} // bounds verifications that run at once
 	heavy    chan struct{} // bounds requests that hold much memory
 	host     *sessionHost
+	rows     sync.Mutex // held while a user adds a row to a table of its own
 
 	// ctx ends with Shutdown or Close; sessions and openings of stores live
 	// within it.

@@ -67,11 +67,9 @@ func (s *Server) backupUpgrade(c *call) (any, error) {
 	if err := checkBenchmark(c.group(), benchmark); err != nil {
 		return nil, err
 	}
-	var quota *reservation
-	if !benchmark {
-		if quota, err = s.reserve(c); err != nil {
-			return nil, err
-		}
+	quota, err := s.reserve(c, !benchmark)
+	if err != nil {
+		return nil, err
 	}
 	inner, err := beginSession(c, st, benchmark)
 	if err != nil {
