@@ -34,7 +34,11 @@ func initRepository(ctx context.Context, c *call) error {
 		return err
 	}
 	if err := c.makeRepository(ctx, r); err != nil {
-		return fmt.Errorf("make repository %s: %w", r, err)
+		err = fmt.Errorf("make repository %s: %w", r, err)
+		if exitCode(err) == exitNoSpace {
+			err = hintf(err, "make room and run the command again; what is there of it already is no obstacle")
+		}
+		return err
 	}
 	c.ui.done(initRecord{"initialized", r.String()}, "made repository %s", r)
 	return nil
