@@ -212,6 +212,11 @@ func (ss *Session) commit() error {
 	if err := ss.store.makeGroup(ss.snap.Group, ss.o.Owner); err != nil {
 		return err
 	}
+	if ss.o.Allowed != nil {
+		if err := ss.o.Allowed(); err != nil {
+			return err
+		}
+	}
 	final := snapshotPath(ss.snap)
 	if _, err := ss.store.root.Lstat(final); !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("%s: %w", final, errors.Join(wire.ErrExists, err))

@@ -95,6 +95,9 @@ type SessionOptions struct {
 	// Patience is how long to wait for another session of the group to end. One
 	// that has been told to leave is waited for up to a minute, if it is not 0.
 	Patience time.Duration
+	// Allowed, if it is set, is asked once more right before the snapshot comes to
+	// exist; with an error it does not. The group has its last owner then.
+	Allowed func() error
 }
 
 // Begin implements wire.Target for a caller on this machine, which is trusted

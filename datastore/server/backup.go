@@ -10,6 +10,7 @@ import (
 
 	"holdfast/chunkstore"
 	"holdfast/datastore"
+	"holdfast/datastore/access"
 	"holdfast/datastore/index"
 	"holdfast/datastore/manifest"
 	"holdfast/datastore/wire"
@@ -44,7 +45,6 @@ type backup struct {
 
 	verify    func() // starts a verification of the finished snapshot; nil for none
 	benchmark bool   // ends well without finish
-	indexOnly bool   // the caller may not read: of the previous snapshot it gets what deduplication needs
 
 	// storing is held shared while a blob is written, so that finish waits.
 	storing sync.RWMutex
@@ -176,7 +176,12 @@ func (b *backup) previous(c *call) (any, error) {
 	if err != nil {
 		return nil, badRequest("unknown archive type: '%s'", clipName(name))
 	}
-	if b.indexOnly && kind == wire.Blob && name != wire.ManifestName {
+	have, err := b.allowed()
+	if err != nil {
+		return nil, err
+	}
+	// Who may not read gets of the previous snapshot what deduplication needs.
+	if !have.Any(access.DatastoreBackup) && kind == wire.Blob && name != wire.ManifestName {
 		return nil, fmt.Errorf("read %s of the previous snapshot: %w", name, wire.ErrPermission)
 	}
 	if _, ok := b.session.Base(); !ok {

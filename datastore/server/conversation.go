@@ -108,24 +108,36 @@ func (v *conversation) note(c *call, err error) {
 	}
 }
 
-// rights are what a session was opened with: any of the privileges on the path.
+// rights are what a session needs: any of the privileges on the path, and to be
+// the owner of the group where those are not enough.
 type rights struct {
 	path string
 	any  access.Privilege
+	// all is enough for the groups of others; 0 if nothing is.
+	all   access.Privilege
+	owner func() (wire.AuthID, error) // of the group; nil if it does not matter
 }
 
-// allowed asks for the rights of the session anew, so that what is taken away
-// ends with the next request.
-func (v *conversation) allowed() error {
+// allowed asks for the rights of the session, and who owns its group, anew, so
+// that what is taken away ends with the next request. It returns the privileges
+// that there are now.
+func (v *conversation) allowed() (access.Privilege, error) {
 	have, err := v.server.o.Access.Privileges(v.auth, v.rights.path)
 	if err == nil && !have.Any(v.rights.any) {
 		err = &statusError{code: http.StatusForbidden, text: "permission check failed - the rights of the session were taken away"}
 	}
-	return err
+	if err != nil || v.rights.owner == nil || have.Any(v.rights.all) {
+		return have, err
+	}
+	owner, err := v.rights.owner()
+	if err == nil && !v.auth.Owns(owner) {
+		err = badRequest("backup owner check failed (%s != %s)", v.auth, owner)
+	}
+	return have, err
 }
 
 func (v *conversation) run(tree *node, c *call) (any, error) {
-	if err := v.allowed(); err != nil {
+	if _, err := v.allowed(); err != nil {
 		return nil, err
 	}
 	parts, err := pathOf(c.Request)

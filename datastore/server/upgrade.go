@@ -71,7 +71,11 @@ func (s *Server) backupUpgrade(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	inner, err := beginSession(c, st, benchmark)
+	needs := rights{path: path, any: access.DatastoreBackup | access.DatastorePut}
+	if !benchmark {
+		needs.owner = func() (wire.AuthID, error) { return st.Owner(c.group()) }
+	}
+	inner, err := s.beginSession(c, st, needs)
 	if err != nil {
 		quota.end(false)
 		return nil, err
@@ -82,14 +86,14 @@ func (s *Server) backupUpgrade(c *call) (any, error) {
 	}
 	return nil, s.upgrade(c, opening{
 		store: st, spec: spec, protocol: wire.BackupProtocol,
-		rights: rights{path, access.DatastoreBackup | access.DatastorePut},
+		rights: needs,
 		cancel: func() error {
 			quota.end(false)
 			return inner.Close()
 		},
 		start: func(v *conversation) session {
 			b := newBackup(v, inner, quota)
-			b.benchmark, b.indexOnly = benchmark, !have.Any(access.DatastoreBackup)
+			b.benchmark = benchmark
 			b.verify = v.verifyNew(c, st)
 			b.announce(c)
 			return b
@@ -152,9 +156,12 @@ func (v *verification) soon(spec task.Spec, g wire.Group) error {
 }
 
 // beginSession takes the steps 7 to 11 of section 2.1.
-func beginSession(c *call, st *openStore, benchmark bool) (*datastore.Session, error) {
+func (s *Server) beginSession(c *call, st *openStore, needs rights) (*datastore.Session, error) {
+	// What was allowed when the session began may not be when it ends.
+	still := &conversation{server: s, auth: c.auth, rights: needs}
 	inner, err := st.BeginSession(c.Context(), datastore.SessionOptions{
-		Snapshot: c.snapshot(), Owner: c.auth, Foreign: true, Benchmark: benchmark, Patience: groupPatience})
+		Snapshot: c.snapshot(), Owner: c.auth, Foreign: true, Benchmark: needs.owner == nil, Patience: groupPatience,
+		Allowed: func() error { _, err := still.allowed(); return err }})
 	switch {
 	case errors.Is(err, wire.ErrBusy):
 		return nil, badRequest("unable to acquire lock on group %s, another backup is already running: %v", c.group(), err)
@@ -229,7 +236,8 @@ func (s *Server) readerUpgrade(c *call) (any, error) {
 	id := fmt.Sprintf("%s:%s/%08X", c.str("store"), c.group(), c.snapshot().Time)
 	return nil, s.upgrade(c, opening{
 		store: st, spec: task.Spec{Type: "reader", ID: id, Auth: c.auth}, protocol: wire.ReaderProtocol,
-		rights: rights{path, access.DatastoreRead | access.DatastoreBackup},
+		rights: rights{path: path, any: access.DatastoreRead | access.DatastoreBackup, all: access.DatastoreRead,
+			owner: func() (wire.AuthID, error) { return st.Owner(c.group()) }},
 		cancel: snapshot.Close,
 		start: func(v *conversation) session {
 			v.task.Logf("reading %s from datastore '%s' for %s", c.snapshot(), c.str("store"), c.auth)

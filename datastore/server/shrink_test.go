@@ -1,0 +1,81 @@
+package server
+
+import (
+	"strings"
+	"testing"
+
+	"holdfast/datastore/access"
+	"holdfast/datastore/wire"
+)
+
+// role gives the user and its token another role on tank in place of one.
+func (l *sessionLab) role(name, old, now string) {
+	l.t.Helper()
+	for _, id := range []wire.AuthID{wire.AuthID(name + "@pbs"), wire.AuthID(name + "@pbs!key")} {
+		l.must(l.access.SetACL(access.ACL{Path: "/datastore/tank", Role: now, ID: id, Propagate: true}))
+		l.must(l.access.RemoveACL(access.ACL{Path: "/datastore/tank", Role: old, ID: id}))
+	}
+}
+
+// Rights and owner are asked at every request of a session: what is taken away
+// ends with the next one.
+func TestSessionsDoNotOutliveTheirRights(t *testing.T) {
+	refused := func(t *testing.T, k *h2Client, what string, r h2Request, text string) {
+		t.Helper()
+		if a := k.ask(r); a.code < 400 || !strings.Contains(a.text, text) {
+			t.Errorf("%s: %d %.80q, want a refusal with %q", what, a.code, a.text, text)
+		}
+	}
+	const disk = "disk.img.didx"
+	t.Run("a reader of everything becomes one of its own", func(t *testing.T) {
+		l := newSessionLab(t)
+		list := l.simple("alice", "vm/100", 1000)
+		k := l.begin(readerOf("reader", "vm/100", 1000))
+		k.raw(get("/download", "file-name", disk))
+		l.role("reader", "DatastoreReader", "DatastoreBackup")
+		refused(t, k, "a chunk", get("/chunk", "digest", list[0].bit.id()), "owner check failed")
+		refused(t, k, "a file", get("/download", "file-name", wire.ManifestName), "owner check failed")
+		l.role("reader", "DatastoreBackup", "DatastoreReader")
+		k.raw(get("/chunk", "digest", list[0].bit.id()))
+	})
+	t.Run("the group is given away", func(t *testing.T) {
+		l := newSessionLab(t)
+		l.simple("alice", "vm/100", 1000)
+		r := l.begin(readerOf("alice", "vm/100", 1000))
+		b := l.begin(backupOf("alice", "vm/100", 2000))
+		b.data(blobUpload(wire.ManifestName, l.manifestOf("vm/100", 2000)))
+		l.must(l.store().SetOwner(t.Context(), wire.Group{Type: "vm", ID: "100"}, "bob@pbs!key"))
+		refused(t, r, "a file", get("/download", "file-name", disk), "owner check failed")
+		refused(t, b, "the previous snapshot", get("/previous", "archive-name", disk), "owner check failed")
+		refused(t, b, "a new index", post("/dynamic_index", "archive-name", disk), "owner check failed")
+		refused(t, b, "finish", post("/finish"), "owner check failed")
+		if got := l.times("vm/100"); len(got) != 1 {
+			t.Errorf("snapshots: %v", got)
+		}
+	})
+	t.Run("who may read becomes put-only", func(t *testing.T) {
+		l := newSessionLab(t)
+		first := l.begin(backupOf("alice", "vm/100", 1000))
+		secret := blobUpload("secret.conf.blob", l.seal([]byte("password=hunter2")))
+		first.data(secret)
+		first.data(blobUpload(wire.ManifestName, l.manifestOf("vm/100", 1000)))
+		first.data(post("/finish"))
+		first.conn.Close()
+		l.ended("backup")
+		k := l.begin(backupOf("alice", "vm/100", 2000))
+		k.raw(get("/previous", "archive-name", "secret.conf.blob"))
+		l.role("alice", "DatastoreBackup", "DatastorePutOnly")
+		refused(t, k, "a blob of the previous snapshot", get("/previous", "archive-name", "secret.conf.blob"), "")
+		k.raw(get("/previous", "archive-name", wire.ManifestName))
+	})
+	t.Run("rights are lost while a snapshot is being finished", func(t *testing.T) {
+		l := newSessionLab(t)
+		k := l.begin(backupOf("alice", "vm/100", 1000))
+		k.data(blobUpload(wire.ManifestName, l.manifestOf("vm/100", 1000)))
+		l.role("alice", "DatastoreBackup", "DatastoreAudit")
+		refused(t, k, "finish", post("/finish"), "")
+		if got := l.times("vm/100"); len(got) != 0 {
+			t.Errorf("snapshots: %v", got)
+		}
+	})
+}
