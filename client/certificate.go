@@ -74,13 +74,19 @@ func (c *Client) secure(ctx context.Context, raw net.Conn, p *pulse) (net.Conn, 
 	return &secureConn{Conn: conn, raw: below, pulse: p}, nil
 }
 
-// accept follows the order of section 1.1 of the protocol specification: the
-// platform, the configured fingerprint, whoever can be asked.
+// accept decides by the configured fingerprint alone if there is one, else by the
+// platform, else by whoever can be asked.
 func (c *Client) accept(ctx context.Context, chain []*x509.Certificate) error {
 	if len(chain) == 0 {
 		return fmt.Errorf("%s sent no certificate: %w", c.host, ErrCertificate)
 	}
 	leaf := chain[0]
+	got := fingerprint(leaf)
+	if c.opts.Fingerprint != "" {
+		// Whoever names a certificate means that one, not any that some
+		// authority has signed.
+		return c.compare(leaf, got)
+	}
 	// No certificate knows the zone of an address, which only this machine does.
 	name, _, _ := strings.Cut(c.host, "%")
 	o := x509.VerifyOptions{DNSName: name, Roots: c.roots, Intermediates: x509.NewCertPool()}
@@ -90,10 +96,6 @@ func (c *Client) accept(ctx context.Context, chain []*x509.Certificate) error {
 	_, why := leaf.Verify(o)
 	if why == nil {
 		return nil
-	}
-	got := fingerprint(leaf)
-	if c.opts.Fingerprint != "" {
-		return c.compare(leaf, got)
 	}
 	if c.opts.Trust == nil {
 		return fmt.Errorf("%s has the certificate %s: %w (%w)", c.host, got, ErrCertificate, why)

@@ -59,8 +59,8 @@ type Options struct {
 	// Secret is asked for the password, or the secret of the API token, when
 	// it is needed; its answer is not kept beyond the Client.
 	Secret func(ctx context.Context) (string, error)
-	// Fingerprint of the server's certificate, in any case; "" for none. A
-	// certificate that the platform trusts is accepted whatever it says.
+	// Fingerprint of the server's certificate, in any case; "" for none. With
+	// one no other certificate is accepted, whoever vouches for it.
 	Fingerprint string
 	// Trust is asked when there is no Fingerprint; nil refuses.
 	Trust TrustFunc

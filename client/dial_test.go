@@ -28,16 +28,17 @@ func TestCertificate(t *testing.T) {
 		trust       func(ctx context.Context, host, fingerprint string) error
 		accepted    bool
 	}{
-		"nothing known":                     {},
-		"fingerprint":                       {fingerprint: right, accepted: true},
-		"fingerprint in upper case":         {fingerprint: strings.ToUpper(right), accepted: true},
-		"wrong fingerprint":                 {fingerprint: wrong},
-		"wrong fingerprint, nobody asked":   {fingerprint: wrong, trust: func(context.Context, string, string) error { return nil }},
-		"platform":                          {roots: roots, accepted: true},
-		"platform, fingerprint ignored":     {roots: roots, fingerprint: wrong, trust: refuse, accepted: true},
-		"trusted by a person":               {accepted: true, trust: func(_ context.Context, host, fp string) error { return errIf(host != "127.0.0.1" || fp != right) }},
-		"refused by a person":               {trust: refuse},
-		"fingerprint, so no person's asked": {fingerprint: right, trust: refuse, accepted: true},
+		"nothing known":                      {},
+		"fingerprint":                        {fingerprint: right, accepted: true},
+		"fingerprint in upper case":          {fingerprint: strings.ToUpper(right), accepted: true},
+		"wrong fingerprint":                  {fingerprint: wrong},
+		"wrong fingerprint, nobody asked":    {fingerprint: wrong, trust: func(context.Context, string, string) error { return nil }},
+		"platform":                           {roots: roots, accepted: true},
+		"platform, but another is meant":     {roots: roots, fingerprint: wrong, trust: func(context.Context, string, string) error { return nil }},
+		"platform and the one that is meant": {roots: roots, fingerprint: right, trust: refuse, accepted: true},
+		"trusted by a person":                {accepted: true, trust: func(_ context.Context, host, fp string) error { return errIf(host != "127.0.0.1" || fp != right) }},
+		"refused by a person":                {trust: refuse},
+		"fingerprint, so no person's asked":  {fingerprint: right, trust: refuse, accepted: true},
 	} {
 		o := f.options()
 		o.Fingerprint, o.Trust = tc.fingerprint, tc.trust

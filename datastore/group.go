@@ -248,6 +248,64 @@ func (s *Store) claim(g wire.Group, caller wire.AuthID) error {
 	return CheckOwner(caller, owner)
 }
 
+// claimsMax is how many groups of a namespace may be somebody's without holding
+// anything.
+const claimsMax = 8
+
+// mayClaim is claim for who begins a backup. A group stays its owner's though its
+// first backup came to nothing (section 2.1 of the protocol specification); but
+// the groups of one who has claimed many and filled none keep nobody out, and
+// caller inherits them.
+func (s *Store) mayClaim(ctx context.Context, g wire.Group, caller wire.AuthID) (inherits bool, err error) {
+	refusal := s.claim(g, caller)
+	if !errors.Is(refusal, ErrOwner) {
+		return false, refusal
+	}
+	if empty, err := s.holdsNothing(g); err != nil || !empty {
+		return false, errors.Join(refusal, err)
+	}
+	owner, err := s.owner(g)
+	if err != nil {
+		return false, err
+	}
+	groups, err := s.Owners(ctx, g.NS)
+	if err != nil {
+		return false, err
+	}
+	claims := 0
+	for _, other := range groups {
+		if other.Owner != owner {
+			continue
+		}
+		if times, err := s.times(other.Group); err == nil && len(times) == 0 {
+			claims++
+		}
+	}
+	if claims <= claimsMax {
+		return false, refusal
+	}
+	return true, nil
+}
+
+// holdsNothing reports whether a group has no snapshot, in the trash neither.
+func (s *Store) holdsNothing(g wire.Group) (bool, error) {
+	times, err := s.times(g)
+	if err != nil || len(times) > 0 {
+		return false, err
+	}
+	list, err := s.trash()
+	if err != nil {
+		return false, err
+	}
+	for _, e := range list {
+		w, err := s.where(e)
+		if err != nil || w.snapshot().Group == g {
+			return false, err
+		}
+	}
+	return true, nil
+}
+
 // makeGroup makes a group and records its owner where that has not been done;
 // one that is new belongs to caller. The caller has the group's edit lock, and
 // has occupied it or keeps the lock as long as the group must stay.

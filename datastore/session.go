@@ -129,6 +129,12 @@ func (s *Store) BeginSession(ctx context.Context, o SessionOptions) (*Session, e
 			return nil, err
 		}
 	}
+	// Whoever has no business in the group must not occupy it, not for a moment.
+	if !o.Benchmark {
+		if _, err := s.mayClaim(ctx, o.Snapshot.Group, o.Owner); err != nil {
+			return nil, fmt.Errorf("begin snapshot %s: %w", o.Snapshot, err)
+		}
+	}
 	if err := s.enterSoon(ctx, o); err != nil {
 		return nil, err
 	}
@@ -183,7 +189,7 @@ func (ss *Session) begin(ctx context.Context) error {
 	// user has a line feed.
 	ss.copies = ownerTag("benchmark\n" + ss.o.Owner)
 	if !ss.o.Benchmark {
-		if err := ss.enterGroup(); err != nil {
+		if err := ss.enterGroup(ctx); err != nil {
 			return err
 		}
 	}
@@ -218,7 +224,7 @@ func (ss *Session) beginChunks(ctx context.Context) error {
 
 // enterGroup checks the owner and finds the base, in the order of section 2.1
 // of the protocol specification.
-func (ss *Session) enterGroup() error {
+func (ss *Session) enterGroup(ctx context.Context) error {
 	// While the tree is held no namespace goes.
 	ss.store.tree.RLock()
 	defer ss.store.tree.RUnlock()
@@ -229,7 +235,11 @@ func (ss *Session) enterGroup() error {
 			return err
 		}
 	}
-	if err := ss.store.claim(ss.snap.Group, ss.o.Owner); err != nil {
+	inherits, err := ss.store.mayClaim(ctx, ss.snap.Group, ss.o.Owner)
+	if err == nil && inherits {
+		err = ss.store.writeOwner(ss.snap.Group, ss.o.Owner)
+	}
+	if err != nil {
 		return err
 	}
 	if ss.o.Foreign {

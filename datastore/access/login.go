@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"net/url"
 	"strings"
+	"sync"
 	"time"
 
 	"holdfast/datastore/wire"
@@ -106,7 +107,7 @@ func (s *Store) redeem(cfg *config, t ticket, from netip.Addr) error {
 	if !cfg.genuine(t) {
 		return s.reject(attempt{from: from, now: now}, fmt.Sprintf("ticket of %s", t.user))
 	}
-	if !fresh(t.issued, now.Unix()) || !cfg.active(t.user, now.Unix()) {
+	if !fresh(t.issued, now.Unix()) || !t.line.lasts(now.Unix()) || s.ended.has(t.line) || !cfg.active(t.user, now.Unix()) {
 		return fmt.Errorf("ticket of %s: expired: %w", t.user, wire.ErrUnauthenticated)
 	}
 	return nil
@@ -177,17 +178,55 @@ func (s *Store) Login(ctx context.Context, user wire.AuthID, password string, fr
 	if _, isToken := user.Token(); isToken {
 		return Ticket{}, fmt.Errorf("log in as %s: a token cannot log in: %w", user, wire.ErrName)
 	}
-	var err error
+	l := line{began: s.now().Unix()}
+	err := s.random.read(l.id[:])
 	cfg := s.config.Load()
-	if t, bad := parseTicket(password); bad == nil {
+	if t, bad := parseTicket(password); bad == nil && err == nil {
+		l = t.line
 		err = s.renew(cfg, user, t, from)
-	} else {
+	} else if err == nil {
 		err = s.checkPassword(ctx, cfg, attempt{name: user, from: from, now: s.now()}, password)
 	}
 	if err != nil {
 		return Ticket{}, fmt.Errorf("log in as %s: %w", user, err)
 	}
-	return cfg.issue(user, s.now().Unix()), nil
+	return cfg.issue(user, s.now().Unix(), l), nil
+}
+
+// Logout ends the ticket in the cookies, and all that it was renewed from or to.
+// Without a genuine one it does nothing. Until the server is started anew it
+// remembers some ten thousand of them.
+func (s *Store) Logout(c Credentials) {
+	raw, ok := ticketCookie(c.Cookies)
+	if !ok || len(raw) > 3*ticketMax {
+		return
+	}
+	text, err := url.PathUnescape(raw)
+	if err != nil {
+		return
+	}
+	if t, err := parseTicket(text); err == nil && s.config.Load().genuine(t) {
+		s.ended.add(t.line, s.now())
+	}
+}
+
+// endedLines are lines of tickets that were logged out of.
+type endedLines struct {
+	mu   sync.Mutex
+	list *table
+}
+
+func (e *endedLines) add(l line, now time.Time) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.list.touch(string(l.bytes()), now, lineMax*time.Second)
+}
+
+func (e *endedLines) has(l line) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	_, ok := e.list.by[string(l.bytes())]
+	return ok
 }
 
 // renew checks a ticket that stands in place of a password.

@@ -1,6 +1,7 @@
 package access
 
 import (
+	"encoding/base64"
 	"errors"
 	"net/netip"
 	"net/url"
@@ -17,7 +18,7 @@ func TestTicketForm(t *testing.T) {
 	c.t = time.Unix(0x6638B280, 0)
 	must(t, s.CreateUser(user("a+b@pbs"), "a secret"))
 	k := login(t, s, "a+b@pbs", "a secret")
-	if !regexp.MustCompile(`^PBS:a\+b@pbs:6638B280::[A-Za-z0-9+/]{43}$`).MatchString(k.Ticket) || k.User != "a+b@pbs" {
+	if !regexp.MustCompile(`^PBS:a\+b@pbs:6638B280::[A-Za-z0-9+/]{64}$`).MatchString(k.Ticket) || k.User != "a+b@pbs" {
 		t.Errorf("ticket %+v", k)
 	}
 	if !regexp.MustCompile(`^6638B280:[A-Za-z0-9+/]{43}$`).MatchString(k.CSRF) {
@@ -297,7 +298,7 @@ func TestDefaultCost(t *testing.T) {
 
 func FuzzTicket(f *testing.F) {
 	s, _ := open(f)
-	k := s.config.Load().issue("root@pam", 1)
+	k := s.config.Load().issue("root@pam", 1, line{began: 1})
 	for _, seed := range []string{k.Ticket, "PBS:a@pbs:00000000::AAAA", "PBS:%3A@pbs:FFFFFFFF::", "PBS::::", "PBS:!tfa!x:00000000::QQ"} {
 		f.Add(seed)
 	}
@@ -306,7 +307,7 @@ func FuzzTicket(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if again := ticketPrefix + ":" + encodeUser(string(p.user)) + ":" + time8(p.issued) + "::" + p.sig; again != text {
+		if again := ticketPrefix + ":" + encodeUser(string(p.user)) + ":" + time8(p.issued) + "::" + base64.RawStdEncoding.EncodeToString(append(p.line.bytes(), p.sum...)); again != text {
 			t.Fatalf("%q is %q as well", text, again)
 		}
 		if text != k.Ticket && s.config.Load().genuine(p) {
@@ -336,7 +337,7 @@ func FuzzAuthorization(f *testing.F) {
 
 func FuzzCookie(f *testing.F) {
 	s, _ := open(f)
-	k := s.config.Load().issue("root@pam", s.now().Unix())
+	k := s.config.Load().issue("root@pam", s.now().Unix(), line{began: s.now().Unix()})
 	for _, seed := range []string{"PBSAuthCookie=" + k.Ticket, "__Host-PBSAuthCookie=%50; a", ";;=;", "PBSAuthCookie"} {
 		f.Add(seed, "x=y")
 	}
@@ -353,4 +354,47 @@ func FuzzCookie(f *testing.F) {
 			t.Fatal("accepted without a cookie")
 		}
 	})
+}
+
+// Tickets can be had for tickets for a day, whatever is done with them.
+func TestTicketsAreNotRenewedForEver(t *testing.T) {
+	s, c := open(t)
+	must(t, s.CreateUser(user("alice@pbs"), "a secret"))
+	k := login(t, s, "alice@pbs", "a secret")
+	begin := c.now()
+	for c.now().Sub(begin) < lineMax*time.Second {
+		next, err := s.Login(t.Context(), "alice@pbs", k.Ticket, netip.Addr{})
+		if err != nil {
+			t.Fatalf("after %s: %v", c.now().Sub(begin), err)
+		}
+		k = next
+		c.add(time.Hour)
+	}
+	c.add(time.Second)
+	if _, err := s.Login(t.Context(), "alice@pbs", k.Ticket, netip.Addr{}); !errors.Is(err, wire.ErrUnauthenticated) {
+		t.Errorf("renewed after a day: %v", err)
+	}
+	refused(t, s, withTicket(k), "the last ticket of the line")
+	login(t, s, "alice@pbs", "a secret")
+}
+
+// Logging out ends the ticket and those that it was renewed to, and no other
+// login of the same user.
+func TestLogoutEndsTheTickets(t *testing.T) {
+	s, _ := open(t)
+	must(t, s.CreateUser(user("alice@pbs"), "a secret"))
+	here, there := login(t, s, "alice@pbs", "a secret"), login(t, s, "alice@pbs", "a secret")
+	renewed, err := s.Login(t.Context(), "alice@pbs", here.Ticket, netip.Addr{})
+	must(t, err)
+	forged := withTicket(Ticket{Ticket: here.Ticket[:len(here.Ticket)-3] + "AAA", CSRF: here.CSRF})
+	s.Logout(forged)
+	s.Logout(Credentials{})
+	accepted(t, s, withTicket(here), "alice@pbs")
+	s.Logout(withTicket(here))
+	refused(t, s, withTicket(here), "the ticket")
+	refused(t, s, withTicket(renewed), "what it was renewed to")
+	if _, err := s.Login(t.Context(), "alice@pbs", renewed.Ticket, netip.Addr{}); !errors.Is(err, wire.ErrUnauthenticated) {
+		t.Errorf("renewed after logging out: %v", err)
+	}
+	accepted(t, s, withTicket(there), "alice@pbs")
 }

@@ -64,6 +64,7 @@ type Store struct {
 	random *source
 	hashes *hasher
 	brake  *brake
+	ended  endedLines
 
 	patience time.Duration
 
@@ -92,7 +93,7 @@ func (s *source) read(b []byte) error {
 // readable for its owner only. chunkstore.ErrLocked means that another process
 // has it open.
 func Open(path string, o Options) (*Store, error) {
-	s := &Store{now: o.Now, random: &source{r: o.Random}, hashes: newHasher(), brake: newBrake()}
+	s := &Store{now: o.Now, random: &source{r: o.Random}, hashes: newHasher(), brake: newBrake(), ended: endedLines{list: newTable()}}
 	if s.patience = o.Patience; s.patience == 0 {
 		s.patience = patience
 	}

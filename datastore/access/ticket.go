@@ -3,6 +3,8 @@ package access
 import (
 	"crypto/hmac"
 	"encoding/base64"
+	"encoding/binary"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"net/url"
@@ -27,6 +29,9 @@ const (
 	// negative when two clocks disagree.
 	ageMin = -300
 	ageMax = 7200
+	// lineMax is how long, in seconds, tickets can be had for tickets after one
+	// was had for a password.
+	lineMax = 24 * 3600
 	// timeLen is the length of an issue time: eight upper-case hex digits.
 	timeLen = 8
 )
@@ -36,7 +41,26 @@ type ticket struct {
 	user   wire.AuthID
 	issued int64  // Unix seconds
 	text   string // what was signed: everything left of "::"
-	sig    string
+	line   line
+	sum    []byte
+}
+
+// line is what the tickets have in common that descend from one login.
+type line struct {
+	began int64 // Unix seconds
+	id    [lineLen]byte
+}
+
+// Lengths of what is right of "::", in bytes: when the line began, which one it
+// is, and the sum.
+const (
+	beganLen = 4
+	lineLen  = 12
+	sumLen   = 32
+)
+
+func (l line) bytes() []byte {
+	return append(binary.BigEndian.AppendUint32(nil, uint32(l.began)), l.id[:]...)
 }
 
 var errTicket = errors.New("not in the form of a ticket")
@@ -64,10 +88,12 @@ func parseTicket(s string) (ticket, error) {
 	if err != nil {
 		return ticket{}, errTicket
 	}
-	if raw, err := base64.RawStdEncoding.Strict().DecodeString(sig); err != nil || len(raw) == 0 || strings.ContainsAny(sig, "\r\n") {
+	raw, err := base64.RawStdEncoding.Strict().DecodeString(sig)
+	if err != nil || len(raw) != beganLen+lineLen+sumLen || strings.ContainsAny(sig, "\r\n") {
 		return ticket{}, errTicket
 	}
-	return ticket{user: user, issued: issued, text: text, sig: sig}, nil
+	l := line{began: int64(binary.BigEndian.Uint32(raw)), id: [lineLen]byte(raw[beganLen:])}
+	return ticket{user: user, issued: issued, text: text, line: l, sum: raw[beganLen+lineLen:]}, nil
 }
 
 // encodeUser percent-encodes what a user's name in a ticket cannot hold.
@@ -93,20 +119,20 @@ func parseTime8(s string) (int64, error) {
 
 func time8(t int64) string { return fmt.Sprintf("%08X", uint32(t)) }
 
-// issue makes a ticket for a user.
-func (c *config) issue(user wire.AuthID, now int64) Ticket {
+// issue makes a ticket of a line for a user.
+func (c *config) issue(user wire.AuthID, now int64, l line) Ticket {
 	text := ticketPrefix + ":" + encodeUser(string(user)) + ":" + time8(now)
 	return Ticket{
 		User:   user,
-		Ticket: text + "::" + c.sign(user, text),
+		Ticket: text + "::" + base64.RawStdEncoding.EncodeToString(append(l.bytes(), c.sign(user, text, l)...)),
 		CSRF:   time8(now) + ":" + c.csrf(user, time8(now)),
 	}
 }
 
-// sign makes the signature of a ticket. The generation of the user goes into
+// sign makes the sum of a ticket. The generation of the user goes into
 // it, so that a new one makes the tickets of before worthless.
-func (c *config) sign(user wire.AuthID, text string) string {
-	return base64.RawStdEncoding.EncodeToString(mac(c.ticketKey, text+":"+c.users[user].Generation))
+func (c *config) sign(user wire.AuthID, text string, l line) []byte {
+	return mac(c.ticketKey, text+":"+hex.EncodeToString(l.bytes())+":"+c.users[user].Generation)
 }
 
 // csrf makes the second half of a CSRF token.
@@ -117,10 +143,13 @@ func (c *config) csrf(user wire.AuthID, issued string) string {
 // genuine tells whether a ticket was handed out by this server to a user who
 // still exists, and not before the last change of the password.
 func (c *config) genuine(t ticket) bool {
-	same := hmac.Equal([]byte(t.sig), []byte(c.sign(t.user, t.text)))
+	same := hmac.Equal(t.sum, c.sign(t.user, t.text, t.line))
 	_, exists := c.users[t.user]
 	return same && exists
 }
+
+// lasts tells whether the tickets of a line are still good, and may be renewed.
+func (l line) lasts(now int64) bool { return now-l.began <= lineMax }
 
 // fresh tells whether something issued then is good now.
 func fresh(issued, now int64) bool { return now-issued >= ageMin && now-issued <= ageMax }

@@ -91,8 +91,10 @@ func login(c *call) (any, error) {
 	return a, nil
 }
 
-// logout takes the cookie from a browser; tickets end by themselves.
+// logout ends the ticket that the request carries, and takes the cookie from a
+// browser.
 func logout(c *call) (any, error) {
+	c.server.o.Access.Logout(credentials(c.Request))
 	c.Header().Add("Set-Cookie", ticketCookie+"=; Secure; SameSite=Lax; HttpOnly; Path=/; Max-Age=0;")
 	return nil, nil
 }
@@ -245,7 +247,14 @@ func setUser(c *call) (any, error) {
 	if err != nil {
 		return nil, missing(err)
 	}
+	was := u
 	c.describe(&u)
+	if u.Expire != was.Expire || u.Enabled != was.Enabled {
+		// How long a user may do anything is for others to say.
+		if err := c.require("/access/users", access.PermissionsModify); err != nil {
+			return nil, err
+		}
+	}
 	return nil, c.server.o.Access.SetUser(u)
 }
 

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"net/http"
 	"strings"
 	"testing"
 
@@ -20,10 +21,10 @@ func (l *sessionLab) role(name, old, now string) {
 // Rights and owner are asked at every request of a session: what is taken away
 // ends with the next one.
 func TestSessionsDoNotOutliveTheirRights(t *testing.T) {
-	refused := func(t *testing.T, k *h2Client, what string, r h2Request, text string) {
+	refused := func(t *testing.T, k *talk, what string, r request, words string) {
 		t.Helper()
-		if a := k.ask(r); a.code < 400 || !strings.Contains(a.text, text) {
-			t.Errorf("%s: %d %.80q, want a refusal with %q", what, a.code, a.text, text)
+		if code, text := k.fails(r); !strings.Contains(text, words) {
+			t.Errorf("%s: %d %.80q, want a refusal with %q", what, code, text, words)
 		}
 	}
 	const disk = "disk.img.didx"
@@ -33,10 +34,10 @@ func TestSessionsDoNotOutliveTheirRights(t *testing.T) {
 		k := l.begin(readerOf("reader", "vm/100", 1000))
 		k.raw(get("/download", "file-name", disk))
 		l.role("reader", "DatastoreReader", "DatastoreBackup")
-		refused(t, k, "a chunk", get("/chunk", "digest", list[0].bit.id()), "owner check failed")
+		refused(t, k, "a chunk", get("/chunk", "digest", list[0].bit.id.String()), "owner check failed")
 		refused(t, k, "a file", get("/download", "file-name", wire.ManifestName), "owner check failed")
 		l.role("reader", "DatastoreBackup", "DatastoreReader")
-		k.raw(get("/chunk", "digest", list[0].bit.id()))
+		k.raw(get("/chunk", "digest", list[0].bit.id.String()))
 	})
 	t.Run("the group is given away", func(t *testing.T) {
 		l := newSessionLab(t)
@@ -56,8 +57,9 @@ func TestSessionsDoNotOutliveTheirRights(t *testing.T) {
 	t.Run("who may read becomes put-only", func(t *testing.T) {
 		l := newSessionLab(t)
 		first := l.begin(backupOf("alice", "vm/100", 1000))
-		secret := blobUpload("secret.conf.blob", l.seal([]byte("password=hunter2")))
-		first.data(secret)
+		sealed, err := l.codec.Seal(nil, []byte("password=hunter2"))
+		l.must(err)
+		first.data(blobUpload("secret.conf.blob", sealed))
 		first.data(blobUpload(wire.ManifestName, l.manifestOf("vm/100", 1000)))
 		first.data(post("/finish"))
 		first.conn.Close()
@@ -78,4 +80,28 @@ func TestSessionsDoNotOutliveTheirRights(t *testing.T) {
 			t.Errorf("snapshots: %v", got)
 		}
 	})
+}
+
+// How long a user may do anything is not for the user to say.
+func TestAUserDoesNotExtendItsOwnLife(t *testing.T) {
+	l := newLab(t, Options{})
+	if err := l.access.SetPassword("owner@pbs", "correct horse"); err != nil {
+		t.Fatal(err)
+	}
+	l.ok(admin, "PUT", "/access/users/owner@pbs", "expire=4102444800")
+	a := l.call("", "POST", "/access/ticket", "username=owner@pbs&password=correct+horse")
+	data := a.body["data"].(map[string]any)
+	change := func(params string) reply {
+		h := http.Header{"Cookie": {"PBSAuthCookie=" + data["ticket"].(string)}, "CSRFPreventionToken": {data["CSRFPreventionToken"].(string)},
+			"Content-Type": {"application/x-www-form-urlencoded"}}
+		return l.request("", "PUT", "/api2/json/access/users/owner@pbs", strings.NewReader(params), h)
+	}
+	for _, params := range []string{"expire=0", "expire=4102444801", "delete=expire", "enable=0", "email=a@b&expire=1"} {
+		l.want(change(params), 403, "permission check failed")
+	}
+	l.want(change("email=a@b.example&expire=4102444800"), 200, "")
+	u, err := l.access.User("owner@pbs")
+	if err != nil || u.Expire != 4102444800 || u.Email != "a@b.example" || !u.Enabled {
+		t.Errorf("%+v, %v", u, err)
+	}
 }
