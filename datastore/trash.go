@@ -6,14 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"holdfast/chunkstore"
 	"holdfast/chunkstore/durable"
@@ -42,11 +39,16 @@ const whereMax = 6*notesMax + 64<<10
 
 // reserveName is a file that gives up its room when there is none to remove a
 // snapshot with; reserveSize and reservePiece are in bytes. A piece is what one
-// entry needs.
+// entry needs. sparesName is a directory of empty files that give up their
+// inodes, for where those run out first: as many as the same number of entries
+// needs, each of which is a directory and a file.
 const (
 	reserveName  = "reserve"
 	reserveSize  = 1 << 20
 	reservePiece = 32 << 10
+	sparesName   = "spare"
+	sparesPiece  = 2
+	sparesCount  = reserveSize / reservePiece * sparesPiece
 )
 
 // where is the content of where.json.
@@ -220,6 +222,15 @@ func (s *Store) throw(snap wire.Snapshot) error {
 	for tries := 0; errors.Is(err, chunkstore.ErrNoSpace) && tries < reserveSize/reservePiece && s.giveReserve(); tries++ {
 		e, err = s.newEntry(w)
 	}
+	if errors.Is(err, chunkstore.ErrNoSpace) {
+		// One that copies on write does not give blocks free piece by piece.
+		take, freeErr := s.FreeReserve(context.Background())
+		if freeErr != nil {
+			return fmt.Errorf("make room in the trash: %w", errors.Join(err, freeErr))
+		}
+		defer take()
+		e, err = s.newEntry(w)
+	}
 	if err != nil {
 		return fmt.Errorf("make room in the trash: %w", err)
 	}
@@ -356,51 +367,6 @@ func (s *Store) protectedAt(dir string) (bool, error) {
 		return false, nil
 	}
 	return err == nil, err // never delete on doubt
-}
-
-// takeReserve makes the reserve anew, if there is room and one is needed. The
-// store works without.
-func (s *Store) takeReserve() {
-	if s.trashTime == 0 {
-		return
-	}
-	name := path.Join(trashDir, reserveName)
-	var have int64
-	if st, err := s.root.Lstat(name); err == nil {
-		have = st.Size()
-	}
-	if have == reserveSize {
-		return
-	}
-	if s.root.Mkdir(trashDir, 0o700) == nil {
-		_ = durable.SyncDir(s.path)
-	}
-	f, err := s.root.OpenFile(name, os.O_WRONLY|os.O_CREATE, 0o600)
-	if err != nil {
-		return
-	}
-	defer f.Close()
-	if unix.Fallocate(int(f.Fd()), 0, 0, reserveSize) == nil {
-		return
-	}
-	if _, err := f.WriteAt(make([]byte, reserveSize), 0); err != nil {
-		_ = f.Truncate(have) // the disk is full: keep what there was
-	}
-}
-
-// giveReserve gives up a piece of the reserve, if there is one.
-func (s *Store) giveReserve() bool {
-	name := path.Join(trashDir, reserveName)
-	st, err := s.root.Lstat(name)
-	if err != nil || st.Size() == 0 {
-		return false
-	}
-	f, err := s.root.OpenFile(name, os.O_WRONLY, 0)
-	if err != nil {
-		return false
-	}
-	defer f.Close()
-	return f.Truncate(max(0, st.Size()-reservePiece)) == nil && f.Sync() == nil
 }
 
 // step tells a test what has been done.

@@ -75,6 +75,7 @@ func (s *Store) freeSpace() (int64, error) {
 // is room for if spare bytes are to be left. It is a precaution: that it
 // cannot be had is no error; that it cannot be synced is one of the disk.
 func (s *Store) keepReserve(spare int64) {
+	keepSpares(s.dir)
 	path := filepath.Join(s.dir, reserveName)
 	want := s.reserveSize()
 	var have int64
@@ -173,7 +174,7 @@ func forgiveFull(err error) error {
 	return err
 }
 
-// FreeReserve gives the blocks of the reserve back to the file system if there
+// FreeReserve gives blocks and inodes of the reserve back to the file system if there
 // is less room than it is for, and refuses new chunks until take is called,
 // which takes them again as far as there is room. A sweep does that by itself;
 // who removes something else from a full disk may do it, too.
@@ -188,7 +189,7 @@ func (s *Store) FreeReserve(ctx context.Context) (take func(), err error) {
 	if err != nil {
 		return nil, err
 	}
-	if room {
+	if room && s.hasInodes() {
 		return func() { s.keepReserve(0) }, nil
 	}
 	s.reserve.out.Add(1)
@@ -204,13 +205,14 @@ func (s *Store) FreeReserve(ctx context.Context) (take func(), err error) {
 	return take, nil
 }
 
-// giveReserve gives the blocks of the reserve of a store back to the file
-// system. gave is false if it had none.
+// giveReserve gives the blocks and inodes of the reserve of a store back to the
+// file system. gave is false if it had none.
 func giveReserve(d disk, dir string) (gave bool, err error) {
+	gave = giveSpares(dir)
 	path := filepath.Join(dir, reserveName)
 	st, err := os.Stat(path)
 	if err != nil || st.Size() == 0 {
-		return false, ignoreMissing(err)
+		return gave, ignoreMissing(err)
 	}
 	return true, d.do("free", path, func() error { return ignoreMissing(empty(path)) })
 }

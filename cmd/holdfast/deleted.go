@@ -208,7 +208,7 @@ func (c *call) forget(ctx context.Context, s *repository, snap wire.Snapshot) er
 	} else if err := s.Forget(ctx, snap); err != nil {
 		err = fmt.Errorf("forget%s: %w", within(snap.Group.NS), err)
 		if errors.Is(err, chunkstore.ErrNoSpace) {
-			return hintf(err, "there is no room to keep it in the trash; --now removes it for good")
+			return hintf(err, noTrashRoom)
 		}
 		return err
 	}

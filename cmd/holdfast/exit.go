@@ -110,7 +110,8 @@ func exitCode(err error) int {
 		return exitUsage
 	case errors.Is(err, wire.ErrProtected), errors.Is(err, wire.ErrExists), errors.Is(err, restore.ErrTarget),
 		errorsIsAny(err, source.ErrBacking, source.ErrForeign, source.ErrInUse, source.ErrEmpty), errors.Is(err, fs.ErrExist), errors.Is(err, fs.ErrPermission),
-		errors.Is(err, syscall.EROFS), errors.Is(err, gc.ErrNothingFound), errors.Is(err, datastore.ErrFileSystem):
+		errors.Is(err, syscall.EROFS), errors.Is(err, gc.ErrNothingFound), errors.Is(err, datastore.ErrFileSystem),
+		frozenThere(err):
 		return exitRefused
 	case errors.Is(err, chunkstore.ErrNotExist), errors.Is(err, manifest.ErrNotFound), errors.Is(err, fs.ErrNotExist):
 		return exitNotFound

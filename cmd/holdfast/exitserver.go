@@ -43,6 +43,13 @@ func tooMany(err error) bool {
 	return errors.As(err, &refused) && refused.Code == http.StatusTooManyRequests
 }
 
+// frozenThere reports whether a server refused a change of what it can only
+// read.
+func frozenThere(err error) bool {
+	var refused *client.StatusError
+	return errors.As(err, &refused) && errors.Is(refused, chunkstore.ErrReadOnly)
+}
+
 // badParameter reports whether a server found a value bad.
 func badParameter(err error) bool {
 	var refused *client.StatusError
@@ -78,11 +85,11 @@ func serverHint(err error) string {
 }
 
 // onlyHoldfast tells somebody whose server does not know a parameter what that
-// means.
-func onlyHoldfast(err error) error {
+// means and what to do.
+func onlyHoldfast(err error, hint string) error {
 	var refused *client.StatusError
 	if errors.As(err, &refused) && refused.Code == http.StatusBadRequest && strings.Contains(refused.Text, "schema does not allow") {
-		return hintf(err, "only servers of Holdfast can, from this version on; without --store everything is read over the network")
+		return hintf(err, "%s", hint)
 	}
 	return err
 }

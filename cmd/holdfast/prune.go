@@ -26,13 +26,15 @@ func (a *app) pruneCommand() *cli.Command {
 option keeps the newest snapshot of every period until it has kept N; the options count in
 the order last, hourly, daily, weekly (ISO weeks), monthly, yearly, and periods that an earlier
 one has covered are not counted again. Every group is pruned by itself. On a server its local
-time counts. The space of chunks that no snapshot needs any more is freed by holdfast gc.`,
+time counts. What is removed stays in the trash for some days, unless --now says otherwise. The
+space of chunks that no snapshot needs any more is freed by holdfast gc.`,
 			"holdfast prune -r /srv/store vm/100 --keep-daily 7 --keep-weekly 4 --keep-monthly 12 --dry-run",
 			"holdfast prune -r /srv/store --all --keep-daily 7 --keep-weekly 4"),
 		Flags: append(keepFlags(),
 			&cli.BoolFlag{Name: "all", Usage: "prune every group of the namespace"},
 			&cli.BoolFlag{Name: "recursive", Usage: "with --all: prune the groups of the namespaces below, too"},
-			&cli.BoolFlag{Name: "dry-run", Aliases: []string{"n"}, Usage: "show what would be done and remove nothing"}),
+			&cli.BoolFlag{Name: "dry-run", Aliases: []string{"n"}, Usage: "show what would be done and remove nothing"},
+			&cli.BoolFlag{Name: "now", Usage: "remove for good, without the trash: what is removed cannot be brought back"}),
 		Action: a.action(arity{0, -1}, runPrune),
 	}
 }
@@ -195,15 +197,25 @@ var errPrune = errors.New("not everything could be removed")
 // pruneHere prunes a repository that is a path.
 func (c *call) pruneHere(ctx context.Context, s *datastore.Store, g wire.Group, keep prune.Keep) ([]prune.Decision, error) {
 	var failed error
-	list, err := prune.Group(ctx, s, g, prune.Options{
+	from := prune.Store(s)
+	if c.flags.Bool("now") {
+		from = prune.ForGood(s)
+	}
+	list, err := prune.Group(ctx, from, g, prune.Options{
 		Keep: keep, DryRun: c.flags.Bool("dry-run"), Location: time.Local,
 		Warn: func(err error) {
 			c.ui.warnf("%v", err)
 			failed = fmt.Errorf("%w: %w", errPrune, err)
 		},
 	})
+	if errors.Is(failed, chunkstore.ErrNoSpace) && !c.flags.Bool("now") {
+		failed = hintf(failed, noTrashRoom)
+	}
 	return list, errors.Join(err, failed)
 }
+
+// noTrashRoom is the next step where a disk is too full for the trash.
+const noTrashRoom = "there is no room to keep it in the trash; --now removes it for good"
 
 // pruneThere has a server prune, which knows what else goes on there.
 func (c *call) pruneThere(ctx context.Context, s *repository, g wire.Group, keep prune.Keep) ([]prune.Decision, error) {
@@ -216,6 +228,9 @@ func (c *call) pruneThere(ctx context.Context, s *repository, g wire.Group, keep
 	if c.flags.Bool("dry-run") {
 		params.Set("dry-run", "true")
 	}
+	if c.flags.Bool("now") {
+		params.Set("now", "true")
+	}
 	var answer []struct {
 		Time      int64 `json:"backup-time"`
 		Keep      bool  `json:"keep"`
@@ -223,7 +238,7 @@ func (c *call) pruneThere(ctx context.Context, s *repository, g wire.Group, keep
 	}
 	path := restPath("admin", "datastore", s.name.Datastore, "prune")
 	if err := s.remote.Do(ctx, client.Call{Method: http.MethodPost, Path: path, Params: params, Into: &answer}); err != nil {
-		return nil, fmt.Errorf("prune %s%s: %w", g, within(g.NS), err)
+		return nil, onlyHoldfast(fmt.Errorf("prune %s%s: %w", g, within(g.NS), err), pruneNowElsewhere)
 	}
 	var list []prune.Decision
 	for _, d := range answer {
@@ -234,6 +249,9 @@ func (c *call) pruneThere(ctx context.Context, s *repository, g wire.Group, keep
 	}
 	return list, left(ctx, s, g, list)
 }
+
+// pruneNowElsewhere is the next step where a server has no prune for good.
+const pruneNowElsewhere = "only servers of Holdfast can, from this version on; run it without --now"
 
 // left finds what a server was to remove and has not: it tells that in the log
 // of a task only.

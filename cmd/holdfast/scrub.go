@@ -282,6 +282,9 @@ func someOf(names []string) string {
 	return strings.Join(names, ", ")
 }
 
+// scrubElsewhere is the next step where a server has no scrub.
+const scrubElsewhere = "only servers of Holdfast can, from this version on; without --store everything is read over the network"
+
 // scrubDamaged begins the lines of a server's log that are about archives.
 const scrubDamaged = "damaged: "
 
@@ -302,7 +305,7 @@ func (c *call) scrubThere(ctx context.Context, o scrubOrder, rec *scrubSummary, 
 	}
 	path := restPath("admin", "datastore", s.name.Datastore, "verify")
 	if err := s.remote.Do(ctx, client.Call{Method: http.MethodPost, Path: path, Params: params, Into: &rec.Task}); err != nil {
-		return fmt.Errorf("verify %s: %w", s.name, onlyHoldfast(err))
+		return fmt.Errorf("verify %s: %w", s.name, onlyHoldfast(err, scrubElsewhere))
 	}
 	err = s.remote.FollowTask(ctx, rec.Task, c.scrubLine)
 	if ctx.Err() != nil {

@@ -44,7 +44,7 @@ func TestScrubOnAServer(t *testing.T) {
 	if other := scrubEnded(&client.TaskError{Status: "aborted by user"}); exitCode(other) != exitError {
 		t.Errorf("%v", other)
 	}
-	unknown := onlyHoldfast(&client.StatusError{Code: 400, Text: "parameter verification failed - 'scrub': schema does not allow additional properties."})
+	unknown := onlyHoldfast(&client.StatusError{Code: 400, Text: "parameter verification failed - 'scrub': schema does not allow additional properties."}, scrubElsewhere)
 	if !strings.Contains(hint(unknown), "without --store") {
 		t.Errorf("%v, %q", unknown, hint(unknown))
 	}

@@ -17,6 +17,23 @@ type Store interface {
 	Forget(ctx context.Context, s wire.Snapshot) error
 }
 
+// Remover removes snapshots for good.
+type Remover interface {
+	// Snapshots lists the snapshots of a group.
+	Snapshots(ctx context.Context, g wire.Group) ([]wire.SnapshotInfo, error)
+	// ForgetNow removes a snapshot so that nobody can bring it back, and
+	// refuses a protected one.
+	ForgetNow(ctx context.Context, s wire.Snapshot) error
+}
+
+// ForGood is a Store from which snapshots go without a stay in the trash.
+func ForGood(r Remover) Store { return forGood{r} }
+
+type forGood struct{ Remover }
+
+// Forget implements Store.
+func (f forGood) Forget(ctx context.Context, s wire.Snapshot) error { return f.ForgetNow(ctx, s) }
+
 // Options say how Group prunes.
 type Options struct {
 	// Keep is what stays.

@@ -105,7 +105,7 @@ func (s *Server) useToWrite(name string) (*openStore, error) {
 	if err != nil || o.frozen == nil {
 		return o, err
 	}
-	refused := fmt.Errorf("datastore '%s' can only be read: %w", name, o.frozen)
+	refused := frozenError(name, o.frozen)
 	o.release()
 	if err := s.retire(name); errors.Is(err, wire.ErrBusy) {
 		return nil, refused
@@ -116,7 +116,17 @@ func (s *Server) useToWrite(name string) (*openStore, error) {
 		return o, err
 	}
 	defer o.release()
-	return nil, fmt.Errorf("datastore '%s' can only be read: %w", name, o.frozen)
+	return nil, frozenError(name, o.frozen)
+}
+
+// frozenError refuses to change a datastore that could not be opened for
+// writing. Where it is full, making room helps, and so that is what it is.
+func frozenError(name string, why error) error {
+	err := fmt.Errorf("datastore '%s' can only be read: %w", name, why)
+	if errors.Is(why, syscall.EROFS) {
+		err = fmt.Errorf("%w: %w", err, chunkstore.ErrReadOnly)
+	}
+	return err
 }
 
 // store returns a datastore for writing. It stays open until the server ends or

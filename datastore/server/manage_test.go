@@ -309,6 +309,29 @@ func TestPrune(t *testing.T) {
 	}
 }
 
+// What is pruned for good is not in the trash, and only who may empty the trash
+// may do so.
+func TestPruneNow(t *testing.T) {
+	l := newLab(t, Options{})
+	l.filled()
+	l.want(l.call(owner, "POST", tank+"/prune", vm100+"&keep-last=1&now=1"), 403, "")
+	l.want(l.call(owner, "POST", tank+"/prune-datastore", "keep-last=1&now=1"), 403, "")
+	if n := len(l.ok(owner, "GET", tank+"/snapshots", vm100).([]any)); n != 2 {
+		t.Errorf("refused, and left are %d", n)
+	}
+	l.ok(admin, "POST", tank+"/prune", vm100+"&keep-last=1&now=1&dry-run=1")
+	l.ok(admin, "POST", tank+"/prune", vm100+"&keep-last=1&now=1")
+	if got := column(l.ok(owner, "GET", tank+"/snapshots", vm100), "backup-time"); !reflect.DeepEqual(got, []any{2000.0}) {
+		t.Errorf("left: %v", got)
+	}
+	if s := l.wait(l.ok(admin, "POST", tank+"/prune-datastore", "keep-last=1&now=1")); s != "OK" {
+		t.Errorf("of the datastore: %s", s)
+	}
+	if trash := l.ok(admin, "GET", tank+"/deleted", "").([]any); len(trash) != 0 {
+		t.Errorf("in the trash: %v", trash)
+	}
+}
+
 func TestVerify(t *testing.T) {
 	l := newLab(t, Options{})
 	st := l.filled()

@@ -20,7 +20,8 @@ func keepParams(more ...param) []param {
 	for _, name := range []string{"keep-last", "keep-hourly", "keep-daily", "keep-weekly", "keep-monthly", "keep-yearly"} {
 		more = append(more, param{name: name, kind: integer, optional: true, check: within(1, most)})
 	}
-	return append(more, param{name: "dry-run", kind: boolean, optional: true})
+	// The last one is not in the protocol: other clients do not send it.
+	return append(more, param{name: "dry-run", kind: boolean, optional: true}, param{name: "now", kind: boolean, optional: true})
 }
 
 func (c *call) keep() prune.Keep {
@@ -71,7 +72,10 @@ func pruneGroup(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	g, k := c.group(), c.keep()
+	if err := c.mayPruneNow(); err != nil {
+		return nil, err
+	}
+	g, k, now := c.group(), c.keep(), c.bool("now", false)
 	if c.bool("dry-run", false) {
 		list, err := prune.Group(c.Context(), st, g, prune.Options{Keep: k, DryRun: true})
 		return pruneItems(g, list, true), err
@@ -85,7 +89,7 @@ func pruneGroup(c *call) (any, error) {
 	spec := task.Spec{Type: "prune", ID: fmt.Sprintf("%s:%s:%s", c.str("store"), g.NS, g), Auth: c.auth}
 	if c.bool("use-task", false) {
 		return c.spawn(st, spec, func(t *task.Task) error {
-			_, err := (&pruning{t: t, st: st, keep: k}).group(g)
+			_, err := (&pruning{t: t, st: st, keep: k, now: now}).group(g)
 			return err
 		})
 	}
@@ -98,7 +102,7 @@ func pruneGroup(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	list, err := (&pruning{t: t, st: st, keep: k}).group(g)
+	list, err := (&pruning{t: t, st: st, keep: k, now: now}).group(g)
 	t.End(err)
 	return pruneItems(g, list, false), err
 }
@@ -121,12 +125,31 @@ type pruning struct {
 	st   *openStore
 	keep prune.Keep
 	dry  bool
+	now  bool // for good
+}
+
+// mayPruneNow refuses to remove for good, where that is asked for, unless the
+// caller might also do so with what is in the trash.
+func (c *call) mayPruneNow() error {
+	if !c.bool("now", false) {
+		return nil
+	}
+	_, err := c.namespacePrivileges(access.DatastoreModify)
+	return err
+}
+
+// store is where snapshots are removed.
+func (p *pruning) store() prune.Store {
+	if p.now {
+		return prune.ForGood(p.st)
+	}
+	return p.st
 }
 
 // group prunes one group and logs what was decided.
 func (p *pruning) group(g wire.Group) ([]prune.Decision, error) {
 	p.t.Logf("prune group %s of namespace '%s'", g, g.NS)
-	list, err := prune.Group(p.t.Context(), p.st, g, prune.Options{
+	list, err := prune.Group(p.t.Context(), p.store(), g, prune.Options{
 		Keep: p.keep, DryRun: p.dry, Warn: func(err error) { p.t.Warnf("%v", err) },
 	})
 	for _, d := range list {
@@ -178,6 +201,9 @@ func pruneDatastore(c *call) (any, error) {
 	if _, err := c.namespacePrivileges(access.DatastoreModify, access.DatastorePrune); err != nil {
 		return nil, err
 	}
+	if err := c.mayPruneNow(); err != nil {
+		return nil, err
+	}
 	st, err := c.writable()
 	if err != nil {
 		return nil, err
@@ -186,10 +212,10 @@ func pruneDatastore(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	k, dry := c.keep(), c.bool("dry-run", false)
+	k, dry, now := c.keep(), c.bool("dry-run", false), c.bool("now", false)
 	spec := task.Spec{Type: "prune", ID: fmt.Sprintf("%s:%s", c.str("store"), c.namespace())}
 	return c.spawn(st, spec, func(t *task.Task) error {
-		p := pruning{t: t, st: st, keep: k, dry: dry}
+		p := pruning{t: t, st: st, keep: k, dry: dry, now: now}
 		for _, g := range groups {
 			if _, err := p.group(g); t.Context().Err() != nil {
 				return err

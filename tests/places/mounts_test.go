@@ -74,6 +74,9 @@ func fused(t *testing.T, mib int64, mkfs []string, driver ...string) string {
 
 func ext4(t *testing.T) string { return mounted(t, 64, "mkfs.ext4", "-q", "-m", "0") }
 
+// fewInodes is ext4 on which these run out before the blocks do.
+func fewInodes(t *testing.T) string { return mounted(t, 64, "mkfs.ext4", "-q", "-m", "0", "-N", "256") }
+
 func btrfs(t *testing.T) string { return mounted(t, 128, "mkfs.btrfs", "-q", "--mixed") }
 
 func xfs(t *testing.T) string { return mounted(t, 320, "mkfs.xfs", "-q") }
@@ -150,5 +153,20 @@ func fill(t *testing.T, dir string) {
 		if !errors.Is(err, syscall.ENOSPC) {
 			t.Fatal(err)
 		}
+	}
+}
+
+// fillInodes makes files as long as there can be one more.
+func fillInodes(t *testing.T, dir string) {
+	t.Helper()
+	for {
+		f, err := os.CreateTemp(dir, "inode")
+		if errors.Is(err, syscall.ENOSPC) {
+			return
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		f.Close()
 	}
 }

@@ -2,9 +2,11 @@ package places
 
 import (
 	"bytes"
+	"encoding/json"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -195,4 +197,71 @@ func TestFullPlace(t *testing.T) {
 			r.reads()
 		})
 	}
+}
+
+// TestPlaceWithoutInodes removes and collects where no file can be made: to the
+// trash with the reserve, and for good without.
+func TestPlaceWithoutInodes(t *testing.T) {
+	dir := fewInodes(t)
+	r := &repo{t: t, name: filepath.Join(dir, "store"), work: memory(t)}
+	if res := run(t, nil, "init", r.name); res.code != exitOK {
+		t.Fatalf("init: %s", res.out)
+	}
+	for range 4 {
+		r.backup()
+	}
+	fillInodes(t, dir)
+	r.do(exitNoSpace, r.backupArgs(r.write())...)
+	oldest := r.oldest()
+	r.do(exitOK, "snapshot", "forget", oldest)
+	r.do(exitOK, "prune", "--keep-last", "2", "vm/Web-1")
+	r.made = 2
+	if out := r.do(exitOK, "snapshot", "list", "--deleted", "--json"); strings.Count(out, `"snapshot":`) != 2 || !strings.Contains(out, oldest) {
+		t.Errorf("in the trash are: %s", out)
+	}
+	r.do(exitOK, "gc")
+	r.dropSpares()
+	fillInodes(t, dir)
+	for _, args := range [][]string{{"snapshot", "forget", r.oldest()}, {"prune", "--keep-last", "1", "vm/Web-1"}} {
+		if out := r.do(exitNoSpace, args...); !strings.Contains(out, "--now") {
+			t.Errorf("%q: %s", args, out)
+		}
+	}
+	r.do(exitOK, "prune", "--now", "--keep-last", "1", "vm/Web-1")
+	r.made = 1
+	r.do(exitOK, "gc")
+	r.reads()
+}
+
+// dropSpares removes the inodes that are kept in reserve.
+func (r *repo) dropSpares() {
+	r.t.Helper()
+	chunks, err := filepath.Glob(filepath.Join(r.name, ".chunks", "reserve-*"))
+	if err != nil || len(chunks) == 0 {
+		r.t.Fatalf("the chunk store has %d files in reserve, %v", len(chunks), err)
+	}
+	for _, name := range append(chunks, filepath.Join(r.name, ".trash", "spare")) {
+		if err := os.RemoveAll(name); err != nil {
+			r.t.Fatal(err)
+		}
+	}
+}
+
+// oldest names the oldest snapshot.
+func (r *repo) oldest() string {
+	r.t.Helper()
+	out := r.do(exitOK, "snapshot", "list", "--json", "vm/Web-1")
+	var names []string
+	for _, line := range strings.Split(out, "\n") {
+		var rec struct {
+			Snapshot string `json:"snapshot"`
+		}
+		if json.Unmarshal([]byte(line), &rec) == nil && rec.Snapshot != "" {
+			names = append(names, rec.Snapshot)
+		}
+	}
+	if len(names) == 0 {
+		r.t.Fatalf("no snapshot is listed: %s", out)
+	}
+	return slices.Min(names)
 }
