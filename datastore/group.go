@@ -63,6 +63,16 @@ func (s *Store) Owner(g wire.Group) (wire.AuthID, error) {
 	return s.owner(g)
 }
 
+// OwnerNow is Owner that waits for nobody, for a session that asks at each of its
+// requests and while it is being finished: who is being made the owner may be
+// told before that is durable.
+func (s *Store) OwnerNow(g wire.Group) (wire.AuthID, error) {
+	if err := checkGroup(g); err != nil {
+		return "", err
+	}
+	return s.owner(g)
+}
+
 func (s *Store) owner(g wire.Group) (wire.AuthID, error) {
 	raw, err := s.readFile(path.Join(groupPath(g), ownerName), ownerMax)
 	if errors.Is(err, chunkstore.ErrNotExist) {

@@ -96,7 +96,8 @@ type SessionOptions struct {
 	// that has been told to leave is waited for up to a minute, if it is not 0.
 	Patience time.Duration
 	// Allowed, if it is set, is asked once more right before the snapshot comes to
-	// exist; with an error it does not. The group has its last owner then.
+	// exist; with an error it does not. The group has its last owner then, which
+	// it can ask for by OwnerNow and by nothing that waits for the group.
 	Allowed func() error
 }
 

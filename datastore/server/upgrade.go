@@ -73,7 +73,7 @@ func (s *Server) backupUpgrade(c *call) (any, error) {
 	}
 	needs := rights{path: path, any: access.DatastoreBackup | access.DatastorePut}
 	if !benchmark {
-		needs.owner = func() (wire.AuthID, error) { return st.Owner(c.group()) }
+		needs.owner = func() (wire.AuthID, error) { return st.OwnerNow(c.group()) }
 	}
 	inner, err := s.beginSession(c, st, needs)
 	if err != nil {
@@ -237,7 +237,7 @@ func (s *Server) readerUpgrade(c *call) (any, error) {
 	return nil, s.upgrade(c, opening{
 		store: st, spec: task.Spec{Type: "reader", ID: id, Auth: c.auth}, protocol: wire.ReaderProtocol,
 		rights: rights{path: path, any: access.DatastoreRead | access.DatastoreBackup, all: access.DatastoreRead,
-			owner: func() (wire.AuthID, error) { return st.Owner(c.group()) }},
+			owner: func() (wire.AuthID, error) { return st.OwnerNow(c.group()) }},
 		cancel: snapshot.Close,
 		start: func(v *conversation) session {
 			v.task.Logf("reading %s from datastore '%s' for %s", c.snapshot(), c.str("store"), c.auth)
