@@ -1,6 +1,7 @@
 package datastore
 
 import (
+	"cmp"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 
 	"holdfast/chunkstore/durable"
 	"holdfast/crypto"
+	"holdfast/datastore/boot"
 )
 
 // clockName is the file that the clock of the trash is kept in.
@@ -23,39 +25,58 @@ const (
 	markMax  = 1 << 53
 )
 
-// clockStep is how much a clock believes the wall clock at most about the time
-// in which no process had the store open: a day and what a daily job may be
-// late.
+// clockStep is how much a clock believes the wall clock at most about a time of
+// which nothing else is known: a day and what a daily job may be late.
 const clockStep = 25 * time.Hour
 
 // clockPace is how far a clock may be ahead of its file.
 const clockPace = time.Minute
 
 // clock counts the time that deleted snapshots stay. Its mark only ever grows,
-// and not faster than time passes: while a process has the store open by the
-// monotonic clock of the kernel, otherwise by the wall clock, but at most by
-// clockStep from one process to the next. So a wall clock that is set wrong, by
-// however much, costs a day of that time once, and set back, nothing.
+// and not faster than time passes:
+//
+//   - within one start of the machine, which the kernel names, it goes by the
+//     kernel's clock of that start, from one process to the next as well. Nobody
+//     can set that one;
+//   - of the time before the start, or if the kernel does not tell, it believes
+//     the wall clock, but only what lies above the highest time that it has
+//     counted before (the high water), and of that at most clockStep.
+//
+// So a wall clock that is set wrong, by however much, costs a day of that time,
+// once: set back and forward again, it is not above the high water any more. Nor
+// does it cost anything while the machine runs. Afterwards the time in which the
+// machine is off is not counted until the wall clock is above the high water
+// again, and snapshots stay that much longer.
 //
 // A mark that could not be saved, or a file that is lost, makes the clock slow,
 // never fast. Marks are in milliseconds and mean nothing outside their store.
 type clock struct {
-	path string
-	wall func() int64         // milliseconds since 1970
-	mono func() time.Duration // since any fixed moment of this process
+	path   string
+	wall   func() int64         // milliseconds since 1970
+	mono   func() time.Duration // since any fixed moment of this process
+	uptime func() (string, time.Duration)
 
 	mu    sync.Mutex
-	mark  int64
-	since time.Duration // mono when mark was counted
+	now   clockState    // as of since
+	since time.Duration // mono when that was counted
 	saved clockState
 }
 
-// clockState is the content of a clock's file.
-type clockState struct{ mark, wall int64 }
+// clockState is the content of a clock's file. Numbers are in milliseconds.
+type clockState struct {
+	mark int64
+	wall int64  // the high water
+	seen int64  // what the wall clock said last
+	boot string // the start of the machine that it was written in, or ""
+	up   int64  // since that start
+}
+
+// noBoot stands for a start that is not known.
+const noBoot = "-"
 
 // encode also makes a file of another state, or with a flipped bit, detectable.
 func (c clockState) encode() []byte {
-	text := fmt.Sprintf("holdfast clock 1\nmark %d\nwall %d\n", c.mark, c.wall)
+	text := fmt.Sprintf("holdfast clock 2\nmark %d\nwall %d\nseen %d\nboot %s\nup %d\n", c.mark, c.wall, c.seen, cmp.Or(c.boot, noBoot), c.up)
 	sum := crypto.Sum([]byte(text))
 	return fmt.Appendf(nil, "%ssum %s\n", text, hex.EncodeToString(sum[:]))
 }
@@ -65,23 +86,35 @@ func decodeClock(raw []byte) (c clockState, ok bool) {
 	if len(raw) > clockMax {
 		return clockState{}, false
 	}
-	if _, err := fmt.Sscanf(string(raw), "holdfast clock 1\nmark %d\nwall %d\n", &c.mark, &c.wall); err != nil {
+	_, err := fmt.Sscanf(string(raw), "holdfast clock 2\nmark %d\nwall %d\nseen %d\nboot %s\nup %d\n", &c.mark, &c.wall, &c.seen, &c.boot, &c.up)
+	if err != nil {
 		return clockState{}, false
 	}
-	if c.mark < 0 || c.mark > markMax || string(c.encode()) != string(raw) {
+	if c.boot == noBoot {
+		c.boot = ""
+	}
+	if c.boot != "" && !boot.Valid(c.boot) || c.mark < 0 || c.mark > markMax || c.up < 0 || string(c.encode()) != string(raw) {
 		return clockState{}, false
 	}
 	return c, true
 }
 
-// newClock makes a clock that reads the time from now, which is like time.Now.
-func newClock(path string, now func() time.Time) *clock {
+// newClock makes a clock that reads the time from now, which is like time.Now,
+// and from uptime, which is like boot.Uptime. Either may be nil; a clock that is
+// given only the time knows nothing of starts of the machine.
+func newClock(path string, now func() time.Time, uptime func() (string, time.Duration)) *clock {
+	if uptime == nil && now != nil {
+		uptime = func() (string, time.Duration) { return "", 0 }
+	}
+	if uptime == nil {
+		uptime = boot.Uptime
+	}
 	if now == nil {
 		now = time.Now
 	}
 	start := now()
 	return &clock{
-		path: path,
+		path: path, uptime: uptime,
 		wall: func() int64 { return now().UnixMilli() },
 		mono: func() time.Duration { return now().Sub(start) },
 	}
@@ -96,22 +129,50 @@ func (c *clock) start(floor func() (int64, error)) error {
 	if err != nil {
 		return fmt.Errorf("read the clock: %w", err)
 	}
-	now := c.wall()
+	wall := c.wall()
 	state, ok := decodeClock(raw)
 	if !ok {
-		state = clockState{wall: now}
+		state = clockState{wall: wall, seen: wall}
 		if state.mark, err = floor(); err != nil {
 			return fmt.Errorf("set the clock: %w", err)
 		}
 	} else {
 		c.saved = state
 	}
+	id, up := c.uptime()
 	c.since = c.mono()
-	c.mark = state.mark + passed(state.wall, now)
+	if id != "" {
+		c.since = up
+	}
+	c.now = state.after(wall, id, up.Milliseconds())
 	return nil
 }
 
-// passed is how long nobody looked, in milliseconds.
+// after is the state when a process finds these times.
+func (c clockState) after(wall int64, id string, up int64) clockState {
+	if id != "" && id == c.boot {
+		return c.plus(max(up-c.up, 0))
+	}
+	from := c.wall
+	if wall >= c.seen {
+		from = max(c.wall, c.seen) // it was set forward while that was noticed
+	}
+	next := c.plus(passed(from, wall))
+	next.wall = max(c.wall, wall) // and never again
+	next.boot, next.up = id, up
+	return next
+}
+
+// plus is the state after some time of which all is known.
+func (c clockState) plus(ms int64) clockState {
+	c.mark, c.wall = min(c.mark+ms, markMax), c.wall+ms
+	if c.boot != "" {
+		c.up += ms
+	}
+	return c
+}
+
+// passed is how long nobody looked, as far as the wall clock is believed.
 func passed(from, to int64) int64 {
 	if from < 0 || to <= from {
 		return 0
@@ -147,26 +208,30 @@ func (c *clock) read() int64 {
 
 func (c *clock) advance() int64 {
 	now := c.mono()
+	if c.now.boot != "" {
+		_, now = c.uptime()
+	}
 	if step := (now - c.since).Milliseconds(); step > 0 {
-		c.mark = min(c.mark+step, markMax)
+		c.now = c.now.plus(step)
 		c.since += time.Duration(step) * time.Millisecond
 	}
-	return c.mark
+	return c.now.mark
 }
 
-// save writes the mark down if it, or the wall clock, has moved away from the
+// save writes the clock down if it, or the wall clock, has moved away from the
 // file.
 func (c *clock) save() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	state := clockState{mark: c.advance(), wall: c.wall()}
-	ahead, drift := state.mark-c.saved.mark, (state.wall-c.saved.wall)-(state.mark-c.saved.mark)
-	if pace := clockPace.Milliseconds(); c.saved.wall != 0 && ahead < pace && -pace < drift && drift < pace {
+	ahead := c.advance() - c.saved.mark
+	drift := (c.wall() - c.saved.seen) - ahead
+	if pace := clockPace.Milliseconds(); c.saved.seen != 0 && c.saved.boot == c.now.boot && ahead < pace && -pace < drift && drift < pace {
 		return nil
 	}
-	if err := durable.WriteFile(c.path, state.encode(), 0o600); err != nil {
+	c.now.seen = c.wall()
+	if err := durable.WriteFile(c.path, c.now.encode(), 0o600); err != nil {
 		return fmt.Errorf("save the clock: %w", noSpace(err))
 	}
-	c.saved = state
+	c.saved = c.now
 	return nil
 }

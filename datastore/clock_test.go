@@ -3,6 +3,7 @@ package datastore
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -23,6 +24,8 @@ type world struct {
 	path string
 	real time.Duration // that has passed
 	off  time.Duration // by which the wall clock is wrong
+	boot int           // which start of the machine it is; 0 if the kernel does not tell
+	up   time.Duration // when that was
 	*clock
 }
 
@@ -40,16 +43,33 @@ func (w *world) restart(closed bool) {
 			w.t.Fatal(err)
 		}
 	}
-	boot := w.real
-	w.clock = newClock(w.path, nil)
+	begin := w.real
+	w.clock = newClock(w.path, nil, func() (string, time.Duration) {
+		if w.boot == 0 {
+			return "", 0
+		}
+		return fmt.Sprintf("%x-", w.boot), w.real - w.up
+	})
 	w.wall = func() int64 { return (30*year + w.real + w.off).Milliseconds() }
-	w.mono = func() time.Duration { return w.real - boot }
+	w.mono = func() time.Duration { return w.real - begin }
 	if err := w.start(func() (int64, error) { return 0, nil }); err != nil {
 		w.t.Fatal(err)
 	}
 	if err := w.save(); err != nil {
 		w.t.Fatal(err)
 	}
+}
+
+// reboot is another start of the machine, which ends the process.
+func (w *world) reboot(closed bool) {
+	w.t.Helper()
+	if closed {
+		if err := w.save(); err != nil {
+			w.t.Fatal(err)
+		}
+	}
+	w.boot, w.up = w.boot+1, w.real
+	w.restart(false)
 }
 
 // absent is a time without a process.
@@ -126,27 +146,104 @@ func TestClockStepsBetweenProcesses(t *testing.T) {
 	w.is("still behind", 26*hour)
 	w.off += 10 * year
 	w.restart(false)
-	w.is("right again", 51*hour)
+	w.is("right again", 26*hour)
+	w.real += 10*year + 30*hour
+	w.restart(false)
+	w.is("when the time has come that it was set to", 51*hour)
+}
+
+// Within one start of the machine the wall clock counts for nothing, whatever it
+// does and however often, and all time counts.
+func TestClockOfOneStart(t *testing.T) {
+	w := newWorld(t)
+	w.reboot(true)
+	for i := range 20 {
+		w.off = []time.Duration{10 * year, 0, -10 * year, 26 * hour}[i%4]
+		w.restart(i%2 == 0)
+	}
+	w.is("set twenty times", 0)
+	w.absent(40 * day)
+	w.is("after forty days without a process", 40*day)
+	w.real += hour
+	w.is("in a process", 40*day+hour)
+	w.reboot(true)
+	w.is("started again", 40*day+hour)
+}
+
+// A clock that flaps from one start to the next is believed once.
+func TestFlappingClock(t *testing.T) {
+	for name, next := range map[string]func(w *world){
+		"the machine starts":       func(w *world) { w.reboot(false) },
+		"the kernel does not tell": func(w *world) { w.restart(false) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			for i := range 40 {
+				if err := w.save(); err != nil {
+					t.Fatal(err)
+				}
+				w.off = time.Duration(i%2) * 10 * year
+				w.real += time.Minute
+				next(w)
+			}
+			if got := w.now(); got < clockStep || got > clockStep+40*time.Minute {
+				t.Errorf("forty steps of the clock count for %v", got)
+			}
+		})
+	}
+}
+
+// The time in which the machine is off counts if the wall clock is right, also if
+// it was wrong while the machine ran.
+func TestClockCountsTimeOff(t *testing.T) {
+	w := newWorld(t)
+	w.reboot(true)
+	for range 5 {
+		w.real += 10 * hour
+		w.off = 10 * year
+		if err := w.save(); err != nil {
+			t.Fatal(err)
+		}
+		w.off = 0
+		w.real += 8 * hour
+		w.reboot(false)
+	}
+	w.is("five days of ten hours, with nights", 90*hour)
 }
 
 func TestClockWithAnyHistory(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
-	for range 30 {
+	for round := range 60 {
 		w := newWorld(t)
-		steps, last := 0, w.now()
+		if round%2 == 0 {
+			w.reboot(true)
+		}
+		steps, last, high := 0, w.now(), w.now()
 		for range 50 {
 			killed := false
-			switch r.IntN(4) {
+			op := r.IntN(5)
+			asked := op == 4 || op > 1 && round%2 == 1 // the wall clock
+			switch op {
 			case 0:
 				w.real += time.Duration(r.Int64N(int64(40 * hour))).Truncate(time.Millisecond)
 			case 1:
-				w.off += time.Duration(r.Int64N(int64(20*year)) - int64(10*year)).Truncate(time.Millisecond)
-				steps++
+				w.off = []time.Duration{0, 10 * year, -10 * year, 26 * hour, time.Duration(r.Int64N(int64(20 * year))).Truncate(time.Millisecond)}[r.IntN(5)]
+			case 4:
+				killed = r.IntN(2) == 0
+				if round%2 == 0 {
+					w.reboot(!killed)
+				} else {
+					w.restart(!killed)
+				}
 			case 2:
 				w.restart(true)
 			case 3:
 				killed = true // and loses what was not saved
 				w.restart(false)
+			}
+			if asked && w.off > high { // only a time that is later than all before is believed
+				high = w.off
+				steps++
 			}
 			now := w.now()
 			if most := w.real + time.Duration(steps)*clockStep; now < last && !killed || now > most {
@@ -184,7 +281,7 @@ func TestClockThatCannotBeSaved(t *testing.T) {
 // A damaged or lost file never shortens: the clock goes back to the last
 // removal that is known.
 func TestClockDamaged(t *testing.T) {
-	good := clockState{mark: (9 * day).Milliseconds(), wall: (30 * year).Milliseconds()}.encode()
+	good := clockState{mark: (9 * day).Milliseconds(), wall: (30 * year).Milliseconds(), seen: 5, boot: "0a-1", up: 77}.encode()
 	if c, ok := decodeClock(good); !ok || c.mark != (9*day).Milliseconds() {
 		t.Fatalf("%+v %v", c, ok)
 	}
@@ -202,13 +299,13 @@ func TestClockDamaged(t *testing.T) {
 		} else if err := os.WriteFile(path, raw, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		c := newClock(path, nil)
-		c.mono = func() time.Duration { return 0 }
+		c := newClock(path, nil, nil)
+		c.uptime = func() (string, time.Duration) { return "1", time.Hour }
 		if err := c.start(func() (int64, error) { return floor, nil }); err != nil || c.read() != floor {
 			t.Errorf("%.40q: %d, %v", raw, c.read(), err)
 		}
 	}
-	c := newClock(path, nil)
+	c := newClock(path, nil, nil)
 	if err := c.start(func() (int64, error) { return 0, os.ErrPermission }); !errors.Is(err, os.ErrPermission) {
 		t.Errorf("without the last removal: %v", err)
 	}
@@ -225,7 +322,8 @@ func TestClockDamaged(t *testing.T) {
 
 func FuzzDecodeClock(f *testing.F) {
 	f.Add(clockState{mark: 1, wall: 2}.encode())
-	f.Add([]byte("holdfast clock 1\nmark -1\nwall 0\nsum "))
+	f.Add(clockState{mark: 1, wall: 2, boot: "f-0", up: 3}.encode())
+	f.Add([]byte("holdfast clock 2\nmark -1\nwall 0\nseen 0\nboot -\nup 0\nsum "))
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		c, ok := decodeClock(raw)
 		if ok && (c.mark < 0 || c.mark > markMax || !bytes.Equal(c.encode(), raw)) {

@@ -168,6 +168,9 @@ type Options struct {
 	// Now reads the clock; nil is time.Now. Times with a monotonic reading
 	// are compared by it.
 	Now func() time.Time
+	// Uptime is boot.Uptime, or stands for it. If it is nil and Now is set,
+	// nothing is known of starts of the machine.
+	Uptime func() (id string, since time.Duration)
 }
 
 // Store is an open store. All methods but Close are safe for concurrent use.
@@ -337,7 +340,7 @@ func Open(ctx context.Context, path string, o Options) (*Store, error) {
 		return nil, fmt.Errorf("open store: %w", err)
 	}
 	s := &Store{path: path, root: root, opts: o, locks: newLocks(), opening: make(chan struct{}, manifestsAtOnce), trashTime: time.Duration(conf.trashDays()) * 24 * time.Hour}
-	s.clock = newClock(filepath.Join(path, clockName), o.Now)
+	s.clock = newClock(filepath.Join(path, clockName), o.Now, o.Uptime)
 	if s.proofs, err = newProver(); err != nil {
 		return nil, errors.Join(fmt.Errorf("open store: %w", err), root.Close())
 	}

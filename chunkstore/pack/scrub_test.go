@@ -77,6 +77,9 @@ func TestScrubOfAHealthyStore(t *testing.T) {
 	if r, _ := scrubAll(t, s, ScrubOptions{Before: 1000}); r.PacksSkipped != sealed {
 		t.Errorf("after a reindex: %+v", r)
 	}
+	if r, _ := scrubAll(t, s, ScrubOptions{Before: 500, Now: at(999)}); r.PacksSkipped != 0 {
+		t.Errorf("dates in the future: %+v", r)
+	}
 	holdsAll(t, s, cs)
 	closeStore(t, s)
 }

@@ -248,6 +248,55 @@ func TestStepCostsADay(t *testing.T) {
 	}
 }
 
+// TestFlappingClock collects garbage in turns with the right clock and with one
+// that is ten years ahead: what is in the trash for a week stays.
+func TestFlappingClock(t *testing.T) {
+	t.Parallel()
+	program, err := here.BuildWrongClock("holdfast", "./cmd/holdfast")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir, err := here.MkdirTemp()
+	if err != nil {
+		t.Fatal(err)
+	}
+	w, err := here.NewWorldWithTrash(filepath.Join(dir, "store"), 1, 7)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := here.NewClock()
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.Program, w.Env = program, c.Env
+	for range 2 {
+		op, err := w.Backup("vm/1")
+		if err == nil {
+			err = w.MustDo(op)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.MustDo(w.Forget(w.Any())); err != nil {
+		t.Fatal(err)
+	}
+	const flaps = 18 // ten would be enough to empty it
+	for i := range flaps {
+		c.Set(time.Duration((i+1)%2) * 10 * year)
+		if err := w.MustDo(w.GC()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if left := leftOf(t, w); left < 6*day-2*time.Hour {
+		t.Errorf("%d steps of the clock leave %v of 7 days", flaps, left)
+	}
+	if err := w.GoOn(); err != nil { // brings it back
+		t.Error(err)
+	}
+	t.Attr("faultlab.clock-steps", strconv.Itoa(flaps))
+}
+
 // leftOf is how long the only snapshot in the trash stays.
 func leftOf(t *testing.T, w *lab.World) time.Duration {
 	t.Helper()

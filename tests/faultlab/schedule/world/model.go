@@ -53,6 +53,8 @@ type model struct {
 	last      int64 // time of the newest snapshot
 	trashDays int
 	clock     int64 // what the wall clock says, in Unix seconds
+	boot      int   // how often the machine was started anew
+	up        int64 // how long it has been up, in seconds
 	emptying  int   // tasks that empty the trash
 	// begun and ended count the removals of a whole group.
 	begun, ended map[wire.Group]int

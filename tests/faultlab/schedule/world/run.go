@@ -134,14 +134,18 @@ func (r *run) fill(l *life) {
 // live opens the store, lets use go on, and closes it.
 func (r *run) live(use func(*life)) {
 	r.m.clock++
+	r.m.up++
 	began := time.Now()
 	l := &life{run: r, ctx: context.Background(), m: r.m, rnd: r.rnd}
 	l.now = func() time.Time { return time.Unix(r.m.clock, 0).Add(time.Since(began)) }
+	l.uptime = func() (string, time.Duration) {
+		return fmt.Sprintf("%x", r.m.boot), time.Duration(r.m.up)*time.Second + time.Since(began)
+	}
 	if r.doubt && r.rnd.IntN(4) == 0 {
 		l.peek() // before anybody who writes
 	}
 	var err error
-	l.store, err = datastore.Open(l.ctx, sim.Dir, datastore.Options{Now: l.now})
+	l.store, err = datastore.Open(l.ctx, sim.Dir, datastore.Options{Now: l.now, Uptime: l.uptime})
 	if err != nil {
 		wrong("I6: open: %v", err)
 	}
@@ -232,6 +236,7 @@ func (r *run) crash() {
 	} else {
 		w.Note("the power goes")
 		w.Disk.PowerCut(r.rnd)
+		r.m.boot, r.m.up = r.m.boot+1, 0
 	}
 	for _, p := range r.m.all {
 		p.busy, p.finishing = false, false
@@ -273,7 +278,9 @@ func (r *run) jump() int64 {
 	case 1:
 		return -10 * year
 	}
-	return int64(r.rnd.IntN(3600))
+	passes := int64(r.rnd.IntN(3600))
+	r.m.up += passes
+	return passes
 }
 
 // tasks starts what goes on in a life, and waits for its end.

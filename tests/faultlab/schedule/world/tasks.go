@@ -24,6 +24,8 @@ type life struct {
 	m     *model
 	rnd   *rand.Rand
 	now   func() time.Time
+	// uptime stands for boot.Uptime.
+	uptime func() (string, time.Duration)
 }
 
 // wrong ends the schedule: an invariant is broken.

@@ -127,6 +127,14 @@ func WriteFile(name string, data []byte, mode FileMode) error {
 // SameFile compares two descriptions.
 func SameFile(a, b FileInfo) bool { return a.Sys() == b.Sys() }
 
+// Geteuid is that of root.
+func Geteuid() int { return 0 }
+
+// CreateTemp makes a new file in a directory.
+func CreateTemp(dir, pattern string) (*File, error) {
+	return sim.Open(path.Join(dir, pattern+".temp"), O_RDWR|O_CREATE|O_EXCL, 0o600)
+}
+
 // Getpid is the same for every process.
 func Getpid() int { return 1 }
 
