@@ -16,9 +16,9 @@ import (
 func TestOpenStreams(t *testing.T) {
 	t.Parallel()
 	w := start(t, setup{})
-	const sessions, streams = 240, 128
+	const sessions, streams = 100, 128
 	var all sync.WaitGroup
-	places := make(chan struct{}, 32)
+	places := make(chan struct{}, 8)
 	for i := range sessions {
 		all.Go(func() {
 			places <- struct{}{}
