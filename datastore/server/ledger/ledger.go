@@ -13,6 +13,8 @@
 package ledger
 
 import (
+	"cmp"
+	"container/list"
 	"context"
 	"errors"
 	"fmt"
@@ -89,14 +91,17 @@ type Resource struct {
 	mu      sync.Mutex
 	used    int64
 	holders map[string]int64
-	each    map[string]int64 // only of accounts that are not their own holders
-	waiting []*waiter        // in the order of their coming
+	each    map[string]int64     // only of accounts that are not their own holders
+	waiting map[Payer]*list.List // of *waiter, in the order of their coming
+	turns   map[Payer]uint64     // when those who wait had their last turn
+	arrived uint64
 }
 
 // waiter is a Take under way.
 type waiter struct {
 	payer Payer
 	n     int64
+	at    uint64        // when it came
 	ready chan struct{} // closed when it has got what it wants
 }
 
@@ -108,7 +113,7 @@ func New(l Limit) *Resource {
 	if l.Each <= 0 || l.Each > l.Share {
 		l.Each = l.Share
 	}
-	return &Resource{limit: l, holders: make(map[string]int64), each: make(map[string]int64)}
+	return &Resource{limit: l, holders: make(map[string]int64), each: make(map[string]int64), waiting: make(map[Payer]*list.List), turns: make(map[Payer]uint64)}
 }
 
 // Limit returns the limit with its defaults filled in.
@@ -176,9 +181,15 @@ func (r *Resource) Take(ctx context.Context, p Payer, n int64) (*Hold, error) {
 		r.mu.Unlock()
 		return nil, &Refusal{Resource: r.limit.Name, Own: true}
 	}
-	w := &waiter{payer: p, n: n, ready: make(chan struct{})}
-	r.waiting = append(r.waiting, w)
-	r.grant()
+	r.arrived++
+	w := &waiter{payer: p, n: n, at: r.arrived, ready: make(chan struct{})}
+	if r.waiting[p] == nil {
+		r.waiting[p] = list.New()
+	}
+	place := r.waiting[p].PushBack(w)
+	if place.Prev() == nil {
+		r.grant()
+	}
 	r.mu.Unlock()
 	hold := &Hold{resource: r, payer: p, size: n}
 	select {
@@ -188,47 +199,62 @@ func (r *Resource) Take(ctx context.Context, p Payer, n int64) (*Hold, error) {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for i, other := range r.waiting {
-		if other == w {
-			r.waiting = append(r.waiting[:i], r.waiting[i+1:]...)
-			r.grant() // it may have stood in the way
-			return nil, fmt.Errorf("wait for %s: %w", r.limit.Name, context.Cause(ctx))
-		}
+	select {
+	case <-w.ready:
+		r.charge(p, -n) // it came at the same moment
+	default:
+		r.leave(place)
 	}
-	r.charge(p, -n) // it came at the same moment
-	r.grant()
+	r.grant() // it may have stood in the way
 	return nil, fmt.Errorf("wait for %s: %w", r.limit.Name, context.Cause(ctx))
 }
 
-// grant lets those go on who may. The lock must be held.
+// leave takes a waiter from its queue. The lock must be held.
+func (r *Resource) leave(place *list.Element) {
+	p := place.Value.(*waiter).payer
+	if q := r.waiting[p]; q != nil {
+		if q.Remove(place); q.Len() == 0 {
+			delete(r.waiting, p)
+			delete(r.turns, p)
+		}
+	}
+}
+
+// grant lets those go on who may, those of one payer in the order of their coming. The
+// lock must be held.
 func (r *Resource) grant() {
 	for {
-		next := -1
-		for i, w := range r.waiting {
+		var next *waiter
+		var place *list.Element
+		for _, q := range r.waiting {
+			w := q.Front().Value.(*waiter)
 			no := r.refuse(w.payer, w.n)
 			if no != nil && no.Own {
 				continue // others may pass it: it waits for itself
 			}
-			if next < 0 || r.before(w, r.waiting[next]) {
-				next = i
+			if next == nil || r.before(w, next) {
+				next, place = w, q.Front()
 			}
 		}
-		if next < 0 {
-			return
-		}
-		w := r.waiting[next]
-		if r.refuse(w.payer, w.n) != nil {
+		if next == nil || r.refuse(next.payer, next.n) != nil {
 			return // nobody passes it, or a large one would never have its turn
 		}
-		r.waiting = append(r.waiting[:next], r.waiting[next+1:]...)
-		r.charge(w.payer, w.n)
-		close(w.ready)
+		r.leave(place)
+		if r.waiting[next.payer] != nil {
+			r.arrived++
+			r.turns[next.payer] = r.arrived
+		}
+		r.charge(next.payer, next.n)
+		close(next.ready)
 	}
 }
 
-// before tells whether a's turn is before that of b, who came earlier.
+// before tells whether a's turn is before b's: its holder has less, its last turn is
+// longer ago, or it came earlier.
 func (r *Resource) before(a, b *waiter) bool {
-	return r.holders[a.payer.holder()] < r.holders[b.payer.holder()]
+	x, y := r.holders[a.payer.holder()], r.holders[b.payer.holder()]
+	s, t := r.turns[a.payer], r.turns[b.payer]
+	return cmp.Or(cmp.Compare(x, y), cmp.Compare(s, t), cmp.Compare(a.at, b.at)) < 0
 }
 
 // Used returns how much is taken.

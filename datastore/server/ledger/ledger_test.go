@@ -149,3 +149,35 @@ func TestBoundsHold(t *testing.T) {
 		t.Errorf("left: %d used, %v, %v", r.Used(), r.holders, r.each)
 	}
 }
+
+// Where a caller can hold one place only, the next turn is that of whoever has waited
+// longest since its last one, not that of the rest of a long queue.
+func TestTurnsGoRound(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := New(Limit{Name: "places", Total: 1})
+		turns := make(chan string, 200)
+		free := make(chan struct{})
+		wait := func(p Payer) {
+			h, err := r.Take(t.Context(), p, 1)
+			if err == nil {
+				turns <- p.Account
+				<-free
+				h.Free()
+			}
+		}
+		for range 50 {
+			go wait(Payer{Account: "hog"})
+		}
+		synctest.Wait()
+		go wait(Payer{Account: "other"})
+		synctest.Wait()
+		for range 51 {
+			free <- struct{}{}
+			synctest.Wait()
+		}
+		<-turns
+		if a, b := <-turns, <-turns; a != "other" && b != "other" {
+			t.Errorf("turns of %s and %s", a, b)
+		}
+	})
+}
