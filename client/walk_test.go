@@ -7,8 +7,10 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
+	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -213,7 +215,7 @@ type walkLab struct {
 	stamp  int64
 }
 
-func newWalkLab(t *testing.T, files string) *walkLab {
+func newWalkLab(t *testing.T, files string, user bool) *walkLab {
 	l := &walkLab{T: t, net: newWires(), stamp: 1000}
 	must := func(err error) {
 		t.Helper()
@@ -232,6 +234,10 @@ func newWalkLab(t *testing.T, files string) *walkLab {
 	l.secret, err = users.CreateToken(access.Token{ID: "root@pam!lab", Enabled: true})
 	must(err)
 	must(users.SetACL(access.ACL{Path: "/", Role: "Admin", ID: "root@pam!lab", Propagate: true}))
+	if user {
+		must(users.CreateUser(access.User{ID: walkUser, Enabled: true}, walkPassword))
+		must(users.SetACL(access.ACL{Path: "/", Role: "Admin", ID: walkUser, Propagate: true}))
+	}
 	cert, err := server.EnsureCertificate(filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem"), []string{"localhost"})
 	must(err)
 	l.print = cert.Fingerprint()
@@ -254,10 +260,17 @@ func newWalkLab(t *testing.T, files string) *walkLab {
 	return l
 }
 
-func (l *walkLab) dial(ctx context.Context) (*Client, error) {
+// walkUser logs in with walkPassword.
+const walkUser, walkPassword = "alice@pbs", "a long password"
+
+func (l *walkLab) dial(ctx context.Context, password bool) (*Client, error) {
+	id, secret := "root@pam!lab", l.secret
+	if password {
+		id, secret = walkUser, walkPassword
+	}
 	return Dial(ctx, Options{
-		Repository:  wire.Repository{AuthID: "root@pam!lab", Host: "127.0.0.1", Datastore: "tank"},
-		Secret:      func(context.Context) (string, error) { return l.secret, nil },
+		Repository:  wire.Repository{AuthID: id, Host: "127.0.0.1", Datastore: "tank"},
+		Secret:      func(context.Context) (string, error) { return secret, nil },
 		Fingerprint: l.print, Dial: l.net.dial, Connections: 1,
 	})
 }
@@ -282,9 +295,13 @@ func (l *walkLab) restore(ctx context.Context, c *Client) error {
 	return err
 }
 
-func (l *walkLab) collect(ctx context.Context, c *Client) error {
+func (l *walkLab) collect(ctx context.Context, c *Client) error { return l.job(ctx, c, "gc") }
+func (l *walkLab) verify(ctx context.Context, c *Client) error  { return l.job(ctx, c, "verify") }
+
+// job begins a task and waits for its end.
+func (l *walkLab) job(ctx context.Context, c *Client, what string) error {
 	var upid string
-	call := Call{Method: "POST", Path: "/admin/datastore/tank/gc", Into: &upid}
+	call := Call{Method: "POST", Path: "/admin/datastore/tank/" + what, Into: &upid}
 	if err := c.Do(ctx, call); err != nil {
 		return err
 	}
@@ -296,9 +313,18 @@ func (l *walkLab) list(ctx context.Context, c *Client) error {
 	return err
 }
 
-// exists looks on the disk whether the newest snapshot was made.
-func (l *walkLab) exists() bool {
-	c, err := l.dial(l.Context())
+func (l *walkLab) forget(ctx context.Context, c *Client) error {
+	return c.Forget(ctx, wire.Snapshot{Group: walkGroup, Time: l.stamp})
+}
+
+func (l *walkLab) prune(ctx context.Context, c *Client) error {
+	params := url.Values{"backup-type": {walkGroup.Type}, "backup-id": {walkGroup.ID}, "keep-last": {"1"}}
+	return c.Do(ctx, Call{Method: "POST", Path: "/admin/datastore/tank/prune", Params: params})
+}
+
+// times asks the server, undisturbed, for the snapshots there are.
+func (l *walkLab) times() (times []int64) {
+	c, err := l.dial(l.Context(), false)
 	if err != nil {
 		l.Fatal(err)
 	}
@@ -307,60 +333,115 @@ func (l *walkLab) exists() bool {
 	if err != nil {
 		l.Fatal(err)
 	}
-	return list[len(list)-1].Snapshot.Time == l.stamp
+	for _, s := range list {
+		times = append(times, s.Snapshot.Time)
+	}
+	return times
 }
+
+func (l *walkLab) count() int { return len(l.times()) }
+
+// exists reports whether the newest snapshot was made, and is there.
+func (l *walkLab) exists() bool { return slices.Contains(l.times(), l.stamp) }
 
 // The longest that anything may take: a session that hangs is asked about for
 // an hour while its server holds on to it.
 const walkMost = 90 * time.Minute
 
+// errand is something that a command asks of a server.
+type errand struct {
+	do func(*walkLab, context.Context, *Client) error
+	// prepare is done before, undisturbed; nil is nothing.
+	prepare func(*walkLab, context.Context, *Client) error
+	// told looks whether an end without an error, or with ErrUnavailable, is
+	// true; nil believes it.
+	told func(l *walkLab, err error) bool
+	// password logs in with one instead of a token.
+	password bool
+}
+
+var errands = map[string]errand{
+	"list":    {do: (*walkLab).list},
+	"backup":  {do: (*walkLab).backup, told: func(l *walkLab, err error) bool { return l.exists() == (err == nil) }},
+	"restore": {do: (*walkLab).restore},
+	"gc":      {do: (*walkLab).collect},
+	"verify":  {do: (*walkLab).verify},
+	// What has ended with an error may have been done, and the error says so.
+	"forget": {do: (*walkLab).forget, prepare: (*walkLab).backup, told: func(l *walkLab, err error) bool { return err != nil || !l.exists() }},
+	"prune":  {do: (*walkLab).prune, prepare: (*walkLab).backup, told: func(l *walkLab, err error) bool { return err != nil || l.exists() && l.count() == 1 }},
+	"login":  {do: (*walkLab).list, password: true},
+}
+
 // At whatever point the other end falls silent, hangs up or is gone, a command
-// ends in bounded time: done, or with ErrUnavailable, and a backup says truly
-// whether the snapshot was made.
+// ends in bounded time: done, or with ErrUnavailable, and says truly whether it is
+// done. With HOLDFAST_WALK=all in the environment every point is tried, otherwise
+// a sample that is always the same.
 func TestWalkOfLostConnections(t *testing.T) {
-	for _, name := range []string{"list", "backup", "restore", "gc"} {
+	for name, e := range errands {
 		for _, kind := range []string{"silent", "closed", "reset", "interrupted"} {
 			t.Run(name+" "+kind, func(t *testing.T) {
+				t.Parallel()
 				files := t.TempDir()
-				synctest.Test(t, func(t *testing.T) { walk(newWalkLab(t, files), name, kind) })
+				synctest.Test(t, func(t *testing.T) { walk(newWalkLab(t, files, e.password), e, kind) })
 			})
 		}
 	}
 }
 
-func walk(l *walkLab, name, kind string) {
-	do := map[string]func(context.Context, *Client) error{
-		"list": l.list, "backup": l.backup, "restore": l.restore, "gc": l.collect,
-	}[name]
-	run := func(ctx context.Context) error {
-		c, err := l.dial(ctx)
-		if err != nil {
-			return err
+// sample chooses among points that count from 1: the last ones, where things are
+// done for good, and of the others some.
+func sample(points int) (chosen []int) {
+	const last, others = 4, 8
+	step := max(1, (points-last+others-1)/others)
+	for at := 1; at <= points; at++ {
+		if os.Getenv("HOLDFAST_WALK") == "all" || at > points-last || at%step == 0 {
+			chosen = append(chosen, at)
 		}
-		defer c.Close()
-		return do(ctx, c)
 	}
-	l.stamp = 999
-	c, err := l.dial(l.Context())
+	return chosen
+}
+
+// run does an errand over a connection of its own.
+func (l *walkLab) run(ctx context.Context, password bool, do func(*walkLab, context.Context, *Client) error) error {
+	c, err := l.dial(ctx, password)
 	if err != nil {
-		l.Fatal(err)
+		return err
 	}
-	if err := l.backup(l.Context(), c); err != nil {
-		l.Fatal(err)
+	defer c.Close()
+	return do(l, ctx, c)
+}
+
+// undisturbed does what must not fail.
+func (l *walkLab) undisturbed(password bool, do func(*walkLab, context.Context, *Client) error) {
+	l.Helper()
+	if do == nil {
+		return
 	}
-	c.Close()
-	l.net.arm(fault{})
-	if err := run(l.Context()); err != nil {
+	if err := l.run(l.Context(), password, do); err != nil {
 		l.Fatalf("without a fault: %v", err)
 	}
+}
+
+// points counts the writes of an errand.
+func (l *walkLab) points(e errand) int {
+	l.undisturbed(false, e.prepare)
+	l.net.arm(fault{})
+	l.undisturbed(e.password, e.do)
 	l.net.mu.Lock()
-	points := l.net.writes
-	l.net.mu.Unlock()
-	if points < 4 {
-		l.Fatalf("only %d writes", points)
+	defer l.net.mu.Unlock()
+	if l.net.writes < 4 {
+		l.Fatalf("only %d writes", l.net.writes)
 	}
+	return l.net.writes
+}
+
+func walk(l *walkLab, e errand, kind string) {
+	l.stamp = 999
+	l.undisturbed(false, (*walkLab).backup)
 	var failed int
-	for at := 1; at <= points; at++ {
+	points := l.points(e)
+	for _, at := range sample(points) {
+		l.undisturbed(false, e.prepare)
 		ctx, cancel := context.WithCancel(l.Context())
 		f := fault{kind: kind, at: at}
 		if kind == "interrupted" {
@@ -368,7 +449,7 @@ func walk(l *walkLab, name, kind string) {
 		}
 		l.net.arm(f)
 		began := time.Now()
-		err := run(ctx)
+		err := l.run(ctx, e.password, e.do)
 		cancel()
 		if took := time.Since(began); took > walkMost {
 			l.Errorf("at %d of %d: it took %v", at, points, took)
@@ -378,25 +459,22 @@ func walk(l *walkLab, name, kind string) {
 			failed++
 		}
 		if kind == "interrupted" && errors.Is(err, context.Canceled) && !errors.Is(err, wire.ErrUnknown) {
-			err = ErrUnavailable // to be judged like any end without a snapshot
+			err = ErrUnavailable // to be judged like any end without a result
 		}
-		l.judge(name, fmt.Sprintf("at %d of %d", at, points), err)
+		l.judge(e, fmt.Sprintf("at %d of %d", at, points), err)
 	}
 	if failed == 0 && kind != "interrupted" {
 		l.Error("nothing has failed")
 	}
 }
 
-func (l *walkLab) judge(name, at string, err error) {
+func (l *walkLab) judge(e errand, at string, err error) {
 	unknown := errors.Is(err, wire.ErrUnknown)
 	if err != nil && !unknown && !errors.Is(err, ErrUnavailable) || errors.Is(err, context.Canceled) {
 		l.Errorf("%s: %v", at, err)
 	}
 	time.Sleep(time.Hour) // what the server still does has come to an end
-	if name != "backup" {
-		return
-	}
-	if made := l.exists(); !unknown && made != (err == nil) {
-		l.Errorf("%s: the snapshot exists: %v, and the client says %v", at, made, err)
+	if e.told != nil && !unknown && !e.told(l, err) {
+		l.Errorf("%s: %d snapshots, the newest exists: %v, and the client says %v", at, l.count(), l.exists(), err)
 	}
 }
