@@ -140,17 +140,17 @@ func (w *wires) arm(f fault) {
 }
 
 // passes counts a write and tells whether it arrives. From the fault on the
-// network stays as it is.
-func (w *wires) passes() (ok bool) {
+// network stays as it is; silent, it tells nobody that nothing arrives.
+func (w *wires) passes() (ok, silent bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.writes++
 	if w.fault.at == 0 || w.writes < w.fault.at {
-		return true
+		return true, false
 	}
 	if w.fault.stop != nil {
 		w.fault.stop()
-		return true
+		return true, false
 	}
 	if !w.broken && w.fault.kind != "silent" {
 		err := io.EOF
@@ -162,16 +162,16 @@ func (w *wires) passes() (ok bool) {
 		}
 	}
 	w.broken = true
-	return false
+	return false, w.fault.kind == "silent"
 }
 
 func (e *end) Read(p []byte) (int, error) { return e.in.read(p) }
 
 func (e *end) Write(p []byte) (int, error) {
-	if !e.net.passes() {
-		if e.net.fault.kind == "silent" {
-			return len(p), nil
-		}
+	switch ok, silent := e.net.passes(); {
+	case silent:
+		return len(p), nil
+	case !ok:
 		return 0, errors.New("broken pipe")
 	}
 	e.other.in.alter(func() { e.other.in.data = append(e.other.in.data, p...) })
