@@ -52,6 +52,10 @@ func spareName(n int) string { return path.Join(trashDir, sparesName, fmt.Sprint
 // takeSpares makes the spare files that are missing. Nothing is synced: those
 // that a power cut takes are made by the next opening.
 func (s *Store) takeSpares() {
+	var st unix.Statfs_t
+	if unix.Statfs(s.path, &st) != nil || st.Files < sparesShare*sparesCount {
+		return // they are not counted, or there are too few to set some aside
+	}
 	dir := path.Join(trashDir, sparesName)
 	_ = s.root.Mkdir(dir, 0o700) // what is wrong is told by the next line
 	names, err := s.readDir(dir)

@@ -41,13 +41,15 @@ const whereMax = 6*notesMax + 64<<10
 // snapshot with; reserveSize and reservePiece are in bytes. A piece is what one
 // entry needs. sparesName is a directory of empty files that give up their
 // inodes, for where those run out first: as many as the same number of entries
-// needs, each of which is a directory and a file.
+// needs, each of which is a directory and a file. sparesShare is the part of the
+// inodes of a file system that they may be of.
 const (
 	reserveName  = "reserve"
 	reserveSize  = 1 << 20
 	reservePiece = 32 << 10
 	sparesName   = "spare"
 	sparesPiece  = 2
+	sparesShare  = 16
 	sparesCount  = reserveSize / reservePiece * sparesPiece
 )
 

@@ -101,7 +101,7 @@ func ignoreFull(err error) error {
 // no free byte a store must open, for reading and for writing, and hand out
 // everything; when there is room again it goes on.
 func TestDiskFull(t *testing.T) {
-	for _, options := range []string{"size=8m", "size=7m", "size=64m,nr_inodes=22"} {
+	for _, options := range []string{"size=8m", "size=7m", "size=64m,nr_inodes=14"} {
 		t.Run(options, func(t *testing.T) {
 			dir, ok := mountSmall(t, options)
 			if !ok {

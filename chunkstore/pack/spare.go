@@ -13,6 +13,8 @@ import (
 const (
 	sparePrefix = "reserve-"
 	spareFiles  = 8
+	// spareShare is the part of the inodes of a file system that they may be of.
+	spareShare = 16
 )
 
 func spareFile(dir string, n int) string {
@@ -22,6 +24,10 @@ func spareFile(dir string, n int) string {
 // keepSpares makes the spare files that are missing, as far as that can be. A
 // power cut may take them: they are nothing but room.
 func keepSpares(dir string) {
+	var st unix.Statfs_t
+	if unix.Statfs(dir, &st) != nil || st.Files < spareShare*spareFiles {
+		return // they are not counted, or there are too few to set some aside
+	}
 	for n := range spareFiles {
 		f, err := os.OpenFile(spareFile(dir, n), os.O_WRONLY|os.O_CREATE, 0o640)
 		if err != nil {

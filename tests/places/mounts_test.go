@@ -75,7 +75,9 @@ func fused(t *testing.T, mib int64, mkfs []string, driver ...string) string {
 func ext4(t *testing.T) string { return mounted(t, 64, "mkfs.ext4", "-q", "-m", "0") }
 
 // fewInodes is ext4 on which these run out before the blocks do.
-func fewInodes(t *testing.T) string { return mounted(t, 64, "mkfs.ext4", "-q", "-m", "0", "-N", "256") }
+func fewInodes(t *testing.T) string {
+	return mounted(t, 64, "mkfs.ext4", "-q", "-m", "0", "-N", "1024")
+}
 
 func btrfs(t *testing.T) string { return mounted(t, 128, "mkfs.btrfs", "-q", "--mixed") }
 
