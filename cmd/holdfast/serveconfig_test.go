@@ -73,7 +73,7 @@ func TestConfigFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	l, err := conf.limits()
-	if err != nil || l.Connections != 7 || l.PerAddress != 128 || l.PerToken != 256 || l.BodyRate != 2048 || len(conf.Listen) != 2 || time.Duration(conf.StopTimeout) != 5*time.Second {
+	if err != nil || l.Connections != 7 || l.PerAddress != 256 || l.PerToken != 256 || l.BodyRate != 2048 || len(conf.Listen) != 2 || time.Duration(conf.StopTimeout) != 5*time.Second {
 		t.Errorf("%+v, %+v, %v", conf, l, err)
 	}
 }
