@@ -96,7 +96,9 @@ func Remove(path string) error {
 // MkdirAll makes a directory and those above it that are missing, and syncs
 // the parent of each one made. A directory that is there already is no error; its
 // parent is synced all the same, because whoever makes it may not be that far.
-func MkdirAll(path string, mode fs.FileMode) error {
+func MkdirAll(path string, mode fs.FileMode) error { return mkdirAll(path, mode, SyncDir) }
+
+func mkdirAll(path string, mode fs.FileMode, syncDir func(string) error) error {
 	path = filepath.Clean(path)
 	st, err := os.Stat(path)
 	if err == nil {
@@ -105,7 +107,7 @@ func MkdirAll(path string, mode fs.FileMode) error {
 		}
 		// Those above were synced before it was made. Who may not read the
 		// parent, or write to the disk, has not made it and cannot do more.
-		err = SyncDir(filepath.Dir(path))
+		err = syncDir(filepath.Dir(path))
 		if errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.EROFS) {
 			return nil
 		}
@@ -116,14 +118,14 @@ func MkdirAll(path string, mode fs.FileMode) error {
 	}
 	parent := filepath.Dir(path)
 	if parent != path {
-		if err := MkdirAll(parent, mode); err != nil {
+		if err := mkdirAll(parent, mode, syncDir); err != nil {
 			return err
 		}
 	}
 	if err := os.Mkdir(path, mode); err != nil && !errors.Is(err, fs.ErrExist) {
 		return fmt.Errorf("make directory: %w", err)
 	}
-	return SyncDir(parent)
+	return syncDir(parent)
 }
 
 // unwrapPath drops the name from an error whose caller names the file.

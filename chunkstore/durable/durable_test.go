@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"testing"
 )
@@ -142,6 +143,36 @@ func TestMkdirAll(t *testing.T) {
 		if err := MkdirAll(filepath.Join(dir, p), 0o700); !errors.Is(err, syscall.ENOTDIR) {
 			t.Errorf("%s: got %v, want not a directory", p, err)
 		}
+	}
+}
+
+// Who finds a directory that another caller is just making does not use it before
+// it is durable: it syncs the parent itself.
+func TestMkdirAllAwaitsOthers(t *testing.T) {
+	dir := t.TempDir()
+	deep := filepath.Join(dir, "a", "b")
+	var synced []string
+	note := func(path string) error {
+		synced = append(synced, path)
+		return nil
+	}
+	if err := mkdirAll(deep, 0o700, note); err != nil {
+		t.Fatal(err)
+	}
+	if want := []string{filepath.Dir(dir), dir, filepath.Join(dir, "a")}; !slices.Equal(synced, want) {
+		t.Errorf("synced %q, want %q", synced, want)
+	}
+	synced = nil
+	if err := mkdirAll(deep, 0o700, note); err != nil || !slices.Equal(synced, []string{filepath.Join(dir, "a")}) {
+		t.Errorf("one that is there: synced %q, %v", synced, err)
+	}
+	for _, refused := range []error{syscall.EROFS, syscall.EACCES} {
+		if err := mkdirAll(deep, 0o700, func(string) error { return refused }); err != nil {
+			t.Errorf("one that is there and cannot be synced: %v", err)
+		}
+	}
+	if err := mkdirAll(deep, 0o700, func(string) error { return syscall.EIO }); !errors.Is(err, syscall.EIO) {
+		t.Errorf("a disk that fails: %v", err)
 	}
 }
 

@@ -79,11 +79,6 @@ var diskMutants = []mutant{
 		"func (s *Store) settle(snap wire.Snapshot) error {\n",
 		"func (s *Store) settle(snap wire.Snapshot) error {\n\tif sim.Mutant(\"pending-unannounced\") {\n\t\treturn nil\n\t}\n",
 	}}},
-	{"directory-not-awaited", "a directory that another task has just made is durable before it is used", "backup,forget", []change{{
-		"chunkstore/durable/durable.go",
-		"\t\terr = SyncDir(filepath.Dir(path))\n",
-		"\t\tif sim.Mutant(\"directory-not-awaited\") {\n\t\t\treturn nil\n\t\t}\n\t\terr = SyncDir(filepath.Dir(path))\n",
-	}}},
 	{"no-chunk-sync", "chunks are durable before a backup is acknowledged", "", []change{{
 		"datastore/finish.go",
 		"\tif err := ss.puts.Sync(ctx); err != nil {\n",
