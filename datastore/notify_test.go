@@ -17,11 +17,11 @@ func TestNotifyCounts(t *testing.T) {
 		"nothing": {},
 		"one missing, another hurt": {
 			pack.OpenReport{PacksMissing: 1, Missing: []string{"a.pack"}, Names: []string{"a.pack", "b.pack"}},
-			[]string{"1 pack is missing: a.pack; run: holdfast verify, and a new backup of the machines concerned"},
+			[]string{"1 pack is missing: a.pack; holdfast verify tells which snapshots need it. When they have been backed up anew, or forgotten, holdfast gc ends this"},
 		},
 		"more missing than named": {
 			pack.OpenReport{PacksMissing: 3, Missing: []string{"a.pack", "b.pack"}},
-			[]string{"3 packs are missing: a.pack, b.pack, …; run: holdfast verify, and a new backup of the machines concerned"},
+			[]string{"3 packs are missing: a.pack, b.pack, …; holdfast verify tells which snapshots need them. When they have been backed up anew, or forgotten, holdfast gc ends this"},
 		},
 		"rebuilt": {
 			pack.OpenReport{Rebuilt: errors.New("why"), Reindex: pack.ReindexReport{Packs: 1, Chunks: 1, RecordsDamaged: 1, Names: []string{"a.pack"}}, BytesCut: 1},

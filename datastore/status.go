@@ -115,9 +115,9 @@ func (s *Store) notify(r pack.OpenReport) {
 	switch r.PacksMissing {
 	case 0:
 	case 1:
-		s.tell("1 pack is missing: %s; run: holdfast verify, and a new backup of the machines concerned", firstOf(r.Missing, 1))
+		s.tell("1 pack is missing: %s; holdfast verify tells which snapshots need it. When they have been backed up anew, or forgotten, holdfast gc ends this", firstOf(r.Missing, 1))
 	default:
-		s.tell("%d packs are missing: %s; run: holdfast verify, and a new backup of the machines concerned", r.PacksMissing, firstOf(r.Missing, r.PacksMissing))
+		s.tell("%d packs are missing: %s; holdfast verify tells which snapshots need them. When they have been backed up anew, or forgotten, holdfast gc ends this", r.PacksMissing, firstOf(r.Missing, r.PacksMissing))
 	}
 }
 

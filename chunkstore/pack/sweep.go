@@ -70,7 +70,7 @@ type SweepReport struct {
 
 	PacksTotal     int // packs that are to be removed or rewritten
 	PacksDone      int
-	PacksRemoved   int
+	PacksRemoved   int // missing ones in which nothing in use lay among them
 	PacksRewritten int
 	ChunksRemoved  uint64
 	BytesRemoved   uint64 // size of the pack files that went
@@ -157,7 +157,10 @@ func (sw *Sweep) Run(ctx context.Context, used func(chunkstore.Key) bool, o Swee
 	if err := sw.s.sync(ctx); err != nil && !errors.Is(err, chunkstore.ErrNoSpace) {
 		return r, fmt.Errorf("sweep: %w", err)
 	}
-	victims, err := sw.plan(ctx, used, o, &r)
+	victims, inUse, err := sw.plan(ctx, used, o, &r)
+	if err == nil && !o.DryRun {
+		err = sw.forgetLost(ctx, inUse, &r)
+	}
 	if err != nil {
 		return r, fmt.Errorf("sweep: %w", err)
 	}
@@ -185,15 +188,15 @@ func (sw *Sweep) Run(ctx context.Context, used func(chunkstore.Key) bool, o Swee
 }
 
 // plan counts use and garbage by pack and chooses what to sweep: packs without
-// any use first, since they need no room.
-func (sw *Sweep) plan(ctx context.Context, used func(chunkstore.Key) bool, o SweepOptions, r *SweepReport) ([]victim, error) {
-	inUse, listed := make(map[uint32]uint64), make(map[uint32]uint64)
+// any use first, since they need no room. inUse are the bytes in use of every pack.
+func (sw *Sweep) plan(ctx context.Context, used func(chunkstore.Key) bool, o SweepOptions, r *SweepReport) (victims []victim, inUse map[uint32]uint64, err error) {
+	inUse = make(map[uint32]uint64)
+	listed := make(map[uint32]uint64)
 	c := &census{inUse: inUse, listed: listed, r: r, used: func(k chunkstore.Key) bool { return used(k) || sw.s.keeps(k) }}
 	if err := sw.s.eachLocation(ctx, c.add); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	c.flush()
-	var victims []victim
 	small := 0
 	for no, p := range sw.s.sealedBefore(sw.horizon) {
 		v := newVictim(no, p, inUse[no], false)
@@ -218,7 +221,7 @@ func (sw *Sweep) plan(ctx context.Context, used func(chunkstore.Key) bool, o Swe
 		victims[i].listed = listed[v.no]
 	}
 	slices.SortFunc(victims, func(a, b victim) int { return cmp.Or(cmp.Compare(a.used, b.used), cmp.Compare(a.no, b.no)) })
-	return victims, nil
+	return victims, inUse, nil
 }
 
 func newVictim(no uint32, p packInfo, used uint64, open bool) victim {

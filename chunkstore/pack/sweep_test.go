@@ -415,3 +415,56 @@ func TestPutOverCondemnedWins(t *testing.T) {
 	sw.Close()
 	closeStore(t, s)
 }
+
+// TestSweepForgetsALostPack: a pack that is missing is told of until all that was
+// in use in it is there again, or needed no more; then a sweep ends that.
+func TestSweepForgetsALostPack(t *testing.T) {
+	dir := create(t)
+	cs := chunks(0, 20)
+	s := openAt(t, dir, smallPacks)
+	fill(t, s, cs)
+	p, _ := where(t, s, cs[0])
+	closeStore(t, s)
+	away := filepath.Join(tempDir(t), "pack")
+	if err := os.Rename(packPath(dir, p), away); err != nil {
+		t.Fatal(err)
+	}
+	reopened := func(missing int) *Store {
+		t.Helper()
+		s := openAt(t, dir, smallPacks)
+		if got := s.Opened().PacksMissing; got != missing {
+			t.Fatalf("%d packs are missing, want %d", got, missing)
+		}
+		return s
+	}
+
+	s = reopened(1)
+	if r := sweep(t, s, usedSet(cs), SweepOptions{}); r.PacksRemoved != 0 {
+		t.Errorf("forgot what is in use: %+v", r)
+	}
+	closeStore(t, s)
+
+	s = reopened(1)
+	fill(t, s, cs) // stored again
+	if r := sweep(t, s, usedSet(cs), SweepOptions{}); r.PacksRemoved != 1 {
+		t.Errorf("%+v", r)
+	}
+	holdsAll(t, s, cs)
+	closeStore(t, s)
+
+	s = reopened(0)
+	holdsAll(t, s, cs)
+	if u, err := s.Usage(bg); err != nil || u.MissingPacks != 0 {
+		t.Errorf("%+v, %v", u, err)
+	}
+	closeStore(t, s)
+
+	// One that comes back is garbage, and nothing is lost by it.
+	if err := os.Rename(away, packPath(dir, p)); err != nil {
+		t.Fatal(err)
+	}
+	s = reopened(0)
+	sweep(t, s, usedSet(cs), SweepOptions{})
+	holdsAll(t, s, cs)
+	closeStore(t, s)
+}

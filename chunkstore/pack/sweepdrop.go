@@ -21,6 +21,19 @@ func (sw *Sweep) drop(ctx context.Context, no uint32, dead []current) error {
 	if err := s.writable(); err != nil {
 		return err
 	}
+	if err := sw.proveUnused(ctx, no, dead); err != nil {
+		return err
+	}
+	if err := sw.commitDrop(no, dead); err != nil {
+		return err
+	}
+	return s.removePack(no)
+}
+
+// commitDrop lets the catalogue forget a pack and the dead records in it.
+// commitLock is held.
+func (sw *Sweep) commitDrop(no uint32, dead []current) error {
+	s := sw.s
 	ch := changes{epoch: s.epoch.Number, drop: []uint32{no}}
 	for _, e := range dead {
 		holders, _, err := s.cataloguedHolders(e.key, spot{no, e.off})
@@ -31,20 +44,15 @@ func (sw *Sweep) drop(ctx context.Context, no uint32, dead []current) error {
 			ch.deletes = append(ch.deletes, h.key)
 		}
 	}
-	if err := sw.proveUnused(ctx, no, dead); err != nil {
-		return err
-	}
 	if err := s.epoch.check(s.dir); err != nil {
 		s.failure.set(err)
 		return err
 	}
-	if err := s.commitInParts(ch); err != nil {
-		if isFinal(err) {
-			s.failure.set(err)
-		}
-		return err
+	err := s.commitInParts(ch)
+	if err != nil && isFinal(err) {
+		s.failure.set(err)
 	}
-	return s.removePack(no)
+	return err
 }
 
 // commitInParts removes entries in several transactions: one that changes few
@@ -141,6 +149,13 @@ func (s *Store) fileEntries(ctx context.Context, p packInfo) ([]entry, error) {
 // removePack removes the file of a pack that the catalogue has forgotten.
 // commitLock is held.
 func (s *Store) removePack(no uint32) error {
+	path := filepath.Join(packsDir(s.dir), s.forgetPack(no))
+	return s.disk.do("remove", path, func() error { return durable.Remove(path) })
+}
+
+// forgetPack forgets here what the catalogue has forgotten of a pack, and returns
+// the name of its file.
+func (s *Store) forgetPack(no uint32) string {
 	s.mu.Lock()
 	p := s.packs[no]
 	p.dropped, p.missing, p.totals, p.saved = true, true, totals{}, totals{}
@@ -151,6 +166,5 @@ func (s *Store) removePack(no uint32) error {
 	name, id := p.name(), p.id
 	s.mu.Unlock()
 	s.handles.forget(id)
-	path := filepath.Join(packsDir(s.dir), name)
-	return s.disk.do("remove", path, func() error { return durable.Remove(path) })
+	return name
 }
