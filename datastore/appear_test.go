@@ -9,6 +9,7 @@ import (
 
 	"holdfast/chunkstore"
 	"holdfast/datastore"
+	"holdfast/datastore/manifest"
 	"holdfast/datastore/wire"
 )
 
@@ -256,5 +257,32 @@ func TestOwnerOfTheTrash(t *testing.T) {
 	l.must(l.RestoreDeleted(ctx, at(20)))
 	if info := l.info(at(10)); info.Owner != "joe@pbs" {
 		t.Errorf("%+v", info)
+	}
+}
+
+// A sender does not say of its own snapshot that it has been verified.
+func TestSenderDoesNotVerify(t *testing.T) {
+	l := newLab(t)
+	ss := l.foreign(at(10), "eve@pbs!put")
+	m := manifest.Manifest{Type: group.Type, ID: group.ID, Time: 10, Files: []manifest.File{l.image(ss, "disk.img.didx", "content")}}
+	m.SetNotes("all is well")
+	l.must(m.SetVerification(manifest.Verification{State: wire.VerifyOK, UPID: "UPID:x"}))
+	l.must(m.SetUploadStats(manifest.UploadStats{Count: 7}))
+	sealed, err := m.Seal()
+	l.must(err)
+	l.must(ss.Blob(t.Context(), wire.ManifestName, sealed))
+	l.must(ss.Finish(t.Context()))
+	if info := l.info(at(10)); info.Verify != nil || info.Notes != "all is well" {
+		t.Errorf("%+v", info)
+	}
+	r, err := l.Open(t.Context(), at(10))
+	l.must(err)
+	defer r.Close()
+	raw, err := r.Blob(t.Context(), wire.ManifestName)
+	l.must(err)
+	got, err := manifest.Open(raw)
+	l.must(err)
+	if len(got.Unprotected) != 1 {
+		t.Errorf("what the server owns: %s", got.Unprotected)
 	}
 }

@@ -52,7 +52,7 @@ func (ss *Session) finish(ctx context.Context) error {
 	if err := ss.proveChunks(ctx, m); err != nil {
 		return err
 	}
-	if err := ss.writeStats(m); err != nil {
+	if err := ss.writeOwned(m); err != nil {
 		return noSpace(err)
 	}
 	if err := ss.syncFiles(); err != nil {
@@ -174,13 +174,17 @@ func (ss *Session) proveIndex(ctx context.Context, name string, class chunkstore
 	return nil
 }
 
-// writeStats puts the counts of the upload into the manifest, if there are any.
-func (ss *Session) writeStats(m *manifest.Manifest) error {
-	if ss.stats == nil {
+// writeOwned replaces what the server owns in the manifest: nothing of it is
+// taken from who has sent it, and the counts of the upload are put in, if there
+// are any.
+func (ss *Session) writeOwned(m *manifest.Manifest) error {
+	if !m.StripOwned() && ss.stats == nil {
 		return nil
 	}
-	if err := m.SetUploadStats(*ss.stats); err != nil {
-		return err
+	if ss.stats != nil {
+		if err := m.SetUploadStats(*ss.stats); err != nil {
+			return err
+		}
 	}
 	sealed, err := m.Seal()
 	if err != nil {

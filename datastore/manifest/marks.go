@@ -48,6 +48,16 @@ func (m *Manifest) SetUploadStats(u UploadStats) error {
 	return m.setUnprotected(keyUploadStats, u)
 }
 
+// StripOwned removes what only the server writes: a sender could tell of a
+// verification that has never been. It reports whether there was anything.
+func (m *Manifest) StripOwned() bool {
+	before := len(m.Unprotected)
+	for _, name := range []string{keyVerifyState, keyUploadStats} {
+		delete(m.Unprotected, name)
+	}
+	return len(m.Unprotected) < before
+}
+
 func (m *Manifest) setUnprotected(name string, v any) error {
 	raw, err := json.Marshal(v)
 	if err != nil {

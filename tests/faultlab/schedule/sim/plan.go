@@ -22,8 +22,9 @@ type Plan struct {
 	Changes int
 	// StallAt, together with Changes, makes the task wait for all others that
 	// has made this rename, counted from 1: what it has done is not durable
-	// then.
-	StallAt int
+	// then. With StallName, only renames to names that end with it count.
+	StallAt   int
+	StallName string
 	// Within is about how many steps the life has; changes of priority
 	// fall into them.
 	Within int
@@ -76,8 +77,8 @@ func (p *plan) priority() int {
 }
 
 // note counts renames.
-func (p *plan) note(t *Task, op string) {
-	if op != "rename" {
+func (p *plan) note(t *Task, op, name string) {
+	if op != "rename" || !strings.HasSuffix(name, p.StallName) {
 		return
 	}
 	if p.renames++; p.renames == p.StallAt {
@@ -86,14 +87,14 @@ func (p *plan) note(t *Task, op string) {
 }
 
 // leave reports whether t has to give the turn away at this step.
-func (p *plan) leave(t *Task, op string) bool {
+func (p *plan) leave(t *Task, op, name string) bool {
 	if p.Changes > 0 && p.stalled == t {
 		p.stalled = nil
 		p.low--
 		t.prio = p.low
 		return true
 	}
-	p.note(t, op)
+	p.note(t, op, name)
 	if p.Changes > 0 {
 		for _, at := range p.at {
 			if at == p.Steps {

@@ -270,7 +270,7 @@ func Point(op, name string) bool {
 		l.w.trace(t, "crash", "")
 		t.die()
 	}
-	if p.leave(t, op) {
+	if p.leave(t, op, name) {
 		t.park(runnable)
 	}
 	return true

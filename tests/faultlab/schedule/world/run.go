@@ -221,8 +221,10 @@ func (r *run) plan() sim.Plan {
 	switch r.rnd.IntN(16) {
 	case 0, 1: // soon after a collection has removed something
 		p.CrashOp, p.CrashName, p.CrashAt = "remove", ".pack", 1+r.rnd.IntN(60)
-	case 2: // soon after a snapshot has got its name
-		p.CrashOp, p.CrashName, p.CrashAt = "rename", "Z", 1+r.rnd.IntN(30)
+	case 2, 3: // soon after a snapshot has got a name, with all others at work
+		p.Changes, p.Within, p.Rare = 1+r.rnd.IntN(3), 600, 0
+		p.StallName, p.StallAt = "Z", 1+r.rnd.IntN(3)
+		p.CrashOp, p.CrashName, p.CrashAt = "rename", "Z", 1+r.rnd.IntN(150)
 	}
 	return p
 }
