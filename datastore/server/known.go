@@ -25,9 +25,6 @@ type known struct {
 // sizes are those of the chunks of one name, by class; 0 means that there is none.
 type sizes [2]uint32
 
-// of is the size of the chunk of a class.
-func (s sizes) of(c chunkstore.Class) uint32 { return s[c] }
-
 // classes are those in which there is a chunk.
 func (s sizes) classes() (set chunkstore.Classes) {
 	for c, size := range s {

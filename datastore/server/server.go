@@ -49,8 +49,6 @@ type Server struct {
 	delays   chan struct{} // one element for each answer that is held back
 	accounts *accounts
 	gc       *collections
-	verify   chan struct{} // bounds verifications that run at once
-	heavy    chan struct{} // bounds requests that hold much memory
 	host     *sessionHost
 	rows     sync.Mutex // held while a user adds a row to a table of its own
 

@@ -36,10 +36,7 @@ func TestTasksOfOneTokenStopNobody(t *testing.T) {
 	w.undisturbed(t, atLeast(2))
 	for _, work := range []string{"gc", "verify?backup-type=host&backup-id=honest"} {
 		path, query, _ := strings.Cut(work, "?")
-		var kv []string
-		for _, p := range strings.FieldsFunc(query, func(r rune) bool { return r == '&' || r == '=' }) {
-			kv = append(kv, p)
-		}
+		kv := strings.FieldsFunc(query, func(r rune) bool { return r == '&' || r == '=' })
 		if end, err := w.task(w.admin, "POST", "/admin/datastore/"+store+"/"+path, kv...); err != nil || end != "OK" {
 			t.Errorf("%s of the administrator: %q %v", path, end, err)
 		}
