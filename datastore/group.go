@@ -257,8 +257,9 @@ func (s *Store) claim(g wire.Group, caller wire.AuthID) error {
 }
 
 // claimsMax is how many groups of a namespace may be somebody's without holding
-// anything.
-const claimsMax = 8
+// anything. A first backup that is broken off leaves one, so that it is more than
+// an unlucky administrator gets to.
+const claimsMax = 128
 
 // mayClaim is claim for who begins a backup. A group stays its owner's though its
 // first backup came to nothing (section 2.1 of the protocol specification); but
