@@ -22,7 +22,7 @@ type Plan struct {
 	Changes int
 	// StallAt, together with Changes, makes the task wait for all others that
 	// has made this rename, counted from 1: what it has done is not durable
-	// then. With StallName, only renames to names that end with it count.
+	// then. With StallName, only renames of names that hold it count.
 	StallAt   int
 	StallName string
 	// Within is about how many steps the life has; changes of priority
@@ -78,7 +78,7 @@ func (p *plan) priority() int {
 
 // note counts renames.
 func (p *plan) note(t *Task, op, name string) {
-	if op != "rename" || !strings.HasSuffix(name, p.StallName) {
+	if op != "rename" || !strings.Contains(name, p.StallName) {
 		return
 	}
 	if p.renames++; p.renames == p.StallAt {

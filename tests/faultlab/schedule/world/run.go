@@ -221,6 +221,10 @@ func (r *run) plan() sim.Plan {
 	switch r.rnd.IntN(16) {
 	case 0, 1: // soon after a collection has removed something
 		p.CrashOp, p.CrashName, p.CrashAt = "remove", ".pack", 1+r.rnd.IntN(60)
+		if r.rnd.IntN(2) == 0 { // beside a removal that is not durable
+			p.Changes, p.Within, p.Rare = 1+r.rnd.IntN(3), 600, 0
+			p.StallName, p.StallAt = "forgotten-", 1+r.rnd.IntN(2)
+		}
 	case 2, 3: // soon after a snapshot has got a name, with all others at work
 		p.Changes, p.Within, p.Rare = 1+r.rnd.IntN(3), 600, 0
 		p.StallName, p.StallAt = "Z", 1+r.rnd.IntN(3)
