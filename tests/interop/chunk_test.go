@@ -117,7 +117,9 @@ func TestChunkAccepted(t *testing.T) {
 	t.Parallel()
 	s := newGroup("host")
 	b := server.backup(t, server.alice, s)
-	wid := b.index(t, "root.pxar.didx")
+	// The chunks of an archive are all plain or all encrypted.
+	archives := map[bool]string{false: "root.pxar.didx", true: "sealed.pxar.didx"}
+	modes := map[bool]string{false: "none", true: "encrypt"}
 	key := noise(9, 32)
 	half := noise(10, 4000)
 	frames := chunk{plain: half, digest: digestOf(half)}
@@ -133,39 +135,71 @@ func TestChunkAccepted(t *testing.T) {
 		"zstd that did not help": newZstd(noise(12, 5000)),
 	}
 	wrong := map[string]bool{"one byte": true, "sealed": true, "sealed zstd": true, "zstd in two frames": true}
-	var order []chunk
-	for name, c := range chunks {
-		order = append(order, c)
-		u := honest(c)
-		if wrong[name] { // a CRC of 0, as a client may send
-			u.body = bytes.Clone(u.body)
-			copy(u.body[8:12], make([]byte, 4))
-		}
-		for range 2 { // again is the same
-			var digest string
-			a := u.send(t, b, "dynamic", wid)
-			if a.status != 200 {
-				t.Fatalf("%s: %s", name, a)
+	var entries []entry
+	read := map[string]func(t *testing.T, body []byte){}
+	for encrypted, archive := range archives {
+		wid := b.index(t, archive)
+		var order []chunk
+		for name, c := range chunks {
+			if strings.HasPrefix(name, "sealed") != encrypted {
+				continue
 			}
-			if a.into(t, &digest); digest != c.digest {
-				t.Errorf("%s: %s", name, a)
-			}
+			order = append(order, c)
+			sendTwice(t, b, wid, name, c, wrong[name])
 		}
+		digests, starts, ends, size := layout(order)
+		b.put(t, "dynamic", list{wid, digests, starts}).null(t)
+		sum := dynamicSum(t, digests, ends)
+		b.end(t, "dynamic", wid, len(order), size, sum).null(t)
+		entries = append(entries, entry{archive, modes[encrypted], size, sum})
+		read[archive] = func(t *testing.T, body []byte) { checkDynamic(t, body, digests, ends) }
 	}
-	digests, starts, ends, size := layout(order)
-	b.put(t, "dynamic", list{wid, digests, starts}).null(t)
-	sum := dynamicSum(t, digests, ends)
-	b.end(t, "dynamic", wid, len(order), size, sum).null(t)
-	b.commit(t, entry{"root.pxar.didx", "none", size, sum})
+	b.commit(t, entries...)
 
 	r := server.reader(t, server.alice, s)
-	checkDynamic(t, r.do(t, "GET", "/download", nil, "file-name", "root.pxar.didx").want(t, 200).body, digests, ends)
+	for archive, check := range read {
+		check(t, r.do(t, "GET", "/download", nil, "file-name", archive).want(t, 200).body)
+	}
 	for name, c := range chunks {
 		got := r.do(t, "GET", "/chunk", nil, "digest", c.digest).want(t, 200).body
 		if !bytes.Equal(got, c.blob) && !sameContent(t, got, c) {
 			t.Errorf("%s came back as another blob of %d bytes, sent %d", name, len(got), len(c.blob))
 		}
 	}
+}
+
+// sendTwice uploads a chunk, and again, which is the same. wrong puts a CRC of 0 into
+// it, as a client may send.
+func sendTwice(t *testing.T, b *session, wid int, name string, c chunk, wrong bool) {
+	t.Helper()
+	u := honest(c)
+	if wrong {
+		u.body = bytes.Clone(u.body)
+		copy(u.body[8:12], make([]byte, 4))
+	}
+	for range 2 {
+		var digest string
+		a := u.send(t, b, "dynamic", wid)
+		if a.status != 200 {
+			t.Fatalf("%s: %s", name, a)
+		}
+		if a.into(t, &digest); digest != c.digest {
+			t.Errorf("%s: %s", name, a)
+		}
+	}
+}
+
+// TestArchiveOfTwoClasses: what nobody could read back is refused when it is sent.
+func TestArchiveOfTwoClasses(t *testing.T) {
+	t.Parallel()
+	b := server.backup(t, server.alice, newGroup("host"))
+	wid := b.index(t, "root.pxar.didx")
+	order := []chunk{newChunk(noise(21, 4000)), newSealed(noise(22, 32), noise(23, 4000))}
+	for _, c := range order {
+		honest(c).send(t, b, "dynamic", wid).want(t, 200)
+	}
+	digests, starts, _, _ := layout(order)
+	b.put(t, "dynamic", list{wid, digests, starts}).refused(t, 400)
 }
 
 // sameContent allows the server to keep another envelope of the same plain
