@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 
 	"github.com/urfave/cli/v2"
 
@@ -121,6 +122,8 @@ func (a *app) unlock(ctx context.Context, f *crypto.KeyFile, path string) (*cryp
 		defer clear(pass)
 	}
 	k, err := f.Unlock(pass)
+	// The table that a passphrase needs is larger than all that comes after it.
+	debug.FreeOSMemory()
 	if err != nil {
 		return nil, fmt.Errorf("key file %s: %w", path, err)
 	}

@@ -328,9 +328,9 @@ func hijack(w http.ResponseWriter) (*upgraded, error) {
 const answerWait = time.Minute
 
 // farewell is how long the connection of a session that was stopped stays open, so
-// that a client that asks for something only now is told why it gets nothing. It
-// keeps its place in the account of whoever opened it meanwhile.
-const farewell = 15 * time.Minute
+// that a client in the middle of its work is told why it gets nothing more. It keeps
+// its place in the account of whoever opened it meanwhile.
+const farewell = 10 * time.Second
 
 // converse answers the upgrade and runs the session to its end. The connection may
 // still be open then: nil if it never spoke HTTP/2.

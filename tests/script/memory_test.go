@@ -13,9 +13,9 @@ import (
 	"testing"
 )
 
-// memoryMax is what a client and a server with one client may take, in KiB: 125
+// memoryMax is what a client and a server with one client may take, in KiB: 150
 // MiB on two cores, and what the pieces under way take on each further one.
-func memoryMax() int64 { return int64(125+14*max(0, runtime.NumCPU()-2)) << 10 }
+func memoryMax() int64 { return int64(150+14*max(0, runtime.NumCPU()-2)) << 10 }
 
 // What an encrypted backup and a restore over the network take is bounded on both
 // sides, on a machine that is busy with something else, too.
