@@ -207,13 +207,3 @@ func TestWriteErrors(t *testing.T) {
 		t.Errorf("only %d of %d backups met the error", refused, len(list))
 	}
 }
-
-// TestRuntimeHit is the one error that ends the program wherever it is, as a kill
-// does: the runtime cannot wake itself up. See wait.
-func TestRuntimeHit(t *testing.T) {
-	t.Parallel()
-	r, image := smallRepo(t)
-	wrap := point{"write", "anon_inode:[eventfd]", 1}.inject("error=EIO")
-	start(t, command{args: r.backupArgs(snap{"vm/1", 5}, "disk0.img:"+image), wrap: wrap, env: oneThread}).wait(t).want(t, exitKilled, "netpollBreak")
-	r.sane(t, image)
-}
