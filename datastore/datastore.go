@@ -31,8 +31,9 @@
 // moment in which it comes back. One function deletes what is in either.
 //
 // A session is embedded, of a caller that is trusted, or foreign: then plain
-// chunks are compared with their names, and of two blobs under one name the one
-// whose content was compared stays (section 7 of the design).
+// chunks are compared with their names. A plain chunk and an encrypted one of one
+// name are two chunks, and of encrypted ones each owner has a copy, so that no
+// session can put anything in the place of what another has sent.
 //
 // Who may run beside whom, in one process that has the store open for writing:
 //
@@ -58,9 +59,9 @@
 //
 // Other processes can list at any time, which takes no lock: the tree is
 // consistent at every moment, and what they find there is durable. Only a mark,
-// notes or an owner they may see a moment before it is. Reading chunks takes the chunk store's lock shared,
-// everything else takes it alone; so another process can read while no process
-// writes.
+// notes or an owner they may see a moment before it is. Reading chunks takes the
+// chunk store's lock shared, everything else takes it alone; so another process
+// can read while no process writes.
 //
 // The package imports chunkstore, its pack, durable and blob rooms, crypto and
 // the shared rooms index, manifest and wire.
