@@ -2,8 +2,10 @@ package server
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"reflect"
 	"strings"
@@ -263,5 +265,21 @@ func TestQuotaKeepsTheBoundThatIsNotNamed(t *testing.T) {
 	}
 	if q, err := l.access.Quota(owner); err != nil || q.BytesMax != 7 {
 		t.Errorf("a refused change leaves %+v %v", q, err)
+	}
+}
+
+// Who leaves while the credentials wait for their turn is not told that the server
+// has failed.
+func TestWhoLeavesBeforeTheLogin(t *testing.T) {
+	l := newLab(t, Options{})
+	gone, leave := context.WithCancel(t.Context())
+	leave()
+	r := httptest.NewRequestWithContext(gone, http.MethodPost, "/api2/json/access/ticket", nil)
+	if e := asStatus(l.server.loginRefused(r, fmt.Errorf("wait for a turn: %w", context.Canceled))); e.code != http.StatusRequestTimeout {
+		t.Errorf("%d %s", e.code, e.text)
+	}
+	r = httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/api2/json/access/ticket", nil)
+	if e := asStatus(l.server.loginRefused(r, context.Canceled)); e.code != http.StatusServiceUnavailable {
+		t.Errorf("of a server that ends: %d %s", e.code, e.text)
 	}
 }

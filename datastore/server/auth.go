@@ -103,6 +103,9 @@ func (s *Server) loginRefused(r *http.Request, err error) error {
 		s.metrics.refused("login")
 		s.o.Log.Warn("authentication failed", "from", r.RemoteAddr, "error", err)
 		return refusal
+	case r.Context().Err() != nil:
+		// Nobody is at fault here: who asked has stopped sending, or gone.
+		return &statusError{code: http.StatusRequestTimeout, text: "the connection was closed before the credentials had their turn"}
 	}
 	return err
 }
