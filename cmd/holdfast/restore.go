@@ -53,6 +53,9 @@ func runRestore(ctx context.Context, c *call) error {
 		if isTerminal(c.stdout) && strings.Contains(c.arg(1), ".img") {
 			return usagef("standard output is a terminal; redirect it, or name a file")
 		}
+		if isClosed(c.stdout) {
+			return usagef("standard output is closed; redirect it, or name a file")
+		}
 		c.ui.resultsToErr()
 	}
 	if err := checkOutside(target); err != nil {

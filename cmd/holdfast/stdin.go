@@ -58,3 +58,20 @@ func (c *call) sourceCommand(ctx context.Context) *source.Command {
 	}
 	return source.NewCommand(ctx, source.CommandOptions{Text: c.flags.String("stdin-from-command"), Env: env, Stderr: c.stderr})
 }
+
+// isClosed reports whether a standard stream was closed when the program began: Go
+// then puts the null device in its place, open for both directions, which nobody who
+// writes to it on purpose does.
+func isClosed(stream any) bool {
+	f, ok := stream.(*os.File)
+	if !ok {
+		return false
+	}
+	var st unix.Stat_t
+	flags, err := unix.FcntlInt(f.Fd(), unix.F_GETFL, 0)
+	if err != nil || unix.Fstat(int(f.Fd()), &st) != nil {
+		return false
+	}
+	null := st.Mode&unix.S_IFMT == unix.S_IFCHR && unix.Major(st.Rdev) == 1 && unix.Minor(st.Rdev) == 3
+	return null && flags&unix.O_ACCMODE == unix.O_RDWR
+}
