@@ -239,11 +239,10 @@ func (s *Store) Scope(ctx context.Context, f IndexFile) Scope {
 			return Scope{Doubt: err}
 		}
 		sc := s.scopeIn(dir, f)
-		if sc.Doubt == nil {
-			return sc
-		}
+		// If it has moved meanwhile, its group may have gone and come again for
+		// somebody else.
 		if again, err := s.locate(f); err == nil && again == dir {
-			return sc // it has not moved meanwhile
+			return sc
 		}
 	}
 }
@@ -267,11 +266,16 @@ func (s *Store) scopeIn(dir string, f IndexFile) Scope {
 }
 
 // copiesIn tells whose copies a snapshot reads that lies in a directory of the trash,
-// or else in its group.
+// or else in its group: those of the group, unless it came back to one that was made
+// again for somebody else.
 func (s *Store) copiesIn(dir string, g wire.Group) (wire.AuthID, error) {
 	entry, ok := strings.CutPrefix(path.Dir(dir), trashDir+"/")
 	if !ok {
-		return s.Copies(g)
+		own, err := s.readCopies(path.Join(dir, ownCopiesName))
+		if errors.Is(err, chunkstore.ErrNotExist) {
+			return s.Copies(g)
+		}
+		return own, err
 	}
 	e, ok := trashEntry(entry)
 	if !ok {

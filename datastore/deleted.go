@@ -147,10 +147,20 @@ func (s *Store) restoreDeleted(snap wire.Snapshot) error {
 	if _, err := s.root.Lstat(snapshotPath(snap)); !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("its place is taken: %w", errors.Join(wire.ErrExists, err))
 	}
+	if w.Owner == "" {
+		w.Owner = wire.RootUser
+	}
+	if w.Copies == "" {
+		w.Copies = w.Owner
+	}
 	if err := s.remakeGroup(snap.Group, w); err != nil {
 		return err
 	}
-	if err := s.putBack(entries[0], snap); err != nil {
+	err = s.keepCopies(entries[0], w)
+	if err == nil {
+		err = s.putBack(entries[0], snap)
+	}
+	if err != nil {
 		_, e := s.removeGroup(snap.Group) // if it was made for this
 		return errors.Join(noSpace(err), e)
 	}
@@ -163,28 +173,14 @@ func (s *Store) restoreDeleted(snap wire.Snapshot) error {
 
 // remakeGroup makes the group that a snapshot was removed from, if it is gone.
 func (s *Store) remakeGroup(g wire.Group, w where) error {
-	if w.Owner == "" {
-		w.Owner = wire.RootUser
-	}
 	owner, err := s.owner(g)
 	if err == nil && owner != w.Owner && !owner.Owns(w.Owner) {
-		return fmt.Errorf("%w (it was %s's, and the group is %s's now)", ErrOwner, w.Owner, owner)
+		return fmt.Errorf("%w (it was %s's, and the group is %s's now; to bring it back into the group of %s run first: holdfast change-owner %s '%s')",
+			ErrOwner, w.Owner, owner, w.Owner, g, w.Owner)
 	}
 	gone := errors.Is(err, chunkstore.ErrNotExist)
 	if err != nil && !gone {
 		return err
-	}
-	if w.Copies == "" {
-		w.Copies = w.Owner
-	}
-	if !gone {
-		copies, err := s.Copies(g)
-		if err == nil && copies != w.Copies {
-			err = fmt.Errorf("its encrypted chunks are %s's, and the group reads those of %s since it was made again: move its snapshots away first: %w", w.Copies, copies, ErrOwner)
-		}
-		if err != nil {
-			return err
-		}
 	}
 	if err := s.makeGroupFor(g, w.Owner, w.Copies); err != nil {
 		return err
@@ -194,6 +190,16 @@ func (s *Store) remakeGroup(g wire.Group, w where) error {
 		return nil
 	}
 	return noSpace(durable.WriteFile(filepath.Join(s.path, groupPath(g), notesName), []byte(w.Notes), 0o600))
+}
+
+// keepCopies lets the snapshot of an entry read the copies that it has read, whatever
+// its group reads now.
+func (s *Store) keepCopies(e trashed, w where) error {
+	copies, err := s.Copies(w.snapshot().Group)
+	if err != nil || copies == w.Copies {
+		return err
+	}
+	return s.writeCopiesTo(path.Join(e.snapshot(), ownCopiesName), w.Copies)
 }
 
 // putBack moves the snapshot of an entry to its place.

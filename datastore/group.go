@@ -21,8 +21,11 @@ const (
 	// copiesName is the file that tells whose copies of encrypted chunks the
 	// snapshots of the group read: those of who made it, whoever owns it now.
 	copiesName = "copies"
-	notesName  = "notes"
-	ownerMax   = 256
+	// ownCopiesName is the same in the directory of a snapshot that reads others than
+	// its group does.
+	ownCopiesName = ".copies"
+	notesName     = "notes"
+	ownerMax      = 256
 )
 
 // ErrOwner is returned when a backup group belongs to somebody else (section
@@ -167,26 +170,37 @@ func (s *Store) Copies(g wire.Group) (wire.AuthID, error) {
 	if err := checkGroup(g); err != nil {
 		return "", err
 	}
-	name := path.Join(groupPath(g), copiesName)
-	raw, err := s.readFile(name, ownerMax)
+	id, err := s.readCopies(path.Join(groupPath(g), copiesName))
 	if errors.Is(err, chunkstore.ErrNotExist) {
 		return s.owner(g)
+	}
+	return id, err
+}
+
+// readCopies reads a file that tells whose copies are read.
+func (s *Store) readCopies(name string) (wire.AuthID, error) {
+	raw, err := s.readFile(name, ownerMax)
+	if errors.Is(err, chunkstore.ErrNotExist) {
+		return "", err
 	}
 	id := wire.AuthID(strings.TrimSuffix(string(raw), "\n"))
 	if err == nil {
 		_, err = wire.ParseAuthID(string(id))
 	}
 	if err != nil {
-		return "", fmt.Errorf("whose encrypted chunks backup group %s reads: %w: %w (write the name of its first owner into %s)",
-			g, chunkstore.ErrCorrupt, err, filepath.Join(s.path, name))
+		return "", fmt.Errorf("whose encrypted chunks %s reads: %w: %w (write the name of its first owner into %s)",
+			path.Dir(name), chunkstore.ErrCorrupt, err, filepath.Join(s.path, name))
 	}
 	return id, nil
 }
 
 // writeCopies writes down whose copies a group reads.
 func (s *Store) writeCopies(g wire.Group, id wire.AuthID) error {
-	name := filepath.Join(s.path, groupPath(g), copiesName)
-	return noSpace(durable.WriteFile(name, []byte(id+"\n"), 0o600))
+	return s.writeCopiesTo(path.Join(groupPath(g), copiesName), id)
+}
+
+func (s *Store) writeCopiesTo(name string, id wire.AuthID) error {
+	return noSpace(durable.WriteFile(filepath.Join(s.path, name), []byte(id+"\n"), 0o600))
 }
 
 // ownerTag is what chunks are told apart by.

@@ -39,7 +39,7 @@ func (s *Store) Open(_ context.Context, snap wire.Snapshot) (wire.Reader, error)
 		return nil, err
 	}
 	r := &reader{store: s, snap: snap, release: release}
-	copies, err := s.Copies(snap.Group)
+	copies, err := s.copiesIn(snapshotPath(snap), snap.Group)
 	r.copies, r.unknown = ownerTag(copies), err
 	return r, nil
 }

@@ -268,7 +268,8 @@ func (ss *Session) enterGroup(ctx context.Context) error {
 
 // findBase takes the newest finished snapshot as the one to build on and keeps
 // it from being removed. One that a verification has found damaged, or whose
-// manifest cannot be read, is none; older ones are not looked at.
+// manifest cannot be read, or that reads the copies of somebody else, is none; older
+// ones are not looked at.
 func (ss *Session) findBase() error {
 	last, release, err := ss.store.holdLast(ss.snap.Group)
 	if err != nil || last == nil {
@@ -286,6 +287,12 @@ func (ss *Session) findBase() error {
 		return fmt.Errorf("the group's newest snapshot %s is not older: %w", last, wire.ErrExists)
 	}
 	if err != nil {
+		release()
+		return nil
+	}
+	// What came back from somebody else's time reads other copies than this one adds to.
+	copies, err := ss.store.copiesIn(snapshotPath(*last), last.Group)
+	if err != nil || ownerTag(copies) != ss.copies {
 		release()
 		return nil
 	}

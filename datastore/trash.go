@@ -214,7 +214,7 @@ func (s *Store) throw(snap wire.Snapshot) error {
 	if owner, err := s.owner(snap.Group); err == nil {
 		w.Owner = owner
 	}
-	if copies, err := s.Copies(snap.Group); err == nil {
+	if copies, err := s.copiesIn(snapshotPath(snap), snap.Group); err == nil {
 		w.Copies = copies
 	}
 	if notes, err := s.groupNotes(snap.Group); err == nil {

@@ -158,6 +158,98 @@ func TestRestoreDeletedRefuses(t *testing.T) {
 	}
 }
 
+// spoiled stores a snapshot whose chunk is garbage under the name of "content".
+func (l *lab) spoiled(snap wire.Snapshot, owner wire.AuthID) {
+	l.t.Helper()
+	c := seal(l.t, l.codec, "garbage")
+	c.ID = l.codec.Name(chunkstore.Plain("content"))
+	ss := l.foreign(snap, owner)
+	if _, err := ss.PutChunk(l.t.Context(), c); err != nil {
+		l.t.Fatal(err)
+	}
+	l.finish(ss) // what is there is not replaced
+	l.must(ss.Close())
+}
+
+func TestDeletedComesBackToAGroupThatWasMadeAgain(t *testing.T) {
+	l := newLab(t)
+	l.codec = keyCodec(t)
+	ctx := t.Context()
+	id := l.codec.Name(chunkstore.Plain("content"))
+	wantWhole := func(when string) {
+		t.Helper()
+		if got, err := l.content(at(10), id, len("content")); err != nil || got != "content" {
+			t.Errorf("%s: read back %q, %v", when, got, err)
+		}
+	}
+	wantScope := func(snap wire.Snapshot, copies wire.AuthID) {
+		t.Helper()
+		list, err := l.Indexes(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range list {
+			if sc := l.Scope(ctx, f); f.Snapshot == snap && (sc.Doubt != nil || sc.Owner != chunkstore.OwnerOf(string(copies))) {
+				t.Errorf("a collection does not look for the chunks of %s among those of %s: %+v", snap, copies, sc)
+			}
+		}
+	}
+	l.store(at(10), "root@pam!admin")
+	l.must(l.Forget(ctx, at(10))) // and the group with it
+	l.spoiled(at(5), "root@pam")
+	l.must(l.RestoreDeleted(ctx, at(10)))
+	wantWhole("back in a group that reads other copies")
+	wantScope(at(10), "root@pam!admin")
+	wantScope(at(5), "root@pam")
+	ss := l.foreign(at(20), "root@pam")
+	if base, ok := ss.Base(); ok {
+		t.Errorf("a backup builds on %s, which reads copies of somebody else", base)
+	}
+	l.must(ss.Close())
+
+	l.must(l.Forget(ctx, at(10)))
+	wantScope(at(10), "root@pam!admin")
+	l.must(l.SetOwner(ctx, group, "bob@pbs"))
+	l.must(l.RestoreDeleted(ctx, at(10)))
+	wantWhole("back for the second time")
+	if _, err := l.ForgetGroup(ctx, group); err != nil {
+		t.Fatal(err)
+	}
+	l.must(l.RestoreDeleted(ctx, at(10)))
+	wantWhole("back in a group of its own")
+	l.must(l.RestoreDeleted(ctx, at(5)))
+	wantScope(at(5), "root@pam")
+	wantWhole("with the other one")
+}
+
+func TestDeletedOfSeveralOwnersComeBack(t *testing.T) {
+	l := newLab(t)
+	l.codec = keyCodec(t)
+	ctx := t.Context()
+	id := l.codec.Name(chunkstore.Plain("content"))
+	owners := []wire.AuthID{"root@pam!admin", "root@pam", "alice@pbs", "bob@pbs!vm"}
+	for i, owner := range owners {
+		l.store(at(int64(10+i)), owner)
+		l.must(l.Forget(ctx, at(int64(10+i)))) // and the group with it
+	}
+	l.store(at(30), "joe@pbs")
+	for i, owner := range owners {
+		snap := at(int64(10 + i))
+		err := l.RestoreDeleted(ctx, snap)
+		is(t, "the group of somebody else", err, datastore.ErrOwner)
+		if way := "holdfast change-owner vm/100 '" + string(owner) + "'"; err == nil || !strings.Contains(err.Error(), way) {
+			t.Fatalf("%v does not say: %s", err, way)
+		}
+		l.must(l.SetOwner(ctx, group, owner))
+		l.must(l.RestoreDeleted(ctx, snap))
+		if got, err := l.content(snap, id, len("content")); err != nil || got != "content" {
+			t.Errorf("%s: read back %q, %v", snap, got, err)
+		}
+		l.must(l.SetOwner(ctx, group, "joe@pbs"))
+	}
+	l.wantTrash()
+}
+
 func TestTrashIsEmptiedWhenDue(t *testing.T) {
 	l, pass := timeLab(t)
 	ctx := t.Context()
