@@ -38,6 +38,7 @@ bench: .go
 	@sh tests/needs.sh --bench
 	$(GO) run ./tests/bench
 	$(GO) run ./tests/bench -server
+	$(GO) run ./tests/bench -lists
 	$(GO) run ./tests/bench -gc
 
 fuzz: .go

@@ -37,10 +37,10 @@ func compareGC(ctx context.Context, s settings) (string, error) {
 	if err := buildHoldfast(ctx, b.bin); err != nil {
 		return "", err
 	}
-	const chunks, references, snapshots = 1_500_000, 30_000_000, 1000
+	const chunks, references, snapshots, machines = 1_500_000, 30_000_000, 1000, 50
 	var rows []gcRow
 	for _, part := range []int{4, 2, 1} {
-		row, err := b.measureGC(ctx, synthetic{chunks / part, references / part, snapshots})
+		row, err := b.measureGC(ctx, synthetic{chunks / part, references / part, snapshots, machines})
 		if err != nil {
 			return "", err
 		}
@@ -78,7 +78,7 @@ func makeSynthetic(ctx context.Context, s synthetic, dir string) error {
 	if err != nil {
 		return err
 	}
-	cmd := exec.CommandContext(ctx, self, "-synthetic", fmt.Sprintf("%d,%d,%d,%s", s.chunks, s.references, s.snapshots, dir))
+	cmd := exec.CommandContext(ctx, self, "-synthetic", s.encode(dir))
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("make a synthetic store: %w\n%s", err, out)
 	}

@@ -27,8 +27,7 @@ type machine struct {
 	limits     limits
 }
 
-// describeMachine gathers it all. The limits are measured by a second process,
-// so that this one stays small.
+// describeMachine gathers all but the limits.
 func describeMachine(ctx context.Context, b bench) (machine, error) {
 	m := machine{date: time.Now().UTC(), cores: runtime.NumCPU(), cpu: "unknown", rounds: b.rounds}
 	if text, err := os.ReadFile("/proc/cpuinfo"); err == nil {
@@ -55,18 +54,24 @@ func describeMachine(ctx context.Context, b bench) (machine, error) {
 		}
 		m.versions = append(m.versions, line)
 	}
+	return m, nil
+}
+
+// readLimits has the limits measured by a second process, so that this one
+// stays small.
+func (m *machine) readLimits(ctx context.Context, b bench) error {
 	self, err := os.Executable()
 	if err != nil {
-		return m, err
+		return err
 	}
 	cmd := exec.CommandContext(ctx, self, "-limits")
 	cmd.Env = append(os.Environ(), "HOLDFAST_BENCH_DIR="+b.imageDir)
 	cmd.Stderr = os.Stderr
 	out, err := cmd.Output()
 	if err != nil {
-		return m, fmt.Errorf("measure the limits: %w", err)
+		return fmt.Errorf("measure the limits: %w", err)
 	}
-	return m, json.Unmarshal(out, &m.limits)
+	return json.Unmarshal(out, &m.limits)
 }
 
 // firstField is the value of the first "name : value" line.

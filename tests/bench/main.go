@@ -33,6 +33,7 @@ type settings struct {
 	chunking  bool
 	server    bool
 	gc        bool
+	lists     bool
 	synthetic string
 	limits    bool
 	imageDir  string
@@ -46,7 +47,8 @@ func main() {
 	flag.BoolVar(&s.chunking, "chunking", false, "compare ways of cutting instead; writes docs/chunking.md")
 	flag.BoolVar(&s.server, "server", false, "compare a server with a path instead; writes docs/bench-server.md")
 	flag.BoolVar(&s.gc, "gc", false, "measure the garbage collection of synthetic stores instead; writes docs/bench-gc.md")
-	flag.StringVar(&s.synthetic, "synthetic", "", "fill the repository of `CHUNKS,REFERENCES,SNAPSHOTS,DIRECTORY` and nothing else")
+	flag.BoolVar(&s.lists, "lists", false, "measure the lists of a repository with many groups instead; writes docs/bench-lists.md")
+	flag.StringVar(&s.synthetic, "synthetic", "", "fill the repository of `CHUNKS,REFERENCES,SNAPSHOTS,GROUPS,DIRECTORY` and nothing else")
 	flag.BoolVar(&s.limits, "limits", false, "print the limits of this machine as JSON and nothing else")
 	flag.StringVar(&s.out, "o", "", "write the document to `FILE` instead of docs/")
 	flag.Parse()
@@ -83,6 +85,13 @@ func run(ctx context.Context, s settings) error {
 			return err
 		}
 		return writeDoc(s.out, "docs/bench-gc.md", doc)
+	}
+	if s.lists {
+		doc, err := compareLists(ctx, s)
+		if err != nil {
+			return err
+		}
+		return writeDoc(s.out, "docs/bench-lists.md", doc)
 	}
 	if err := makeImages(ctx, s.imageDir); err != nil {
 		return err

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -90,7 +91,7 @@ func compare(ctx context.Context, s settings) (string, error) {
 		return "", fmt.Errorf("there is no scenario %q", s.only)
 	}
 	m, err := describeMachine(ctx, b)
-	if err != nil {
+	if err = errors.Join(err, m.readLimits(ctx, b)); err != nil {
 		return "", err
 	}
 	return benchDoc(m, all), nil

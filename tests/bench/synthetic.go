@@ -26,16 +26,19 @@ import (
 // is in it: many chunks of one byte, and snapshots that refer to them.
 type synthetic struct {
 	chunks, references, snapshots int
+	groups                        int // machines that share the snapshots
 }
 
-// parseSynthetic reads "chunks,references,snapshots,directory".
+// parseSynthetic reads "chunks,references,snapshots,groups,directory".
 func parseSynthetic(text string) (s synthetic, dir string, err error) {
-	_, err = fmt.Sscanf(strings.ReplaceAll(text, ",", " "), "%d %d %d %s", &s.chunks, &s.references, &s.snapshots, &dir)
+	_, err = fmt.Sscanf(strings.ReplaceAll(text, ",", " "), "%d %d %d %d %s", &s.chunks, &s.references, &s.snapshots, &s.groups, &dir)
 	return s, dir, err
 }
 
-// groups is how many machines share the snapshots of a synthetic store.
-const groups = 50
+// encode writes what parseSynthetic reads.
+func (s synthetic) encode(dir string) string {
+	return fmt.Sprintf("%d,%d,%d,%d,%s", s.chunks, s.references, s.snapshots, s.groups, dir)
+}
 
 // make fills the empty repository in dir.
 func (s synthetic) make(ctx context.Context, dir string) error {
@@ -84,8 +87,8 @@ func (s synthetic) makeSnapshots(ctx context.Context, dir string) error {
 	}
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(runtime.GOMAXPROCS(0))
-	each := s.snapshots / groups
-	for g := range groups {
+	each := s.snapshots / s.groups
+	for g := range s.groups {
 		group.Go(func() error {
 			for k := range each {
 				if err := s.makeSnapshot(dir, g, k, each); err != nil || ctx.Err() != nil {
@@ -99,7 +102,7 @@ func (s synthetic) makeSnapshots(ctx context.Context, dir string) error {
 }
 
 func (s synthetic) makeSnapshot(dir string, g, k, each int) error {
-	own := s.chunks / groups
+	own := s.chunks / s.groups
 	references := s.references / s.snapshots
 	distinct := min(references*2/3, own)
 	first := g*own + (own-distinct)*k/max(1, each-1)
