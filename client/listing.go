@@ -135,6 +135,8 @@ type snapshotEntry struct {
 	Fingerprint string            `json:"fingerprint"`
 	Owner       string            `json:"owner"`
 	Protected   bool              `json:"protected"`
+	Arrived     int64             `json:"arrived"` // of servers of Holdfast
+	Undated     bool              `json:"undated"` // likewise
 }
 
 type fileEntry struct {
@@ -214,7 +216,7 @@ func (c *Client) snapshots(ctx context.Context, ns wire.Namespace, params url.Va
 		return nil, err
 	}
 	slices.SortFunc(list, func(a, b wire.SnapshotInfo) int {
-		return cmp.Or(a.Snapshot.Group.Compare(b.Snapshot.Group), cmp.Compare(a.Snapshot.Time, b.Snapshot.Time))
+		return cmp.Or(a.Snapshot.Group.Compare(b.Snapshot.Group), a.Dated().Compare(b.Dated()))
 	})
 	return list, nil
 }
@@ -237,6 +239,7 @@ func (e snapshotEntry) info(g wire.Group) (wire.SnapshotInfo, error) {
 	info := wire.SnapshotInfo{
 		Snapshot: wire.Snapshot{Group: g, Time: e.Time}, Protected: e.Protected, Notes: firstLine(e.Comment),
 		Fingerprint: printable(e.Fingerprint), Owner: ownerOf(e.Owner), Verify: e.Verify,
+		Arrived: wire.CheckArrived(e.Arrived), Undated: e.Undated,
 	}
 	if err := info.Snapshot.Validate(); err != nil {
 		return info, err

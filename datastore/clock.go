@@ -206,6 +206,18 @@ func (c *clock) read() int64 {
 	return c.advance()
 }
 
+// times returns what the wall clock says and the highest time counted, which is
+// what it would say if it had never been set since the machine was started. Both
+// are in Unix seconds.
+func (c *clock) times() (wall, counted int64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.advance()
+	return unixSeconds(c.wall()), unixSeconds(c.now.wall)
+}
+
+func unixSeconds(ms int64) int64 { return time.UnixMilli(ms).Unix() }
+
 func (c *clock) advance() int64 {
 	now := c.mono()
 	if c.now.boot != "" {

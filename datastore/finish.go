@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"path"
 	"path/filepath"
+	"slices"
 
 	"holdfast/chunkstore"
 	"holdfast/chunkstore/durable"
@@ -52,9 +54,10 @@ func (ss *Session) finish(ctx context.Context) error {
 	if err := ss.proveChunks(ctx, m); err != nil {
 		return err
 	}
-	if err := ss.writeOwned(m); err != nil {
+	if err := errors.Join(ss.writeOwned(m), ss.stamp()); err != nil {
 		return noSpace(err)
 	}
+	ss.store.step("stamped")
 	if err := ss.syncFiles(); err != nil {
 		return noSpace(err)
 	}
@@ -195,7 +198,8 @@ func (ss *Session) writeOwned(m *manifest.Manifest) error {
 
 // syncFiles makes the snapshot's files and their directory durable.
 func (ss *Session) syncFiles() error {
-	for name := range ss.files {
+	names := append(slices.Collect(maps.Keys(ss.files)), ArrivedName)
+	for _, name := range names {
 		f, err := ss.store.root.Open(path.Join(ss.dir, name))
 		if err != nil {
 			return err

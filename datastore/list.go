@@ -126,16 +126,16 @@ func (s *Store) Snapshots(ctx context.Context, g wire.Group) ([]wire.SnapshotInf
 func (s *Store) SnapshotsOf(ctx context.Context, g OwnedGroup) iter.Seq2[wire.SnapshotInfo, error] {
 	return func(yield func(wire.SnapshotInfo, error) bool) {
 		err := checkGroup(g.Group)
-		var times []int64
+		var list []wire.Dated
 		if err == nil {
-			times, err = s.times(g.Group)
+			list, err = s.inOrder(g.Group)
 		}
 		if err != nil {
 			yield(wire.SnapshotInfo{}, err)
 			return
 		}
-		for _, t := range times {
-			info, err := s.Snapshot(ctx, wire.Snapshot{Group: g.Group, Time: t})
+		for _, d := range list {
+			info, err := s.Snapshot(ctx, wire.Snapshot{Group: g.Group, Time: d.Claimed})
 			if errors.Is(err, chunkstore.ErrNotExist) {
 				continue // removed since the times were listed
 			}

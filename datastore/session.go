@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io/fs"
 	"path"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -28,12 +29,14 @@ type Session struct {
 	o      SessionOptions
 	snap   wire.Snapshot
 	chunks *pack.Store
-	puts   chunkWriter
-	temp   string // its directory below .tmp, relative to the store
-	dir    string // the snapshot in the making, in temp
-	resume *resumeList
-	copies chunkstore.Owner // whose encrypted chunks it reads and adds to
-	base   *wire.Snapshot   // nil if there is none
+	// arrived is written down when the snapshot is finished.
+	arrived arrival
+	puts    chunkWriter
+	temp    string // its directory below .tmp, relative to the store
+	dir     string // the snapshot in the making, in temp
+	resume  *resumeList
+	copies  chunkstore.Owner // whose encrypted chunks it reads and adds to
+	base    *wire.Snapshot   // nil if there is none
 	// baseOf is the manifest of the base.
 	baseOf *manifest.Manifest
 	unbase func() // gives the base free
@@ -140,7 +143,7 @@ func (s *Store) BeginSession(ctx context.Context, o SessionOptions) (*Session, e
 		return nil, err
 	}
 	ss := &Session{
-		store: s, o: o, snap: o.Snapshot, chunks: chunks, unbase: func() {},
+		store: s, o: o, snap: o.Snapshot, chunks: chunks, arrived: s.arriving(o.Snapshot), unbase: func() {},
 		open: make(map[string]*IndexWriter), files: make(map[string]written),
 	}
 	if err := ss.begin(ctx); err != nil {
@@ -266,6 +269,10 @@ func (ss *Session) enterGroup(ctx context.Context) error {
 	return fmt.Errorf("its directory is there: %w", errors.Join(wire.ErrExists, err))
 }
 
+// ErrOlder is returned, with wire.ErrExists, for a snapshot that is not newer than
+// the last one of its group.
+var ErrOlder = errors.New("backup timestamp is older than last backup")
+
 // findBase takes the newest finished snapshot as the one to build on and keeps
 // it from being removed. One that a verification has found damaged, or whose
 // manifest cannot be read, or that reads the copies of somebody else, is none; older
@@ -282,9 +289,9 @@ func (ss *Session) findBase() error {
 			return nil // an older time is accepted then, too
 		}
 	}
-	if last.Time >= ss.snap.Time {
+	if e := ss.checkNewer(); e != nil {
 		release()
-		return fmt.Errorf("the group's newest snapshot %s is not older: %w", last, wire.ErrExists)
+		return e
 	}
 	if err != nil {
 		release()
@@ -301,6 +308,25 @@ func (ss *Session) findBase() error {
 	return nil
 }
 
+// checkNewer makes sure that a snapshot is newer than the others of the group. One
+// whose own name had not come when it arrived says nothing about time.
+func (ss *Session) checkNewer() error {
+	g := ss.snap.Group
+	times, err := ss.store.times(g)
+	if err != nil {
+		return err
+	}
+	for _, t := range slices.Backward(times) {
+		if t < ss.snap.Time {
+			return nil
+		}
+		if other := (wire.Snapshot{Group: g, Time: t}); !ss.store.dated(other).Ahead() {
+			return fmt.Errorf("the group's newest snapshot %s is not older: %w", other, errors.Join(ErrOlder, wire.ErrExists))
+		}
+	}
+	return nil
+}
+
 // holdLast finds the newest finished snapshot of a group and holds it; nil if
 // there is none. The caller has the group's edit lock, which comes before that
 // of a snapshot.
@@ -310,7 +336,7 @@ func (s *Store) holdLast(g wire.Group) (*wire.Snapshot, func(), error) {
 		if err != nil || len(times) == 0 {
 			return nil, nil, err
 		}
-		last := wire.Snapshot{Group: g, Time: times[len(times)-1]}
+		last := wire.Snapshot{Group: g, Time: s.newest(g, times).Claimed}
 		release, err := s.locks.hold(last)
 		if err != nil {
 			s.locks.edit(last)() // waits until it has been removed, or not

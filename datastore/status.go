@@ -16,6 +16,8 @@ type Status struct {
 	Path      string
 	Groups    int
 	Snapshots int
+	// Undated is of how many of them it is lost when they arrived.
+	Undated int
 	// LogicalBytes is the sum of the sizes of all archives of all snapshots.
 	LogicalBytes uint64
 	Chunks       uint64
@@ -70,6 +72,9 @@ func (s *Store) countSnapshots(ctx context.Context, st *Status) error {
 				st.Groups++
 			}
 			st.Snapshots++
+			if snap.Undated {
+				st.Undated++
+			}
 			st.LogicalBytes += snap.Size
 		}
 	}

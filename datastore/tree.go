@@ -84,7 +84,7 @@ func (s *Store) groupInfo(ctx context.Context, g OwnedGroup) (wire.GroupInfo, er
 	if err != nil || len(times) == 0 {
 		return info, err
 	}
-	info.Count, info.LastTime = len(times), times[len(times)-1]
+	info.Count, info.LastTime = len(times), s.newest(g.Group, times).Claimed
 	// What cannot be read of the notes is for GroupNotes to tell; it must not
 	// hide the group.
 	if notes, err := s.readNotes(g.Group); err == nil {
@@ -97,7 +97,7 @@ func (s *Store) groupInfo(ctx context.Context, g OwnedGroup) (wire.GroupInfo, er
 	return info, err
 }
 
-// times lists the times of a group's snapshots, oldest first.
+// times lists the times in the names of a group's snapshots, the least first.
 func (s *Store) times(g wire.Group) ([]int64, error) {
 	names, err := s.readDir(groupPath(g))
 	if err != nil {
@@ -161,6 +161,8 @@ func (s *Store) snapshotInfo(ctx context.Context, snap wire.Snapshot) (wire.Snap
 	if err != nil {
 		return info, err
 	}
+	dated, undated := s.datedBy(snap, s.now())
+	info.Arrived, info.Undated = dated.Arrived, undated != nil
 	m, size, err := s.readManifest(snap)
 	if err != nil {
 		m = &manifest.Manifest{}

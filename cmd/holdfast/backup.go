@@ -221,7 +221,7 @@ func (c *call) newSnapshot() (wire.Snapshot, error) {
 		return s, err
 	}
 	if ahead := time.Unix(s.Time, 0); ahead.After(c.now().Add(24 * time.Hour)) {
-		c.ui.warnf("--backup-time %d is in the future (%s; it counts seconds): until then the group takes no backup without one", s.Time, rfc3339(ahead))
+		c.ui.warnf("--backup-time %d is in the future (%s; it counts seconds): Holdfast takes the snapshot for one of its arrival, other servers take no backup of the group without one until then", s.Time, rfc3339(ahead))
 	}
 	return s, nil
 }

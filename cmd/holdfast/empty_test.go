@@ -34,8 +34,9 @@ func TestInitTakesAPath(t *testing.T) {
 	b.do(t, exitOK, "init", "./nas:tank")
 }
 
-// The clock that is to be looked at is that of the snapshot from the future.
-func TestSnapshotFromTheFutureIsBlamed(t *testing.T) {
+// A snapshot of a time that had not come when it arrived stands in nobody's way, and
+// is flagged.
+func TestSnapshotFromTheFutureIsFlagged(t *testing.T) {
 	b := newBench(t)
 	b.do(t, exitOK, "init", b.path("store"))
 	b.env[envRepository] = b.path("store")
@@ -43,13 +44,33 @@ func TestSnapshotFromTheFutureIsBlamed(t *testing.T) {
 	args := []string{"backup", "--crypt-mode", "none", "--backup-id", "a", "d.img:" + disk}
 	b.do(t, exitOK, append(args, "--backup-time", "4102444800")...)
 	b.wantErr(t, "warning: --backup-time 4102444800 is in the future (2100-01-01T00:00:00Z")
-	b.do(t, exitRefused, args...)
-	b.wantErr(t, "hint: host/a/2100-01-01T00:00:00Z is from the future")
-	now := b.now()
-	b.app.now = func() time.Time { return now.AddDate(100, 0, 0) }
-	args[4] = "b"
+	b.app.now = time.Now // as that of the repository
 	b.do(t, exitOK, args...)
-	b.app.now = func() time.Time { return now.AddDate(100, 0, 0).Add(-time.Minute) }
+	b.do(t, exitOK, "snapshot", "list", "host/a")
+	b.wantOut(t, "host/a/2100-01-01T00:00:00Z  17 B  -    ahead-of-time")
+	b.do(t, exitOK, "--json", "snapshot", "list", "host/a")
+	b.wantOut(t, `"misdated":true`)
+	b.do(t, exitOK, "snapshot", "files", "host/a/latest")
+	if strings.Contains(b.out.String(), "2100") {
+		t.Errorf("the latest one is of the future: %s", &b.out)
+	}
+}
+
+// Of two clocks that differ the one is to be looked at that is ahead.
+func TestSnapshotFromTheFutureIsBlamed(t *testing.T) {
+	b := newBench(t)
+	b.do(t, exitOK, "init", b.path("store"))
+	b.env[envRepository] = b.path("store")
+	disk := b.write(t, "disk.raw", "content of a disk")
+	args := []string{"backup", "--crypt-mode", "none", "--backup-id", "a", "d.img:" + disk}
+	begin := time.Now()
+	b.app.now = func() time.Time { return begin }
+	b.do(t, exitOK, args...)
+	name := begin.UTC().Format(time.RFC3339)
+	b.app.now = func() time.Time { return begin.Add(-time.Hour) }
+	b.do(t, exitRefused, args...)
+	b.wantErr(t, "hint: host/a/"+name+" is from the future")
+	b.app.now = func() time.Time { return begin.Add(-time.Minute) }
 	b.do(t, exitRefused, args...)
 	b.wantErr(t, "hint: see that the clock of this machine is right")
 }

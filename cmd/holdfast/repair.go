@@ -17,7 +17,7 @@ func (a *app) repairCommand() *cli.Command {
 		Name: "repair", Usage: "rebuild what can be rebuilt of a damaged repository",
 		Description: describe(`Verifies a repository that is a directory, as holdfast verify --store does, and rebuilds what can be
 rebuilt from what is there: a lost configuration, the catalogue, damaged chunks of which there
-is another copy, packs that have lost their table, the owner of a group. Nothing is removed, and a repository
+is another copy, packs that have lost their table, the owner of a group, the arrival of a snapshot. Nothing is removed, and a repository
 that is whole is not changed. What cannot be rebuilt is listed and ends with exit status
 65: the next backup of the same data heals it. Nobody else may use the repository meanwhile;
 stop the server whose datastore it is.`,
@@ -41,7 +41,8 @@ type repairRecord struct {
 	LostChunks    uint64 `json:"lost_chunks"` // that snapshots still need
 	Rescued       int    `json:"chunks_rescued"`
 	Renewed       int    `json:"packs_renewed"`
-	Owners        int    `json:"owners_rebuilt"` // of groups
+	Owners        int    `json:"owners_rebuilt"`   // of groups
+	Dated         int    `json:"arrivals_rebuilt"` // of snapshots
 	// Notes are what was done, opened what the opening of the repository has
 	// put right before anything else could be looked at.
 	Notes   []string `json:"notes"`
@@ -87,8 +88,11 @@ func runRepair(ctx context.Context, c *call) error {
 		return hintf(fmt.Errorf("%w that could not be repaired, in %d of %s", errDamage, rec.DamagedAfter, plural(int64(rec.Snapshots), "snapshot")),
 			"the next backup of the same data heals it, if the data is still there; what nothing can heal: holdfast snapshot forget")
 	}
-	if len(report.After.Owners) > 0 {
-		return fmt.Errorf("%w: the owner of %s cannot be read", errDamage, plural(int64(len(report.After.Owners)), "group"))
+	if n := len(report.After.Owners); n > 0 {
+		return fmt.Errorf("%w: the owner of %s cannot be read", errDamage, plural(int64(n), "group"))
+	}
+	if n := len(report.After.Undated); n > 0 {
+		return fmt.Errorf("%w: it cannot be read when %s arrived", errDamage, plural(int64(n), "snapshot"))
 	}
 	return nil
 }
@@ -99,12 +103,12 @@ func repairRecordOf(r verify.RepairReport, notes []string) repairRecord {
 	if r.Configured { // the first of them tells that
 		opened = notes[1:]
 	}
-	if r.Changed || len(r.Owners) > 0 {
+	if r.Changed || len(r.Owners) > 0 || r.Dated > 0 {
 		opened = nil
 	}
 	return repairRecord{
 		MessageType: "summary", Operation: "repair",
-		Healthy: !r.Changed && !r.Configured && len(notes) == 0, Whole: r.After.Whole(), Owners: len(r.Owners),
+		Healthy: !r.Changed && !r.Configured && len(notes) == 0 && r.Dated == 0, Whole: r.After.Whole(), Owners: len(r.Owners), Dated: r.Dated,
 		Configuration: r.Configured, Catalogue: r.Changed, PacksDamaged: r.Before.Scrub.PacksDamaged,
 		Snapshots: r.After.Snapshots, DamagedBefore: r.Before.Damaged, DamagedAfter: r.After.Damaged, LostChunks: r.After.Lost + r.After.Missing,
 		Rescued: r.Salvage.Rescued, Renewed: r.Salvage.Renewed, Notes: notes, opened: opened,
@@ -125,6 +129,9 @@ func repairText(w io.Writer, r repairRecord) {
 	}
 	if r.Owners > 0 {
 		fmt.Fprintf(w, "rebuilt: the owner of %s\n", plural(int64(r.Owners), "group"))
+	}
+	if r.Dated > 0 {
+		fmt.Fprintf(w, "rebuilt: when %s arrived, by the time in the name\n", plural(int64(r.Dated), "snapshot"))
 	}
 	for _, note := range r.opened {
 		fmt.Fprintf(w, "put right: %s\n", printable(note))

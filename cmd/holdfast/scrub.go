@@ -228,6 +228,9 @@ func scrubVerdict(r verify.StoreReport, kept bool) error {
 	case len(r.Owners) > 0:
 		return hintf(fmt.Errorf("%w: the owner of %s cannot be read, and nobody can back up to it", errDamage, plural(int64(len(r.Owners)), "group")),
 			"holdfast repair makes it anew; every snapshot can be restored")
+	case len(r.Undated) > 0:
+		return hintf(fmt.Errorf("%w: it cannot be read when %s arrived", errDamage, plural(int64(len(r.Undated)), "snapshot")),
+			"holdfast repair writes it down anew; every snapshot can be restored")
 	case packsWorn(r):
 		return hintf(fmt.Errorf("%w in packs, but every snapshot can be restored", errDamage),
 			"holdfast repair rebuilds them, and holdfast gc removes what is left over; look at the disk, too")

@@ -42,6 +42,9 @@ type snapshotRecord struct {
 	Notes       string       `json:"notes"`
 	Fingerprint string       `json:"fingerprint,omitempty"`
 	Damage      string       `json:"damage,omitempty"`
+	Arrived     string       `json:"arrived,omitempty"`  // by the clock of the repository
+	Misdated    bool         `json:"misdated,omitempty"` // time and arrived are more than five minutes apart
+	Undated     bool         `json:"undated,omitempty"`  // it is lost when it arrived
 }
 
 // fileRecord describes a file of a snapshot.
@@ -54,7 +57,10 @@ type fileRecord struct {
 func (a *app) snapshotListCommand() *cli.Command {
 	return &cli.Command{
 		Name: "list", Usage: "list snapshots", ArgsUsage: "[GROUP]",
-		Description: describe(`Lists the finished snapshots of a group, or of all groups of the namespace, oldest first.`,
+		Description: describe(`Lists the finished snapshots of a group, or of all groups of the namespace, oldest first. One whose
+name has another time than that at which the repository says it arrived, by more than five minutes, is
+marked: ahead-of-time counts as of its arrival, backdated as of its name, and so does undated, of which
+it is lost when it arrived.`,
 			"holdfast snapshot list -r /srv/store vm/100", "holdfast snapshot list -r /srv/store --deleted"),
 		Flags:  []cli.Flag{deletedFlag()},
 		Action: a.action(arity{0, 1}, snapshotList),
@@ -122,6 +128,10 @@ func newSnapshotRecord(i wire.SnapshotInfo) snapshotRecord {
 		MessageType: "snapshot", Namespace: string(i.Snapshot.Group.NS), Snapshot: i.Snapshot.String(),
 		Group: i.Snapshot.Group.String(), Time: i.Snapshot.TimeString(), Size: i.Size, Files: []fileRecord{},
 		Protected: i.Protected, Notes: i.Notes, Fingerprint: i.Fingerprint, Damage: i.Damage,
+		Misdated: i.Dated().Misdated(), Undated: i.Undated,
+	}
+	if !i.Undated {
+		r.Arrived = unixTime(i.Arrived)
 	}
 	for _, f := range i.Files {
 		r.Files = append(r.Files, fileRecord(f))
@@ -137,6 +147,9 @@ func snapshotRow(i wire.SnapshotInfo) []string {
 	if i.Damage != "" {
 		marks = append(marks, "damaged")
 	}
+	if mark := dateMark(i); mark != "" {
+		marks = append(marks, mark)
+	}
 	for _, f := range i.Files {
 		files = append(files, f.Name)
 	}
@@ -149,6 +162,19 @@ func snapshotRow(i wire.SnapshotInfo) []string {
 		withNamespace(i.Snapshot.Group.NS, i.Snapshot.String()), formatBytes(int64(i.Size)), key,
 		orDash(strings.Join(marks, " ")), orDash(strings.Join(files, " ")), notes,
 	}
+}
+
+// dateMark tells how the time in the name of a snapshot and its arrival differ.
+func dateMark(i wire.SnapshotInfo) string {
+	switch d := i.Dated(); {
+	case i.Undated:
+		return "undated"
+	case d.Ahead():
+		return "ahead-of-time"
+	case d.Misdated():
+		return "backdated"
+	}
+	return ""
 }
 
 func orDash(s string) string {

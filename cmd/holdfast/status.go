@@ -30,6 +30,7 @@ type repositoryRecord struct {
 	Repository   string `json:"repository"`
 	Groups       int    `json:"groups"`
 	Snapshots    int    `json:"snapshots"`
+	Undated      int    `json:"snapshots_undated,omitempty"` // it is lost when they arrived
 	LogicalBytes uint64 `json:"logical_bytes"`
 	*chunkCounts
 	DiskTotal uint64 `json:"disk_total"`
@@ -75,6 +76,7 @@ func (r *repositoryRecord) fromStore(ctx context.Context, s *datastore.Store) er
 		return err
 	}
 	r.Repository, r.Groups, r.Snapshots, r.LogicalBytes = st.Path, st.Groups, st.Snapshots, st.LogicalBytes
+	r.Undated = st.Undated
 	r.chunkCounts = &chunkCounts{st.Chunks, st.PlainBytes, st.StoredBytes, st.Packs, st.MissingPacks}
 	r.DiskTotal, r.DiskUsed, r.DiskAvail = st.DiskTotal, st.DiskUsed, st.DiskAvail
 	return nil
@@ -116,6 +118,9 @@ func (r *repositoryRecord) count(ns wire.Namespace, list iter.Seq2[wire.Snapshot
 			r.Groups++
 		}
 		r.Snapshots++
+		if i.Undated {
+			r.Undated++
+		}
 		r.LogicalBytes += i.Size
 	}
 	return nil
@@ -126,6 +131,9 @@ func statusText(w io.Writer, r repositoryRecord) {
 	rows := [][]string{
 		{"repository:", r.Repository},
 		{"snapshots:", fmt.Sprintf("%d in %s, %s", r.Snapshots, plural(int64(r.Groups), "group"), formatBytes(int64(r.LogicalBytes)))},
+	}
+	if r.Undated > 0 {
+		rows = append(rows, []string{"undated:", plural(int64(r.Undated), "snapshot") + ", of which it is lost when they arrived; holdfast repair writes it down anew"})
 	}
 	if c := r.chunkCounts; c != nil {
 		rows = append(rows,

@@ -11,6 +11,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"holdfast/crypto"
+	"holdfast/datastore"
 	"holdfast/datastore/verify"
 	"holdfast/datastore/wire"
 )
@@ -141,6 +142,9 @@ func (c *call) snapshotsToVerify(ctx context.Context, s *repository) ([]wire.Sna
 		for i, err := range infos {
 			if err != nil {
 				return about("list snapshots", ns, err)
+			}
+			if i.Undated {
+				c.ui.warnf("snapshot %s: %v", withNamespace(ns, i.Snapshot.String()), datastore.ErrArrival)
 			}
 			list = append(list, i.Snapshot)
 		}

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"strconv"
 
+	"holdfast/datastore"
 	"holdfast/datastore/access"
 	"holdfast/datastore/prune"
 	"holdfast/datastore/server/ledger"
@@ -326,6 +327,9 @@ func (v *verification) group(t *task.Task, checker *verify.Verifier, g wire.Grou
 	for i := len(list) - 1; i >= 0; i-- {
 		if !v.due(list[i]) {
 			continue
+		}
+		if list[i].Undated {
+			t.Warnf("%s: %v", list[i].Snapshot, datastore.ErrArrival)
 		}
 		ok, err := v.snapshot(t, checker, list[i].Snapshot)
 		if t.Context().Err() != nil {

@@ -127,6 +127,8 @@ func scrubVerdict(t *task.Task, r verify.StoreReport) error {
 		t.Logf("the next backup of the same data heals what is damaged; holdfast repair, while the server is stopped, looks for other copies")
 	case len(r.Owners) > 0:
 		t.Logf("nobody can back up to a group whose owner cannot be read; holdfast repair, while the server is stopped, makes it anew")
+	case len(r.Undated) > 0:
+		t.Logf("snapshots of which it is lost when they arrived count as of the time in their names; holdfast repair, while the server is stopped, writes that down anew")
 	case uint64(r.Scrub.PacksDamaged) > r.Scrub.Damaged: // there is one without a damaged record
 		t.Logf("packs are missing, or damaged outside of their chunks; holdfast repair, while the server is stopped, rebuilds them")
 	default:

@@ -48,6 +48,10 @@ type snapshotItem struct {
 	Fingerprint string            `json:"fingerprint,omitempty"`
 	Owner       string            `json:"owner,omitempty"`
 	Protected   bool              `json:"protected"`
+	// These are not in the protocol; other clients leave them alone.
+	Arrived  int64 `json:"arrived,omitempty"`
+	Misdated bool  `json:"misdated,omitempty"`
+	Undated  bool  `json:"undated,omitempty"`
 }
 
 // filesOf lists the files of a snapshot in the order of its manifest.
@@ -76,7 +80,7 @@ func itemOf(s wire.SnapshotInfo) snapshotItem {
 	item := snapshotItem{
 		Type: s.Snapshot.Group.Type, ID: s.Snapshot.Group.ID, Time: s.Snapshot.Time,
 		Files: filesOf(s), Comment: firstLine(s.Notes), Verify: s.Verify, Fingerprint: s.Fingerprint,
-		Owner: string(s.Owner), Protected: s.Protected,
+		Owner: string(s.Owner), Protected: s.Protected, Arrived: s.Arrived, Misdated: s.Dated().Misdated(), Undated: s.Undated,
 	}
 	if s.Damage == "" {
 		size := s.ManifestSize

@@ -171,7 +171,7 @@ func (s *Server) beginSession(c *call, st *openStore, needs rights) (*datastore.
 		}
 		return nil, badRequest("backup owner check failed")
 	case errors.Is(err, wire.ErrExists):
-		return nil, tooOld(c, st, err)
+		return nil, tooOld(err)
 	case errors.Is(err, chunkstore.ErrNotExist):
 		return nil, notFound("namespace not found")
 	}
@@ -180,17 +180,9 @@ func (s *Server) beginSession(c *call, st *openStore, needs rights) (*datastore.
 
 // tooOld tells which of the two reasons of section 2.1 of the protocol
 // specification a session was refused for: its time, or its directory.
-func tooOld(c *call, st *openStore, reason error) error {
-	list, err := st.Snapshots(c.Context(), c.group())
-	if err != nil {
-		return errors.Join(reason, err)
-	}
-	at := c.snapshot()
-	for _, s := range list {
-		failed := s.Verify != nil && s.Verify.State == wire.VerifyFailed
-		if s.Snapshot.Time >= at.Time && !failed {
-			return badRequest("backup timestamp is older than last backup.")
-		}
+func tooOld(reason error) error {
+	if errors.Is(reason, datastore.ErrOlder) {
+		return badRequest("backup timestamp is older than last backup.")
 	}
 	return badRequest("backup directory already exists.")
 }

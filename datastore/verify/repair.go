@@ -38,6 +38,8 @@ type RepairReport struct {
 	Salvage pack.SalvageReport
 	// Owners are those that were made anew, with who the group belongs to now.
 	Owners []NewOwner
+	// Dated is how many snapshots have got an arrival anew.
+	Dated int
 }
 
 // NewOwner is who a group belongs to since its recorded owner was found
@@ -108,6 +110,18 @@ func (r *repair) owners(ctx context.Context, s *datastore.Store) error {
 	return nil
 }
 
+// arrivals writes down anew when snapshots arrived of which that is lost.
+func (r *repair) arrivals(ctx context.Context, s *datastore.Store) error {
+	for _, snap := range r.report.Before.Undated {
+		err := s.RepairArrival(ctx, snap)
+		if err != nil && !errors.Is(err, chunkstore.ErrNotExist) {
+			return err
+		}
+		r.report.Dated++
+	}
+	return nil
+}
+
 // with opens the store, runs fn and closes it.
 func (r *repair) with(ctx context.Context, readOnly bool, fn func(*datastore.Store) error) error {
 	s, err := datastore.Open(ctx, r.path, datastore.Options{ReadOnly: readOnly, LockWait: r.o.LockWait, Notify: r.o.Notify})
@@ -130,7 +144,7 @@ func (r *repair) chunks(ctx context.Context, s *datastore.Store) (err error) {
 
 // rebuild does what can be done. What was found damaged is marked so.
 func (r *repair) rebuild(ctx context.Context, s *datastore.Store) (err error) {
-	if err := r.owners(ctx, s); err != nil {
+	if err := errors.Join(r.owners(ctx, s), r.arrivals(ctx, s)); err != nil {
 		return err
 	}
 	if r.report.Changed {

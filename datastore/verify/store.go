@@ -70,6 +70,9 @@ type StoreReport struct {
 	// Owners are the groups whose owner cannot be read: they can be restored,
 	// but nobody can back up to them.
 	Owners []datastore.BadOwner
+	// Undated are the snapshots of which it is not known when they arrived: they can
+	// be restored, and count as of the time in their names.
+	Undated []wire.Snapshot
 }
 
 // Name is what is affected: a snapshot, or a group, without the namespace.
@@ -80,10 +83,10 @@ func (a *Affected) Name() string {
 	return a.Snapshot.String()
 }
 
-// OK reports whether nothing is wrong: no pack, no snapshot and no owner is
-// damaged.
+// OK reports whether nothing is wrong: no pack, no snapshot, no owner and no arrival
+// is damaged.
 func (r *StoreReport) OK() bool {
-	return r.Whole() && r.Scrub.PacksDamaged == 0 && len(r.Owners) == 0
+	return r.Whole() && r.Scrub.PacksDamaged == 0 && len(r.Owners) == 0 && len(r.Undated) == 0
 }
 
 // Whole reports whether every snapshot can be restored as far as can be told
@@ -170,15 +173,28 @@ func (sv *storeCheck) owners(ctx context.Context) (err error) {
 		return err
 	}
 	for _, o := range sv.report.Owners {
-		a := Affected{Snapshot: wire.Snapshot{Group: o.Group}, Group: true, File: "owner", Err: o.Err}
-		if len(sv.report.Affected) < AffectedMax {
-			sv.report.Affected = append(sv.report.Affected, a)
-		}
-		if sv.o.Found != nil {
-			sv.o.Found(a)
-		}
+		sv.affected(Affected{Snapshot: wire.Snapshot{Group: o.Group}, Group: true, File: "owner", Err: o.Err})
 	}
 	return nil
+}
+
+// affected reports something that is not whole.
+func (sv *storeCheck) affected(a Affected) {
+	if len(sv.report.Affected) < AffectedMax {
+		sv.report.Affected = append(sv.report.Affected, a)
+	}
+	if sv.o.Found != nil {
+		sv.o.Found(a)
+	}
+}
+
+// dated looks whether it is known when a snapshot arrived.
+func (sv *storeCheck) dated(info wire.SnapshotInfo) {
+	if !info.Undated {
+		return
+	}
+	sv.report.Undated = append(sv.report.Undated, info.Snapshot)
+	sv.affected(Affected{Snapshot: info.Snapshot, File: datastore.ArrivedName, Err: datastore.ErrArrival})
 }
 
 func (sv *storeCheck) group(ctx context.Context, v *Verifier, g wire.Group) error {
@@ -198,6 +214,7 @@ func (sv *storeCheck) group(ctx context.Context, v *Verifier, g wire.Group) erro
 		if err != nil {
 			return err
 		}
+		sv.dated(info)
 		if sv.end(info.Snapshot, false) {
 			if err := sv.mark(ctx, info); err != nil {
 				return err
@@ -254,12 +271,7 @@ func (sv *storeCheck) end(snap wire.Snapshot, deleted bool) bool {
 	for _, name := range sv.order {
 		a := *sv.files[name]
 		a.Snapshot, a.Deleted = snap, deleted
-		if len(sv.report.Affected) < AffectedMax {
-			sv.report.Affected = append(sv.report.Affected, a)
-		}
-		if sv.o.Found != nil {
-			sv.o.Found(a)
-		}
+		sv.affected(a)
 	}
 	return true
 }

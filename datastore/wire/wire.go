@@ -30,8 +30,8 @@ type Source interface {
 	// Groups lists the groups of a namespace that have a finished snapshot,
 	// sorted by type and id.
 	Groups(ctx context.Context, ns Namespace) ([]GroupInfo, error)
-	// Snapshots lists the finished snapshots of a group, oldest first. A
-	// group that does not exist is chunkstore.ErrNotExist.
+	// Snapshots lists the finished snapshots of a group, oldest first in the
+	// order of Dated. A group that does not exist is chunkstore.ErrNotExist.
 	Snapshots(ctx context.Context, g Group) ([]SnapshotInfo, error)
 	// AllSnapshots lists the finished snapshots of all groups of a namespace,
 	// by group in the order of Groups, the oldest of each first. It costs as
@@ -64,8 +64,9 @@ type Target interface {
 	// Begin starts a snapshot. It must be newer than the newest finished
 	// snapshot of its group, or ErrExists is returned. If a verification has
 	// found that one damaged, an older time is accepted, if it is free (section
-	// 2.1 of the protocol specification). No other session may be writing to
-	// the group.
+	// 2.1 of the protocol specification). A snapshot that arrived more than SkewMax
+	// before the time in its name keeps no other out. No other session may be
+	// writing to the group.
 	Begin(ctx context.Context, s Snapshot) (Session, error)
 }
 
@@ -132,7 +133,7 @@ type Manager interface {
 type GroupInfo struct {
 	Group     Group
 	Count     int   // finished snapshots
-	LastTime  int64 // of the newest one, in Unix seconds
+	LastTime  int64 // in the name of the newest one by Dated, in Unix seconds
 	LastFiles []string
 	Owner     AuthID // "" if not known
 	Comment   string // first line of the group's notes
@@ -149,6 +150,12 @@ type SnapshotInfo struct {
 	Fingerprint string // of the key, in colon form; "" if there is none
 	// Damage says why the manifest cannot be read, "" if it can.
 	Damage string
+
+	// Arrived is when its session began by the clock of its store, in Unix seconds,
+	// or 0 if that is not told. Undated says that the store has lost it and counts
+	// the snapshot as of the time in its name.
+	Arrived int64
+	Undated bool
 
 	Owner AuthID // of the group, "" if not known
 	// Verify is what the last verification by the server found, nil if there
