@@ -3,6 +3,7 @@ package prune
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"holdfast/datastore/wire"
@@ -47,7 +48,7 @@ type Options struct {
 }
 
 // Group prunes one group and returns what was decided about each of its
-// snapshots, oldest first. A snapshot that cannot be removed is passed to Warn
+// snapshots, as Select does. A snapshot that cannot be removed is passed to Warn
 // and the others are removed nevertheless; its decision still says that it was
 // to go. When ctx ends the rest stays, and the decisions come with the error
 // of the context.
@@ -58,7 +59,7 @@ func Group(ctx context.Context, m Store, g wire.Group, o Options) ([]Decision, e
 	}
 	candidates := make([]Candidate, len(list))
 	for i, s := range list {
-		candidates[i] = Candidate{Time: s.Snapshot.Time, Protected: s.Protected, Damaged: s.Damage != ""}
+		candidates[i] = candidate(s)
 	}
 	decisions := Select(candidates, o.Keep, o.Location)
 	if o.DryRun {
@@ -78,3 +79,34 @@ func Group(ctx context.Context, m Store, g wire.Group, o Options) ([]Decision, e
 	}
 	return decisions, nil
 }
+
+// candidate is what Select has to know of a snapshot.
+func candidate(s wire.SnapshotInfo) Candidate {
+	return Candidate{
+		Time: s.Snapshot.Time, Arrived: s.Arrived, Protected: s.Protected, Damaged: s.Damage != "", Standing: standing(s),
+	}
+}
+
+func standing(s wire.SnapshotInfo) Standing {
+	switch {
+	case empty(s), s.Verify != nil && s.Verify.State == wire.VerifyFailed:
+		return Suspect
+	case s.Dated().Ahead():
+		return Ahead
+	case s.Verify != nil && s.Verify.State == wire.VerifyOK:
+		return Verified
+	}
+	return Unverified
+}
+
+// empty reports whether there is no archive with content in a snapshot. A blob is
+// none: who has nothing to back up can send one as well.
+func empty(s wire.SnapshotInfo) bool {
+	return !slices.ContainsFunc(s.Files, func(f wire.FileInfo) bool {
+		kind, err := wire.CheckFileName(f.Name)
+		return err == nil && kind != wire.Blob && f.Name != catalogName && f.Size > 0
+	})
+}
+
+// catalogName is the list of the files in the archives of a snapshot.
+const catalogName = "catalog.pcat1.didx"

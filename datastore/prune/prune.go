@@ -2,8 +2,9 @@
 // others.
 //
 // Deciding is pure: Select looks at times and marks and touches nothing.
-// Group does what Select says, oldest snapshot first, so that a run that is
-// interrupted has only removed what the next run would have removed too. With
+// Group does what Select says, one snapshot after the other, and what is not kept
+// says nothing about the others, so that a run that is interrupted has only removed
+// what the next run would have removed too. With
 // no option given everything is kept, and a protected or damaged snapshot is
 // never asked to go.
 //
@@ -15,6 +16,8 @@ import (
 	"fmt"
 	"slices"
 	"time"
+
+	"holdfast/datastore/wire"
 )
 
 // Keep says how many snapshots to keep, one number for each kind of period. A
@@ -30,17 +33,37 @@ func (k Keep) Any() bool {
 
 // Candidate is a snapshot that Select decides about.
 type Candidate struct {
-	Time      int64 // Unix seconds
+	Time      int64 // in its name, in Unix seconds
+	Arrived   int64 // by the clock of its store, or 0 if that is not known
 	Protected bool
+	Standing  Standing
 	// Damaged says that its manifest cannot be read. It is kept, and no other
 	// one has to go in its place: the copy that can be restored must not give
 	// way to one that cannot. Whoever has looked at it forgets it by hand.
 	Damaged bool
 }
 
+// Standing is what speaks for a snapshot, the least first. One never makes another
+// go that has a higher standing.
+type Standing int
+
+// The standings.
+const (
+	Suspect    Standing = iota // it is empty, or a verification has failed
+	Ahead                      // its name has a time that had not come when it arrived
+	Unverified                 // nothing speaks against it
+	Verified                   // and a verification has found it good
+)
+
+// verifiedLag is how much later than the last verified snapshot another one may have
+// arrived, in seconds, before Verified counts as Unverified: a group that is not
+// verified any more would keep what was verified once, for ever. It is longer than a
+// quarter.
+const verifiedLag = 100 * 24 * 60 * 60
+
 // Decision is what is to happen to one snapshot.
 type Decision struct {
-	Time      int64 // Unix seconds
+	Time      int64 // in the name, in Unix seconds
 	Keep      bool
 	Protected bool
 	// Reason says why, in words for people: the option that keeps the
@@ -54,17 +77,60 @@ const (
 	reasonProtected = "protected"
 	reasonDamaged   = "damaged; it counts for nothing"
 	reasonOver      = "older than all that the keep options reach"
+	// reasonStanding follows another one.
+	reasonStanding = "; newer ones are less proven and do not take its place"
 )
 
 // Select decides about the finished snapshots of one group, by section 4.5 of
-// the protocol specification. The periods are those of the calendar in loc;
-// nil is the local time of this machine. The result has one element for every
-// candidate, sorted by time, oldest first; it does not depend on the order of
+// the protocol specification. Each counts as of the time in its name, or of its
+// arrival if that was before. The periods are those of the calendar in loc; nil is
+// the local time of this machine. The result has one element for every candidate,
+// sorted by the time in the name, the least first; it does not depend on the order of
 // list, which is left as it is.
+//
+// Among snapshots of one standing it is what the specification says. Otherwise that
+// is done once with all of them, and once more with those of every higher standing
+// and above, and what is kept by any of these is kept: a snapshot takes no place from
+// one of a higher standing, however many there are of it.
 func Select(list []Candidate, k Keep, loc *time.Location) []Decision {
 	if loc == nil {
 		loc = time.Local
 	}
+	out := choose(list, k, loc)
+	for _, least := range above(list) {
+		better := slices.DeleteFunc(slices.Clone(list), func(c Candidate) bool { return c.Standing < least })
+		for _, d := range choose(better, k, loc) {
+			i, found := slices.BinarySearchFunc(out, d.Time, func(d Decision, at int64) int { return cmp.Compare(d.Time, at) })
+			if found && d.Keep && !out[i].Keep {
+				out[i].Keep, out[i].Reason = true, d.Reason+reasonStanding
+			}
+		}
+	}
+	return out
+}
+
+// above are the standings that are higher than the lowest one in the list.
+func above(list []Candidate) []Standing {
+	var have []Standing
+	var last, verified int64 // arrivals
+	for _, c := range list {
+		have = append(have, c.Standing)
+		at := cmp.Or(c.Arrived, c.Time)
+		last = max(last, at)
+		if c.Standing == Verified {
+			verified = max(verified, at)
+		}
+	}
+	slices.Sort(have)
+	have = slices.Compact(have)
+	if n := len(have) - 1; n > 0 && have[n] == Verified && last-verified > verifiedLag {
+		have = have[:n]
+	}
+	return have[min(1, len(have)):]
+}
+
+// choose is Select for snapshots that all count alike.
+func choose(list []Candidate, k Keep, loc *time.Location) []Decision {
 	marks := newestFirst(list)
 	for i := range marks {
 		switch {
@@ -86,12 +152,14 @@ func Select(list []Candidate, k Keep, loc *time.Location) []Decision {
 		}
 		out = append(out, m.Decision)
 	}
+	slices.SortStableFunc(out, func(a, b Decision) int { return cmp.Compare(a.Time, b.Time) })
 	return out
 }
 
 // mark is a decision in the making.
 type mark struct {
 	Decision
+	dated wire.Dated
 	aside bool // protected or damaged: it takes no place
 	final bool // no later pass may change it
 }
@@ -105,10 +173,11 @@ func newestFirst(list []Candidate) []mark {
 	marks := make([]mark, len(list))
 	for i, c := range list {
 		marks[i].Decision = Decision{Time: c.Time, Protected: c.Protected}
+		marks[i].dated = wire.Dated{Claimed: c.Time, Arrived: c.Arrived}
 		marks[i].aside = c.Protected || c.Damaged
 	}
 	slices.SortFunc(marks, func(a, b mark) int {
-		if c := cmp.Compare(b.Time, a.Time); c != 0 || a.Protected == b.Protected {
+		if c := b.dated.Compare(a.dated); c != 0 || a.Protected == b.Protected {
 			return c
 		}
 		if a.Protected {
@@ -163,13 +232,13 @@ func (p pass) run(marks []mark) {
 		return
 	}
 	covered := p.covered(marks)
-	selected := map[period]int64{}
+	selected := map[period]int64{} // times in names
 	for i := range marks {
 		m := &marks[i]
 		if m.final {
 			continue
 		}
-		key := p.period(i, m.Time)
+		key := p.period(i, m.dated.Effective())
 		if by, ok := covered[key]; ok {
 			m.Reason = p.superseded(by)
 			continue
@@ -194,7 +263,7 @@ func (p pass) covered(marks []mark) map[period]int64 {
 		if !m.Keep || m.aside {
 			continue
 		}
-		key := p.period(i, m.Time)
+		key := p.period(i, m.dated.Effective())
 		if _, ok := out[key]; !ok {
 			out[key] = m.Time
 		}
