@@ -27,6 +27,9 @@ func (ss *Session) Finish(ctx context.Context) error {
 		return fmt.Errorf("finish snapshot %s: %w", ss.snap, err)
 	}
 	ss.state.Store(stateFinished)
+	// From here on the snapshot says what is needed. Whoever stays connected with
+	// nothing left to do holds nothing.
+	_ = ss.puts.Close()
 	// The snapshot is there; what is left in .tmp goes at the next opening
 	// if it cannot go now.
 	_ = ss.resume.close(ss.store, false)

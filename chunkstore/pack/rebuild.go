@@ -188,11 +188,15 @@ func (s *Store) swapCatalogue(b *builder) error {
 		}
 		s.packs[no] = &p
 	}
+	s.rebuilt() // before a sweep asks the new one
 	s.mu.Unlock()
 	s.catMu.Lock()
 	old := s.cat
 	s.cat = c
 	s.catMu.Unlock()
+	s.mu.Lock()
+	s.rebuilt() // after the last look into the old one
+	s.mu.Unlock()
 	if old == nil {
 		return nil
 	}

@@ -21,8 +21,8 @@ type session struct {
 	closed bool
 
 	// Guarded by Store.mu.
-	order uint64 // Store.order when it began
-	kept  keySet // chunks that this session counts on and has not written
+	order uint64  // Store.order when it began
+	holds extents // what it has put, and what it counts on besides
 }
 
 // Put implements chunkstore.Session.
@@ -84,8 +84,7 @@ func (se *session) store(ctx context.Context, c chunkstore.Chunk, force bool) (b
 	}
 	key := c.Key()
 	r := record{key: key, stored: uint32(len(c.Sealed)), sum: sum(c.Sealed)}
-	se.keep(key) // before the look, so that a sweep cannot come between
-	old, found, err := se.s.lookup(ctx, key)
+	old, found, err := se.lookup(ctx, key)
 	if err != nil {
 		return false, err
 	}
@@ -101,12 +100,14 @@ func (se *session) store(ctx context.Context, c chunkstore.Chunk, force bool) (b
 		// built anew meanwhile must not point to that one.
 		r.rank = old.rank + 1
 	}
-	if r.claim = claim; claim {
-		err = se.append(ctx, r, nil, twin)
-	} else if err = se.append(ctx, r, c.Sealed, location{}); err == nil {
-		se.unkeep(key) // it lies in a pack too young to be swept
+	a := addition{record: r, blob: c.Sealed}
+	if claim {
+		a.claim, a.blob, a.twin = true, nil, twin
 	}
-	if err != nil {
+	if old != (location{}) {
+		a.replaces = old.spots()
+	}
+	if err := se.append(ctx, a); err != nil {
 		return false, err
 	}
 	if err := se.s.flushIfMany(ctx); err != nil {
@@ -130,8 +131,7 @@ func (se *session) twin(ctx context.Context, r record) (location, bool, error) {
 		if h.key == r.key || !h.sameBytes(want) {
 			continue
 		}
-		se.keep(h.key) // before the look, as for a chunk of its own
-		l, ok, err := se.s.lookup(ctx, h.key)
+		l, ok, err := se.lookup(ctx, h.key)
 		if err != nil {
 			return location{}, false, err
 		}
@@ -158,9 +158,20 @@ func (se *session) usable() error {
 	return nil
 }
 
-// append writes a record to the session's pack and makes it known. twin is what a
-// claim claims.
-func (se *session) append(ctx context.Context, r record, blob []byte, twin location, more ...held) error {
+// addition is a record that is being added, and its blob if it is no claim.
+type addition struct {
+	record
+	blob []byte
+	twin location // what a claim claims
+	// holders are those that have it from this record then, if not its key alone. What
+	// they claim it by stays.
+	holders []held
+	// replaces are the places whose content it stands for from now on.
+	replaces []spot
+}
+
+// append writes a record to the session's pack and makes it known.
+func (se *session) append(ctx context.Context, a addition) error {
 	se.mu.Lock()
 	defer se.mu.Unlock()
 	if se.closed {
@@ -174,23 +185,46 @@ func (se *session) append(ctx context.Context, r record, blob []byte, twin locat
 		if err != nil {
 			return se.failed(err)
 		}
-		se.w, w.order = w, max(w.order, se.order)
+		se.fill(w)
 	}
-	e, err := se.w.append(r, blob)
+	e, err := se.w.append(a.record, a.blob)
 	if err != nil {
 		return se.failed(err)
 	}
 	l := locate(se.w.no, e)
-	if r.claim {
-		l = twin.claiming(se.w.no, e)
+	if a.claim {
+		l = a.twin.claiming(se.w.no, e)
 	}
-	se.s.remember(se.w.no, e, l, more)
+	se.remember(e, l, a)
 	if !se.w.full(se.s.options.PackSize) {
 		return nil
 	}
+	return se.s.startSeal(ctx, se.letPack(), se)
+}
+
+// fill makes a pack the one that the session fills. se.mu is held.
+func (se *session) fill(w *writer) {
+	s := se.s
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	se.w, s.filling[w.no] = w, se
+	if se.sweeps && s.sweep != nil {
+		s.packs[w.no].sweptInto = s.sweep.number
+	}
+}
+
+// letPack takes the pack away that the session fills; nil if there is none. se.mu is
+// held.
+func (se *session) letPack() *writer {
 	w := se.w
+	if w == nil {
+		return nil
+	}
+	se.s.mu.Lock()
+	defer se.s.mu.Unlock()
+	delete(se.s.filling, w.no)
 	se.w = nil
-	return se.s.startSeal(ctx, w, se)
+	return w
 }
 
 // failed ends the session after an error: a full disk only this one, anything
@@ -205,15 +239,18 @@ func (se *session) failed(err error) error {
 	return err
 }
 
-// remember makes a record known that has just been appended, for its key, if l says
-// where, and for all that have it from it: of those the places of their claims stay.
-func (s *Store) remember(no uint32, e entry, l location, holders []held) {
+// remember makes a record known that has just been appended to the session's pack: l is
+// where its chunk lies now. The session holds it. se.mu is held.
+func (se *session) remember(e entry, l location, a addition) {
+	s, no := se.s, se.w.no
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(holders) == 0 {
+	s.follow(a.replaces, l)
+	s.holdFor(se, l)
+	if len(a.holders) == 0 {
 		s.pending.put(e.key, l)
 	}
-	for _, h := range holders {
+	for _, h := range a.holders {
 		h.pack, h.off, h.flags = no, e.off, h.flags&^flagBad
 		if s.isBad(h.location) { // its claim
 			h.flags |= flagBad
@@ -246,9 +283,8 @@ func (se *session) Close() error {
 	se.mu.Lock()
 	defer se.mu.Unlock()
 	se.closed = true
-	if se.w != nil {
-		se.s.putWriter(se.w)
-		se.w = nil
+	if w := se.letPack(); w != nil {
+		se.s.putWriter(w)
 	}
 	se.s.endSession(se)
 	return nil
@@ -378,7 +414,7 @@ func (s *Store) sealPack(w *writer) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	p := s.packs[w.no]
-	p.state, p.length, p.size, p.sealed = stateSealed, size, size, s.order
+	p.state, p.length, p.size = stateSealed, size, size
 	s.dirty[w.no] = true
 	delete(s.writers, w.no)
 	return nil

@@ -112,8 +112,10 @@ type Store struct {
 	claims     []copyOf // met while the store is opened
 	nextPack   uint32
 	writers    map[uint32]*writer        // by pack number: all packs open for writing
-	order      uint64                    // counts the sessions and sweeps begun
+	order      uint64                    // counts the sessions and sweeps begun, and catalogues built
+	rebuiltAt  uint64                    // order when the last catalogue was built
 	sessions   map[*session]bool         // those that are open
+	filling    map[uint32]*session       // by pack number: who fills it
 	sweep      *Sweep                    // the one that is running
 	condemned  map[uint32]map[int64]bool // records without use in packs about to go, by offset
 	idle       []*writer                 // those of them that no session has
@@ -190,6 +192,7 @@ func newStore(dir string, o Options) *Store {
 		stamped:    make(map[uint32]bool),
 		writers:    make(map[uint32]*writer),
 		sessions:   make(map[*session]bool),
+		filling:    make(map[uint32]*session),
 		condemned:  make(map[uint32]map[int64]bool),
 		generation: 1,
 	}

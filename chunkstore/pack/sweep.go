@@ -12,8 +12,8 @@ import (
 
 // A sweep removes chunks that nobody needs. It asks no clock:
 //
-//  1. BeginSweep. From now on everything that a session puts or counts on is
-//     kept, and so is what the sessions open at this moment have put.
+//  1. BeginSweep. Whatever a session has put or counts on that is open now, or begins
+//     later, is kept until the sweep has ended, and longer if the session stays.
 //  2. The caller finds out what is in use: after 1, so that a snapshot he does
 //     not see is one whose session is covered by 1.
 //  3. Run. A pack with much waste is condemned: its chunks without use count as
@@ -42,11 +42,12 @@ var errLeft = errors.New("left as it is")
 
 // Sweep is one removal of chunks without use.
 type Sweep struct {
-	s       *Store
-	kept    keySet // of sessions that have ended since it began; guarded by Store.mu
-	horizon uint64 // packs sealed at or after it may hold chunks of running sessions
-	used    func(chunkstore.Key) bool
-	cat     *catalogue // which told of the pack at hand
+	s      *Store
+	number uint64  // Store.order when it began
+	kept   extents // of sessions that have ended since it began; guarded by Store.mu
+	blind  bool    // it is not known what sessions hold; guarded by Store.mu
+	used   func(chunkstore.Key) bool
+	cat    *catalogue // which told of the pack at hand
 }
 
 // SweepOptions say what a sweep does.
@@ -65,7 +66,7 @@ type SweepOptions struct {
 type SweepReport struct {
 	Chunks      uint64 // in the catalogue
 	StoredBytes uint64 // of their blobs
-	UsedChunks  uint64 // of them, those in use or kept for a session
+	UsedChunks  uint64 // of them, those in use or held by a session
 	UsedBytes   uint64
 
 	PacksTotal     int // packs that are to be removed or rewritten
@@ -77,7 +78,7 @@ type SweepReport struct {
 	ChunksMoved    uint64
 	BytesMoved     uint64 // what was written again
 
-	// GarbageBytes stay: in packs with little waste, or too young.
+	// GarbageBytes stay: in packs with little waste, or that a session goes on with.
 	GarbageBytes uint64
 	// Left are packs with damage or doubt that were not touched, and why.
 	Left []string
@@ -97,9 +98,9 @@ func (s *Store) BeginSweep(ctx context.Context) (*Sweep, error) {
 		return nil, ErrSweeping
 	}
 	s.order++
-	sw := &Sweep{s: s, kept: make(keySet), horizon: s.order}
+	sw := &Sweep{s: s, number: s.order, kept: make(extents)}
 	for se := range s.sessions {
-		sw.horizon = min(sw.horizon, se.order)
+		sw.blind = sw.blind || se.order < s.rebuiltAt
 	}
 	s.sweep = sw
 	return sw, nil
@@ -192,13 +193,13 @@ func (sw *Sweep) Run(ctx context.Context, used func(chunkstore.Key) bool, o Swee
 func (sw *Sweep) plan(ctx context.Context, used func(chunkstore.Key) bool, o SweepOptions, r *SweepReport) (victims []victim, inUse map[uint32]uint64, err error) {
 	inUse = make(map[uint32]uint64)
 	listed := make(map[uint32]uint64)
-	c := &census{inUse: inUse, listed: listed, r: r, used: func(k chunkstore.Key) bool { return used(k) || sw.s.keeps(k) }}
+	c := &census{inUse: inUse, listed: listed, r: r, used: used, held: sw.s.heldNow()}
 	if err := sw.s.eachLocation(ctx, c.add); err != nil {
 		return nil, nil, err
 	}
 	c.flush()
 	small := 0
-	for no, p := range sw.s.sealedBefore(sw.horizon) {
+	for no, p := range sw.sealed() {
 		v := newVictim(no, p, inUse[no], false)
 		// A pack is full by the number of its records, too.
 		if v.small = p.size < sw.s.options.PackSize/4 && p.records < recordCountMax/4; v.small {
@@ -206,7 +207,7 @@ func (sw *Sweep) plan(ctx context.Context, used func(chunkstore.Key) bool, o Swe
 		}
 		victims = append(victims, v)
 	}
-	for no, p := range sw.s.unsealedBefore(sw.horizon) {
+	for no, p := range sw.unsealed() {
 		victims = append(victims, newVictim(no, p, inUse[no], true))
 	}
 	victims = slices.DeleteFunc(victims, func(v victim) bool {
@@ -250,20 +251,17 @@ func (s *Store) eachLocation(ctx context.Context, fn func(chunkstore.Key, locati
 	return nil
 }
 
-func (s *Store) keeps(k chunkstore.Key) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.isKept(k)
-}
-
-// sealedBefore returns the packs that no open session has put anything into
-// and that the catalogue knows as they are.
-func (s *Store) sealedBefore(horizon uint64) map[uint32]packInfo {
+// sealed returns the packs that the catalogue knows as they are.
+func (sw *Sweep) sealed() map[uint32]packInfo {
+	s := sw.s
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	packs := make(map[uint32]packInfo)
+	if sw.blind {
+		return packs
+	}
 	for no, p := range s.packs {
-		if p.state == stateSealed && p.sealed < horizon && !s.dirty[no] && !p.missing && !p.dropped {
+		if p.state == stateSealed && !s.dirty[no] && !p.missing && !p.dropped {
 			packs[no] = *p
 		}
 	}
@@ -301,8 +299,7 @@ func (sw *Sweep) pack(ctx context.Context, v victim, used func(chunkstore.Key) b
 	if err != nil {
 		return err
 	}
-	var candidates []current
-	var keep []current
+	var candidates, keep []current
 	for _, e := range entries {
 		if e.used(used) {
 			keep = append(keep, e)
@@ -310,7 +307,10 @@ func (sw *Sweep) pack(ctx context.Context, v victim, used func(chunkstore.Key) b
 			candidates = append(candidates, e)
 		}
 	}
-	dead := sw.condemn(v.no, candidates, &keep)
+	dead, err := sw.condemn(v.no, candidates, &keep)
+	if err != nil {
+		return err
+	}
 	if err := sw.move(ctx, v.no, keep, r); err != nil {
 		sw.pardon(v.no)
 		return err
@@ -335,16 +335,19 @@ func (s *Store) packNow(no uint32) packInfo {
 	return *s.packs[no]
 }
 
-// condemn makes those of the candidates that no session counts on count as not
-// stored, and moves the others to keep.
-func (sw *Sweep) condemn(no uint32, candidates []current, keep *[]current) (dead []current) {
+// condemn makes those of the candidates that no session holds count as not stored, and
+// moves the others to keep. It is errTaken if it is not known what sessions hold.
+func (sw *Sweep) condemn(no uint32, candidates []current, keep *[]current) (dead []current, err error) {
 	s := sw.s
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if sw.blind {
+		return nil, errTaken
+	}
 	set := make(map[int64]bool, len(candidates))
+	held := s.heldIn(no)
 	for _, e := range candidates {
-		// Who has got it since the holders were listed counts on one of them.
-		if e.used(s.isKept) {
+		if slices.ContainsFunc(held, func(list []extent) bool { return covers(list, e.off) }) {
 			*keep = append(*keep, e)
 			continue
 		}
@@ -352,7 +355,7 @@ func (sw *Sweep) condemn(no uint32, candidates []current, keep *[]current) (dead
 		set[e.off] = true
 	}
 	s.condemned[no] = set
-	return dead
+	return dead, nil
 }
 
 // pardon takes back what condemn has done.

@@ -402,10 +402,9 @@ func TestPutOverCondemnedWins(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var kept []current
 	condemned := current{entry{record: record{key: cs[0].Key()}, off: old.off}, []held{{cs[0].Key(), old}}}
-	if dead := sw.condemn(old.pack, []current{condemned}, &kept); len(dead) != 1 {
-		t.Fatalf("%d condemned", len(dead))
+	if dead, err := sw.condemn(old.pack, []current{condemned}, new([]current)); err != nil || len(dead) != 1 {
+		t.Fatalf("%d condemned, %v", len(dead), err)
 	}
 	fill(t, s, cs[:1])
 	if now, ok, _, err := s.catalogued(cs[0].Key()); err != nil || !ok || now.pack == old.pack || now.rank != old.rank+1 {

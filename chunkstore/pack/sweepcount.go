@@ -15,7 +15,8 @@ type census struct {
 	inUse, listed map[uint32]uint64
 	r             *SweepReport
 	used          func(chunkstore.Key) bool
-	same          []held // chunks of one name and size that have been seen last
+	held          extents // by sessions, when the counting began
+	same          []held  // chunks of one name and size that have been seen last
 }
 
 func (c *census) add(k chunkstore.Key, l location) {
@@ -32,7 +33,7 @@ func (c *census) flush() {
 		used := c.used(h.key)
 		if h.claimed() {
 			c.listed[h.claimPack]++
-			if used {
+			if used || c.held.has(h.claimSpot()) {
 				c.inUse[h.claimPack] += recordSize
 			}
 		}
@@ -40,7 +41,7 @@ func (c *census) flush() {
 		if slices.ContainsFunc(c.same[:i], there) {
 			continue
 		}
-		c.record(h.location, used || slices.ContainsFunc(c.same[i+1:], func(o held) bool { return there(o) && c.used(o.key) }))
+		c.record(h.location, used || c.held.has(h.spot()) || slices.ContainsFunc(c.same[i+1:], func(o held) bool { return there(o) && c.used(o.key) }))
 	}
 	c.same = c.same[:0]
 }

@@ -162,6 +162,7 @@ func (s *Store) forgetPack(no uint32) string {
 	// Marks; the records they are about are going.
 	s.pending.drop(func(h held) bool { return h.pack == no || h.claimed() && h.claimPack == no })
 	delete(s.condemned, no)
+	s.letGo(no)
 	s.quarantine.dropPack(p.id)
 	name, id := p.name(), p.id
 	s.mu.Unlock()

@@ -22,9 +22,9 @@ func (sw *Sweep) forgetLost(ctx context.Context, inUse map[uint32]uint64, r *Swe
 			return err
 		}
 		var keep []current
-		if dead = sw.condemn(no, dead, &keep); len(keep) > 0 {
+		if dead, err = sw.condemn(no, dead, &keep); err != nil || len(keep) > 0 {
 			sw.pardon(no)
-			continue
+			continue // of one that a session has met when it was still there
 		}
 		if err := sw.forget(ctx, no, dead); err != nil {
 			sw.pardon(no)

@@ -78,7 +78,7 @@ func (se *session) moveChunk(ctx context.Context, holders []held, at spot) error
 			holders[i].rank = r.rank
 		}
 	}
-	return se.append(ctx, r, b[recordSize:], location{}, holders...)
+	return se.append(ctx, addition{record: r, blob: b[recordSize:], holders: holders, replaces: []spot{at}})
 }
 
 // moveClaim writes a claim again.
@@ -89,7 +89,7 @@ func (se *session) moveClaim(ctx context.Context, h held, e entry) error {
 		return fmt.Errorf("%w: %w", errLeft, err)
 	}
 	r.sum = f.sum
-	return se.append(ctx, r, nil, h.location)
+	return se.append(ctx, addition{record: r, twin: h.location, replaces: []spot{h.claimSpot()}})
 }
 
 // claimAt reads the claim that a chunk is held by.

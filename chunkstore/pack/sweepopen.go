@@ -8,42 +8,56 @@ import (
 	"slices"
 )
 
-// A pack that is being filled is not swept: a session may be about to add to
-// it. One that nobody has, and that no session has touched which was open when
-// the sweep began, can be sealed first, so that what a small store holds can go
-// at all.
+// A pack that is being filled is sealed before it is swept, so that what a small store
+// holds can go at all. It is taken away from the session that fills it, if there is one:
+// that may have begun with what others have left, and may have nothing more to say. The
+// next record of the session goes into another pack.
 
-// idleBefore returns the unsealed packs that could be sealed now for a sweep
-// with this horizon. s.mu is held.
-func (s *Store) idleBefore(horizon uint64) []uint32 {
+// unsealedPacks returns the packs that could be sealed now. s.mu is held.
+func (s *Store) unsealedPacks() []uint32 {
 	list := slices.Clone(s.reusable)
 	for _, w := range s.idle {
-		if w.order < horizon {
-			list = append(list, w.no)
-		}
+		list = append(list, w.no)
+	}
+	for no := range s.filling {
+		list = append(list, no)
 	}
 	return list
 }
 
-// unsealedBefore returns these packs as they are.
-func (s *Store) unsealedBefore(horizon uint64) map[uint32]packInfo {
+// unsealed returns these packs as the catalogue knows them.
+func (sw *Sweep) unsealed() map[uint32]packInfo {
+	s := sw.s
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	packs := make(map[uint32]packInfo)
-	for _, no := range s.idleBefore(horizon) {
-		if p := s.packs[no]; !p.missing && !p.dropped && p.records == p.saved.records && p.records > 0 {
-			packs[no] = *p
+	if sw.blind {
+		return packs
+	}
+	for _, no := range s.unsealedPacks() {
+		if p := *s.packs[no]; !p.missing && !p.dropped && p.saved.records > 0 {
+			p.totals = p.saved
+			packs[no] = p
 		}
 	}
 	return packs
 }
 
-// takeIdle takes an unsealed pack away from the sessions, if it still is to be
-// had.
-func (s *Store) takeIdle(no uint32, horizon uint64) (*writer, error) {
+// takeUnsealed takes an unsealed pack away from the sessions, if it still is to be
+// had and the sweep has not moved anything into it.
+func (sw *Sweep) takeUnsealed(no uint32) (*writer, error) {
+	s := sw.s
 	s.mu.Lock()
+	if s.packs[no].sweptInto == sw.number {
+		s.mu.Unlock()
+		return nil, nil
+	}
+	if se := s.filling[no]; se != nil {
+		s.mu.Unlock()
+		return se.yield(no), nil
+	}
 	for i, w := range s.idle {
-		if w.no == no && w.order < horizon {
+		if w.no == no {
 			s.idle = slices.Delete(s.idle, i, i+1)
 			s.mu.Unlock()
 			return w, nil
@@ -68,14 +82,24 @@ func (s *Store) takeIdle(no uint32, horizon uint64) (*writer, error) {
 	return w, nil
 }
 
-// errTaken says that a session goes on with a pack which was idle before.
-var errTaken = errors.New("a session goes on with it")
+// yield takes a pack away from a session, if it is the one that the session fills.
+func (se *session) yield(no uint32) *writer {
+	se.mu.Lock()
+	defer se.mu.Unlock()
+	if se.w == nil || se.w.no != no {
+		return nil
+	}
+	return se.letPack()
+}
+
+// errTaken says that a pack is filled, or that it is not known what sessions need of it.
+var errTaken = errors.New("a session needs it")
 
 // seal seals a pack for the sweep. It is errTaken if a session has taken it in
 // the meantime, and errLeft if it cannot be sealed.
 func (sw *Sweep) seal(ctx context.Context, no uint32) error {
 	s := sw.s
-	w, err := s.takeIdle(no, sw.horizon)
+	w, err := sw.takeUnsealed(no)
 	name := s.packNow(no).name()
 	if err != nil {
 		return fmt.Errorf("pack %s: %w: %w", name, errLeft, err)
@@ -89,9 +113,6 @@ func (sw *Sweep) seal(ctx context.Context, no uint32) error {
 		}
 		return fmt.Errorf("seal pack %s: %w", filepath.Base(w.path), err)
 	}
-	s.mu.Lock()
-	s.packs[no].sealed = w.order // not now: nobody has added to it since
-	s.mu.Unlock()
 	// Its name has to be in the catalogue before it can go from there.
 	return s.sync(ctx)
 }

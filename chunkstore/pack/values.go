@@ -54,6 +54,14 @@ func (l location) spot() spot { return spot{l.pack, l.off} }
 // claimSpot is where the claim lies, if there is one.
 func (l location) claimSpot() spot { return spot{l.claimPack, l.claimOff} }
 
+// spots are those of the record and of the claim, if there is one.
+func (l location) spots() []spot {
+	if l.claimed() {
+		return []spot{l.spot(), l.claimSpot()}
+	}
+	return []spot{l.spot()}
+}
+
 // needs reports whether the record at a spot is the chunk's, or its claim.
 func (l location) needs(at spot) bool { return l.spot() == at || l.claimed() && l.claimSpot() == at }
 
@@ -131,9 +139,10 @@ type packInfo struct {
 	savedTo int64  // end of the last record in the catalogue
 	missing bool   // not on disk when last looked at
 	dropped bool   // removed by a sweep: kept for who still has a location in it
-	sealed  uint64 // Store.order when it was sealed; 0 if before the store was opened
 	size    int64  // of the file when last looked at, in bytes
 	seen    uint64 // generation of that look
+	// sweptInto is the number of the last sweep that has moved something into it.
+	sweptInto uint64
 }
 
 // totals count records.

@@ -25,10 +25,6 @@ type writer struct {
 	// header is the file header as it stands in the file.
 	header []byte
 
-	// order is that of the last session that has had the pack; guarded by
-	// Store.mu while the pack is idle.
-	order uint64
-
 	// The owner's: the records of the pack, and where the next one goes.
 	entries []entry
 	end     int64

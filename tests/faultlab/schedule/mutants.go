@@ -117,41 +117,40 @@ var sweepMutants = []mutant{
 		"\tif err := m.run(ctx); err != nil {\n\t\treturn m.report, fmt.Errorf(\"collect garbage: %w\", err)\n",
 		"\tif sim.Mutant(\"list-first\") {\n\t} else if err := m.run(ctx); err != nil {\n\t\treturn m.report, fmt.Errorf(\"collect garbage: %w\", err)\n",
 	}}},
-	{"no-epoch", "what running sessions have written is too young to be swept", "", []change{{
-		"chunkstore/pack/sweep.go",
-		"\t\tsw.horizon = min(sw.horizon, se.order)\n",
-		"\t\tif !sim.Mutant(\"no-epoch\") {\n\t\t\tsw.horizon = min(sw.horizon, se.order)\n\t\t}\n",
-	}}},
-	{"no-horizon", "what is sealed during a sweep is too young for it", "", []change{{
-		"chunkstore/pack/sweep.go",
-		"p.state == stateSealed && p.sealed < horizon &&",
-		"p.state == stateSealed && (p.sealed < horizon || sim.Mutant(\"no-horizon\")) &&",
-	}}},
-	{"kept-ignored", "what a session counts on is not swept", "", []change{{
-		"chunkstore/pack/keep.go",
-		"func (s *Store) isKept(k chunkstore.Key) bool {\n",
-		"func (s *Store) isKept(k chunkstore.Key) bool {\n\tif sim.Mutant(\"kept-ignored\") {\n\t\treturn false\n\t}\n",
-	}}},
-	{"answer-not-kept", "a session counts on every chunk it was told is known", "", []change{{
-		"chunkstore/pack/keep.go",
-		"\tse.keep(k)\n\treturn se.s.Stat(ctx, k)\n",
-		"\tif !sim.Mutant(\"answer-not-kept\") {\n\t\tse.keep(k)\n\t}\n\treturn se.s.Stat(ctx, k)\n",
-	}}},
-	{"answer-before-kept", "a chunk is kept before it is looked up, not after", "", []change{{
-		"chunkstore/pack/keep.go",
-		"func (se *session) Keep(ctx context.Context, k chunkstore.Key) (chunkstore.Info, error) {\n",
-		"func (se *session) Keep(ctx context.Context, k chunkstore.Key) (chunkstore.Info, error) {\n" +
-			"\tif sim.Mutant(\"answer-before-kept\") {\n\t\tinfo, err := se.s.Stat(ctx, k)\n\t\tse.keep(k)\n\t\treturn info, err\n\t}\n",
-	}}},
-	{"duplicate-not-kept", "a chunk that was sent and is there already is kept", "", []change{{
+	{"put-not-held", "what running sessions have written is not swept", "", []change{{
 		"chunkstore/pack/session.go",
-		"\tse.keep(key) // before the look",
-		"\tif !sim.Mutant(\"duplicate-not-kept\") {\n\t\tse.keep(key)\n\t} // before the look",
+		"\ts.follow(a.replaces, l)\n\ts.holdFor(se, l)\n",
+		"\ts.follow(a.replaces, l)\n\tif !sim.Mutant(\"put-not-held\") {\n\t\ts.holdFor(se, l)\n\t}\n",
 	}}},
-	{"kept-dies-with-session", "what a session has kept stays for the sweep that is running", "", []change{{
+	{"move-not-followed", "who holds a chunk goes on holding it where a sweep has moved it to", "", []change{{
 		"chunkstore/pack/keep.go",
-		"\tif s.sweep != nil {\n\t\tfor k := range se.kept {\n",
-		"\tif s.sweep != nil && !sim.Mutant(\"kept-dies-with-session\") {\n\t\tfor k := range se.kept {\n",
+		"\tif len(from) == 0 {\n",
+		"\tif len(from) == 0 || sim.Mutant(\"move-not-followed\") {\n",
+	}}},
+	{"held-ignored", "what a session counts on is not swept", "", []change{{
+		"chunkstore/pack/sweep.go",
+		"\theld := s.heldIn(no)\n",
+		"\theld := s.heldIn(no)\n\tif sim.Mutant(\"held-ignored\") {\n\t\theld = nil\n\t}\n",
+	}}},
+	{"answer-not-held", "a session counts on every chunk it was told is known", "", []change{{
+		"chunkstore/pack/keep.go",
+		"\tif _, _, err := se.lookup(ctx, k); err != nil {\n",
+		"\tif sim.Mutant(\"answer-not-held\") {\n\t} else if _, _, err := se.lookup(ctx, k); err != nil {\n",
+	}}},
+	{"held-too-late", "a chunk that is condemned before a session holds it counts as not stored", "", []change{{
+		"chunkstore/pack/keep.go",
+		"\t\tif s.condemned[at.pack][at.off] || s.hasDropped(at.pack) {\n",
+		"\t\tif !sim.Mutant(\"held-too-late\") && !sim.Mutant(\"tombstone-ignored\") && (s.condemned[at.pack][at.off] || s.hasDropped(at.pack)) {\n",
+	}}},
+	{"duplicate-not-held", "a chunk that was sent and is there already is held", "", []change{{
+		"chunkstore/pack/session.go",
+		"\told, found, err := se.lookup(ctx, key)\n",
+		"\told, found, err := se.lookup(ctx, key)\n\tif sim.Mutant(\"duplicate-not-held\") {\n\t\tse.s.mu.Lock()\n\t\tdelete(se.holds, old.pack)\n\t\tse.s.mu.Unlock()\n\t}\n",
+	}}},
+	{"held-dies-with-session", "what a session has held stays for the sweep that is running", "", []change{{
+		"chunkstore/pack/keep.go",
+		"\tif s.sweep != nil {\n\t\ts.sweep.kept.merge",
+		"\tif s.sweep != nil && !sim.Mutant(\"held-dies-with-session\") {\n\t\ts.sweep.kept.merge",
 	}}},
 	{"tombstone-ignored", "a condemned chunk counts as not stored", "", []change{{
 		"chunkstore/pack/read.go",
@@ -173,7 +172,7 @@ var sweepMutants = []mutant{
 		"\tif sim.Mutant(\"tree-only\") {\n\t} else if list, err = s.trashIndexes(ctx, list); err != nil {\n",
 	}}},
 	{"unsynced-removal", "what a snapshot needed goes only when its removal is durable", "destroy,collect,backup", []change{{
-		"datastore/group.go",
+		"datastore/forgetgroup.go",
 		"\ts.leaving.RLock()\n\tdefer s.leaving.RUnlock()\n",
 		"\tif !sim.Mutant(\"unsynced-removal\") {\n\t\ts.leaving.RLock()\n\t\tdefer s.leaving.RUnlock()\n\t}\n",
 	}}},
