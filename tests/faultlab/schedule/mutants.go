@@ -157,7 +157,11 @@ var sweepMutants = []mutant{
 		"\t\t\treturn l, !condemned, nil\n",
 		"\t\t\treturn l, !condemned || sim.Mutant(\"tombstone-ignored\"), nil\n",
 	}}},
-	{"tombstone-dies-first", "a chunk of a pack that has been forgotten is looked for again", "backup,collect,destroy", []change{{
+	{"tombstone-dies-first", "a chunk of a pack that has been forgotten is looked for again, and not moved during the look", "backup,collect,destroy", []change{{
+		"chunkstore/pack/keep.go",
+		"\tleave, err := se.s.enterFlight(ctx, k.ID)\n",
+		"\tleave, err := se.s.enterFlight(ctx, k.ID)\n\tif err == nil && sim.Mutant(\"tombstone-dies-first\") {\n\t\tleave()\n\t\tleave = func() {}\n\t}\n",
+	}, {
 		"chunkstore/pack/keep.go",
 		"p != nil && p.dropped\n",
 		"p != nil && p.dropped && !sim.Mutant(\"tombstone-dies-first\")\n",
