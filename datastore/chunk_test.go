@@ -6,6 +6,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"hash/crc32"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -303,6 +305,32 @@ func TestChangeOfOwnerChangesNoCopy(t *testing.T) {
 		if copies, err := l.Copies(group); err != nil || copies != "alice@pbs" {
 			t.Errorf("the group reads the copies of %q, %v", copies, err)
 		}
+	}
+}
+
+// A crash can leave whose copies a group reads and not yet whose it is.
+func TestGroupThatNeverCameToBeSaysNothingOfCopies(t *testing.T) {
+	for name, foreign := range map[string]bool{"on a path": false, "through a server": true} {
+		t.Run(name, func(t *testing.T) {
+			l := newLab(t)
+			l.codec = keyCodec(t)
+			dir := filepath.Join(l.path, "vm", "100")
+			l.must(os.MkdirAll(dir, 0o700))
+			l.must(os.WriteFile(filepath.Join(dir, "copies"), []byte("alice@pbs\n"), 0o600))
+			if copies, err := l.Copies(group); !errors.Is(err, chunkstore.ErrNotExist) {
+				t.Errorf("a group that is not there reads the copies of %q, %v", copies, err)
+			}
+			ss := l.begin(datastore.SessionOptions{Snapshot: at(10), Owner: "bob@pbs", Foreign: foreign})
+			l.finish(ss)
+			l.must(ss.Close())
+			if copies, err := l.Copies(group); err != nil || copies != "bob@pbs" {
+				t.Errorf("the group reads the copies of %q, %v", copies, err)
+			}
+			id := l.codec.Name(chunkstore.Plain("content"))
+			if got, err := l.content(at(10), id, len("content")); err != nil || got != "content" {
+				t.Errorf("read back %q, %v", got, err)
+			}
+		})
 	}
 }
 

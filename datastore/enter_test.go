@@ -43,6 +43,9 @@ func TestManyEmptyGroupsKeepNobodyOut(t *testing.T) {
 		if owner, err := l.Owner(named(id, 1).Group); err != nil || owner != "alice@pbs!t" {
 			t.Errorf("owner of %s: %s, %v", id, owner, err)
 		}
+		if copies, err := l.Copies(named(id, 1).Group); err != nil || copies != "alice@pbs!t" {
+			t.Errorf("copies of %s: %s, %v", id, copies, err)
+		}
 	}
 	is(t, "a group with a snapshot", begin(named("full", 20), "alice@pbs!t"), datastore.ErrOwner)
 	if _, err := l.Owner(named("thrown", 1).Group); err == nil {

@@ -223,6 +223,9 @@ func (ss *Session) commit() error {
 	if err := ss.store.makeGroup(ss.snap.Group, ss.o.Owner); err != nil {
 		return err
 	}
+	if err := ss.checkCopies(); err != nil {
+		return err
+	}
 	if ss.o.Allowed != nil {
 		if err := ss.o.Allowed(); err != nil {
 			return err
@@ -238,4 +241,13 @@ func (ss *Session) commit() error {
 	settled, err := ss.store.appear(ss.dir, ss.snap)
 	ss.unsettled = !settled
 	return noSpace(err)
+}
+
+// checkCopies makes sure that the snapshot will read the copies which were proved.
+func (ss *Session) checkCopies() error {
+	copies, err := ss.store.Copies(ss.snap.Group)
+	if err == nil && ownerTag(copies) != ss.copies {
+		err = fmt.Errorf("backup group %s reads the encrypted chunks of %s, and these were sent for somebody else: %w", ss.snap.Group, copies, ErrOwner)
+	}
+	return err
 }

@@ -170,9 +170,13 @@ func (s *Store) Copies(g wire.Group) (wire.AuthID, error) {
 	if err := checkGroup(g); err != nil {
 		return "", err
 	}
+	owner, ownerErr := s.owner(g)
+	if errors.Is(ownerErr, chunkstore.ErrNotExist) {
+		return "", ownerErr // what is there is of a group that has never come to be
+	}
 	id, err := s.readCopies(path.Join(groupPath(g), copiesName))
 	if errors.Is(err, chunkstore.ErrNotExist) {
-		return s.owner(g)
+		return owner, ownerErr
 	}
 	return id, err
 }
@@ -192,6 +196,16 @@ func (s *Store) readCopies(name string) (wire.AuthID, error) {
 			path.Dir(name), chunkstore.ErrCorrupt, err, filepath.Join(s.path, name))
 	}
 	return id, nil
+}
+
+// inherit takes away a group that holds nothing from who claims it, and what he has
+// said about it, his copies among it. The caller has the group's edit lock.
+func (s *Store) inherit(g wire.Group) error {
+	gone, err := s.removeGroup(g)
+	if err == nil && !gone {
+		err = fmt.Errorf("backup group %s: %w", g, ErrOwner)
+	}
+	return err
 }
 
 // writeCopies writes down whose copies a group reads.
@@ -288,6 +302,9 @@ func (s *Store) mayClaim(ctx context.Context, g wire.Group, caller wire.AuthID) 
 		return false, errors.Join(refusal, err)
 	}
 	owner, err := s.owner(g)
+	if errors.Is(err, chunkstore.ErrNotExist) {
+		return false, nil // it has gone meanwhile
+	}
 	if err != nil {
 		return false, err
 	}

@@ -241,7 +241,7 @@ func (ss *Session) enterGroup(ctx context.Context) error {
 	}
 	inherits, err := ss.store.mayClaim(ctx, ss.snap.Group, ss.o.Owner)
 	if err == nil && inherits {
-		err = ss.store.writeOwner(ss.snap.Group, ss.o.Owner)
+		err = ss.store.inherit(ss.snap.Group)
 	}
 	if err != nil {
 		return err
