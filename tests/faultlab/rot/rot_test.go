@@ -54,7 +54,7 @@ func kinds() []kind {
 		return func(name string) bool { return strings.HasSuffix(name, suffix) && !strings.HasPrefix(name, ".") }
 	}
 	return []kind{
-		{name: "sealed pack", match: has(".pack"), share: 40},
+		{name: "sealed pack", match: has(".pack"), share: 38},
 		{name: "open pack", match: has(".open"), share: 10},
 		{name: "index", match: inTree(".didx"), share: 16},
 		{name: "manifest", match: inTree("index.json.blob"), share: 10},
@@ -63,6 +63,7 @@ func kinds() []kind {
 		{name: "catalogue sum", match: has("catalogue.sum"), share: 2, cache: true},
 		{name: "epoch", match: has("epoch"), share: 2, cache: true},
 		{name: "clock", match: has("clock"), share: 1, cache: true},
+		{name: "arrival", match: inTree("/arrived"), share: 2},
 		{name: "owner", match: inTree("/owner"), share: 1, plain: true},
 		{name: "config", match: has("holdfast.json"), share: 2},
 	}
