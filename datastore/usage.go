@@ -53,6 +53,25 @@ func (s *Store) EachUsage(ctx context.Context, visit func(Usage) error) error {
 	return s.trashUsage(ctx, visit)
 }
 
+// UsageOf tells what a snapshot counts in its place and, under the same name, in the
+// trash.
+func (s *Store) UsageOf(ctx context.Context, snap wire.Snapshot) (list []Usage, err error) {
+	n, err := s.filesUsage(snapshotPath(snap))
+	if err != nil {
+		return nil, err
+	}
+	if owner, err := s.owner(snap.Group); err == nil && n > 0 {
+		list = append(list, Usage{Snapshot: snap, Owner: owner, Bytes: n})
+	}
+	err = s.trashUsage(ctx, func(u Usage) error {
+		if u.Snapshot == snap {
+			list = append(list, u)
+		}
+		return nil
+	})
+	return list, err
+}
+
 func (s *Store) groupUsage(ctx context.Context, g wire.Group, visit func(Usage) error) error {
 	times, err := s.times(g)
 	if err != nil {

@@ -234,8 +234,7 @@ type reservation struct {
 	book   *quotaBook
 	bounds []bound
 	store  string // that the session writes to
-	begun  uint64
-	daily  bool // it counts as a snapshot of the day when it is finished
+	daily  bool   // it counts as a snapshot of the day when it is finished
 
 	// Guarded by the book.
 	logical  int64 // bytes of the snapshot as far as it is known
@@ -264,8 +263,7 @@ func (b *quotaBook) begin(r reservation) (*reservation, error) {
 			return nil, fmt.Errorf("%s may add %d snapshots a day: %w", q.Subject, q.SnapshotsPerDay, wire.ErrQuota)
 		}
 	}
-	b.moment++
-	r.book, r.begun = b, b.moment
+	r.book = b
 	if r.daily {
 		for _, q := range r.bounds {
 			b.tally(q.Subject).open++
@@ -293,7 +291,7 @@ func (r *reservation) add(logical, received int64) error {
 		t := r.book.tally(q.Subject)
 		// What others have finished since is in used or in settled; in both
 		// if it happened while used was being counted.
-		have := sum(q.used, uint64(t.settled-q.settled), uint64(t.pending), uint64(t.remains()))
+		have := sum(q.now(t), uint64(t.pending), uint64(t.remains()))
 		if q.BytesMax > 0 && more >= 0 && sum(have, uint64(more)) > q.BytesMax {
 			return fmt.Errorf("%s may have %d bytes in snapshots and what interrupted ones have left, has %d, of which a garbage collection frees up to %d, and would get %d more: %w",
 				q.Subject, q.BytesMax, have, t.remains(), more, wire.ErrQuota)
@@ -305,6 +303,15 @@ func (r *reservation) add(logical, received int64) error {
 		r.book.save()
 	}
 	return nil
+}
+
+// now is what the finished snapshots of a subject count, as far as it is known.
+func (q bound) now(t *tally) uint64 {
+	since := t.settled - q.settled
+	if since < 0 { // some have gone
+		return q.used - min(q.used, uint64(-since))
+	}
+	return sum(q.used, uint64(since))
 }
 
 // satisfy adds without overflow.
@@ -411,19 +418,26 @@ func (r *reservation) end(finished bool) {
 	}
 }
 
+// removed charges what a snapshot has counted that is gone for good, as something that
+// is left.
+func (b *quotaBook) removed(subject, store string, bytes uint64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	n := int64(min(bytes, math.MaxInt64/2))
+	b.moment++
+	t := b.tally(subject)
+	t.settled -= n // sessions under way have counted it in used
+	t.leave(store, remainder{bytes: n, at: b.moment})
+	b.save()
+}
+
 // mark returns the moment up to which a collection that begins now in a datastore frees
-// what is in no snapshot: what the oldest session under way may have touched stays.
-func (b *quotaBook) mark(store string) uint64 {
+// what is in no snapshot. Sessions under way pay for what they hold themselves.
+func (b *quotaBook) mark() uint64 {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.moment++
-	at := b.moment
-	for r := range b.running {
-		if r.store == store {
-			at = min(at, r.begun)
-		}
-	}
-	return at
+	return b.moment
 }
 
 // collected gives back what a collection has freed that began at a mark.

@@ -165,23 +165,21 @@ func TestQuotaBookCountsWhatIsLeft(t *testing.T) {
 	if fits(50) || !fits(40) {
 		t.Error("what a resumed session has taken over is gone")
 	}
-	// One that is older holds up a collection.
-	old := begin(0)
-	young := begin(0)
-	if err := young.receive(10); err != nil {
+	// One that stays open holds up no collection, and goes on paying for its own.
+	idle := begin(0)
+	if err := idle.receive(10); err != nil {
 		t.Fatal(err)
 	}
-	young.end(false)
-	b.collected("tank", b.mark("tank"))
+	b.collected("tank", b.mark())
 	if fits(95) || !fits(90) {
-		t.Error("what an older session may have touched was given back, or more stays than that")
+		t.Error("what a session holds that is open was given back, or more stays than that")
 	}
-	old.end(false)
-	b.collected("other", b.mark("other"))
+	idle.end(false)
+	b.collected("other", b.mark())
 	if fits(95) {
 		t.Error("the collection of another datastore gave it back")
 	}
-	mark := b.mark("tank")
+	mark := b.mark()
 	late := begin(0)
 	if err := late.receive(30); err != nil {
 		t.Fatal(err)
@@ -190,5 +188,45 @@ func TestQuotaBookCountsWhatIsLeft(t *testing.T) {
 	b.collected("tank", mark)
 	if fits(80) || !fits(70) {
 		t.Error("after a collection only what came later counts")
+	}
+}
+
+// A snapshot that is removed for good counts until a collection has freed it, once for
+// sessions that begin before and after, and across a restart.
+func TestQuotaBookCountsWhatWasRemoved(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "quota.json")
+	open := func() *quotaBook { return openQuotaBook(path, time.Now, slog.New(slog.DiscardHandler)) }
+	b := open()
+	fits := func(r *reservation, n int64) bool {
+		t.Helper()
+		err := r.charge(n)
+		if err == nil {
+			r.refund(n)
+		}
+		return err == nil
+	}
+	begin := func(used uint64) *reservation {
+		t.Helper()
+		r, err := b.begin(reservation{store: "tank", bounds: []bound{{Quota: access.Quota{Subject: "a@pbs", BytesMax: 100}, used: used, settled: b.settled("a@pbs")}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r
+	}
+	early := begin(60)
+	b.removed("a@pbs", "tank", 60)
+	late := begin(0)
+	for what, r := range map[string]*reservation{"early": early, "late": late} {
+		if fits(r, 50) || !fits(r, 40) {
+			t.Errorf("for the %s session it counts twice, or not at all", what)
+		}
+	}
+	b = open()
+	if r := begin(0); fits(r, 50) || !fits(r, 40) {
+		t.Error("after a restart it does not count")
+	}
+	b.collected("tank", b.mark())
+	if r := begin(0); !fits(r, 100) {
+		t.Error("a collection has not given it back")
 	}
 }

@@ -76,7 +76,7 @@ func (s *Server) collect(t *task.Task, st *datastore.Store, o gc.Options) error 
 	defer func() { s.gc.end(name, done) }()
 	t.Logf("collect the garbage of datastore '%s'", name)
 	begin := s.o.Now()
-	mark := s.host.quotas.mark(name)
+	mark := s.host.quotas.mark()
 	stop := followCollection(t, o.Progress)
 	report, err := gc.Collect(t.Context(), st, o)
 	stop()

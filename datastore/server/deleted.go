@@ -1,6 +1,7 @@
 package server
 
 import (
+	"context"
 	"net/http"
 	"time"
 
@@ -81,5 +82,35 @@ func destroyDeleted(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return nil, st.ForgetNow(c.Context(), c.snapshot())
+	return nil, destroyer{st, c.server}.ForgetNow(c.Context(), c.snapshot())
+}
+
+// destroyer removes snapshots for good. What they have counted goes on counting until a
+// collection has freed it: the disk has got nothing back yet.
+type destroyer struct {
+	*openStore
+	server *Server
+}
+
+// ForgetNow removes a snapshot from its place and from the trash.
+func (d destroyer) ForgetNow(ctx context.Context, snap wire.Snapshot) error {
+	list, err := d.UsageOf(ctx, snap)
+	if err != nil {
+		return err
+	}
+	all, err := d.server.o.Access.Quotas()
+	if err != nil {
+		return err
+	}
+	if err := d.openStore.ForgetNow(ctx, snap); err != nil {
+		return err
+	}
+	for _, u := range list {
+		for _, q := range all {
+			if applies(q.Subject, u.Owner, access.DatastorePath(d.conf.Name, snap.Group.NS)) {
+				d.server.host.quotas.removed(q.Subject, d.conf.Name, u.Bytes)
+			}
+		}
+	}
+	return nil
 }

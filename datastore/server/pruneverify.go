@@ -90,7 +90,7 @@ func pruneGroup(c *call) (any, error) {
 	spec := task.Spec{Type: "prune", ID: fmt.Sprintf("%s:%s:%s", c.str("store"), g.NS, g), Auth: c.auth}
 	if c.bool("use-task", false) {
 		return c.spawn(st, spec, func(t *task.Task) error {
-			_, err := (&pruning{t: t, st: st, keep: k, now: now}).group(g)
+			_, err := (&pruning{server: c.server, t: t, st: st, keep: k, now: now}).group(g)
 			return err
 		})
 	}
@@ -103,7 +103,7 @@ func pruneGroup(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	list, err := (&pruning{t: t, st: st, keep: k, now: now}).group(g)
+	list, err := (&pruning{server: c.server, t: t, st: st, keep: k, now: now}).group(g)
 	t.End(err)
 	return pruneItems(g, list, false), err
 }
@@ -122,11 +122,12 @@ func pruneItems(g wire.Group, list []prune.Decision, dry bool) []pruneItem {
 
 // pruning is the pruning of groups within one task.
 type pruning struct {
-	t    *task.Task
-	st   *openStore
-	keep prune.Keep
-	dry  bool
-	now  bool // for good
+	server *Server
+	t      *task.Task
+	st     *openStore
+	keep   prune.Keep
+	dry    bool
+	now    bool // for good
 }
 
 // mayPruneNow refuses to remove for good, where that is asked for, unless the
@@ -142,7 +143,7 @@ func (c *call) mayPruneNow() error {
 // store is where snapshots are removed.
 func (p *pruning) store() prune.Store {
 	if p.now {
-		return prune.ForGood(p.st)
+		return prune.ForGood(destroyer{p.st, p.server})
 	}
 	return p.st
 }
@@ -216,7 +217,7 @@ func pruneDatastore(c *call) (any, error) {
 	k, dry, now := c.keep(), c.bool("dry-run", false), c.bool("now", false)
 	spec := task.Spec{Type: "prune", ID: fmt.Sprintf("%s:%s", c.str("store"), c.namespace())}
 	return c.spawn(st, spec, func(t *task.Task) error {
-		p := pruning{t: t, st: st, keep: k, dry: dry, now: now}
+		p := pruning{server: c.server, t: t, st: st, keep: k, dry: dry, now: now}
 		for _, g := range groups {
 			if _, err := p.group(g); t.Context().Err() != nil {
 				return err

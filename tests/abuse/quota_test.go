@@ -197,6 +197,40 @@ func TestQuotaComesBackWithTheCollection(t *testing.T) {
 	}
 }
 
+// What is removed for good counts until its bytes have been freed: backups that are
+// removed at once let nobody pass his quota.
+func TestQuotaCountsWhatWasForgottenNow(t *testing.T) {
+	t.Parallel()
+	w := start(t, setup{})
+	eve := w.user(t, "eve")
+	w.cli(t, "quota", "set", eve.id, "--bytes", "3MiB")
+	if err := w.honest(0); err != nil { // or there is nothing to collect
+		t.Fatal(err)
+	}
+	at := func(i int) (snap, archive) {
+		return snap{"host", "a", began + int64(i)}, archive{"a.didx", []chunk{plainChunk(noise(uint64(100+i), 2<<20))}}
+	}
+	first, files := at(1)
+	if err := w.backup(eve, first, files); err != nil {
+		t.Fatal(err)
+	}
+	w.ask(t, w.admin, "DELETE", "/admin/datastore/"+store+"/deleted", first.params()...).want(t, 200)
+	second, files := at(2)
+	if err := w.backup(eve, second, files); err == nil {
+		t.Error("what lies on the disk did not count when its snapshot had gone")
+	}
+	eventually(t, "the end of the session", func() bool { return w.running(t, eve) == 0 })
+	// A session that says nothing holds up no collection, and so no charge.
+	w.session(t, eve, backupProtocol, snap{"host", "idle", began})
+	if end, err := w.task(w.admin, "POST", "/admin/datastore/"+store+"/gc"); err != nil || end != "OK" {
+		t.Fatalf("gc: %q %v", end, err)
+	}
+	third, files := at(3)
+	if err := w.backup(eve, third, files); err != nil {
+		t.Errorf("after the collection: %v", err)
+	}
+}
+
 // A user without any rights may make some access rules for its own tokens, and leaves
 // the administrator the table.
 func TestRulesOfOneUserFillNoTable(t *testing.T) {
