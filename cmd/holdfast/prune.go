@@ -25,8 +25,9 @@ func (a *app) pruneCommand() *cli.Command {
 		Description: describe(`Keeps the snapshots that the options ask for, and protected ones, and removes all others. Each
 option keeps the newest snapshot of every period until it has kept N; the options count in
 the order last, hourly, daily, weekly (ISO weeks), monthly, yearly, and periods that an earlier
-one has covered are not counted again. Every group is pruned by itself. On a server its local
-time counts. What is removed stays in the trash for some days, unless --now says otherwise. The
+one has covered are not counted again. A snapshot that is empty, of a time that had not come when it
+arrived, or not verified where others are, never makes a better one go.
+Every group is pruned by itself. On a server its local time counts. What is removed stays in the trash for some days, unless --now says otherwise. The
 space of chunks that no snapshot needs any more is freed by holdfast gc.`,
 			"holdfast prune -r /srv/store vm/100 --keep-daily 7 --keep-weekly 4 --keep-monthly 12 --dry-run",
 			"holdfast prune -r /srv/store --all --keep-daily 7 --keep-weekly 4"),
