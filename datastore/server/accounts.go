@@ -51,8 +51,12 @@ const (
 	keptMax       = 4 << 30
 )
 
-// knownTotalMax is how many chunks all sessions remember.
-const knownTotalMax = 64 << 20
+// How many chunks all sessions remember, and those of one user. The share is 9 TiB in
+// chunks of a megabyte and a half, and some 150 MB of memory.
+const (
+	knownTotalMax = 10_000_000
+	knownShare    = 6_000_000
+)
 
 // Places. A verification keeps a disk busy; a job is one task with its log.
 const (
@@ -77,7 +81,7 @@ func newAccounts(l Limits) *accounts {
 		incoming:  resource("memory for uploads", incomingMax, 3*blob, blob),
 		arrived:   resource("memory for uploads that have come", arrivedMax, 2*blob, 0),
 		outgoing:  resource("memory for downloads", outgoingMax, 3*blob, blob),
-		known:     resource("references to chunks", knownTotalMax, knownTotalMax/2, knownTotalMax/16),
+		known:     resource("references to chunks", knownTotalMax, knownShare, knownTotalMax/16),
 		spooled:   resource("files for uploads", spooledMax, spooledMax/4, spooledMax/16),
 		kept:      resource("files for downloads", keptMax, keptMax/4, keptMax/16),
 		heavy:     resource("places for transfers", heavyMax, 2, 1),

@@ -1,25 +1,77 @@
 package server
 
 import (
+	"cmp"
 	"fmt"
+	"slices"
 	"sync"
 
 	"holdfast/chunkstore"
 	"holdfast/datastore/server/ledger"
 )
 
-// knownMax caps how many chunks a session remembers. An entry takes about 60 bytes of
-// memory.
-const knownMax = 16 << 20
-
 // known is what a session may refer to: chunks with their sizes in bytes, those of each
 // class for itself. It is safe for concurrent use.
+//
+// A chunk is remembered by 95 bits of a hash that nobody outside can compute: that a
+// name which is not known has those of one that is takes more tries than anybody has.
 type known struct {
-	hold *ledger.Hold // of what all sessions may remember
-	max  int64
+	hold   *ledger.Hold // of what all sessions may remember
+	max    int64
+	hasher chunkstore.Hasher
 
 	mu    sync.RWMutex
-	sizes map[chunkstore.ID]sizes
+	count int64
+	pages [][]mark // in order, and so is each of them; none is empty
+}
+
+// mark stands for a chunk of one class. It takes 16 bytes of memory, and some 24 with
+// what the pages leave free.
+type mark struct {
+	hi   uint64
+	lo   uint32 // its last bit is the class
+	size uint32
+}
+
+// pageMax is how many marks a page has at most.
+const pageMax = 256
+
+func (m mark) compare(o mark) int { return cmp.Or(cmp.Compare(m.hi, o.hi), cmp.Compare(m.lo, o.lo)) }
+
+// markOf makes the mark of a chunk but for its size.
+func (k *known) markOf(id chunkstore.ID, class chunkstore.Class) mark {
+	hi, lo := k.hasher.Of(chunkstore.Key{ID: id})
+	return mark{hi: hi, lo: uint32(lo)&^1 | uint32(class)}
+}
+
+// find tells where a mark is, or belongs. The lock must be held.
+func (k *known) find(m mark) (page, at int, found bool) {
+	page, found = slices.BinarySearchFunc(k.pages, m, func(p []mark, m mark) int { return p[0].compare(m) })
+	if !found && page > 0 {
+		page-- // the last one that begins before it
+	}
+	if page == len(k.pages) {
+		return page, 0, false
+	}
+	at, found = slices.BinarySearchFunc(k.pages[page], m, mark.compare)
+	return page, at, found
+}
+
+// insert puts a mark where find has said. The lock must be held.
+func (k *known) insert(page, at int, m mark) {
+	k.count++
+	if page == len(k.pages) {
+		k.pages = append(k.pages, []mark{m})
+		return
+	}
+	p := slices.Insert(k.pages[page], at, m)
+	if len(p) < pageMax {
+		k.pages[page] = p
+		return
+	}
+	half := len(p) / 2
+	k.pages[page] = slices.Clone(p[:half])
+	k.pages = slices.Insert(k.pages, page+1, slices.Clone(p[half:]))
 }
 
 // sizes are those of the chunks of one name, by class; 0 means that there is none.
@@ -54,7 +106,7 @@ func (s sizes) in(allowed chunkstore.Classes) (size uint32, classes chunkstore.C
 
 func newKnown(all *ledger.Resource, p ledger.Payer) *known {
 	hold, _ := all.Try(p, 0) // nothing is always there
-	return &known{hold: hold, max: knownMax, sizes: make(map[chunkstore.ID]sizes)}
+	return &known{hold: hold, max: all.Limit().Share, hasher: chunkstore.NewHasher()}
 }
 
 // add remembers a chunk. The size it was last added with counts. fresh tells that it was
@@ -62,23 +114,30 @@ func newKnown(all *ledger.Resource, p ledger.Payer) *known {
 func (k *known) add(r chunkstore.Ref) (fresh bool, err error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	s, ok := k.sizes[r.ID]
-	if !ok {
-		if int64(len(k.sizes)) >= k.max || k.hold.More(1) != nil {
-			return false, fmt.Errorf("the session refers to more than %d chunks: %w", len(k.sizes), chunkstore.ErrInvalid)
-		}
+	m := k.markOf(r.ID, r.Class)
+	m.size = r.Size
+	page, at, found := k.find(m)
+	if found {
+		k.pages[page][at] = m
+		return false, nil
 	}
-	fresh = s[r.Class] == 0
-	s[r.Class] = r.Size
-	k.sizes[r.ID] = s
-	return fresh, nil
+	if k.count >= k.max || k.hold.More(1) != nil {
+		return false, fmt.Errorf("the sessions of this user refer to more chunks than the server remembers for one, %d in this one: %w", k.count, chunkstore.ErrInvalid)
+	}
+	k.insert(page, at, m)
+	return true, nil
 }
 
 // of tells what is known under a name.
-func (k *known) of(id chunkstore.ID) sizes {
+func (k *known) of(id chunkstore.ID) (s sizes) {
 	k.mu.RLock()
 	defer k.mu.RUnlock()
-	return k.sizes[id]
+	for class := range s {
+		if page, at, found := k.find(k.markOf(id, chunkstore.Class(class))); found {
+			s[class] = k.pages[page][at].size
+		}
+	}
+	return s
 }
 
 // free forgets everything.
@@ -86,5 +145,5 @@ func (k *known) free() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.hold.Free()
-	k.sizes = nil
+	k.pages, k.count = nil, 0
 }

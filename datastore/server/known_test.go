@@ -4,12 +4,15 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
 
 	"holdfast/chunkstore"
+	"holdfast/crypto"
 	"holdfast/datastore/server/ledger"
 )
 
@@ -17,7 +20,7 @@ func TestKnown(t *testing.T) {
 	total := ledger.New(ledger.Limit{Name: "references", Total: 4, Share: 3})
 	alice := ledger.Payer{Account: "alice"}
 	k := newKnown(total, alice)
-	k.max = 2
+	k.max = 3
 	ref := func(b byte, size uint32, c chunkstore.Class) chunkstore.Ref {
 		return chunkstore.Ref{ID: chunkstore.ID{b}, Size: size, Class: c}
 	}
@@ -27,7 +30,7 @@ func TestKnown(t *testing.T) {
 		fresh, bad bool
 	}{
 		{ref(1, 10, plain), true, false}, {ref(2, 20, plain), true, false}, {ref(1, 11, plain), false, false},
-		{ref(3, 30, plain), false, true}, {ref(2, 21, sealed), true, false},
+		{ref(2, 21, sealed), true, false}, {ref(3, 30, plain), false, true},
 	} {
 		if fresh, err := k.add(step.ref); errors.Is(err, chunkstore.ErrInvalid) != step.bad || fresh != step.fresh {
 			t.Errorf("add %v: %v, %v", step.ref, fresh, err)
@@ -40,9 +43,6 @@ func TestKnown(t *testing.T) {
 		t.Error("a refused chunk is known")
 	}
 	other := newKnown(total, alice)
-	if _, err := other.add(ref(1, 1, plain)); err != nil {
-		t.Error(err)
-	}
 	if _, err := other.add(ref(2, 1, plain)); !errors.Is(err, chunkstore.ErrInvalid) {
 		t.Errorf("beyond what all sessions of a user may have: %v", err)
 	}
@@ -56,6 +56,43 @@ func TestKnown(t *testing.T) {
 	other.free()
 	if n := total.Of(alice); n != 0 {
 		t.Errorf("%d are still counted", n)
+	}
+}
+
+// TestKnownIsSmall remembers so much that pages split, in whatever order it comes, and
+// measures the memory: a reference takes no more than the bound on them stands for.
+func TestKnownIsSmall(t *testing.T) {
+	const n, most = 300_000, 32
+	all := ledger.New(ledger.Limit{Name: "references", Total: n})
+	ref := func(i int) chunkstore.Ref {
+		return chunkstore.Ref{ID: chunkstore.ID(crypto.Sum(fmt.Append(nil, i))), Size: uint32(i + 1), Class: chunkstore.Class(i % 2)}
+	}
+	var before, after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	k := newKnown(all, ledger.Payer{Account: "alice"})
+	for i := range n {
+		if fresh, err := k.add(ref(i)); !fresh || err != nil {
+			t.Fatalf("%d: %v, %v", i, fresh, err)
+		}
+	}
+	runtime.GC()
+	runtime.ReadMemStats(&after)
+	if each := (int64(after.HeapAlloc) - int64(before.HeapAlloc)) / n; each > most {
+		t.Errorf("a reference takes %d bytes", each)
+	}
+	for i := range n {
+		want := sizes{}
+		want[ref(i).Class] = ref(i).Size
+		if got := k.of(ref(i).ID); got != want {
+			t.Fatalf("%d: %v, want %v", i, got, want)
+		}
+	}
+	if got := k.of(ref(n).ID); got != (sizes{}) {
+		t.Errorf("what was never added is known: %v", got)
+	}
+	if k.free(); all.Used() != 0 || k.of(ref(0).ID) != (sizes{}) {
+		t.Error("it was not freed")
 	}
 }
 
