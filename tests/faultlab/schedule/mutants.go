@@ -15,7 +15,7 @@ type mutant struct {
 // mutantChanges are the changes of all mutants.
 func mutantChanges() []change {
 	var all []change
-	for _, list := range [][]mutant{diskMutants, sweepMutants, treeMutants} {
+	for _, list := range [][]mutant{diskMutants, sweepMutants, treeMutants, ownerMutants} {
 		for _, m := range list {
 			all = append(all, m.changes...)
 		}
@@ -25,7 +25,7 @@ func mutantChanges() []change {
 
 // mutants lists all of them.
 func mutants() (all []mutant) {
-	for _, list := range [][]mutant{diskMutants, sweepMutants, treeMutants} {
+	for _, list := range [][]mutant{diskMutants, sweepMutants, treeMutants, ownerMutants} {
 		all = append(all, list...)
 	}
 	return all
@@ -137,7 +137,7 @@ var sweepMutants = []mutant{
 		"\tif _, _, err := se.lookup(ctx, k); err != nil {\n",
 		"\tif sim.Mutant(\"answer-not-held\") {\n\t} else if _, _, err := se.lookup(ctx, k); err != nil {\n",
 	}}},
-	{"held-too-late", "a chunk that is condemned before a session holds it counts as not stored", "", []change{{
+	{"held-too-late", "a chunk that is condemned before a session holds it counts as not stored", "backup,collect,destroy", []change{{
 		"chunkstore/pack/keep.go",
 		"\t\tif s.condemned[at.pack][at.off] || s.hasDropped(at.pack) {\n",
 		"\t\tif !sim.Mutant(\"held-too-late\") && !sim.Mutant(\"tombstone-ignored\") && (s.condemned[at.pack][at.off] || s.hasDropped(at.pack)) {\n",
@@ -186,7 +186,7 @@ var sweepMutants = []mutant{
 		"\tif sim.Mutant(\"trash-first\") {\n\t\tlist, err := s.trashIndexes(ctx, nil)\n\t\tif err != nil {\n\t\t\treturn nil, err\n\t\t}\n" +
 			"\t\tmore, err := s.treeIndexes(ctx)\n\t\treturn append(list, more...), err\n\t}\n\tlist, err := s.treeIndexes(ctx)\n",
 	}}},
-	{"returns-unseen", "nothing comes back from the trash while a collection lists", "", []change{{
+	{"returns-unseen", "nothing comes back from the trash while a collection lists", "restore,collect,forget", []change{{
 		"datastore/deleted.go",
 		"\ts.returns.Lock()\n\tdefer s.returns.Unlock()\n",
 		"\tif !sim.Mutant(\"returns-unseen\") {\n\t\ts.returns.Lock()\n\t\tdefer s.returns.Unlock()\n\t}\n",
@@ -234,5 +234,68 @@ var treeMutants = []mutant{
 		"datastore/datastore.go",
 		"func (s *Store) sweepTemp() error {\n",
 		"func (s *Store) sweepTemp() error {\n\tif sim.Mutant(\"temp-kept\") {\n\t\treturn nil\n\t}\n",
+	}}},
+}
+
+// ownerMutants break the rules of classes and owners.
+var ownerMutants = []mutant{
+	{"plain-replaces-encrypted", "a plain chunk does not take the place of an encrypted one of its name", "", []change{{
+		"chunkstore/pack/session.go",
+		"\ttwin, claim, err := se.twin(ctx, r)\n",
+		"\tif sim.Mutant(\"plain-replaces-encrypted\") && key.Class() == chunkstore.ClassPlain {\n\t\tlist, _, _ := se.s.holders(key)\n" +
+			"\t\tfor _, h := range list {\n\t\t\tif h.key.Class() == chunkstore.ClassEncrypted && !h.claimed() {\n" +
+			"\t\t\t\tr.key, key, old, found = h.key, h.key, h.location, false\n\t\t\t\tbreak\n\t\t\t}\n\t\t}\n\t}\n" +
+			"\ttwin, claim, err := se.twin(ctx, r)\n",
+	}}},
+	{"class-forgotten", "a chunk of one class does not count as there because one of the other is", "", []change{{
+		"chunkstore/pack/session.go",
+		"\tif found && !force && se.s.healthy(old) == nil {\n",
+		"\tif list, _, _ := se.s.holders(key); len(list) > 0 && sim.Mutant(\"class-forgotten\") {\n\t\treturn false, nil\n\t}\n" +
+			"\tif found && !force && se.s.healthy(old) == nil {\n",
+	}}},
+	{"added-without-proof", "a plain chunk that a stranger sends is compared with its name", "", []change{{
+		"datastore/chunk.go",
+		"\tif !encrypted {\n\t\treturn ss.store.proofs.prove(ctx, c)\n",
+		"\tif !encrypted && !sim.Mutant(\"added-without-proof\") {\n\t\treturn ss.store.proofs.prove(ctx, c)\n",
+	}}},
+	{"claimed-without-proof", "who has not sent the same bytes has no part in another owner's copy", "", []change{{
+		"chunkstore/pack/session.go",
+		"if h.key == r.key || !h.sameBytes(want) {\n",
+		"if h.key == r.key || h.key.Class() != r.key.Class() || !h.sameBytes(want) && !sim.Mutant(\"claimed-without-proof\") {\n",
+	}, {
+		"chunkstore/pack/session.go",
+		"if ok && l.sameBytes(want) && se.s.healthy(l) == nil {\n",
+		"if ok && (l.sameBytes(want) || sim.Mutant(\"claimed-without-proof\")) && se.s.healthy(l) == nil {\n",
+	}}},
+	{"copy-of-another-owner-read", "a snapshot reads the copies of its own owner", "", []change{{
+		"chunkstore/pack/read.go",
+		"\tl, ok, err := s.lookup(ctx, k)\n\tif err == nil && !ok && s.healMiss(ctx) {\n",
+		"\tif list, _, _ := s.holders(k); sim.Mutant(\"copy-of-another-owner-read\") {\n\t\tfor _, h := range list {\n" +
+			"\t\t\tif h.key.Class() == k.Class() && h.key != k {\n\t\t\t\tk = h.key\n\t\t\t\tbreak\n\t\t\t}\n\t\t}\n\t}\n" +
+			"\tl, ok, err := s.lookup(ctx, k)\n\tif err == nil && !ok && s.healMiss(ctx) {\n",
+	}}},
+	{"copies-follow-owner", "a change of owner changes no copy", "", []change{{
+		"datastore/group.go",
+		"\tid, err := s.readCopies(path.Join(groupPath(g), copiesName))\n",
+		"\tif sim.Mutant(\"copies-follow-owner\") {\n\t\treturn owner, ownerErr\n\t}\n\tid, err := s.readCopies(path.Join(groupPath(g), copiesName))\n",
+	}}},
+	{"copies-of-nobody", "whose copies a group reads counts only if the group is there", "backup", []change{{
+		"datastore/group.go",
+		"\tif errors.Is(ownerErr, chunkstore.ErrNotExist) {\n\t\treturn \"\", ownerErr //",
+		"\tif errors.Is(ownerErr, chunkstore.ErrNotExist) && !sim.Mutant(\"copies-of-nobody\") {\n\t\treturn \"\", ownerErr //",
+	}, {
+		"datastore/finish.go",
+		"\tif err == nil && ownerTag(copies) != ss.copies {\n",
+		"\tif err == nil && ownerTag(copies) != ss.copies && !sim.Mutant(\"copies-of-nobody\") {\n",
+	}}},
+	{"claim-lost-in-sweep", "a record stays while one of those who claim it needs it", "", []change{{
+		"chunkstore/pack/sweepcount.go",
+		"\treturn slices.ContainsFunc(c.holders, func(h held) bool { return used(h.key) })\n",
+		"\treturn slices.ContainsFunc(c.holders, func(h held) bool {\n\t\treturn used(h.key) && (c.claim || !h.claimed() || !sim.Mutant(\"claim-lost-in-sweep\"))\n\t})\n",
+	}}},
+	{"returned-reads-group", "what comes back to a group that was made again reads what it has read", "backup,forget,restore", []change{{
+		"datastore/deleted.go",
+		"\tif err != nil || copies == w.Copies {\n",
+		"\tif err != nil || copies == w.Copies || sim.Mutant(\"returned-reads-group\") {\n",
 	}}},
 }

@@ -4,6 +4,7 @@ import (
 	"strings"
 
 	"holdfast/chunkstore"
+	"holdfast/datastore"
 	"holdfast/datastore/gc"
 	"holdfast/datastore/verify"
 	"holdfast/datastore/wire"
@@ -59,7 +60,7 @@ func (l *life) restoreDeleted() {
 	before := p.may
 	p.may |= inTree
 	err := l.store.RestoreDeleted(l.ctx, p.snap)
-	gone := []error{wire.ErrBusy, wire.ErrExists}
+	gone := []error{wire.ErrBusy, wire.ErrExists, datastore.ErrOwner} // the group may have been made again for another
 	if before != inTrash || p.may&absent != 0 {
 		gone = append(gone, chunkstore.ErrNotExist)
 	}

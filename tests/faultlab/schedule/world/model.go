@@ -34,6 +34,8 @@ func (p places) String() string {
 type promise struct {
 	snap      wire.Snapshot
 	archives  []archive
+	copies    wire.AuthID // whose copies of encrypted chunks it reads
+	read      map[int]int // in which way each of them was sealed when it was read first
 	manifest  chunkstore.Sealed
 	may       places
 	protected bool
@@ -44,6 +46,7 @@ type promise struct {
 // archive is an index and the numbers of its chunks.
 type archive struct {
 	name   string
+	class  chunkstore.Class
 	chunks []int
 }
 
@@ -58,14 +61,30 @@ type model struct {
 	emptying  int   // tasks that empty the trash
 	// begun and ended count the removals of a whole group.
 	begun, ended map[wire.Group]int
+	// given counts the beginnings and ends of changes of owner.
+	given map[wire.Group]int
+	// sent is in which ways contents have been sent, by whose copies they are.
+	sent map[holding]ways
+	// puts counts how often.
+	puts map[holding]int
+}
+
+// newModel is the model of an empty store.
+func newModel() *model {
+	return &model{
+		all: make(map[wire.Snapshot]*promise), begun: make(map[wire.Group]int), ended: make(map[wire.Group]int),
+		given: make(map[wire.Group]int), sent: make(map[holding]ways), puts: make(map[holding]int), clock: 1 << 30,
+	}
 }
 
 func (m *model) clone() *model {
 	c := *m
-	c.begun, c.ended = make(map[wire.Group]int), make(map[wire.Group]int)
+	c.begun, c.ended, c.given = make(map[wire.Group]int), make(map[wire.Group]int), make(map[wire.Group]int)
+	c.sent, c.puts = maps.Clone(m.sent), maps.Clone(m.puts)
 	c.all = make(map[wire.Snapshot]*promise, len(m.all))
 	for k, p := range m.all {
 		q := *p
+		q.read = maps.Clone(p.read)
 		c.all[k] = &q
 	}
 	return &c

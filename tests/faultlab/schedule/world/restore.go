@@ -29,6 +29,9 @@ func (l *life) checkIndex(f datastore.IndexFile, idx *index.Reader) {
 	for e, err := range idx.All(0) {
 		allow("read "+f.String(), err)
 		sc := l.store.Scope(l.ctx, f)
+		if p := l.m.all[f.Snapshot]; sc.Doubt == nil && p != nil && p.may&absent == 0 {
+			l.checkScope(p, f, sc.Key(e))
+		}
 		if err := errors.Join(sc.Doubt, l.store.Check(l.ctx, sc.Key(e))); err != nil {
 			// Its snapshot may have gone since.
 			if p := l.m.all[f.Snapshot]; p != nil && p.may&absent == 0 {
@@ -71,7 +74,7 @@ func (l *life) compare(p *promise, r wire.Reader) {
 			if n >= len(a.chunks) || e.ID != l.chunks[a.chunks[n]].ID {
 				wrong("I1: %s/%s has another chunk at %d", p.snap, a.name, n)
 			}
-			l.compareChunk(p, r, a.chunks[n])
+			l.compareChunk(p, r, a.class, a.chunks[n])
 			n++
 		}
 		allow("close", idx.Close())
@@ -81,9 +84,13 @@ func (l *life) compare(p *promise, r wire.Reader) {
 	}
 }
 
-func (l *life) compareChunk(p *promise, r wire.Reader, c int) {
-	sealed, err := r.Get(l.ctx, l.chunks[c].Ref())
+func (l *life) compareChunk(p *promise, r wire.Reader, class chunkstore.Class, c int) {
+	sealed, err := r.Get(l.ctx, l.ref(class, c))
 	allow(fmt.Sprintf("I1: %s, chunk %d", p.snap, c), err)
+	if class == chunkstore.ClassEncrypted {
+		l.compareEncrypted(p, sealed, c)
+		return
+	}
 	if !slices.Equal(sealed, l.chunks[c].Sealed) {
 		wrong("I1: %s: chunk %d is not what was sent", p.snap, c)
 	}

@@ -43,7 +43,7 @@ type Lab struct {
 	Only []string
 
 	codec  *blob.Codec
-	chunks []chunkstore.Chunk
+	chunks []content
 	bases  []base
 }
 
@@ -68,13 +68,8 @@ func NewLab() (*Lab, error) {
 		return nil, err
 	}
 	lab := &Lab{codec: codec}
-	for i := range chunkCount {
-		plain := chunkstore.Plain(fmt.Sprintf("chunk %d %s", i, "........"[:i%8]))
-		sealed, err := codec.SealRaw(nil, plain)
-		if err != nil {
-			return nil, err
-		}
-		lab.chunks = append(lab.chunks, chunkstore.Chunk{ID: codec.Name(plain), PlainSize: uint32(len(plain)), Sealed: sealed})
+	if err := lab.fillContents(); err != nil {
+		return nil, fmt.Errorf("make the contents: %w", err)
 	}
 	for i := range baseCount {
 		b, err := lab.newBase(uint64(i))
@@ -88,16 +83,15 @@ func NewLab() (*Lab, error) {
 
 // number finds a chunk by its name.
 func (lab *Lab) number(id chunkstore.ID) int {
-	return slices.IndexFunc(lab.chunks, func(c chunkstore.Chunk) bool { return c.ID == id })
+	return slices.IndexFunc(lab.chunks, func(c content) bool { return c.ID == id })
 }
 
 // newBase makes a store with some snapshots and some garbage.
 func (lab *Lab) newBase(seed uint64) (base, error) {
 	w := sim.The()
 	w.Reset(&sim.Image{Mode: 0o755, Entries: map[string]*sim.Image{}}, seed, nil)
-	r := &run{Lab: lab, rnd: rand.New(rand.NewPCG(seed, 1)), m: &model{
-		all: make(map[wire.Snapshot]*promise), begun: make(map[wire.Group]int), ended: make(map[wire.Group]int), clock: 1 << 30, trashDays: []int{safeDays, 0, 1, 0}[seed%4],
-	}}
+	r := &run{Lab: lab, rnd: rand.New(rand.NewPCG(seed, 1)), m: newModel()}
+	r.m.trashDays = []int{safeDays, 0, 1, 0}[seed%4]
 	_, err := w.Run(sim.Plan{Seed: seed}, func() {
 		if err := datastore.CreateWith(sim.Dir, datastore.CreateOptions{TrashDays: r.m.trashDays}); err != nil {
 			wrong("create: %v", err)
@@ -250,6 +244,7 @@ func (r *run) crash() {
 	r.m.emptying = 0
 	clear(r.m.begun)
 	clear(r.m.ended)
+	clear(r.m.given)
 	switch r.rnd.IntN(16) {
 	case 0:
 		w.Note("the catalogue is lost")
@@ -341,6 +336,7 @@ var kinds = []kind{
 	{"check", 3, (*life).check},
 	{"restore", 3, (*life).restoreDeleted},
 	{"protect", 2, (*life).protect},
+	{"give", 2, (*life).give},
 	{"destroy", 2, (*life).forgetNow},
 	{"empty", 2, func(l *life) { l.emptyTrash(true) }},
 	{"expire", 1, func(l *life) { l.emptyTrash(false) }},

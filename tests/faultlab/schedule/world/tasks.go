@@ -48,11 +48,13 @@ func allow(what string, err error, fine ...error) bool {
 // backup writes one snapshot.
 type backup struct {
 	*life
-	p    *promise
-	ss   *datastore.Session
-	base map[int]bool // chunks of the base and of the resume list: they need not be sent
-	lies bool         // it refers to a chunk that it has not sent
-	quit int          // after how many chunks it gives up; -1 means not at all
+	p     *promise
+	ss    *datastore.Session
+	known map[chunkstore.Ref]bool // of the base and of the resume list: they need not be sent
+	lies  bool                    // it refers to a chunk that it has not sent
+	turns bool                    // its manifest tells the other class of its archives
+	bogus bool                    // it sends garbage
+	quit  int                     // after how many chunks it gives up; -1 means not at all
 }
 
 func (l *life) backup() { l.write(l.rnd.IntN(12) == 0) }
@@ -61,15 +63,17 @@ func (l *life) backup() { l.write(l.rnd.IntN(12) == 0) }
 func (l *life) write(lies bool) {
 	g := groups[l.rnd.IntN(len(groups))]
 	l.m.last++
-	b := &backup{life: l, quit: -1, base: make(map[int]bool), lies: lies}
-	b.p = &promise{snap: wire.Snapshot{Group: g, Time: l.m.last}, may: absent}
+	b := &backup{life: l, quit: -1, known: make(map[chunkstore.Ref]bool), lies: lies, turns: lies && l.rnd.IntN(3) == 0}
+	b.p = &promise{snap: wire.Snapshot{Group: g, Time: l.m.last}, may: absent, read: make(map[int]int)}
 	l.m.all[b.p.snap] = b.p
 	if l.rnd.IntN(8) == 0 {
 		b.quit = l.rnd.IntN(4)
 	}
+	changes := l.m.given[g]
+	who, owner := l.writer(g)
 	var err error
-	o := datastore.SessionOptions{Snapshot: b.p.snap, Foreign: l.rnd.IntN(2) == 0}
-	fine := []error{wire.ErrBusy, wire.ErrExists}
+	o := datastore.SessionOptions{Snapshot: b.p.snap, Owner: who, Foreign: l.rnd.IntN(2) == 0}
+	fine := []error{wire.ErrBusy, wire.ErrExists, datastore.ErrOwner}
 	if o.Foreign && g.NS != "" {
 		fine = append(fine, chunkstore.ErrNotExist) // nobody has made the namespace
 	}
@@ -77,15 +81,23 @@ func (l *life) write(lies bool) {
 	if !allow("begin "+b.p.snap.String(), err, fine...) {
 		return
 	}
-	b.send()
+	l.admitted(g, who, owner, changes)
+	b.p.copies = l.copiesOf(g, who)
+	// Who was given a group is trusted with the copies that it reads.
+	b.bogus = who == hostile && b.p.copies == hostile && l.rnd.IntN(2) == 0
+	b.send(o.Foreign && who == hostile && l.rnd.IntN(4) == 0)
 	allow("close the session", b.ss.Close())
 }
 
-func (b *backup) send() {
-	b.known()
+// send sends all. With forges it tries to get in what is not of its name.
+func (b *backup) send(forges bool) {
+	b.learn()
 	files := b.archive("disk.img.didx", 1+b.rnd.IntN(5))
 	if files == nil {
 		return
+	}
+	if forges {
+		b.forge(b.rnd.IntN(len(b.chunks)))
 	}
 	if b.rnd.IntN(4) == 0 {
 		more := b.archive("more.img.didx", 1+b.rnd.IntN(2))
@@ -115,6 +127,10 @@ func (b *backup) finish() {
 	b.p.finishing = false
 	var missing *wire.MissingError
 	switch {
+	case err == nil && b.turns:
+		wrong("I2: finish %s: its archives are of another class than what was sent for them", b.p.snap)
+	case b.turns && errors.Is(err, chunkstore.ErrInvalid):
+		b.p.may = absent
 	case err == nil && b.m.begun[g] > removals:
 		b.p.may = inTree | b.m.removed() // it may have gone with its group
 	case err == nil:
@@ -129,18 +145,32 @@ func (b *backup) finish() {
 	default:
 		wrong("finish %s: %v", b.p.snap, err)
 	}
+	if err == nil {
+		b.allSent()
+	}
 }
 
-// known finds out which chunks need not be sent.
-func (b *backup) known() {
+// allSent makes sure that a snapshot which was accepted has nothing that nobody has sent
+// for its owner.
+func (b *backup) allSent() {
+	for _, a := range b.p.archives {
+		for _, c := range a.chunks {
+			b.mustBeSent(a.class, c, "was accepted with")
+		}
+	}
+}
+
+// learn finds out which chunks need not be sent.
+func (b *backup) learn() {
 	if b.rnd.IntN(2) == 0 {
 		b.fromBase()
 	}
 	if b.rnd.IntN(4) == 0 {
-		list, err := b.ss.Resume(b.ctx)
+		list, err := b.ss.Resumed(b.ctx)
 		allow("resume", err)
-		for _, c := range list {
-			b.base[b.number(c.ID)] = true
+		for _, ref := range list {
+			b.mustBeSent(ref.Class, b.number(ref.ID), "was told to go on with")
+			b.known[ref] = true
 		}
 	}
 }
@@ -157,7 +187,7 @@ func (b *backup) fromBase() {
 	}
 	for _, a := range p.archives {
 		for _, n := range a.chunks {
-			b.base[n] = true
+			b.known[b.ref(a.class, n)] = true
 		}
 	}
 }
@@ -167,13 +197,20 @@ func (b *backup) archive(name string, n int) []manifest.File {
 	w, err := b.ss.Create(b.ctx, name, -1)
 	allow("create "+name, err)
 	sum, off := index.NewSummer(index.Dynamic), uint64(0)
-	a := archive{name: name}
+	class, way := chunkstore.Class(b.rnd.IntN(2)), b.rnd.IntN(garbage)
+	if b.bogus {
+		way = garbage
+	}
+	a := archive{name: name, class: class}
+	if narrow, ok := w.(*datastore.IndexWriter); ok { // as the server does
+		narrow.Narrow(chunkstore.Classes(0).With(class))
+	}
 	for i := range n {
 		if i == b.quit {
 			return nil
 		}
 		c := b.rnd.IntN(len(b.chunks))
-		b.chunk(w, c)
+		b.chunk(w, class, c, way)
 		a.chunks = append(a.chunks, c)
 		e := index.Entry{Off: off, Size: b.chunks[c].PlainSize, ID: b.chunks[c].ID}
 		sum.Add(e)
@@ -183,21 +220,26 @@ func (b *backup) archive(name string, n int) []manifest.File {
 	s := sum.Summary()
 	allow("close "+name, w.Close(b.ctx, s))
 	b.p.archives = append(b.p.archives, a)
-	return []manifest.File{{Name: name, CryptMode: crypto.ModeNone, Size: s.Size, Csum: s.Csum}}
+	mode := crypto.ModeNone
+	if (class == chunkstore.ClassEncrypted) != b.turns {
+		mode = crypto.ModeEncrypt
+	}
+	return []manifest.File{{Name: name, CryptMode: mode, Size: s.Size, Csum: s.Csum}}
 }
 
 // chunk makes sure that the store has a chunk, in one of the ways there are.
-func (b *backup) chunk(w wire.IndexWriter, c int) {
-	if b.lies && b.rnd.IntN(2) == 0 || b.base[c] && b.rnd.IntN(4) > 0 {
+func (b *backup) chunk(w wire.IndexWriter, class chunkstore.Class, c, way int) {
+	ref := b.ref(class, c)
+	if b.lies && b.rnd.IntN(2) == 0 || b.known[ref] && b.rnd.IntN(4) > 0 {
 		return
 	}
 	if b.rnd.IntN(2) == 0 {
-		has, err := b.ss.Has(b.ctx, b.chunks[c].Ref())
+		has, err := b.ss.Has(b.ctx, ref)
 		allow("ask for a chunk", err)
 		if has {
+			b.mustBeSent(class, c, "was told that there is")
 			return
 		}
 	}
-	_, err := w.PutChunk(b.ctx, b.chunks[c])
-	allow("send a chunk", err)
+	b.put(w, class, c, way)
 }
