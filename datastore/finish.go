@@ -201,7 +201,7 @@ func (ss *Session) writeOwned(m *manifest.Manifest) error {
 
 // syncFiles makes the snapshot's files and their directory durable.
 func (ss *Session) syncFiles() error {
-	names := append(slices.Collect(maps.Keys(ss.files)), ArrivedName)
+	names := append(slices.Sorted(maps.Keys(ss.files)), ArrivedName)
 	for _, name := range names {
 		f, err := ss.store.root.Open(path.Join(ss.dir, name))
 		if err != nil {
