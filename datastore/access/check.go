@@ -3,6 +3,7 @@ package access
 import (
 	"encoding/base64"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"slices"
@@ -73,6 +74,22 @@ func (c *config) checkUsers() error {
 		}
 		if b, err := base64.RawStdEncoding.Strict().DecodeString(u.Generation); err != nil || len(b) != generationLen {
 			return invalid("user", id, fmt.Sprintf("generation is not the base64 of %d bytes", generationLen))
+		}
+		if err := checkEnded(u.Ended); err != nil {
+			return invalid("user", id, err.Error())
+		}
+	}
+	return nil
+}
+
+// checkEnded checks the lines of tickets that a user has logged out of.
+func checkEnded(lines []string) error {
+	if len(lines) > endedMax {
+		return fmt.Errorf("%d ended tickets, the limit is %d", len(lines), endedMax)
+	}
+	for _, e := range lines {
+		if _, err := parseLine(e); err != nil {
+			return errors.New("an ended ticket is not in the form of one")
 		}
 	}
 	return nil

@@ -50,6 +50,9 @@ type userRecord struct {
 	// Generation is random and goes into the signature of the user's
 	// tickets: a new one makes them worthless.
 	Generation string `json:"generation"`
+	// Ended are the lines of tickets that the user has logged out of, in hex,
+	// as long as there can be tickets of theirs.
+	Ended []string `json:"ended,omitempty"`
 }
 
 // tokenRecord is a token as it is kept.

@@ -3,11 +3,13 @@ package access
 import (
 	"context"
 	"crypto/subtle"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"net/http"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -107,7 +109,7 @@ func (s *Store) redeem(cfg *config, t ticket, from netip.Addr) error {
 	if !cfg.genuine(t) {
 		return s.reject(attempt{from: from, now: now}, fmt.Sprintf("ticket of %s", t.user))
 	}
-	if !fresh(t.issued, now.Unix()) || !t.line.lasts(now.Unix()) || s.ended.has(t.line) || !cfg.active(t.user, now.Unix()) {
+	if !fresh(t.issued, now.Unix()) || !t.line.lasts(now.Unix()) || s.ended.has(t.line) || cfg.hasEnded(t) || !cfg.active(t.user, now.Unix()) {
 		return fmt.Errorf("ticket of %s: expired: %w", t.user, wire.ErrUnauthenticated)
 	}
 	return nil
@@ -194,20 +196,61 @@ func (s *Store) Login(ctx context.Context, user wire.AuthID, password string, fr
 }
 
 // Logout ends the ticket in the cookies, and all that it was renewed from or to.
-// Without a genuine one it does nothing. Until the server is started anew it
-// remembers some ten thousand of them.
-func (s *Store) Logout(c Credentials) {
+// Without a genuine one it does nothing. If it cannot be written down the ticket is
+// at its end until the server is started anew, which is the error. Who has logged out
+// endedMax times within a day is logged out everywhere.
+func (s *Store) Logout(c Credentials) error {
 	raw, ok := ticketCookie(c.Cookies)
 	if !ok || len(raw) > 3*ticketMax {
-		return
+		return nil
 	}
 	text, err := url.PathUnescape(raw)
 	if err != nil {
-		return
+		return nil
 	}
-	if t, err := parseTicket(text); err == nil && s.config.Load().genuine(t) {
-		s.ended.add(t.line, s.now())
+	t, err := parseTicket(text)
+	if cfg := s.config.Load(); err != nil || !cfg.genuine(t) || !t.line.lasts(s.now().Unix()) || cfg.hasEnded(t) {
+		return nil
 	}
+	s.ended.add(t.line, s.now())
+	gen, err := newGeneration(s.random)
+	if err == nil {
+		err = s.update(func(c *config) error {
+			c.end(t, s.now().Unix(), gen)
+			return nil
+		})
+	}
+	if err != nil {
+		return fmt.Errorf("log out of %s: the ticket has ended until the server is started anew only: %w", t.user, err)
+	}
+	return nil
+}
+
+// endedMax is how many ended lines of a user are kept.
+const endedMax = 64
+
+// hasEnded tells whether a ticket's user has logged out of its line.
+func (c *config) hasEnded(t ticket) bool {
+	return slices.Contains(c.users[t.user].Ended, hex.EncodeToString(t.line.bytes()))
+}
+
+// end writes down that the line of a genuine ticket has ended. gen is for a user with
+// too many of them.
+func (c *config) end(t ticket, now int64, gen string) {
+	r, ok := c.users[t.user]
+	if !ok {
+		return // removed meanwhile
+	}
+	kept := []string{hex.EncodeToString(t.line.bytes())}
+	for _, e := range r.Ended {
+		if l, err := parseLine(e); err == nil && l.lasts(now) && e != kept[0] {
+			kept = append(kept, e)
+		}
+	}
+	if r.Ended = kept; len(kept) > endedMax {
+		r.Generation, r.Ended = gen, nil
+	}
+	c.users[t.user] = r
 }
 
 // endedLines are lines of tickets that were logged out of.

@@ -5,11 +5,13 @@ import (
 	"errors"
 	"net/netip"
 	"net/url"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
 	"time"
 
+	"holdfast/chunkstore"
 	"holdfast/datastore/wire"
 )
 
@@ -387,14 +389,65 @@ func TestLogoutEndsTheTickets(t *testing.T) {
 	renewed, err := s.Login(t.Context(), "alice@pbs", here.Ticket, netip.Addr{})
 	must(t, err)
 	forged := withTicket(Ticket{Ticket: here.Ticket[:len(here.Ticket)-3] + "AAA", CSRF: here.CSRF})
-	s.Logout(forged)
-	s.Logout(Credentials{})
+	must(t, s.Logout(forged))
+	must(t, s.Logout(Credentials{}))
 	accepted(t, s, withTicket(here), "alice@pbs")
-	s.Logout(withTicket(here))
+	must(t, s.Logout(withTicket(here)))
 	refused(t, s, withTicket(here), "the ticket")
 	refused(t, s, withTicket(renewed), "what it was renewed to")
 	if _, err := s.Login(t.Context(), "alice@pbs", renewed.Ticket, netip.Addr{}); !errors.Is(err, wire.ErrUnauthenticated) {
 		t.Errorf("renewed after logging out: %v", err)
 	}
 	accepted(t, s, withTicket(there), "alice@pbs")
+}
+
+// Who has logged out stays logged out, whatever becomes of the server.
+func TestLogoutOutlivesTheServer(t *testing.T) {
+	path, c := filepath.Join(t.TempDir(), "access.db"), &clock{t: time.Unix(1_800_000_000, 0)}
+	s := openAt(t, path, c)
+	must(t, s.CreateUser(user("alice@pbs"), "a secret"))
+	here, there := login(t, s, "alice@pbs", "a secret"), login(t, s, "alice@pbs", "a secret")
+	must(t, s.Logout(withTicket(here)), s.Logout(withTicket(here)), s.Close())
+	s = openAt(t, path, c)
+	refused(t, s, withTicket(here), "the ticket after a restart")
+	accepted(t, s, withTicket(there), "alice@pbs")
+}
+
+// Logging out fills no file: of each user so many are remembered, those that could
+// still be used, and one more ends all.
+func TestLogoutsAreBounded(t *testing.T) {
+	s, c := open(t)
+	must(t, s.CreateUser(user("alice@pbs"), "a secret"), s.CreateUser(user("bob@pbs"), "b secret"))
+	leave := func(n int) {
+		for range n {
+			must(t, s.Logout(withTicket(login(t, s, "alice@pbs", "a secret"))))
+		}
+	}
+	leave(endedMax)
+	c.add(lineMax*time.Second + time.Second)
+	stays := login(t, s, "alice@pbs", "a secret")
+	leave(endedMax)
+	if got := len(s.config.Load().users["alice@pbs"].Ended); got != endedMax {
+		t.Errorf("%d lines, want those of the last day: %d", got, endedMax)
+	}
+	accepted(t, s, withTicket(stays), "alice@pbs")
+	leave(1)
+	if got := len(s.config.Load().users["alice@pbs"].Ended); got != 0 {
+		t.Errorf("%d lines after everything has ended", got)
+	}
+	refused(t, s, withTicket(stays), "a ticket of one who logs out all the time")
+	bob := login(t, s, "bob@pbs", "b secret")
+	accepted(t, s, withTicket(bob), "bob@pbs")
+}
+
+// A logout that cannot be written down is one all the same, and says so.
+func TestLogoutThatIsNotWritten(t *testing.T) {
+	s, _ := open(t)
+	must(t, s.CreateUser(user("alice@pbs"), "a secret"))
+	k := login(t, s, "alice@pbs", "a secret")
+	s.file.frozen = errors.New("the disk is read-only")
+	if err := s.Logout(withTicket(k)); !errors.Is(err, chunkstore.ErrReadOnly) {
+		t.Errorf("nothing was written, and the answer is %v", err)
+	}
+	refused(t, s, withTicket(k), "the ticket")
 }

@@ -63,6 +63,15 @@ func (l line) bytes() []byte {
 	return append(binary.BigEndian.AppendUint32(nil, uint32(l.began)), l.id[:]...)
 }
 
+// parseLine reads the hex digits of what bytes returns.
+func parseLine(s string) (line, error) {
+	raw, err := hex.DecodeString(s)
+	if err != nil || len(raw) != beganLen+lineLen {
+		return line{}, errTicket
+	}
+	return line{began: int64(binary.BigEndian.Uint32(raw)), id: [lineLen]byte(raw[beganLen:])}, nil
+}
+
 var errTicket = errors.New("not in the form of a ticket")
 
 // parseTicket reads PBS:USER:TIME8::SIGNATURE. Only the one form that is ever

@@ -94,9 +94,9 @@ func login(c *call) (any, error) {
 // logout ends the ticket that the request carries, and takes the cookie from a
 // browser.
 func logout(c *call) (any, error) {
-	c.server.o.Access.Logout(credentials(c.Request))
+	err := c.server.o.Access.Logout(credentials(c.Request))
 	c.Header().Add("Set-Cookie", ticketCookie+"=; Secure; SameSite=Lax; HttpOnly; Path=/; Max-Age=0;")
-	return nil, nil
+	return nil, err
 }
 
 // digestMatches refuses a change to a configuration that the caller has not
