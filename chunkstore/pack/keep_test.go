@@ -57,8 +57,8 @@ func TestIdleSessionHoldsOnlyItsOwn(t *testing.T) {
 			if !tc.before {
 				fill(t, s, others)
 			}
-			s.sealDone.Wait()
 			for range 3 {
+				s.sealDone.Wait()
 				sweep(t, s, nothing, SweepOptions{Waste: 0.01})
 				absent(t, s, others[tc.shared:])
 				holdsAll(t, s, mine)
@@ -76,6 +76,7 @@ func TestIdleSessionHoldsOnlyItsOwn(t *testing.T) {
 			}
 			sweep(t, s, usedSet(mine), SweepOptions{Waste: 0.01})
 			holdsAll(t, s, mine)
+			s.sealDone.Wait() // a pack that is being sealed is for the next sweep
 			sweep(t, s, nothing, SweepOptions{Waste: 0.01})
 			absent(t, s, mine)
 			if left := s.heldNow(); len(left) != 0 || len(s.filling) != 0 {
