@@ -67,7 +67,7 @@ func (l *lane) download(ctx context.Context, name string) error {
 	if _, ok := l.conn.seen.Load(name); ok {
 		return nil
 	}
-	if _, err := l.conn.copy(ctx, downloadQuery(name), io.Discard, indexMax); err != nil {
+	if _, err := l.conn.copy(ctx, downloadQuery(name), io.Discard, l.reader.mostIndex(name)); err != nil {
 		if lost(ctx, err) {
 			l.conn.drop()
 		}

@@ -20,6 +20,7 @@ import (
 type previous struct {
 	session *session
 	snap    wire.Snapshot
+	bounds
 
 	mu     sync.Mutex
 	names  map[string]bool // indexes whose chunks the session knows
@@ -48,7 +49,7 @@ func (p *previous) Blob(ctx context.Context, name string) (chunkstore.Sealed, er
 	if err := checkBlob(name); err != nil {
 		return nil, err
 	}
-	b, err := p.session.conn.bytes(ctx, previousQuery(name), chunkstore.SealedSizeMax)
+	b, err := p.session.conn.bytes(ctx, previousQuery(name), p.mostBlob(name))
 	if err != nil {
 		return nil, p.explain(name, err)
 	}
@@ -62,7 +63,7 @@ func (p *previous) Index(ctx context.Context, name string) (*index.Reader, error
 	if err != nil {
 		return nil, err
 	}
-	idx, err := p.session.conn.spool(ctx, previousQuery(name), kind)
+	idx, err := p.session.conn.spool(ctx, previousQuery(name), kind, p.mostIndex(name))
 	if err != nil {
 		return nil, p.explain(name, err)
 	}

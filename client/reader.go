@@ -25,6 +25,7 @@ type reader struct {
 	lanes    []*lane
 	turn     atomic.Uint32
 	manifest chunkstore.Sealed
+	bounds
 
 	mu     sync.Mutex
 	names  []string // indexes whose chunks are asked for
@@ -78,7 +79,7 @@ func (r *reader) Blob(ctx context.Context, name string) (chunkstore.Sealed, erro
 
 func (r *reader) blob(ctx context.Context, name string) (b chunkstore.Sealed, err error) {
 	err = r.try(ctx, func(c *conn) error {
-		b, err = c.bytes(ctx, downloadQuery(name), chunkstore.SealedSizeMax)
+		b, err = c.bytes(ctx, downloadQuery(name), r.mostBlob(name))
 		return err
 	})
 	if err != nil {
@@ -94,7 +95,7 @@ func (r *reader) Index(ctx context.Context, name string) (idx *index.Reader, err
 		return nil, err
 	}
 	err = r.try(ctx, func(c *conn) error {
-		if idx, err = c.spool(ctx, downloadQuery(name), kind); err == nil {
+		if idx, err = c.spool(ctx, downloadQuery(name), kind, r.mostIndex(name)); err == nil {
 			c.seen.Store(name, true)
 		}
 		return err

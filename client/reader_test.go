@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -206,6 +207,53 @@ func TestHostileDownloads(t *testing.T) {
 	}
 	if _, err := r.Index(t.Context(), disk); !errors.Is(err, chunkstore.ErrCorrupt) {
 		t.Errorf("an index that is none: %v", err)
+	}
+}
+
+// What the manifest has announced is the most that is taken of a file: a server that
+// sends on and on fills no disk.
+func TestNoMoreThanAnnounced(t *testing.T) {
+	for name, read := range map[string]func(context.Context, wire.Reader) error{
+		"an index": func(ctx context.Context, r wire.Reader) error { _, err := r.Index(ctx, disk); return err },
+		"a blob": func(ctx context.Context, r wire.Reader) error {
+			_, err := r.Blob(ctx, "qemu-server.conf.blob")
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f, _ := stored(t, 2)
+			r := open(t, dial(t, f.options()))
+			r.(wire.Bounder).Bound(map[string]uint64{disk: 3000, "qemu-server.conf.blob": 3000})
+			f.before = func(w http.ResponseWriter, r *http.Request) bool {
+				if r.URL.Path != "/download" {
+					return false
+				}
+				io.Copy(w, io.LimitReader(endless{}, 100<<20))
+				return true
+			}
+			err := read(t.Context(), r)
+			if !errors.Is(err, errAnswer) || !strings.Contains(err.Error(), "more than") {
+				t.Errorf("%v", err)
+			}
+		})
+	}
+}
+
+func TestBounds(t *testing.T) {
+	var b bounds
+	if b.mostIndex("a.didx") != indexMax || b.mostBlob("a.blob") != chunkstore.SealedSizeMax {
+		t.Error("nothing is known, and something is refused")
+	}
+	b.Bound(map[string]uint64{"a.didx": 3 << 20, "a.blob": 100, "b.didx": 1 << 60, "b.blob": 1 << 60, "c.didx": 0})
+	for name, want := range map[string]int64{"a.didx": 4096 + 3<<20*40, "b.didx": indexMax, "c.didx": 4096, "d.didx": indexMax} {
+		if got := b.mostIndex(name); got != want {
+			t.Errorf("%s: %d bytes, want %d", name, got, want)
+		}
+	}
+	for name, want := range map[string]int{"a.blob": 100, "b.blob": chunkstore.SealedSizeMax, "c.blob": chunkstore.SealedSizeMax} {
+		if got := b.mostBlob(name); got != want {
+			t.Errorf("%s: %d bytes, want %d", name, got, want)
+		}
 	}
 }
 

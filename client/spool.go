@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"sync"
 
+	"holdfast/chunkstore"
 	"holdfast/datastore/index"
 	"holdfast/datastore/wire"
 )
@@ -13,6 +15,45 @@ import (
 // indexMax caps an index file that is kept on disk while it is read, in bytes:
 // more than 400 million chunks.
 const indexMax = 16 << 30
+
+// bounds are the sizes that the manifest of a snapshot has told of its files, in bytes.
+// The zero value knows none.
+type bounds struct {
+	mu    sync.Mutex
+	sizes map[string]uint64
+}
+
+// Bound implements wire.Bounder.
+func (b *bounds) Bound(sizes map[string]uint64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.sizes = sizes
+}
+
+func (b *bounds) size(name string) (uint64, bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	n, ok := b.sizes[name]
+	return n, ok
+}
+
+// mostBlob is the most that a blob can take.
+func (b *bounds) mostBlob(name string) int {
+	if n, ok := b.size(name); ok && n < chunkstore.SealedSizeMax {
+		return int(n)
+	}
+	return chunkstore.SealedSizeMax
+}
+
+// mostIndex is the most that an index file can take: an entry is of at least one byte of
+// the archive.
+func (b *bounds) mostIndex(name string) int64 {
+	const header, entry = 4096, 40 // section 3 of the formats specification
+	if n, ok := b.size(name); ok && n < (indexMax-header)/entry {
+		return header + int64(n)*entry
+	}
+	return indexMax
+}
 
 // indexKind checks the name of an index file.
 func indexKind(name string) (index.Kind, error) {
@@ -37,8 +78,9 @@ func checkBlob(name string) error {
 	return err
 }
 
-// spool downloads an index into a file without a name and opens it.
-func (c *conn) spool(ctx context.Context, q query, kind index.Kind) (*index.Reader, error) {
+// spool downloads an index of at most so many bytes into a file without a name and
+// opens it.
+func (c *conn) spool(ctx context.Context, q query, kind index.Kind, most int64) (*index.Reader, error) {
 	f, err := os.CreateTemp("", "holdfast-index-*")
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", errLocal, err)
@@ -47,7 +89,7 @@ func (c *conn) spool(ctx context.Context, q query, kind index.Kind) (*index.Read
 		return nil, errors.Join(errLocal, err, f.Close())
 	}
 	w := &localWriter{file: f}
-	n, err := c.copy(ctx, q, w, indexMax)
+	n, err := c.copy(ctx, q, w, most)
 	if w.err != nil {
 		err = fmt.Errorf("%w: %w", errLocal, w.err)
 	}

@@ -8,6 +8,7 @@ import (
 
 	"holdfast/chunkstore"
 	"holdfast/crypto"
+	"holdfast/datastore/image"
 	"holdfast/datastore/index"
 	"holdfast/datastore/manifest"
 	"holdfast/datastore/wire"
@@ -58,6 +59,7 @@ func (p *previous) load(ctx context.Context, o *Options) (why string, err error)
 	if p.manifest, err = manifest.Open(sealed); err != nil {
 		return unusable(err)
 	}
+	image.Bound(p.reader, p.manifest)
 	_, keyed, err := p.manifest.KeyFingerprint()
 	if err != nil {
 		return unusable(err)

@@ -128,7 +128,26 @@ func readManifest(ctx context.Context, r wire.Reader) (*manifest.Manifest, error
 	if err != nil {
 		return nil, err
 	}
-	return manifest.Open(sealed)
+	m, err := manifest.Open(sealed)
+	if err != nil {
+		return nil, err
+	}
+	Bound(r, m)
+	return m, nil
+}
+
+// Bound tells a reader how large the files of its snapshot are, if it asks the other
+// side for them.
+func Bound(r wire.Reader, m *manifest.Manifest) {
+	b, ok := r.(wire.Bounder)
+	if !ok {
+		return
+	}
+	sizes := make(map[string]uint64, len(m.Files))
+	for _, f := range m.Files {
+		sizes[f.Name] = f.Size
+	}
+	b.Bound(sizes)
 }
 
 // ReadBlob reads a small file of a snapshot, checked against the manifest's

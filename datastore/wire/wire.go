@@ -100,6 +100,13 @@ type Asker interface {
 	Has(ctx context.Context, r chunkstore.Ref) (bool, error)
 }
 
+// Bounder is implemented by Readers whose files come from far away. Bound tells how
+// large the files are, in bytes as a manifest counts them: a Reader takes no more
+// from the other side than such a file can have.
+type Bounder interface {
+	Bound(sizes map[string]uint64)
+}
+
 // IndexWriter takes one archive: chunks in any order, then its entries in the
 // order of their offsets.
 type IndexWriter interface {
