@@ -228,6 +228,13 @@ func (at boltSpan) holds(key, last []byte) bool {
 		(at.hi == nil || bytes.Compare(key, at.hi) < 0) && (last == nil || bytes.Compare(key, last) > 0)
 }
 
+// begins reports whether the key of element i fits the one that the page is known by
+// above: bbolt finds a page that it writes anew by its first key, and where it does
+// not find that it adds the page once more.
+func (at boltSpan) begins(key []byte, i int) bool {
+	return i > 0 || at.lo == nil || bytes.Equal(key, at.lo)
+}
+
 func (c *boltChecker) leaf(b []byte, count int, at boltSpan, leaf boltLeafFunc) error {
 	var last []byte
 	for i := range count {
@@ -236,7 +243,7 @@ func (c *boltChecker) leaf(b []byte, count int, at boltSpan, leaf boltLeafFunc) 
 		kind, pos := binary.LittleEndian.Uint32(e), uint64(binary.LittleEndian.Uint32(e[4:]))
 		ksize, vsize := uint64(binary.LittleEndian.Uint32(e[8:])), uint64(binary.LittleEndian.Uint32(e[12:]))
 		kv, ok := field(b, el, pos, ksize+vsize)
-		if !ok || kind > boltBucketFlag || !at.holds(kv[:ksize], last) {
+		if !ok || kind > boltBucketFlag || !at.holds(kv[:ksize], last) || !at.begins(kv[:ksize], i) {
 			return fmt.Errorf("page %d: element %d is damaged", at.no, i)
 		}
 		last = kv[:ksize]
@@ -261,7 +268,7 @@ func (c *boltChecker) branch(b []byte, count int, at boltSpan, leaf boltLeafFunc
 		el := uint64(boltPageHeader + i*boltElement)
 		e := b[el:]
 		key, ok := field(b, el, uint64(binary.LittleEndian.Uint32(e)), uint64(binary.LittleEndian.Uint32(e[4:])))
-		if !ok || !at.holds(key, last) {
+		if !ok || !at.holds(key, last) || !at.begins(key, i) {
 			return fmt.Errorf("page %d: element %d is damaged", at.no, i)
 		}
 		last = key

@@ -209,6 +209,89 @@ func TestCheckBoltRefusesUsedFreePages(t *testing.T) {
 	}
 }
 
+// TestCheckBoltRefusesBranchKeys changes a key in a branch so little that the order
+// stays: bbolt would read everything, and write the page below it twice.
+func TestCheckBoltRefusesBranchKeys(t *testing.T) {
+	whole := boltBytes(t, 5000)
+	pageSize := os.Getpagesize()
+	m, err := readBoltMeta(bytes.NewReader(whole), int64(len(whole)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &boltChecker{r: bytes.NewReader(whole), pageSize: int64(pageSize), pages: m.next, seen: make([]bool, m.next)}
+	if err := c.page(boltSpan{no: m.root}, c.bucket); err != nil {
+		t.Fatal(err)
+	}
+	changed := 0
+	for no, used := range c.seen {
+		off := no * pageSize
+		if !used || binary.LittleEndian.Uint16(whole[off+8:]) != boltBranch {
+			continue
+		}
+		for i := 1; i < int(binary.LittleEndian.Uint16(whole[off+10:])); i++ {
+			b := slices.Clone(whole)
+			el := off + boltPageHeader + i*boltElement
+			key := el + int(binary.LittleEndian.Uint32(b[el:]))
+			for at := key + int(binary.LittleEndian.Uint32(b[el+4:])) - 1; ; at-- {
+				if b[at]--; b[at] != 0xff {
+					break // one less, as a number
+				}
+			}
+			if err := checkBolt(bytes.NewReader(b), int64(len(b))); !errors.Is(err, errCatalogue) {
+				t.Fatalf("page at %d, key %d: %v", off, i, err)
+			}
+			changed++
+		}
+	}
+	if changed == 0 {
+		t.Fatal("no branch page in the file")
+	}
+}
+
+// TestCheckBoltAcceptsEveryHistory puts and deletes in all sizes and orders.
+func TestCheckBoltAcceptsEveryHistory(t *testing.T) {
+	dir := tempDir(t)
+	fillBolt(t, dir, 300)
+	path := filepath.Join(dir, catalogueName)
+	c, err := openBolt(path, false, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := rand.New(rand.NewPCG(3, 4))
+	for round := range 150 {
+		ch := changes{epoch: uint64(round), chunks: newTable()}
+		for range r.IntN(1 << r.IntN(10)) {
+			ch.chunks.put(numbered7(r.IntN(6000)), location{pack: 1, off: int64(64 + round), stored: 100})
+		}
+		if _, err := c.commit(ch); err != nil {
+			t.Fatal(err)
+		}
+		// Runs of keys, so that pages become empty, the first and the last among them.
+		ch = changes{epoch: uint64(round)}
+		from := chunkstore.Key{}
+		if r.IntN(3) > 0 {
+			from = numbered7(r.IntN(6000))
+		}
+		n := r.IntN(1 << r.IntN(12))
+		if _, _, err := c.scan(from, max(n, 1), func(k chunkstore.Key, _ location) { ch.deletes = append(ch.deletes, k) }); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.commit(ch); err != nil {
+			t.Fatal(err)
+		}
+		b, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := checkBolt(bytes.NewReader(b), int64(len(b))); err != nil {
+			t.Fatalf("round %d: %v", round, err)
+		}
+	}
+	if err := c.close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // TestPanicInBolt damages a catalogue under an open store: what bbolt panics
 // on comes back as an error, also for a file cut short, which is a fault of
 // the memory mapping.

@@ -228,7 +228,7 @@ func (d *Disk) unmap() {
 
 // mapMax is how large a mapped file may become, in bytes. Its memory cannot
 // move while it is mapped.
-const mapMax = 64 << 10
+const mapMax = 256 << 10
 
 func (d *Disk) unlockAll() {
 	for _, f := range d.files {
