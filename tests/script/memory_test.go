@@ -13,9 +13,10 @@ import (
 	"testing"
 )
 
-// memoryMax is what a client and a server with one client may take, in KiB: 150
-// MiB on two cores, and what the pieces under way take on each further one.
-func memoryMax() int64 { return int64(150+14*max(0, runtime.NumCPU()-2)) << 10 }
+// memoryMax is what a client and a server with one client may take, in KiB: 170
+// MiB on two cores, and what the pieces under way take on each further one. About 100
+// are usual; on a machine that is busy with much else a client was seen to take 151.
+func memoryMax() int64 { return int64(170+14*max(0, runtime.NumCPU()-2)) << 10 }
 
 // What an encrypted backup and a restore over the network take is bounded on both
 // sides, on a machine that is busy with something else, too.
