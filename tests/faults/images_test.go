@@ -286,12 +286,12 @@ func imageUnchanged(t *testing.T) {
 				if after := r.packs(t); !maps.Equal(before, after) {
 					t.Errorf("packs were %v, are %v", before, after)
 				}
-				want := []string{"disk0.img.didx", "index.json.blob"}
+				want := []string{"arrived", "disk0.img.didx", "index.json.blob"}
 				if chunking == "fixed" {
-					want[0] = "disk0.img.fidx"
+					want[1] = "disk0.img.fidx"
 				}
 				if mode != "none" { // what is signed says where it belongs
-					want = slices.Insert(want, 1, "holdfast-origin.json.blob")
+					want = slices.Insert(want, 2, "holdfast-origin.json.blob")
 				}
 				var files []string
 				list, err := os.ReadDir(filepath.Join(r.path, snap{"vm/1", 1}.String()))
