@@ -1,11 +1,9 @@
 package abuse
 
 import (
-	"errors"
 	"fmt"
-	"io"
+	"strings"
 	"sync"
-	"syscall"
 	"testing"
 )
 
@@ -38,19 +36,29 @@ func TestNight(t *testing.T) {
 		})
 	}
 	all.Wait()
+	if t.Failed() {
+		w.tellRefusals(t)
+	}
 	w.bounded(t)
 }
 
-// join begins a session of alice. A machine that is so busy that it does not say within
-// ten seconds who it is has its connection closed, and comes again.
-func (w *world) join(s snap) (h *session, err error) {
-	for range 3 {
-		h, err = open("", w.address, upgradeRequest(w.alice, backupProtocol, s))
-		if !errors.Is(err, io.ErrUnexpectedEOF) && !errors.Is(err, syscall.EPIPE) && !errors.Is(err, syscall.ECONNRESET) {
-			break
+// tellRefusals logs by what the server has sent anybody away.
+func (w *world) tellRefusals(t *testing.T) {
+	t.Helper()
+	a, err := w.dial(t).say([]byte("GET /metrics HTTP/1.1\r\nHost: x\r\n" + w.admin.header() + "Connection: close\r\n\r\n"))
+	for line := range strings.Lines(string(a.body)) {
+		if strings.HasPrefix(line, "holdfast_refused_total") {
+			t.Log(strings.TrimSpace(line))
 		}
 	}
-	return h, err
+	if err != nil {
+		t.Log(err)
+	}
+}
+
+// join begins a session of alice.
+func (w *world) join(s snap) (*session, error) {
+	return open("", w.address, upgradeRequest(w.alice, backupProtocol, s))
 }
 
 // night makes a backup whose chunks are sent beside each other.
