@@ -55,7 +55,7 @@ func (s *Store) EachUsage(ctx context.Context, visit func(Usage) error) error {
 
 // UsageOf tells what a snapshot counts in its place and, under the same name, in the
 // trash.
-func (s *Store) UsageOf(ctx context.Context, snap wire.Snapshot) (list []Usage, err error) {
+func (s *Store) UsageOf(snap wire.Snapshot) (list []Usage, err error) {
 	n, err := s.filesUsage(snapshotPath(snap))
 	if err != nil {
 		return nil, err
@@ -63,13 +63,21 @@ func (s *Store) UsageOf(ctx context.Context, snap wire.Snapshot) (list []Usage, 
 	if owner, err := s.owner(snap.Group); err == nil && n > 0 {
 		list = append(list, Usage{Snapshot: snap, Owner: owner, Bytes: n})
 	}
-	err = s.trashUsage(ctx, func(u Usage) error {
-		if u.Snapshot == snap {
-			list = append(list, u)
+	entries, _, err := s.find(snap)
+	if err != nil {
+		return nil, err
+	}
+	for _, e := range entries {
+		w, err := s.where(e)
+		if err != nil {
+			return nil, err
 		}
-		return nil
-	})
-	return list, err
+		if n, err = s.filesUsage(e.snapshot()); err != nil {
+			return nil, err
+		}
+		list = append(list, Usage{Snapshot: snap, Owner: w.Owner, Bytes: n})
+	}
+	return list, nil
 }
 
 func (s *Store) groupUsage(ctx context.Context, g wire.Group, visit func(Usage) error) error {

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"time"
 
+	"holdfast/datastore"
 	"holdfast/datastore/access"
 	"holdfast/datastore/wire"
 )
@@ -94,13 +95,15 @@ type destroyer struct {
 
 // ForgetNow removes a snapshot from its place and from the trash.
 func (d destroyer) ForgetNow(ctx context.Context, snap wire.Snapshot) error {
-	list, err := d.UsageOf(ctx, snap)
-	if err != nil {
-		return err
-	}
 	all, err := d.server.o.Access.Quotas()
 	if err != nil {
 		return err
+	}
+	var list []datastore.Usage
+	if len(all) > 0 {
+		if list, err = d.UsageOf(snap); err != nil {
+			return err
+		}
 	}
 	if err := d.openStore.ForgetNow(ctx, snap); err != nil {
 		return err

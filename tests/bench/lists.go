@@ -77,6 +77,10 @@ func (b *serverBench) prepareLists(ctx context.Context) error {
 		if err := makeSynthetic(ctx, listed, filepath.Join(b.work, name)); err != nil {
 			return err
 		}
+		// It dates the snapshots, which nobody has received.
+		if _, err := measure(ctx, command{b.work, nil, []string{b.bin, "-q", "repair", "-r", "./" + name}}); err != nil {
+			return err
+		}
 	}
 	return nil
 }
