@@ -100,10 +100,11 @@ func (se *session) Keep(ctx context.Context, k chunkstore.Key) (chunkstore.Info,
 		return chunkstore.Info{}, fmt.Errorf("keep chunk %s: %w", k, err)
 	}
 	defer leave()
-	if _, _, err := se.lookup(ctx, k); err != nil {
+	l, ok, err := se.lookup(ctx, k)
+	if err != nil {
 		return chunkstore.Info{}, fmt.Errorf("keep chunk %s: %w", k, err)
 	}
-	return se.s.Stat(ctx, k)
+	return se.s.describe(ctx, k, l, ok)
 }
 
 // lookup is that of the store, for whoever has the flight of the chunk: no sweep moves

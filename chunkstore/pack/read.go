@@ -203,10 +203,15 @@ func (s *Store) Stat(ctx context.Context, k chunkstore.Key) (chunkstore.Info, er
 	if err != nil {
 		return chunkstore.Info{}, fmt.Errorf("chunk %s: %w", k, err)
 	}
+	return s.describe(ctx, k, l, ok)
+}
+
+// describe is Stat for what lookup has said.
+func (s *Store) describe(ctx context.Context, k chunkstore.Key, l location, ok bool) (chunkstore.Info, error) {
 	if !ok {
 		return chunkstore.Info{}, fmt.Errorf("chunk %s: %w", k, chunkstore.ErrNotExist)
 	}
-	err = s.healthy(l)
+	err := s.healthy(l)
 	if to, moved := s.moved(ctx, k, l); err != nil && moved {
 		l, err = to, s.healthy(to)
 	}

@@ -134,8 +134,8 @@ var sweepMutants = []mutant{
 	}}},
 	{"answer-not-held", "a session counts on every chunk it was told is known", "", []change{{
 		"chunkstore/pack/keep.go",
-		"\tif _, _, err := se.lookup(ctx, k); err != nil {\n",
-		"\tif sim.Mutant(\"answer-not-held\") {\n\t} else if _, _, err := se.lookup(ctx, k); err != nil {\n",
+		"\tl, ok, err := se.lookup(ctx, k)\n\tif err != nil {\n\t\treturn chunkstore.Info{}",
+		"\tlook := se.lookup\n\tif sim.Mutant(\"answer-not-held\") {\n\t\tlook = se.s.lookup\n\t}\n\tl, ok, err := look(ctx, k)\n\tif err != nil {\n\t\treturn chunkstore.Info{}",
 	}}},
 	{"held-too-late", "a chunk that is condemned before a session holds it counts as not stored", "backup,collect,destroy", []change{{
 		"chunkstore/pack/keep.go",
