@@ -121,19 +121,30 @@ func (s *Store) datedBy(snap wire.Snapshot, now int64) (wire.Dated, error) {
 	return wire.Dated{Claimed: snap.Time, Arrived: a.at(now)}, nil
 }
 
+// listed is a snapshot of which it has been read when it arrived.
+type listed struct {
+	wire.Dated
+	lost bool // it cannot be told
+}
+
 // inOrder lists the snapshots of a group, oldest first.
-func (s *Store) inOrder(g wire.Group) ([]wire.Dated, error) {
+func (s *Store) inOrder(g wire.Group) ([]listed, error) {
 	times, err := s.times(g)
 	if err != nil {
 		return nil, err
 	}
 	now := s.now()
-	list := make([]wire.Dated, len(times))
+	list := make([]listed, len(times))
 	for i, t := range times {
-		list[i], _ = s.datedBy(wire.Snapshot{Group: g, Time: t}, now)
+		list[i] = s.listed(wire.Snapshot{Group: g, Time: t}, now)
 	}
-	slices.SortFunc(list, wire.Dated.Compare)
+	slices.SortFunc(list, func(a, b listed) int { return a.Compare(b.Dated) })
 	return list, nil
+}
+
+func (s *Store) listed(snap wire.Snapshot, now int64) listed {
+	d, err := s.datedBy(snap, now)
+	return listed{d, err != nil}
 }
 
 // newest is the last one that inOrder would list of these, which times has listed.

@@ -126,7 +126,7 @@ func (s *Store) Snapshots(ctx context.Context, g wire.Group) ([]wire.SnapshotInf
 func (s *Store) SnapshotsOf(ctx context.Context, g OwnedGroup) iter.Seq2[wire.SnapshotInfo, error] {
 	return func(yield func(wire.SnapshotInfo, error) bool) {
 		err := checkGroup(g.Group)
-		var list []wire.Dated
+		var list []listed
 		if err == nil {
 			list, err = s.inOrder(g.Group)
 		}
@@ -135,7 +135,7 @@ func (s *Store) SnapshotsOf(ctx context.Context, g OwnedGroup) iter.Seq2[wire.Sn
 			return
 		}
 		for _, d := range list {
-			info, err := s.Snapshot(ctx, wire.Snapshot{Group: g.Group, Time: d.Claimed})
+			info, err := s.snapshot(ctx, wire.Snapshot{Group: g.Group, Time: d.Claimed}, d)
 			if errors.Is(err, chunkstore.ErrNotExist) {
 				continue // removed since the times were listed
 			}
@@ -156,7 +156,13 @@ func (s *Store) Snapshot(ctx context.Context, snap wire.Snapshot) (wire.Snapshot
 	if err := checkGroup(snap.Group); err != nil {
 		return wire.SnapshotInfo{}, err
 	}
+	return s.snapshot(ctx, snap, s.listed(snap, s.now()))
+}
+
+// snapshot is Snapshot for a name that is one, with what is known of its arrival.
+func (s *Store) snapshot(ctx context.Context, snap wire.Snapshot, at listed) (wire.SnapshotInfo, error) {
 	info, err := s.snapshotInfo(ctx, snap)
+	info.Arrived, info.Undated = at.Arrived, at.lost
 	if err != nil || info.Damage == "" {
 		return info, err
 	}

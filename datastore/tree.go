@@ -161,8 +161,6 @@ func (s *Store) snapshotInfo(ctx context.Context, snap wire.Snapshot) (wire.Snap
 	if err != nil {
 		return info, err
 	}
-	dated, undated := s.datedBy(snap, s.now())
-	info.Arrived, info.Undated = dated.Arrived, undated != nil
 	m, size, err := s.readManifest(snap)
 	if err != nil {
 		m = &manifest.Manifest{}
