@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -39,7 +40,7 @@ func newWorld(t *testing.T, seed uint64, steps int) *lab.World {
 	return w
 }
 
-// limitCases is how many runs have a limit at scale 1.
+// limitCases is how many runs have a limit at scale 1, at least.
 const limitCases = 80
 
 // prlimit runs a command with a limit of its own.
@@ -81,28 +82,43 @@ func (g memoryGroup) wrap() []string {
 	return []string{"sh", "-c", `echo $$ >"$0/cgroup.procs" && exec "$@"`, string(g)}
 }
 
+// enough is how many steps each kind of limit must have refused, at scale 1.
+const enough = limitCases / 5 / 4
+
+// lot draws a whole number from 0 to n-1, more often a small one: most of what a
+// limit forbids, it forbids when it is tight.
+func lot(random *rand.Rand, n float64) int {
+	f := random.Float64()
+	return int(n * f * f)
+}
+
 // TestLimits runs steps with few descriptors, few addresses, a small limit on the
 // size of files, and so little memory that the kernel kills some of them. Each is
-// done or refused.
+// done or refused. It goes on until each kind of limit has refused some.
 func TestLimits(t *testing.T) {
 	t.Parallel()
 	seed := uint64(time.Now().UnixNano())
 	random := rand.New(rand.NewPCG(seed, 12))
 	w := newWorld(t, seed, 6)
 	group := newMemoryGroup(t)
-	refused, killed := 0, 0
-	for i := range limitCases * here.Scale {
+	killed, cases := 0, 0
+	var refused [4]int
+	for ; cases < limitCases*here.Scale || slices.Min(refused[:]) < enough*here.Scale || killed == 0; cases++ {
+		if cases == 10*limitCases*here.Scale {
+			t.Fatalf("of %d steps, the limits refused %d and killed %d: too few to prove anything", cases, refused, killed)
+		}
 		var limit string
 		var wrap []string
-		switch i % 4 {
+		kind := cases % 4
+		switch kind {
 		case 0:
-			limit = fmt.Sprintf("--nofile=%d", 9+random.IntN(28)) // the runtime itself needs eight
+			limit = fmt.Sprintf("--nofile=%d", 9+lot(random, 28)) // the runtime itself needs eight
 		case 1:
-			limit = fmt.Sprintf("--as=%d", (40+random.IntN(1500))<<20)
+			limit = fmt.Sprintf("--as=%d", (40+lot(random, 1500))<<20)
 		case 2:
-			limit = fmt.Sprintf("--fsize=%d", random.IntN(200_000))
+			limit = fmt.Sprintf("--fsize=%d", lot(random, 200_000))
 		case 3:
-			most := int64(2+random.IntN(30)) << 20
+			most := int64(2+lot(random, 30)) << 20
 			if err := group.limit(most); err != nil {
 				t.Fatal(err)
 			}
@@ -122,7 +138,7 @@ func TestLimits(t *testing.T) {
 			t.Fatalf("seed %d, %s, %s: %v", seed, op, limit, err)
 		}
 		if !ok {
-			refused++
+			refused[kind]++
 		}
 		if res.Code == lab.ExitSignal {
 			killed++
@@ -134,11 +150,8 @@ func TestLimits(t *testing.T) {
 	if err := w.GoOn(); err != nil {
 		t.Fatal(err)
 	}
-	t.Logf("%d of %d were refused, %d of them killed", refused, limitCases*here.Scale, killed)
-	if refused < limitCases*here.Scale/5 || killed == 0 {
-		t.Error("too few to prove anything")
-	}
-	t.Attr("faultlab.limits", strconv.Itoa(limitCases*here.Scale))
+	t.Logf("of %d steps, the four limits refused %d, and %d were killed", cases, refused, killed)
+	t.Attr("faultlab.limits", strconv.Itoa(cases))
 }
 
 // withoutMemory reports whether a crash is how the Go runtime says that there is
