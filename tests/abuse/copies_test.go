@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"golang.org/x/crypto/pbkdf2"
@@ -191,4 +192,84 @@ func (w *world) token(t testing.TB, user, name, role, path string) identity {
 		t.Fatalf("token create printed %q (%v)", out, err)
 	}
 	return identity{user + "@pbs!" + name, made.Secret}
+}
+
+// Honest deduplication stays: two machines with one key, under tokens of two users,
+// store a system that they share once. What seals at random, as the client of
+// Proxmox does, shares among the machines of one token.
+func TestACommonSystemIsStoredOnce(t *testing.T) {
+	t.Parallel()
+	w := start(t, setup{})
+	const shared, own = 48 << 20, 2 << 20
+	system, key := noise(1, shared), filepath.Join(w.dir, "key.json")
+	at := w.stored(t)
+	if out, err := w.holdfast(w.admin, "key", "create", "--kdf", "none", key); err != nil {
+		t.Fatal(out)
+	}
+	var grew []int64
+	for i, user := range []string{"web", "mail"} {
+		w.user(t, user)
+		as := w.token(t, user, "put", "DatastorePutOnly", "/datastore/"+store)
+		// Each has content of its own before, between and after.
+		image := append(append(noise(uint64(2+i), own+i*12345), system...), noise(uint64(4+i), own)...)
+		disk := filepath.Join(w.dir, user+".raw")
+		w.write(t, disk, string(image))
+		if out, err := w.holdfast(as, "backup", "--accept-new", "--keyfile", key, "--backup-type", "vm", "--backup-id", user, "disk.img:"+disk); err != nil {
+			t.Fatal(out)
+		}
+		now := w.stored(t)
+		grew, at = append(grew, now-at), now
+	}
+	t.Logf("two tokens: the first machine of %d MiB took %.1f MiB, the second, with %d MiB of its own, %.1f MiB",
+		(shared+2*own)>>20, mib(grew[0]), 2*own>>20, mib(grew[1]))
+	if grew[1] > 2*own+shared/10 {
+		t.Error("what two machines share is stored twice")
+	}
+
+	// The same content in two sessions of one token, sealed otherwise each time.
+	grew = nil
+	for i := range 2 {
+		a := archive{name: "disk.img.didx"}
+		for j := range 16 {
+			c := plainChunk(noise(uint64(100+j), 1<<20))
+			a.chunks = append(a.chunks, chunk{c.digest, c.size, sealed(magicSealed, noise(uint64(1000*i+j), 1<<20))})
+		}
+		of := snap{"vm", fmt.Sprint(300 + i), began}
+		h := w.session(t, w.alice, backupProtocol, of)
+		e, err := h.put(a, map[string]bool{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		e.Mode = "encrypt"
+		h.do(t, blobMessage(manifestName, envelope(magicPlain, manifestOf(of, e)))).want(t, 200)
+		h.do(t, finishMessage()).want(t, 200)
+		h.Close()
+		now := w.stored(t)
+		grew, at = append(grew, now-at), now
+	}
+	t.Logf("one token, sealed at random: the first machine of 16 MiB took %.1f MiB, the second %.1f MiB", mib(grew[0]), mib(grew[1]))
+	if grew[1] > grew[0]/10 {
+		t.Error("what one token sends twice is stored twice")
+	}
+}
+
+func mib(n int64) float64 { return float64(n) / (1 << 20) }
+
+// stored is how many bytes of chunks the datastore has on its disk.
+func (w *world) stored(t testing.TB) (n int64) {
+	t.Helper()
+	err := filepath.WalkDir(w.data, func(path string, e os.DirEntry, err error) error {
+		if err != nil || e.IsDir() || !strings.Contains(path, "/.chunks/") {
+			return err
+		}
+		info, err := e.Info()
+		if err == nil {
+			n += info.Sys().(*syscall.Stat_t).Blocks * 512
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
 }
