@@ -171,6 +171,7 @@ func TestStatusErrors(t *testing.T) {
 		want []error
 	}{
 		{401, "authentication failed", []error{wire.ErrUnauthenticated}},
+		{401, "a@pbs does not have permission to change owner of backup group 'vm/1' from b@pbs to a@pbs", []error{wire.ErrPermission}},
 		{403, "permission check failed", []error{wire.ErrPermission}},
 		{404, "Path '/x' not found.", []error{chunkstore.ErrNotExist}},
 		{507, "", []error{chunkstore.ErrNoSpace}},

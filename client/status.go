@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"unicode"
 
@@ -58,10 +59,17 @@ var texts = []struct {
 	{"no space left", chunkstore.ErrNoSpace},
 }
 
+// notAllowed are what servers say with the status of a failed login though they know who
+// asks (section 1.5 of the protocol specification).
+var notAllowed = []string{"does not have permission to", "not allowed"}
+
 // Is tells which sentinel the answer means.
 func (e *StatusError) Is(target error) bool {
 	switch e.Code {
 	case http.StatusUnauthorized:
+		if slices.ContainsFunc(notAllowed, func(words string) bool { return strings.Contains(e.Text, words) }) {
+			return target == wire.ErrPermission
+		}
 		return target == wire.ErrUnauthenticated
 	case http.StatusForbidden:
 		return target == wire.ErrPermission

@@ -65,11 +65,20 @@ func (s *Store) CheckNewDatastore(d Datastore) error {
 
 // SetDatastore replaces an entry.
 func (s *Store) SetDatastore(d Datastore) error {
+	return s.ChangeDatastore(d.Name, func(now *Datastore) { *now = d })
+}
+
+// ChangeDatastore is SetDatastore for who changes a part: change gets the entry as it
+// is, and nobody else changes it until change has returned. The name stays what it is.
+func (s *Store) ChangeDatastore(name string, change func(*Datastore)) error {
 	return s.update(func(c *config) error {
-		if _, ok := c.stores[d.Name]; !ok {
-			return notExist("datastore", d.Name)
+		d, ok := c.stores[name]
+		if !ok {
+			return notExist("datastore", name)
 		}
-		c.stores[d.Name] = d
+		change(&d)
+		d.Name = name
+		c.stores[name] = d
 		return nil
 	})
 }

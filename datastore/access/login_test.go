@@ -262,7 +262,7 @@ func TestLogin(t *testing.T) {
 }
 
 func TestHashText(t *testing.T) {
-	h := newHasher()
+	h := newHasher(0)
 	h.cost = cost{memory: 64, passes: 2, lanes: 3}
 	text, err := h.hash("a secret", &source{r: strings.NewReader("0123456789abcdef")})
 	must(t, err)
@@ -291,7 +291,7 @@ func TestHashText(t *testing.T) {
 }
 
 func TestDefaultCost(t *testing.T) {
-	h := newHasher()
+	h := newHasher(0)
 	text, err := h.hash("a secret", &source{r: strings.NewReader("0123456789abcdef")})
 	if err != nil || !strings.Contains(text, "$m=65536,t=1,p=1$") || !h.matches("a secret", text) {
 		t.Errorf("%s, %v", text, err)

@@ -106,8 +106,12 @@ type hasher struct {
 	waiting atomic.Int64
 }
 
-func newHasher() *hasher {
-	return &hasher{cost: cost{memory: 64 << 10, passes: 1, lanes: 1}, slots: semaphore.NewWeighted(hashesAtOnce)}
+// newHasher makes one whose hashes take so much memory, in KiB; 0 is 64 MiB.
+func newHasher(memory uint32) *hasher {
+	if memory == 0 {
+		memory = 64 << 10
+	}
+	return &hasher{cost: cost{memory: memory, passes: 1, lanes: 1}, slots: semaphore.NewWeighted(hashesAtOnce)}
 }
 
 // run calls fn when there is a slot, or returns ErrThrottled if more than most

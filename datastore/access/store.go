@@ -55,6 +55,9 @@ type Options struct {
 	// Patience is how long a login is held back after too many failures before
 	// it is refused; 0 is five seconds, and a negative one refuses at once.
 	Patience time.Duration
+	// PasswordMemory is what hashing a new password takes, in KiB, and with it how
+	// hard it is to guess at one; 0 is 64 MiB.
+	PasswordMemory uint32
 }
 
 // Store is an open access file.
@@ -93,7 +96,7 @@ func (s *source) read(b []byte) error {
 // readable for its owner only. chunkstore.ErrLocked means that another process
 // has it open.
 func Open(path string, o Options) (*Store, error) {
-	s := &Store{now: o.Now, random: &source{r: o.Random}, hashes: newHasher(), brake: newBrake(), ended: endedLines{list: newTable()}}
+	s := &Store{now: o.Now, random: &source{r: o.Random}, hashes: newHasher(o.PasswordMemory), brake: newBrake(), ended: endedLines{list: newTable()}}
 	if s.patience = o.Patience; s.patience == 0 {
 		s.patience = patience
 	}

@@ -269,7 +269,7 @@ func TestThrottleHoldsInParallel(t *testing.T) {
 }
 
 func TestHashesAreBounded(t *testing.T) {
-	h := newHasher()
+	h := newHasher(0)
 	release := make(chan struct{})
 	var wg sync.WaitGroup
 	var mu sync.Mutex

@@ -65,13 +65,20 @@ func (s *Store) CreateToken(t Token) (secret string, err error) {
 
 // SetToken replaces everything about a token but the secret.
 func (s *Store) SetToken(t Token) error {
+	return s.ChangeToken(t.ID, func(now *Token) { *now = t })
+}
+
+// ChangeToken is SetToken for who changes a part: change gets the token as it is, and
+// nobody else changes it until change has returned. The ID stays what it is.
+func (s *Store) ChangeToken(id wire.AuthID, change func(*Token)) error {
 	return s.update(func(c *config) error {
-		r, ok := c.tokens[t.ID]
+		r, ok := c.tokens[id]
 		if !ok {
-			return notExist("token", t.ID)
+			return notExist("token", id)
 		}
-		r.Token = t
-		c.tokens[t.ID] = r
+		change(&r.Token)
+		r.ID = id
+		c.tokens[id] = r
 		return nil
 	})
 }

@@ -77,20 +77,35 @@ func (s *Store) CreateUser(u User, password string) error {
 // also makes the tickets worthless that were handed out before, should the
 // user be enabled again. root@pam cannot be disabled.
 func (s *Store) SetUser(u User) error {
+	return s.ChangeUser(u.ID, func(now *User) error {
+		*now = u
+		return nil
+	})
+}
+
+// ChangeUser is SetUser for who changes a part: change gets the user as it is, and
+// nobody else changes it until change has returned. An error of change is returned,
+// and nothing is changed then. The ID stays what it is.
+func (s *Store) ChangeUser(id wire.AuthID, change func(*User) error) error {
 	gen, err := newGeneration(s.random)
 	if err != nil {
-		return fmt.Errorf("change user %s: %w", u.ID, err)
+		return fmt.Errorf("change user %s: %w", id, err)
 	}
 	return s.update(func(c *config) error {
-		r, ok := c.users[u.ID]
+		r, ok := c.users[id]
 		if !ok {
-			return notExist("user", u.ID)
+			return notExist("user", id)
+		}
+		u := r.User
+		if err := change(&u); err != nil {
+			return err
 		}
 		if !u.Enabled {
 			r.Generation = gen
 		}
+		u.ID = id
 		r.User = u
-		c.users[u.ID] = r
+		c.users[id] = r
 		return nil
 	})
 }

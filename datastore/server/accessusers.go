@@ -243,19 +243,16 @@ func setUser(c *call) (any, error) {
 	if err := c.manages(); err != nil {
 		return nil, err
 	}
-	u, err := c.server.o.Access.User(c.user())
-	if err != nil {
-		return nil, missing(err)
-	}
-	was := u
-	c.describe(&u)
-	if u.Expire != was.Expire || u.Enabled != was.Enabled {
-		// How long a user may do anything is for others to say.
-		if err := c.require("/access/users", access.PermissionsModify); err != nil {
-			return nil, err
+	// How long a user may do anything is for others to say.
+	others := c.require("/access/users", access.PermissionsModify)
+	return nil, missing(c.server.o.Access.ChangeUser(c.user(), func(u *access.User) error {
+		was := *u
+		c.describe(u)
+		if u.Expire != was.Expire || u.Enabled != was.Enabled {
+			return others
 		}
-	}
-	return nil, c.server.o.Access.SetUser(u)
+		return nil
+	}))
 }
 
 func removeUser(c *call) (any, error) {
@@ -318,18 +315,16 @@ func setToken(c *call) (any, error) {
 	if err := c.manages(); err != nil {
 		return nil, err
 	}
-	t, err := c.server.o.Access.Token(c.tokenID())
-	if err != nil {
+	err := c.server.o.Access.ChangeToken(c.tokenID(), func(t *access.Token) {
+		c.text("comment", &t.Comment)
+		t.Enabled, t.Expire = c.validity(t.Enabled, t.Expire)
+	})
+	if err != nil || !c.bool("regenerate", false) {
 		return nil, missing(err)
 	}
-	c.text("comment", &t.Comment)
-	t.Enabled, t.Expire = c.validity(t.Enabled, t.Expire)
-	if err := c.server.o.Access.SetToken(t); err != nil || !c.bool("regenerate", false) {
-		return nil, err
-	}
-	secret, err := c.server.o.Access.RegenerateToken(t.ID)
+	secret, err := c.server.o.Access.RegenerateToken(c.tokenID())
 	if err != nil {
-		return nil, err
+		return nil, missing(err)
 	}
 	return map[string]string{"secret": secret}, nil
 }

@@ -154,20 +154,20 @@ func prepareStore(t *task.Task, path string, reuse bool, o datastore.CreateOptio
 }
 
 func setConfigured(c *call) (any, error) {
-	d, err := c.configured(access.DatastoreAllocate)
-	if err != nil {
+	if _, err := c.configured(access.DatastoreAllocate); err != nil {
 		return nil, err
 	}
 	if err := c.digestMatches(); err != nil {
 		return nil, err
 	}
-	c.text("comment", &d.Comment)
-	c.text("maintenance-mode", &d.Maintenance)
-	for _, name := range c.strs("delete") {
-		d.VerifyNew = d.VerifyNew && name != "verify-new"
-	}
-	d.VerifyNew = c.bool("verify-new", d.VerifyNew)
-	return nil, missing(c.server.o.Access.SetDatastore(d))
+	return nil, missing(c.server.o.Access.ChangeDatastore(c.str("name"), func(d *access.Datastore) {
+		c.text("comment", &d.Comment)
+		c.text("maintenance-mode", &d.Maintenance)
+		for _, name := range c.strs("delete") {
+			d.VerifyNew = d.VerifyNew && name != "verify-new"
+		}
+		d.VerifyNew = c.bool("verify-new", d.VerifyNew)
+	}))
 }
 
 // removeDatastore takes a datastore off the list; with destroy-data a task

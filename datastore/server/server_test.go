@@ -52,9 +52,19 @@ type lab struct {
 
 func newLab(t *testing.T, o Options) *lab {
 	t.Helper()
-	l := &lab{t: t, dir: t.TempDir(), secrets: map[string]string{}}
+	l := labAt(t, o, t.TempDir())
+	l.people()
+	l.listen()
+	return l
+}
+
+// labAt is a server on a directory, which may hold one already. It does not listen
+// yet.
+func labAt(t *testing.T, o Options, dir string) *lab {
+	t.Helper()
+	l := &lab{t: t, dir: dir, secrets: map[string]string{}}
 	var err error
-	if l.access, err = access.Open(filepath.Join(l.dir, "access.db"), access.Options{Patience: -1}); err != nil {
+	if l.access, err = access.Open(filepath.Join(l.dir, "access.db"), access.Options{Patience: -1, PasswordMemory: cheapPassword}); err != nil {
 		t.Fatal(err)
 	}
 	if l.tasks, err = task.Open(filepath.Join(l.dir, "tasks"), task.Options{Node: "pbs1"}); err != nil {
@@ -70,12 +80,12 @@ func newLab(t *testing.T, o Options) *lab {
 	if l.server, err = New(o); err != nil {
 		t.Fatal(err)
 	}
-	l.people()
-	l.listen()
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), testWait)
 		defer cancel()
-		l.client.CloseIdleConnections()
+		if l.client != nil {
+			l.client.CloseIdleConnections()
+		}
 		if err := l.server.Shutdown(ctx); err != nil {
 			t.Errorf("shutdown: %v", err)
 		}

@@ -1,8 +1,11 @@
 package server
 
 import (
+	"context"
 	"net/http"
+	"strconv"
 	"strings"
+	"sync"
 	"testing"
 
 	"holdfast/datastore/access"
@@ -103,5 +106,50 @@ func TestAUserDoesNotExtendItsOwnLife(t *testing.T) {
 	u, err := l.access.User("owner@pbs")
 	if err != nil || u.Expire != 4102444800 || u.Email != "a@b.example" || !u.Enabled {
 		t.Errorf("%+v, %v", u, err)
+	}
+}
+
+// A user who changes something about itself does not undo what is done to it at that
+// moment: as soon as the administrator has his answer, it counts.
+func TestAUserDoesNotUndoWhatIsDoneToIt(t *testing.T) {
+	l := newLab(t, Options{})
+	const user = wire.AuthID("owner@pbs")
+	var all sync.WaitGroup
+	done := make(chan struct{})
+	handler := func(id wire.AuthID, verb, path, params string) int {
+		r, err := http.NewRequestWithContext(WithIdentity(context.Background(), id), verb, "/api2/json"+path, strings.NewReader(params))
+		if err != nil {
+			t.Error(err)
+		}
+		r.RequestURI = r.URL.RequestURI()
+		w := newMemoryWriter()
+		l.server.Handler().ServeHTTP(w, r)
+		return w.code
+	}
+	for range 4 {
+		all.Go(func() {
+			for {
+				select {
+				case <-done:
+					return
+				default:
+				}
+				handler(user, "PUT", "/access/users/owner@pbs", "comment=x")
+			}
+		})
+	}
+	defer all.Wait()
+	defer close(done)
+	for i := range int64(20) {
+		expire := 4102444800 + i
+		if code := handler(wire.RootUser, "PUT", "/access/users/owner@pbs", "expire="+strconv.FormatInt(expire, 10)); code != http.StatusOK {
+			t.Fatal(code)
+		}
+		for range 3 { // what was under way has ended
+			handler(user, "PUT", "/access/users/owner@pbs", "comment=y")
+		}
+		if u, err := l.access.User(user); err != nil || u.Expire != expire {
+			t.Fatalf("after the administrator has set %d: %+v, %v", expire, u, err)
+		}
 	}
 }

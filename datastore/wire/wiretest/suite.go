@@ -120,6 +120,20 @@ func (d *draft) index(name string, skip string, contents ...string) {
 	d.man.Files = append(d.man.Files, manifest.File{Name: name, CryptMode: mode, Size: s.Size, Csum: s.Csum})
 }
 
+// note writes a small file.
+func (d *draft) note(name, content string) {
+	d.t.Helper()
+	c := d.chunk(content)
+	if err := d.sess.Blob(d.t.Context(), name, c.Sealed); err != nil {
+		d.t.Fatal(err)
+	}
+	f := manifest.File{Name: name, CryptMode: crypto.ModeNone, Size: uint64(len(c.Sealed)), Csum: sumOf(c.Sealed)}
+	if d.key != nil {
+		f.CryptMode = crypto.ModeEncrypt
+	}
+	d.man.Files = append(d.man.Files, f)
+}
+
 func (d *draft) finish() error {
 	d.t.Helper()
 	if d.key != nil {
@@ -150,11 +164,13 @@ func store(t *testing.T, p Ports, s wire.Snapshot, contents ...string) {
 }
 
 // Content is a snapshot of one archive, disk.img.didx, whose chunks have the
-// contents given; encrypted and signed if there is a key.
+// contents given, and a small file, note.conf.blob, if Note is not empty; encrypted
+// and signed if there is a key.
 type Content struct {
 	Snapshot wire.Snapshot
 	Key      *crypto.Key
 	Chunks   []string
+	Note     string
 }
 
 // Store writes a complete snapshot.
@@ -162,6 +178,9 @@ func Store(t testing.TB, p wire.Target, c Content) {
 	t.Helper()
 	d := beginWith(t, p, c.Snapshot, c.Key)
 	d.index("disk.img.didx", "", c.Chunks...)
+	if c.Note != "" {
+		d.note("note.conf.blob", c.Note)
+	}
 	if err := d.finish(); err != nil {
 		t.Fatal(err)
 	}
