@@ -80,7 +80,7 @@ func runBackup(ctx context.Context, c *call) (err error) {
 		defer command.Close()
 		o.Stdin = command
 	}
-	stop := c.watch(ctx, backupStatus(o.Progress))
+	stop := c.ui.watch(ctx, backupStatus(o.Progress))
 	report, err := backup.Run(ctx, o)
 	stop()
 	if err != nil {

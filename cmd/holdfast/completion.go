@@ -35,9 +35,10 @@ func runCompletion(_ context.Context, c *call) error {
 	default:
 		return usagef("shell %q: want bash, zsh or fish", shell)
 	}
-	s := &stickyWriter{w: c.stdout}
-	write(s, nodes)
-	return written(s.err)
+	var script strings.Builder
+	write(&script, nodes)
+	_, err := io.WriteString(c.stdout, script.String())
+	return written(err)
 }
 
 // completionNode is one command: its path of names ("" at the root), and what

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io/fs"
 	"slices"
 	"strings"
@@ -21,49 +20,6 @@ import (
 	"holdfast/datastore/manifest"
 	"holdfast/datastore/wire"
 )
-
-// Exit codes. They are part of the interface: scripts rely on them.
-const (
-	exitOK           = 0
-	exitError        = 1
-	exitPanic        = 2 // made by the Go runtime
-	exitNoRepository = 10
-	exitLocked       = 11
-	exitKey          = 12
-	exitUsage        = 64
-	exitIntegrity    = 65
-	exitNotFound     = 66
-	exitNoSpace      = 69
-	exitOutput       = 74
-	exitUnreachable  = 75
-	exitUnknown      = 76
-	exitRefused      = 77
-	exitSignal       = 128 // and the number of the signal
-	exitInterrupted  = exitSignal + int(syscall.SIGINT)
-	exitPipe         = exitSignal + int(syscall.SIGPIPE)
-)
-
-// exitStatus is the list at the end of every help text.
-const exitStatus = `    0  done
-    1  an error that is none of the others
-    2  the program crashed
-   10  the repository does not exist
-   11  the repository or the group is in use by another process
-   12  no key, or a wrong key, passphrase, password or token
-   64  wrong flags or arguments
-   65  damaged, tampered with or not signed
-   66  no such source, file, group, snapshot or archive
-   69  no space left, or a quota is used up
-   74  done, but the result could not be written to standard output
-   75  the server cannot be reached or is too busy, it said nothing for too long, or the connection broke
-   76  the server did not say whether the snapshot was made
-   77  refused: protected, existing already, in use, empty, in a foreign format, not permitted, a server nobody vouches for, or stopped there
-  129  ended by SIGHUP: the terminal has gone
-  130  interrupted by SIGINT
-  131  ended by SIGQUIT
-  141  whoever read standard output has closed it
-  143  ended by SIGTERM
-  152  ended by SIGXCPU: the time limit of the process`
 
 // errDamage is returned when a check has found damage.
 var errDamage = errors.New("damage found")
@@ -135,7 +91,7 @@ func endCode(err error) int {
 		return exitSignal + int(ended.signal)
 	case !errors.As(err, &output):
 		return 0
-	case !output.done && errors.Is(output.err, syscall.EPIPE):
+	case output.unread():
 		return exitPipe
 	}
 	return exitOutput
@@ -143,13 +99,13 @@ func endCode(err error) int {
 
 // hint is the next step for an error, "" if none is known.
 func hint(err error) string {
-	var h hintedError
 	var moved *image.MovedError
 	var origin *image.OriginError
 	var output outputError
+	step := hintOf(err)
 	switch {
-	case errors.As(err, &h):
-		return h.hint
+	case step != "":
+		return step
 	case errors.As(err, &output):
 		return "see what standard output is connected to; it is not the repository that failed"
 	case errors.Is(err, wire.ErrUnknown):
@@ -192,59 +148,6 @@ func hint(err error) string {
 		return "reading and restoring still work; make room and run the command again"
 	}
 	return serverHint(err)
-}
-
-// usageError marks an error that the user corrects on the command line.
-type usageError struct{ err error }
-
-func (e usageError) Error() string { return e.err.Error() }
-func (e usageError) Unwrap() error { return e.err }
-
-func usagef(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
-
-// meaning makes the words of a server mean one of our sentinels, too.
-func meaning(err, is error) error { return meaningError{err, is} }
-
-type meaningError struct{ err, is error }
-
-func (e meaningError) Error() string   { return e.err.Error() }
-func (e meaningError) Unwrap() []error { return []error{e.err, e.is} }
-
-// hintedError carries the next step with an error.
-type hintedError struct {
-	err  error
-	hint string
-}
-
-func (e hintedError) Error() string { return e.err.Error() }
-func (e hintedError) Unwrap() error { return e.err }
-
-func hintf(err error, format string, args ...any) error {
-	return hintedError{err, fmt.Sprintf(format, args...)}
-}
-
-// interruptedError replaces the chain of errors that a cancelled context
-// leaves behind by what the user wants to know: the state of things.
-type interruptedError struct{ state string }
-
-func (e interruptedError) Error() string { return "interrupted: " + e.state }
-func (e interruptedError) Unwrap() error { return context.Canceled }
-
-// stateOfInterrupted words an interruption that no command has worded.
-func stateOfInterrupted(err error) error {
-	var told interruptedError
-	if !errors.Is(err, context.Canceled) || errors.As(err, &told) {
-		return err
-	}
-	return interruptedError{strings.TrimSuffix(err.Error(), ": "+context.Canceled.Error())}
-}
-
-// stateAt turns err into an interruptedError if ctx was cancelled.
-func stateAt(ctx context.Context, err error, state string) error {
-	if err != nil && ctx.Err() != nil && errors.Is(err, context.Canceled) {
-		return interruptedError{state}
-	}
-	return err
 }
 
 // errorsIsAny reports whether err is one of some sentinels.

@@ -122,7 +122,7 @@ func (s *snapshotCounter) Indexes(ctx context.Context) ([]datastore.IndexFile, e
 func (c *call) gcHere(ctx context.Context, s *datastore.Store, rec *gcRecord) error {
 	counter := &snapshotCounter{Store: s}
 	o := gc.Options{DryRun: rec.DryRun, AllowEmpty: c.flags.Bool("allow-empty"), Progress: new(gc.Progress)}
-	stop := c.watch(ctx, gcStatus(o.Progress))
+	stop := c.ui.watch(ctx, gcStatus(o.Progress))
 	r, err := gc.Collect(ctx, counter, o)
 	stop()
 	if err != nil {

@@ -8,6 +8,7 @@ import (
 	"io"
 	"strings"
 	"testing"
+	"time"
 )
 
 func TestPrintable(t *testing.T) {
@@ -38,7 +39,7 @@ func TestNoTextCommandsTheTerminal(t *testing.T) {
 		"table":   func(o *output) { o.result(nil, func(w io.Writer) { table(w, [][]string{{hostile, "x"}}) }) },
 		"note":    func(o *output) { o.notef("%s", hostile) },
 		"warning": func(o *output) { o.warnf("%s", hostile) },
-		"error":   func(o *output) { o.fail(hintf(errors.New(hostile), "%s", hostile)) },
+		"error":   func(o *output) { o.fail(errors.New(hostile), exitError, hostile) },
 		"bytes": func(o *output) {
 			o.result(nil, func(w io.Writer) {
 				for i := range len(hostile) {
@@ -49,7 +50,7 @@ func TestNoTextCommandsTheTerminal(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			var out, err bytes.Buffer
-			say(newOutput(&out, &err))
+			say(newOutput(&out, &err, time.Now, nil))
 			harmlessText(t, "output", out.String()+err.String())
 			for i, line := range strings.Split(strings.TrimSuffix(err.String(), "\n"), "\n") {
 				if strings.HasPrefix(line, "holdfast: error: fake") {
@@ -65,10 +66,10 @@ func TestNoTextCommandsTheTerminal(t *testing.T) {
 
 func TestJSONCommandsNothingAndLosesNothing(t *testing.T) {
 	var out, errs bytes.Buffer
-	o := newOutput(&out, &errs)
+	o := newOutput(&out, &errs, time.Now, nil)
 	o.json = true
 	o.result(messageRecord{"x", hostile}, nil)
-	o.fail(errors.New(hostile))
+	o.fail(errors.New(hostile), exitError, "")
 	harmlessText(t, "JSON", out.String()+errs.String())
 	for _, line := range []string{out.String(), errs.String()} {
 		var r messageRecord

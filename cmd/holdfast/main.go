@@ -44,8 +44,6 @@ type app struct {
 
 	ui      *output
 	signals signals
-	// poke delivers SIGUSR1, the wish to see the state.
-	poke chan os.Signal
 }
 
 // environ turns NAME=VALUE lines into a map.
@@ -62,10 +60,10 @@ func environ(lines []string) map[string]string {
 // run executes one command line, without the program's name, and returns the
 // exit code.
 func (a *app) run(args []string) int {
-	a.ui = newOutput(a.stdout, a.stderr)
-	a.poke = make(chan os.Signal, 1)
-	signal.Notify(a.poke, syscall.SIGUSR1)
-	defer signal.Stop(a.poke)
+	poke := make(chan os.Signal, 1) // SIGUSR1 asks for the state
+	signal.Notify(poke, syscall.SIGUSR1)
+	defer signal.Stop(poke)
+	a.ui = newOutput(a.stdout, a.stderr, a.now, poke)
 
 	ctx, stop := a.signals.watch(context.Background())
 	defer stop()
@@ -78,7 +76,7 @@ func (a *app) run(args []string) int {
 	}
 	err = a.signals.by(stateOfInterrupted(err))
 	if err != nil && !a.ui.unread(err) {
-		a.ui.fail(err)
+		a.ui.fail(err, exitCode(err), hint(err))
 	}
 	return exitCode(err)
 }

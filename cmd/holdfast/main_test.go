@@ -28,7 +28,7 @@ func newBench(t *testing.T, env ...string) *bench {
 		env:    environ(append([]string{"XDG_CONFIG_HOME=" + filepath.Join(b.dir, "config")}, env...)),
 		now:    func() time.Time { return time.Date(2026, 11, 22, 2, 0, 0, 0, time.UTC) },
 	}
-	b.ui = newOutput(b.stdout, b.stderr)
+	b.ui = newOutput(b.stdout, b.stderr, b.now, nil)
 	return b
 }
 

@@ -6,13 +6,13 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"os"
 	"strings"
 	"sync"
-	"syscall"
 	"text/tabwriter"
 	"time"
 
-	"golang.org/x/term"
+	xterm "golang.org/x/term"
 )
 
 // output is the voice of the program. All methods are safe for concurrent
@@ -26,6 +26,9 @@ type output struct {
 	verbose  bool
 	progress bool
 
+	now  func() time.Time
+	poke <-chan os.Signal // delivers the wish to see the state
+
 	mu     sync.Mutex
 	drawn  bool  // the terminal's last line is a progress line
 	failed error // the first failed write of a result
@@ -34,8 +37,10 @@ type output struct {
 	outcome, snapshot string
 }
 
-func newOutput(out, err io.Writer) *output {
-	return &output{out: out, err: err, progress: true}
+// newOutput makes the voice of a run. Every signal on poke is answered with the
+// state of the work.
+func newOutput(out, err io.Writer, now func() time.Time, poke <-chan os.Signal) *output {
+	return &output{out: out, err: err, progress: true, now: now, poke: poke}
 }
 
 // resultsToErr sends results to standard error, because standard output
@@ -105,13 +110,13 @@ func (o *output) warnf(format string, args ...any) {
 	o.message("warning", "warning: ", fmt.Sprintf(format, args...))
 }
 
-// fail prints the error that ends the program, and the next step.
-func (o *output) fail(err error) {
-	step := hint(err)
+// fail prints the error that ends the program with a code, and the next step, ""
+// if none is known.
+func (o *output) fail(err error, code int, step string) {
 	if o.json {
 		o.mu.Lock()
 		defer o.mu.Unlock()
-		o.encode(o.err, exitRecord{"exit_error", exitCode(err), err.Error(), step, o.outcome, o.snapshot})
+		o.encode(o.err, exitRecord{"exit_error", code, err.Error(), step, o.outcome, o.snapshot})
 		return
 	}
 	o.message("", "error: ", err.Error())
@@ -158,7 +163,7 @@ func (o *output) encode(w io.Writer, record any) {
 // enough, as head does: nothing is lost then.
 func (o *output) unread(err error) bool {
 	var output outputError
-	return errors.As(err, &output) && !output.done && errors.Is(output.err, syscall.EPIPE)
+	return errors.As(err, &output) && output.unread()
 }
 
 // What has become of a snapshot.
@@ -238,7 +243,7 @@ func table(w io.Writer, rows [][]string) {
 // isTerminal reports whether f is a file and a terminal.
 func isTerminal(f any) bool {
 	d, ok := f.(interface{ Fd() uintptr })
-	return ok && term.IsTerminal(int(d.Fd()))
+	return ok && xterm.IsTerminal(int(d.Fd()))
 }
 
 // formatBytes writes a size in IEC units with three significant digits.

@@ -98,7 +98,7 @@ func voice(o *output) {
 	o.notef("note %d", 3)
 	o.verbosef("detail %d", 4)
 	o.warnf("careful %d", 5)
-	o.fail(usagef("wrong %d", 6))
+	o.fail(usagef("wrong %d", 6), exitUsage, "")
 }
 
 func TestVoice(t *testing.T) {
@@ -118,7 +118,7 @@ func TestVoice(t *testing.T) {
 			`{"message_type":"warning","message":"careful 5"}|{"message_type":"exit_error","code":64,"message":"wrong 6"}`},
 	} {
 		var out, err bytes.Buffer
-		o := newOutput(&out, &err)
+		o := newOutput(&out, &err, time.Now, nil)
 		tc.set(o)
 		voice(o)
 		if got := lines(out.String()); got != tc.wantOut {
@@ -138,7 +138,7 @@ func lines(s string) string { return strings.ReplaceAll(strings.TrimSuffix(s, "\
 
 func TestResultsToErr(t *testing.T) {
 	var out, err bytes.Buffer
-	o := newOutput(&out, &err)
+	o := newOutput(&out, &err, time.Now, nil)
 	o.json = true
 	o.resultsToErr()
 	o.result(messageRecord{"thing", ""}, nil)
@@ -149,7 +149,7 @@ func TestResultsToErr(t *testing.T) {
 
 func TestProgressLineIsCleared(t *testing.T) {
 	var out, err bytes.Buffer
-	o := newOutput(&out, &err)
+	o := newOutput(&out, &err, time.Now, nil)
 	o.draw("half")
 	o.notef("news")
 	o.clearLine()

@@ -6,7 +6,7 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/term"
+	xterm "golang.org/x/term"
 )
 
 // statusRecord is the state of running work: what a progress line shows, and
@@ -67,9 +67,9 @@ func logDelay(n int) time.Duration {
 
 // watch shows progress until the returned function is called. read fills in
 // the counters; it is called from one goroutine.
-func (a *app) watch(ctx context.Context, read func(*statusRecord)) (stop func()) {
-	w := watcher{app: a, read: read, begin: a.now()}
-	w.onTerminal = isTerminal(a.stderr) && !a.ui.json
+func (o *output) watch(ctx context.Context, read func(*statusRecord)) (stop func()) {
+	w := watcher{ui: o, read: read, begin: o.now()}
+	w.onTerminal = isTerminal(o.err) && !o.json
 	w.rate.add(w.begin, 0)
 	ctx, cancel := context.WithCancel(ctx)
 	ended := make(chan struct{})
@@ -80,12 +80,12 @@ func (a *app) watch(ctx context.Context, read func(*statusRecord)) (stop func())
 	return func() {
 		cancel()
 		<-ended
-		a.ui.clearLine()
+		o.clearLine()
 	}
 }
 
 type watcher struct {
-	app        *app
+	ui         *output
 	read       func(*statusRecord)
 	begin      time.Time
 	onTerminal bool
@@ -97,14 +97,14 @@ type watcher struct {
 func (w *watcher) loop(ctx context.Context) {
 	t := time.NewTicker(w.delay())
 	defer t.Stop()
-	if !w.app.ui.progress {
+	if !w.ui.progress {
 		t.Stop()
 	}
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-w.app.poke:
+		case <-w.ui.poke:
 			w.answer(w.sample())
 		case <-t.C:
 			w.show(w.sample())
@@ -117,7 +117,7 @@ func (w *watcher) loop(ctx context.Context) {
 // delay is the time until the next showing.
 func (w *watcher) delay() time.Duration {
 	switch {
-	case w.app.ui.json:
+	case w.ui.json:
 		return jsonEvery
 	case w.onTerminal:
 		return drawEvery
@@ -128,7 +128,7 @@ func (w *watcher) delay() time.Duration {
 func (w *watcher) sample() statusRecord {
 	s := statusRecord{MessageType: "status", BytesTotal: -1}
 	w.read(&s)
-	now := w.app.now()
+	now := w.ui.now()
 	s.SecondsElapsed = seconds(now.Sub(w.begin))
 	w.rate.add(now, s.BytesDone)
 	s.estimate(w.rate.perSecond())
@@ -137,22 +137,22 @@ func (w *watcher) sample() statusRecord {
 
 func (w *watcher) show(s statusRecord) {
 	switch {
-	case w.app.ui.json:
-		w.app.ui.result(s, nil)
+	case w.ui.json:
+		w.ui.result(s, nil)
 	case w.onTerminal:
-		w.app.ui.draw(fit(s.line(w.rate.perSecond()), terminalWidth(w.app.stderr)))
+		w.ui.draw(fit(s.line(w.rate.perSecond()), terminalWidth(w.ui.err)))
 	default:
-		w.app.ui.notef("%s", s.line(w.rate.perSecond()))
+		w.ui.notef("%s", s.line(w.rate.perSecond()))
 	}
 }
 
 // answer shows the state to somebody who asked for it.
 func (w *watcher) answer(s statusRecord) {
-	if w.app.ui.json {
-		w.app.ui.result(s, nil)
+	if w.ui.json {
+		w.ui.result(s, nil)
 		return
 	}
-	w.app.ui.message("", "", s.line(w.rate.perSecond()))
+	w.ui.message("", "", s.line(w.rate.perSecond()))
 }
 
 // estimate fills in the fields that follow from the counters and the rate in
@@ -252,7 +252,7 @@ func terminalWidth(f any) int {
 	if !ok {
 		return 0
 	}
-	width, _, err := term.GetSize(int(d.Fd()))
+	width, _, err := xterm.GetSize(int(d.Fd()))
 	if err != nil {
 		return 0
 	}

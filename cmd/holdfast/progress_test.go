@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"os"
@@ -85,34 +86,38 @@ func TestFit(t *testing.T) {
 // SIGUSR1 is answered whether progress is shown or not.
 func TestStateOnRequest(t *testing.T) {
 	for _, asJSON := range []bool{false, true} {
-		b := newBench(t)
-		b.ui.json, b.ui.progress = asJSON, false
-		b.poke = make(chan os.Signal, 1)
+		var out, errs bytes.Buffer
+		poke := make(chan os.Signal, 1)
+		o := newOutput(&out, &errs, time.Now, poke)
+		o.json, o.progress = asJSON, false
 		answered := make(chan struct{})
-		stop := b.watch(context.Background(), func(s *statusRecord) {
+		stop := o.watch(context.Background(), func(s *statusRecord) {
 			s.Operation, s.BytesDone, s.BytesTotal = "backup", 1, 4
 			close(answered)
 		})
-		b.poke <- syscall.SIGUSR1
+		poke <- syscall.SIGUSR1
 		<-answered
 		stop()
 		if !asJSON {
-			b.wantErr(t, "holdfast: backup: 25.0 %")
+			if !strings.Contains(errs.String(), "holdfast: backup: 25.0 %") {
+				t.Errorf("said %q", errs.String())
+			}
 			continue
 		}
 		var s statusRecord
-		if err := json.Unmarshal(b.out.Bytes(), &s); err != nil || s.MessageType != "status" || s.PercentDone != 0.25 {
-			t.Errorf("%v: %q", err, b.out.String())
+		if err := json.Unmarshal(out.Bytes(), &s); err != nil || s.MessageType != "status" || s.PercentDone != 0.25 {
+			t.Errorf("%v: %q", err, out.String())
 		}
 	}
 }
 
 func TestNoProgressIsSilent(t *testing.T) {
-	b := newBench(t)
-	b.ui.progress = false
-	stop := b.watch(context.Background(), func(*statusRecord) { t.Error("asked for the state") })
+	var out, errs bytes.Buffer
+	o := newOutput(&out, &errs, time.Now, nil)
+	o.progress = false
+	stop := o.watch(context.Background(), func(*statusRecord) { t.Error("asked for the state") })
 	stop()
-	if s := b.out.String() + b.err.String(); strings.TrimSpace(s) != "" {
+	if s := out.String() + errs.String(); strings.TrimSpace(s) != "" {
 		t.Errorf("wrote %q", s)
 	}
 }

@@ -136,7 +136,7 @@ func (c *call) allGroups(ctx context.Context, src wire.Source) ([]wire.Group, er
 // pruneGroups prunes groups and shows how far it is.
 func (c *call) pruneGroups(ctx context.Context, s *repository, groups []wire.Group, keep prune.Keep) ([]pruned, error) {
 	var done atomic.Int64
-	stop := c.watch(ctx, func(st *statusRecord) {
+	stop := c.ui.watch(ctx, func(st *statusRecord) {
 		st.Operation, st.Groups = "prune", &itemCount{done.Load(), int64(len(groups))}
 	})
 	defer stop()

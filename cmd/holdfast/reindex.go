@@ -43,7 +43,7 @@ func runReindex(ctx context.Context, c *call) (err error) {
 	}
 	defer closing(s, &err)
 	var done, total atomic.Int64
-	stop := c.watch(ctx, func(st *statusRecord) {
+	stop := c.ui.watch(ctx, func(st *statusRecord) {
 		st.Operation = "reindex"
 		st.Packs = &itemCount{done.Load(), total.Load()}
 	})

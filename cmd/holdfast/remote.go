@@ -121,6 +121,19 @@ func (c *call) rates() (up, down int64, err error) {
 	return cmp.Or(up, both), cmp.Or(down, both), nil
 }
 
+// rate reads a flag that limits a speed, in bytes per second; 0 is no limit.
+func (c *call) rate(flag string) (int64, error) {
+	if !c.flags.IsSet(flag) {
+		return 0, nil
+	}
+	text := strings.TrimSuffix(c.flags.String(flag), "/s")
+	n, err := parseSize(text)
+	if err != nil {
+		return 0, usagef("--%s %q: %w", flag, text, err)
+	}
+	return n, nil
+}
+
 // proxy is the one to go through to a server, "" for none. That of the
 // environment is for servers that $NO_PROXY does not name: hosts, domains with
 // what is below them, addresses and networks, each with or without a port, or "*".

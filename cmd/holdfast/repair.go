@@ -66,7 +66,7 @@ func runRepair(ctx context.Context, c *call) error {
 		notes = append(notes, text)
 		c.ui.notef("%s", text)
 	}
-	stop := c.watch(ctx, func(st *statusRecord) {
+	stop := c.ui.watch(ctx, func(st *statusRecord) {
 		st.Operation = "repair"
 		st.BytesDone, st.BytesTotal = o.Progress.Done.Load(), o.Progress.Total.Load()
 	})

@@ -81,7 +81,7 @@ func runRestore(ctx context.Context, c *call) error {
 		Progress: &restore.Progress{}, Now: c.now,
 		Warn: func(text string) { c.ui.warnf("%s", text) },
 	}
-	stop := c.watch(ctx, restoreStatus(o.Progress))
+	stop := c.ui.watch(ctx, restoreStatus(o.Progress))
 	report, err := restore.Run(ctx, o)
 	stop()
 	if err != nil {

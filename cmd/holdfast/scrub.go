@@ -138,7 +138,7 @@ func (c *call) scrubHere(ctx context.Context, o scrubOrder, rec *scrubSummary, f
 	if o.aged {
 		so.Before = c.now().Add(-time.Duration(o.days) * 24 * time.Hour).Unix()
 	}
-	stop := c.watch(ctx, func(st *statusRecord) {
+	stop := c.ui.watch(ctx, func(st *statusRecord) {
 		st.Operation = "verify_store"
 		st.BytesDone, st.BytesTotal = so.Progress.Done.Load(), so.Progress.Total.Load()
 	})

@@ -14,7 +14,7 @@ import (
 	"strings"
 	"syscall"
 
-	"golang.org/x/term"
+	xterm "golang.org/x/term"
 
 	"holdfast/datastore/wire"
 )
@@ -307,7 +307,7 @@ func (a *app) noTerminal(s secret) error {
 // terminal back as it was; the reader is left behind, as the program ends.
 func readHidden(ctx context.Context, tty *os.File) ([]byte, error) {
 	fd := int(tty.Fd())
-	state, err := term.GetState(fd)
+	state, err := xterm.GetState(fd)
 	if err != nil {
 		return nil, err
 	}
@@ -317,13 +317,13 @@ func readHidden(ctx context.Context, tty *os.File) ([]byte, error) {
 	}
 	got := make(chan answer, 1)
 	go func() {
-		p, err := term.ReadPassword(fd)
+		p, err := xterm.ReadPassword(fd)
 		got <- answer{p, err}
 	}()
 	select {
 	case g := <-got:
 		return g.p, g.err
 	case <-ctx.Done():
-		return nil, errors.Join(ctx.Err(), term.Restore(fd, state))
+		return nil, errors.Join(ctx.Err(), xterm.Restore(fd, state))
 	}
 }

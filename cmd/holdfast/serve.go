@@ -64,7 +64,7 @@ type running struct {
 }
 
 func runServe(ctx context.Context, c *call) error {
-	c.signals.reloads.Store(true)
+	c.signals.hangupReloads()
 	conf, err := c.serveConfig()
 	if err != nil {
 		return err

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/signal"
@@ -66,6 +67,9 @@ func (s *signals) watch(parent context.Context) (ctx context.Context, stop func(
 	}
 }
 
+// hangupReloads gives SIGHUP the meaning it has for a server: it ends nothing.
+func (s *signals) hangupReloads() { s.reloads.Store(true) }
+
 // signalledError is the end of a run by a signal.
 type signalledError struct {
 	err    error
@@ -77,7 +81,12 @@ func (e signalledError) Unwrap() error { return e.err }
 
 // by says which signal has ended the run, if one has.
 func (s *signals) by(err error) error {
-	if sig := s.ended.Load(); sig != 0 && exitCode(err) == exitInterrupted {
+	var usage usageError
+	var output outputError
+	if errors.As(err, &usage) || errors.As(err, &output) {
+		return err
+	}
+	if sig := s.ended.Load(); sig != 0 && errors.Is(err, context.Canceled) {
 		return signalledError{err, syscall.Signal(sig)}
 	}
 	return err
@@ -97,6 +106,9 @@ func written(err error) error {
 	}
 	return outputError{err: err}
 }
+
+// unread reports whether whoever reads a list has closed standard output.
+func (e outputError) unread() bool { return !e.done && errors.Is(e.err, syscall.EPIPE) }
 
 func (e outputError) Error() string {
 	switch {

@@ -46,16 +46,3 @@ func parseSize(text string) (int64, error) {
 	}
 	return int64(f * unit), nil
 }
-
-// rate reads a flag that limits a speed, in bytes per second; 0 is no limit.
-func (c *call) rate(flag string) (int64, error) {
-	if !c.flags.IsSet(flag) {
-		return 0, nil
-	}
-	text := strings.TrimSuffix(c.flags.String(flag), "/s")
-	n, err := parseSize(text)
-	if err != nil {
-		return 0, usagef("--%s %q: %w", flag, text, err)
-	}
-	return n, nil
-}

@@ -106,7 +106,7 @@ func runVerify(ctx context.Context, c *call) error {
 		return err
 	}
 	o := verify.Options{Source: s, Key: key, Progress: &verify.Progress{}}
-	stop := c.watch(ctx, verifyStatus(o.Progress))
+	stop := c.ui.watch(ctx, verifyStatus(o.Progress))
 	sum, failure := c.verifyAll(ctx, verify.New(o), list)
 	stop()
 	if ctx.Err() != nil {
