@@ -16,25 +16,26 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"holdfast/client"
+	"holdfast/command/term"
 	"holdfast/datastore/access"
 )
 
 func (a *app) accessCommand() *cli.Command {
 	return &cli.Command{
 		Name: "access", Usage: "save and restore the users and rights of a server",
-		Description: describe(`Works on everything about access: users, tokens, roles, quotas and the list of datastores.
+		Description: term.Describe(`Works on everything about access: users, tokens, roles, quotas and the list of datastores.
 Passwords and the secrets of tokens are in it as hashes, but the key that signs tickets is in
 it, too: keep the file to yourself. Works on this machine only.`),
 		Subcommands: []*cli.Command{
 			{
 				Name: "export", Usage: "write users and rights to a file", ArgsUsage: "[FILE]",
-				Description: describe("Writes users and rights as JSON to a new FILE, or to standard output.", "holdfast access export access.json"),
+				Description: term.Describe("Writes users and rights as JSON to a new FILE, or to standard output.", "holdfast access export access.json"),
 				Flags:       []cli.Flag{dataFlag()},
 				Action:      a.action(arity{0, 1}, accessExport),
 			},
 			{
 				Name: "import", Usage: "replace users and rights by those of a file", ArgsUsage: "FILE",
-				Description: describe("Replaces all users and rights by those of a file that export has written.", "holdfast access import access.json"),
+				Description: term.Describe("Replaces all users and rights by those of a file that export has written.", "holdfast access import access.json"),
 				Flags:       []cli.Flag{dataFlag()},
 				Action:      a.action(arity{1, 1}, accessImport),
 			},
@@ -56,7 +57,7 @@ type accessFileRecord struct {
 func (c *call) dataHere() (string, error) {
 	m, err := c.managed()
 	if err == nil && m.data == "" {
-		err = usagef("%s works beside the data of the server only: name its directory with --data", c.flags.Command.HelpName)
+		err = term.Usagef("%s works beside the data of the server only: name its directory with --data", c.flags.Command.HelpName)
 	}
 	return m.data, err
 }
@@ -79,15 +80,15 @@ func accessExport(ctx context.Context, c *call) error {
 	}
 	exported = bytes.TrimSpace(exported)
 	if path == "" || path == "-" {
-		if _, err := fmt.Fprintf(c.stdout, "%s\n", escapeJSON(exported)); err != nil {
-			return written(err)
+		if _, err := fmt.Fprintf(c.stdout, "%s\n", term.EscapeJSON(exported)); err != nil {
+			return term.Written(err)
 		}
 		return nil
 	}
 	if err := writeNew(path, append(exported, '\n'), 0o600); err != nil {
 		return fmt.Errorf("export: %w", err)
 	}
-	c.ui.done(accessFileRecord{"access_exported", path}, "wrote users and rights to %s", path)
+	c.ui.Done(accessFileRecord{"access_exported", path}, "wrote users and rights to %s", path)
 	return nil
 }
 
@@ -103,7 +104,7 @@ func accessImport(ctx context.Context, c *call) error {
 	if err != nil {
 		return fmt.Errorf("import: %w", err)
 	}
-	c.ui.done(accessFileRecord{"access_imported", c.arg(0)}, "replaced users and rights by those of %s", c.arg(0))
+	c.ui.Done(accessFileRecord{"access_imported", c.arg(0)}, "replaced users and rights by those of %s", c.arg(0))
 	return nil
 }
 
@@ -153,7 +154,7 @@ func postLocal(ctx context.Context, socket, path string, body []byte) error {
 	}
 	const most = 8 << 10 // of the text of an error
 	text, _ := io.ReadAll(io.LimitReader(resp.Body, most))
-	return &client.StatusError{Code: resp.StatusCode, Text: printable(strings.TrimSpace(string(text)))}
+	return &client.StatusError{Code: resp.StatusCode, Text: term.Printable(strings.TrimSpace(string(text)))}
 }
 
 // readAccessFile reads what export has written.
@@ -165,7 +166,7 @@ func readAccessFile(path string) ([]byte, error) {
 	defer f.Close()
 	b, err := io.ReadAll(io.LimitReader(f, accessFileMax+1))
 	if err == nil && len(b) > accessFileMax {
-		err = usagef("%s is larger than %s", path, formatBytes(accessFileMax))
+		err = term.Usagef("%s is larger than %s", path, term.Bytes(accessFileMax))
 	}
 	return b, err
 }

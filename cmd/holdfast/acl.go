@@ -9,33 +9,34 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"holdfast/client"
+	"holdfast/command/term"
 	"holdfast/datastore/wire"
 )
 
 func (a *app) aclCommand() *cli.Command {
 	return &cli.Command{
 		Name: "acl", Usage: "say who may do what on a server",
-		Description: describe(`A role is given to a user or token on a path: / for everything, /datastore/NAME for a
+		Description: term.Describe(`A role is given to a user or token on a path: / for everything, /datastore/NAME for a
 datastore, /datastore/NAME/NAMESPACE for a namespace. It counts below the path, too, until a
 deeper path has roles of its own. Roles: Admin, Audit, NoAccess, DatastoreAdmin,
 DatastoreReader, DatastoreBackup, DatastorePowerUser, DatastoreAudit, DatastorePutOnly.`),
 		Subcommands: []*cli.Command{
 			{
 				Name: "set", Usage: "give a role", ArgsUsage: "PATH ROLE",
-				Description: describe("Gives a role on a path to a user or token.", "holdfast acl set /datastore/tank DatastoreBackup --auth-id anna@pbs"),
+				Description: term.Describe("Gives a role on a path to a user or token.", "holdfast acl set /datastore/tank DatastoreBackup --auth-id anna@pbs"),
 				Flags: []cli.Flag{dataFlag(), authIDFlag(),
 					&cli.BoolFlag{Name: "no-propagate", Usage: "let it count on the path alone, not below it"}},
 				Action: a.action(arity{2, 2}, aclSet),
 			},
 			{
 				Name: "list", Usage: "list who has which roles",
-				Description: describe("Lists the roles that were given.", "holdfast acl list"),
+				Description: term.Describe("Lists the roles that were given.", "holdfast acl list"),
 				Flags:       []cli.Flag{dataFlag()},
 				Action:      a.action(arity{0, 0}, aclList),
 			},
 			{
 				Name: "remove", Usage: "take a role away", ArgsUsage: "PATH ROLE",
-				Description: describe("Takes a role on a path away from a user or token.", "holdfast acl remove /datastore/tank DatastoreBackup --auth-id anna@pbs"),
+				Description: term.Describe("Takes a role on a path away from a user or token.", "holdfast acl remove /datastore/tank DatastoreBackup --auth-id anna@pbs"),
 				Flags:       []cli.Flag{dataFlag(), authIDFlag()},
 				Action:      a.action(arity{2, 2}, aclRemove),
 			},
@@ -59,7 +60,7 @@ type aclRecord struct {
 // aclArguments reads the arguments of set and remove.
 func (c *call) aclArguments() (path, role string, id wire.AuthID, err error) {
 	if !c.flags.IsSet("auth-id") {
-		return "", "", "", usagef("--auth-id is needed: whose role it is")
+		return "", "", "", term.Usagef("--auth-id is needed: whose role it is")
 	}
 	id, err = wire.ParseAuthID(c.flags.String("auth-id"))
 	return c.arg(0), c.arg(1), id, err
@@ -78,14 +79,14 @@ func aclSet(ctx context.Context, c *call) error {
 	if err := c.asking(ctx, q, nil); err != nil {
 		return fmt.Errorf("give %s the role %s on %s: %w", id, role, path, knownRoles(err))
 	}
-	c.ui.done(aclRecord{"acl", path, role, string(id), propagate}, "gave %s the role %s on %s", id, role, path)
+	c.ui.Done(aclRecord{"acl", path, role, string(id), propagate}, "gave %s the role %s on %s", id, role, path)
 	return nil
 }
 
 // knownRoles tells of the roles there are if one was unknown.
 func knownRoles(err error) error {
 	if badParameter(err) && strings.Contains(err.Error(), "role \"") {
-		return hintf(err, "holdfast acl --help lists the roles")
+		return term.Hintf(err, "holdfast acl --help lists the roles")
 	}
 	return err
 }
@@ -100,7 +101,7 @@ func aclRemove(ctx context.Context, c *call) error {
 	if err := c.asking(ctx, q, nil); err != nil {
 		return fmt.Errorf("take the role %s on %s from %s: %w", role, path, id, err)
 	}
-	c.ui.done(aclRecord{"acl_removed", path, role, string(id), false}, "took the role %s on %s from %s", role, path, id)
+	c.ui.Done(aclRecord{"acl_removed", path, role, string(id), false}, "took the role %s on %s from %s", role, path, id)
 	return nil
 }
 
@@ -121,8 +122,8 @@ func aclList(ctx context.Context, c *call) error {
 			counts = "there only"
 		}
 		rows = append(rows, []string{e.Path, e.Role, e.UGID, counts})
-		if c.ui.json {
-			c.ui.result(aclRecord{"acl", e.Path, e.Role, e.UGID, e.Propagate}, nil)
+		if c.ui.JSON {
+			c.ui.Result(aclRecord{"acl", e.Path, e.Role, e.UGID, e.Propagate}, nil)
 		}
 	}
 	c.printTable(rows, "no roles were given")

@@ -14,6 +14,7 @@ import (
 	"holdfast/client"
 	"holdfast/client/backup"
 	"holdfast/client/source"
+	"holdfast/command/term"
 	"holdfast/crypto"
 	"holdfast/datastore/wire"
 )
@@ -22,7 +23,7 @@ func (a *app) backupCommand() *cli.Command {
 	return &cli.Command{
 		Name: "backup", Usage: "back up disk images and small files as a new snapshot",
 		ArgsUsage: "NAME.img:SOURCE [NAME.conf:FILE ...]",
-		Description: describe(`Reads every SOURCE (a raw or qcow2 image, a block device, or "-" for standard input) and
+		Description: term.Describe(`Reads every SOURCE (a raw or qcow2 image, a block device, or "-" for standard input) and
 stores what the repository does not have yet. The snapshot exists only once everything
 is stored durably; a backup that fails or is interrupted leaves no snapshot behind.
 A source that is empty, that QEMU has open for writing, or that holds a disk in another
@@ -71,7 +72,7 @@ func runBackup(ctx context.Context, c *call) (err error) {
 	}
 	s, err := c.openRepository(ctx, readWrite)
 	if err != nil {
-		return stateAt(ctx, err, "nothing has been done")
+		return term.StateAt(ctx, err, "nothing has been done")
 	}
 	defer closing(s, &err)
 	o.Target = s.Target
@@ -80,15 +81,15 @@ func runBackup(ctx context.Context, c *call) (err error) {
 		defer command.Close()
 		o.Stdin = command
 	}
-	stop := c.ui.watch(ctx, backupStatus(o.Progress))
+	stop := c.ui.Watch(ctx, backupStatus(o.Progress))
 	report, err := backup.Run(ctx, o)
 	stop()
 	if err != nil {
 		return c.backupError(ctx, o, err)
 	}
-	c.ui.became(outcomeMade, report.Snapshot.String())
+	c.ui.Became(term.OutcomeMade, report.Snapshot.String())
 	for _, w := range report.Warnings {
-		c.ui.warnf("%s", w)
+		c.ui.Warnf("%s", w)
 	}
 	var notesErr error
 	if c.flags.IsSet("notes") {
@@ -103,25 +104,25 @@ func runBackup(ctx context.Context, c *call) (err error) {
 
 // backupError says what failed, what is left behind, and what to do about it.
 func (c *call) backupError(ctx context.Context, o backup.Options, err error) error {
-	outcome := outcomeNotMade
+	outcome := term.OutcomeNotMade
 	if errors.Is(err, wire.ErrUnknown) {
-		outcome = outcomeUnknown
+		outcome = term.OutcomeUnknown
 	}
-	c.ui.became(outcome, o.Snapshot.String())
+	c.ui.Became(outcome, o.Snapshot.String())
 	switch {
 	case errors.Is(err, wire.ErrBusy):
-		err = hintf(err, "an earlier run of this backup, or another machine's of the same group, is still at work; --lock-wait 6h waits for it to end")
+		err = term.Hintf(err, "an earlier run of this backup, or another machine's of the same group, is still at work; --lock-wait 6h waits for it to end")
 	case errors.Is(err, client.ErrUnavailable) && !errors.Is(err, wire.ErrUnknown):
-		err = hintf(err, "no snapshot was made; what is stored already is used by the next backup: %s", serverHint(err))
+		err = term.Hintf(err, "no snapshot was made; what is stored already is used by the next backup: %s", serverHint(err))
 	case !errors.Is(err, wire.ErrExists):
 	case c.fromTheFuture(err) != "":
-		err = hintf(err, "%s is from the future: the clock of the machine that made it was wrong, or its --backup-time; look at it, then remove it with: holdfast snapshot forget, or choose another --backup-id", c.fromTheFuture(err))
+		err = term.Hintf(err, "%s is from the future: the clock of the machine that made it was wrong, or its --backup-time; look at it, then remove it with: holdfast snapshot forget, or choose another --backup-id", c.fromTheFuture(err))
 	case o.TimeIsNow:
-		err = hintf(err, "see that the clock of this machine is right; it shows %s", rfc3339(c.now()))
+		err = term.Hintf(err, "see that the clock of this machine is right; it shows %s", term.RFC3339(c.now()))
 	default:
-		err = hintf(err, "leave --backup-time out, or name a time after the group's newest snapshot")
+		err = term.Hintf(err, "leave --backup-time out, or name a time after the group's newest snapshot")
 	}
-	return stateAt(ctx, fmt.Errorf("backup of %s%s: %w", o.Snapshot, within(o.Snapshot.Group.NS), err),
+	return term.StateAt(ctx, fmt.Errorf("backup of %s%s: %w", o.Snapshot, within(o.Snapshot.Group.NS), err),
 		"no snapshot was made; what is stored already is used by the next backup")
 }
 
@@ -163,14 +164,14 @@ func (c *call) backupOptions(ctx context.Context) (backup.Options, error) {
 	case "fixed":
 		o.Fixed = true
 	default:
-		return o, usagef("--chunking %q: want content or fixed", how)
+		return o, term.Usagef("--chunking %q: want content or fixed", how)
 	}
 	if n := len(c.flags.String("notes")); n > wire.NotesSizeMax {
-		return o, usagef("--notes: a text of %d bytes, want at most %d", n, wire.NotesSizeMax)
+		return o, term.Usagef("--notes: a text of %d bytes, want at most %d", n, wire.NotesSizeMax)
 	}
 	var err error
 	if o.Format, err = source.ParseFormat(c.flags.String("source-format")); err != nil {
-		return o, usagef("--source-format %q: want auto, raw or qcow2", c.flags.String("source-format"))
+		return o, term.Usagef("--source-format %q: want auto, raw or qcow2", c.flags.String("source-format"))
 	}
 	if err := c.backupArchives(&o); err != nil {
 		return o, err
@@ -182,21 +183,21 @@ func (c *call) backupOptions(ctx context.Context) (backup.Options, error) {
 func (c *call) backupArchives(o *backup.Options) error {
 	command, stream := c.flags.IsSet("stdin-from-command"), false
 	if command && c.flags.String("stdin-from-command") == "" {
-		return usagef("--stdin-from-command names no command")
+		return term.Usagef("--stdin-from-command names no command")
 	}
 	for _, spec := range c.args {
 		archive, err := backup.ParseArchive(spec)
 		if err != nil {
 			return err
 		}
-		if archive.Path == "-" && !command && isTerminal(c.stdin) {
-			return usagef("standard input is a terminal; pipe or redirect the data into it")
+		if archive.Path == "-" && !command && term.IsTerminal(c.stdin) {
+			return term.Usagef("standard input is a terminal; pipe or redirect the data into it")
 		}
 		stream = stream || archive.Path == "-"
 		o.Archives = append(o.Archives, archive)
 	}
 	if command && !stream {
-		return usagef("--stdin-from-command needs an archive that reads it, as in root.img:-")
+		return term.Usagef("--stdin-from-command needs an archive that reads it, as in root.img:-")
 	}
 	return nil
 }
@@ -210,7 +211,7 @@ func (c *call) newSnapshot() (wire.Snapshot, error) {
 	id := c.flags.String("backup-id")
 	if !c.flags.IsSet("backup-id") {
 		if id, err = os.Hostname(); err != nil {
-			return wire.Snapshot{}, hintf(fmt.Errorf("name of this machine: %w", err), "choose one with --backup-id ID")
+			return wire.Snapshot{}, term.Hintf(fmt.Errorf("name of this machine: %w", err), "choose one with --backup-id ID")
 		}
 	}
 	s := wire.Snapshot{Group: wire.Group{NS: ns, Type: c.flags.String("backup-type"), ID: id}, Time: c.now().Unix()}
@@ -221,7 +222,7 @@ func (c *call) newSnapshot() (wire.Snapshot, error) {
 		return s, err
 	}
 	if ahead := time.Unix(s.Time, 0); ahead.After(c.now().Add(24 * time.Hour)) {
-		c.ui.warnf("--backup-time %d is in the future (%s; it counts seconds): Holdfast takes the snapshot for one of its arrival, other servers take no backup of the group without one until then", s.Time, rfc3339(ahead))
+		c.ui.Warnf("--backup-time %d is in the future (%s; it counts seconds): Holdfast takes the snapshot for one of its arrival, other servers take no backup of the group without one until then", s.Time, term.RFC3339(ahead))
 	}
 	return s, nil
 }
@@ -230,7 +231,7 @@ func (c *call) newSnapshot() (wire.Snapshot, error) {
 func (c *call) backupKeys(ctx context.Context, o *backup.Options) error {
 	mode, err := crypto.ParseMode(c.flags.String("crypt-mode"))
 	if err != nil {
-		return usagef("--crypt-mode %q: want encrypt, sign-only or none", c.flags.String("crypt-mode"))
+		return term.Usagef("--crypt-mode %q: want encrypt, sign-only or none", c.flags.String("crypt-mode"))
 	}
 	o.Mode = mode
 	choice, err := c.chooseKey()
@@ -239,12 +240,12 @@ func (c *call) backupKeys(ctx context.Context, o *backup.Options) error {
 	}
 	if mode == crypto.ModeNone {
 		if choice.explicit || c.flags.IsSet("master-pubkey-file") {
-			return usagef("a key and --crypt-mode none contradict each other")
+			return term.Usagef("a key and --crypt-mode none contradict each other")
 		}
 		return nil
 	}
 	if choice.path == "" {
-		return hintf(fmt.Errorf("%w to encrypt the backup with", crypto.ErrNoKey),
+		return term.Hintf(fmt.Errorf("%w to encrypt the backup with", crypto.ErrNoKey),
 			"make a key with: holdfast key create FILE, and name it with --keyfile FILE; or store in the clear with --crypt-mode none")
 	}
 	key, file, err := c.loadKey(ctx, choice.path)
@@ -257,8 +258,8 @@ func (c *call) backupKeys(ctx context.Context, o *backup.Options) error {
 }
 
 // backupStatus reads the counters of a running backup.
-func backupStatus(p *backup.Progress) func(*statusRecord) {
-	return func(s *statusRecord) {
+func backupStatus(p *backup.Progress) func(*term.Status) {
+	return func(s *term.Status) {
 		read, fresh, sent := p.Read.Load(), p.New.Load(), p.Sent.Load()
 		s.Operation = "backup"
 		s.BytesDone, s.BytesTotal = p.Done.Load(), p.Total.Load()
@@ -299,13 +300,13 @@ func (c *call) backupSummary(r backup.Report) {
 		MessageType: "summary", Operation: "backup",
 		Namespace: string(r.Snapshot.Group.NS), Snapshot: r.Snapshot.String(), Previous: r.Previous,
 		BytesTotal: r.BytesTotal, BytesRead: r.BytesRead, BytesNew: r.BytesNew, BytesStored: r.BytesStored,
-		Started: rfc3339(end.Add(-r.Duration)), Finished: rfc3339(end), Seconds: seconds(r.Duration),
+		Started: term.RFC3339(end.Add(-r.Duration)), Finished: term.RFC3339(end), Seconds: term.Seconds(r.Duration),
 		Warnings: r.Warnings,
 	}
 	for _, a := range r.Archives {
 		rec.Archives = append(rec.Archives, archiveRecord(a))
 	}
-	c.ui.summary(rec, func(w io.Writer) { backupText(w, r) })
+	c.ui.Summary(rec, func(w io.Writer) { backupText(w, r) })
 }
 
 // backupText is the summary for people.
@@ -313,17 +314,17 @@ func backupText(w io.Writer, r backup.Report) {
 	rows := [][]string{{"archive", "size", "chunks", "new chunks", "new data", "stored"}}
 	for _, a := range r.Archives {
 		rows = append(rows, []string{
-			a.Name, formatBytes(a.Size), fmt.Sprint(a.Chunks), fmt.Sprint(a.NewChunks),
-			formatBytes(a.NewBytes), formatBytes(a.StoredBytes),
+			a.Name, term.Bytes(a.Size), fmt.Sprint(a.Chunks), fmt.Sprint(a.NewChunks),
+			term.Bytes(a.NewBytes), term.Bytes(a.StoredBytes),
 		})
 	}
-	table(w, rows)
-	fmt.Fprintf(w, "%s in %s: read %s, new %s (%s), stored %s", formatBytes(r.BytesTotal), formatDuration(r.Duration),
-		formatBytes(r.BytesRead), formatBytes(r.BytesNew), formatShare(r.BytesNew, r.BytesTotal), formatBytes(r.BytesStored))
+	term.Table(w, rows)
+	fmt.Fprintf(w, "%s in %s: read %s, new %s (%s), stored %s", term.Bytes(r.BytesTotal), term.Duration(r.Duration),
+		term.Bytes(r.BytesRead), term.Bytes(r.BytesNew), term.Share(r.BytesNew, r.BytesTotal), term.Bytes(r.BytesStored))
 	if s := r.Duration.Seconds(); s >= 1 && r.BytesTotal > 0 {
-		fmt.Fprintf(w, ", %s/s", formatBytes(int64(float64(r.BytesTotal)/s)))
+		fmt.Fprintf(w, ", %s/s", term.Bytes(int64(float64(r.BytesTotal)/s)))
 	}
-	fmt.Fprintf(w, ", ratio %s\n", formatRatio(r.BytesTotal, r.BytesStored))
+	fmt.Fprintf(w, ", ratio %s\n", term.Ratio(r.BytesTotal, r.BytesStored))
 	if r.Previous != "" {
 		fmt.Fprintf(w, "compared with %s\n", r.Previous)
 	}

@@ -16,6 +16,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"holdfast/command/term"
 	"holdfast/datastore"
 	"holdfast/datastore/wire"
 )
@@ -23,10 +24,10 @@ import (
 func (a *app) certCommand() *cli.Command {
 	return &cli.Command{
 		Name: "cert", Usage: "show the certificate of a server",
-		Description: describe("A server without a certificate of an authority is recognised by the fingerprint of its own one."),
+		Description: term.Describe("A server without a certificate of an authority is recognised by the fingerprint of its own one."),
 		Subcommands: []*cli.Command{{
 			Name: "show", Usage: "print the certificate and its fingerprint",
-			Description: describe(`Prints the certificate of the server on this machine, which is what to compare others with; or,
+			Description: term.Describe(`Prints the certificate of the server on this machine, which is what to compare others with; or,
 with -r, what a server elsewhere shows, whoever that is.`,
 				"holdfast cert show", "holdfast cert show -r backup.lan:tank"),
 			Flags: []cli.Flag{dataFlag(),
@@ -72,9 +73,9 @@ func certShow(ctx context.Context, c *call) error {
 	for _, ip := range cert.IPAddresses {
 		rec.Names = append(rec.Names, ip.String())
 	}
-	rec.NotBefore, rec.NotAfter = rfc3339(cert.NotBefore), rfc3339(cert.NotAfter)
-	c.ui.result(rec, func(w io.Writer) {
-		table(w, [][]string{
+	rec.NotBefore, rec.NotAfter = term.RFC3339(cert.NotBefore), term.RFC3339(cert.NotAfter)
+	c.ui.Result(rec, func(w io.Writer) {
+		term.Table(w, [][]string{
 			{"fingerprint:", rec.Fingerprint}, {"subject:", rec.Subject}, {"names:", strings.Join(rec.Names, " ")},
 			{"valid:", rec.NotBefore + " to " + rec.NotAfter}, {"from:", rec.Path + rec.Server},
 		})
@@ -99,7 +100,7 @@ func (c *call) certificatePath(dir string) (string, error) {
 func readCertificate(path string) (*x509.Certificate, error) {
 	b, err := readSmall(path)
 	if errors.Is(err, fs.ErrNotExist) && filepath.Base(path) == dataCertName {
-		return nil, hintf(fmt.Errorf("no certificate in %s: %w", filepath.Dir(path), datastore.ErrNoStore), "the first start of a server makes it: holdfast serve --data %s", filepath.Dir(path))
+		return nil, term.Hintf(fmt.Errorf("no certificate in %s: %w", filepath.Dir(path), datastore.ErrNoStore), "the first start of a server makes it: holdfast serve --data %s", filepath.Dir(path))
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read certificate: %w", err)

@@ -8,12 +8,14 @@ import (
 	"strings"
 
 	"github.com/urfave/cli/v2"
+
+	"holdfast/command/term"
 )
 
 func (a *app) completionCommand() *cli.Command {
 	return &cli.Command{
 		Name: "completion", Usage: "print a completion script for a shell", ArgsUsage: "bash|zsh|fish",
-		Description: describe("Prints a script that completes commands and flags.",
+		Description: term.Describe("Prints a script that completes commands and flags.",
 			"holdfast completion bash > /etc/bash_completion.d/holdfast",
 			"holdfast completion zsh > /usr/local/share/zsh/site-functions/_holdfast",
 			"holdfast completion fish > ~/.config/fish/completions/holdfast.fish"),
@@ -33,12 +35,12 @@ func runCompletion(_ context.Context, c *call) error {
 	case "fish":
 		write = fishCompletion
 	default:
-		return usagef("shell %q: want bash, zsh or fish", shell)
+		return term.Usagef("shell %q: want bash, zsh or fish", shell)
 	}
 	var script strings.Builder
 	write(&script, nodes)
 	_, err := io.WriteString(c.stdout, script.String())
-	return written(err)
+	return term.Written(err)
 }
 
 // completionNode is one command: its path of names ("" at the root), and what
@@ -82,7 +84,7 @@ func valueFlags(nodes []completionNode) string {
 	var list []string
 	for _, n := range nodes {
 		for _, f := range n.flags {
-			if isBool(f) || seen[f.Names()[0]] {
+			if term.IsBool(f) || seen[f.Names()[0]] {
 				continue
 			}
 			seen[f.Names()[0]] = true
@@ -161,7 +163,7 @@ func fishCompletion(w io.Writer, nodes []completionNode) {
 			fmt.Fprintf(w, "complete -c holdfast -n '%s' -f -a %s -d '%s'\n", condition, c.Name, fishQuote(c.Usage))
 		}
 		for _, f := range n.flags {
-			if n.path != "" && lookFlag(nodes[0].flags, f.Names()[0]) != nil {
+			if n.path != "" && term.LookFlag(nodes[0].flags, f.Names()[0]) != nil {
 				continue
 			}
 			fishFlag(w, condition, f)
@@ -193,12 +195,12 @@ func fishFlag(w io.Writer, condition string, f cli.Flag) {
 	if condition == "__fish_use_subcommand" {
 		condition = "true" // global flags stand anywhere
 	}
-	_, usage := flagWords(f)
+	_, usage := term.FlagWords(f)
 	fmt.Fprintf(w, "complete -c holdfast -n '%s' -l %s", condition, f.Names()[0])
 	if names := f.Names(); len(names) > 1 {
 		fmt.Fprintf(w, " -s %s", names[1])
 	}
-	if !isBool(f) {
+	if !term.IsBool(f) {
 		fmt.Fprint(w, " -r")
 	}
 	fmt.Fprintf(w, " -d '%s'\n", fishQuote(usage))

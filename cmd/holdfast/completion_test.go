@@ -4,6 +4,8 @@ import (
 	"os/exec"
 	"strings"
 	"testing"
+
+	"holdfast/command/term"
 )
 
 func TestCompletionScripts(t *testing.T) {
@@ -13,18 +15,18 @@ func TestCompletionScripts(t *testing.T) {
 		"zsh":  {"#compdef holdfast", "bashcompinit", "change-passphrase"},
 		"fish": {"complete -c holdfast", "-a change-passphrase", "-l differential", "-l repository -s r -r"},
 	} {
-		b.do(t, exitOK, "completion", shell)
+		b.do(t, term.ExitOK, "completion", shell)
 		for _, w := range words {
 			b.wantOut(t, w)
 		}
 	}
-	b.do(t, exitUsage, "completion", "tcsh")
+	b.do(t, term.ExitUsage, "completion", "tcsh")
 }
 
 // The bash script is run by bash itself, which every Linux has.
 func TestBashCompletion(t *testing.T) {
 	b := newBench(t)
-	b.do(t, exitOK, "completion", "bash")
+	b.do(t, term.ExitOK, "completion", "bash")
 	script := b.write(t, "completion.bash", b.out.String())
 	for _, tc := range []struct{ line, want string }{
 		{"ver", "verify version"},

@@ -14,6 +14,7 @@ import (
 
 	"holdfast/chunkstore"
 	"holdfast/chunkstore/durable"
+	"holdfast/command/term"
 	"holdfast/datastore"
 	"holdfast/datastore/access"
 	"holdfast/datastore/task"
@@ -54,7 +55,7 @@ func makeDataDir(path string) error {
 func checkDataDir(path string) error {
 	st, err := os.Stat(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return hintf(fmt.Errorf("no server keeps its data in %s: %w", path, datastore.ErrNoStore),
+		return term.Hintf(fmt.Errorf("no server keeps its data in %s: %w", path, datastore.ErrNoStore),
 			"make it by starting a server: holdfast serve --data %s; or name a server elsewhere with -r REPO", path)
 	}
 	if err != nil {
@@ -64,7 +65,7 @@ func checkDataDir(path string) error {
 	if !ok || int(owner.Uid) == os.Geteuid() {
 		return nil
 	}
-	return hintf(fmt.Errorf("the data directory %s belongs to user %d: %w", path, owner.Uid, fs.ErrPermission),
+	return term.Hintf(fmt.Errorf("the data directory %s belongs to user %d: %w", path, owner.Uid, fs.ErrPermission),
 		"start the server, or run this as its user: sudo -u '#%d' holdfast ...", owner.Uid)
 }
 
@@ -87,7 +88,7 @@ func checkAccessFile(path string, replaced bool) error {
 	if err != nil {
 		return fmt.Errorf("look for an earlier start: %w", err)
 	}
-	return hintf(fmt.Errorf("users and rights are lost: %s is not there, and a server has run with it: %w", name, chunkstore.ErrCorrupt),
+	return term.Hintf(fmt.Errorf("users and rights are lost: %s is not there, and a server has run with it: %w", name, chunkstore.ErrCorrupt),
 		"put a copy of it back, or what 'holdfast access export' has written: holdfast access import --data %s FILE; to begin anew, without users, remove %s", path, started)
 }
 
@@ -102,7 +103,7 @@ func openDataDir(ctx context.Context, path string, wait time.Duration, replaced 
 	}()
 	if d.lock, err = lockFile(ctx, filepath.Join(path, dataLockName), wait); err != nil {
 		if errors.Is(err, chunkstore.ErrLocked) {
-			err = hintf(fmt.Errorf("data directory %s: %w", path, err), "a server or another command works on it; --lock-wait 10m waits for it to end")
+			err = term.Hintf(fmt.Errorf("data directory %s: %w", path, err), "a server or another command works on it; --lock-wait 10m waits for it to end")
 		}
 		return nil, err
 	}

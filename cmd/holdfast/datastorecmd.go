@@ -15,18 +15,19 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"holdfast/client"
+	"holdfast/command/term"
 	"holdfast/datastore/wire"
 )
 
 func (a *app) datastoreCommand() *cli.Command {
 	return &cli.Command{
 		Name: "datastore", Usage: "make, list and remove the datastores of a server",
-		Description: describe(`A datastore is a repository that a server serves. Its directory has the form of a repository
+		Description: term.Describe(`A datastore is a repository that a server serves. Its directory has the form of a repository
 that is a path, and can be used as one while no server has it open.`),
 		Subcommands: []*cli.Command{
 			{
 				Name: "create", Usage: "make a datastore", ArgsUsage: "NAME [PATH]",
-				Description: describe(`Makes a datastore in the directory PATH of the server, which may exist if it is empty, or in one
+				Description: term.Describe(`Makes a datastore in the directory PATH of the server, which may exist if it is empty, or in one
 below its data directory. With --reuse the directory is a repository already.`,
 					"holdfast datastore create tank", "holdfast datastore create tank /srv/backup --comment 'all machines'"),
 				Flags: []cli.Flag{dataFlag(),
@@ -36,13 +37,13 @@ below its data directory. With --reuse the directory is a repository already.`,
 			},
 			{
 				Name: "list", Usage: "list datastores",
-				Description: describe("Lists the datastores of a server that the caller may see.", "holdfast datastore list"),
+				Description: term.Describe("Lists the datastores of a server that the caller may see.", "holdfast datastore list"),
 				Flags:       []cli.Flag{dataFlag()},
 				Action:      a.action(arity{0, 0}, datastoreList),
 			},
 			{
 				Name: "remove", Usage: "stop serving a datastore", ArgsUsage: "NAME",
-				Description: describe(`Removes a datastore from the server's list. Its directory stays as it is.`, "holdfast datastore remove tank"),
+				Description: term.Describe(`Removes a datastore from the server's list. Its directory stays as it is.`, "holdfast datastore remove tank"),
 				Flags:       []cli.Flag{dataFlag()},
 				Action:      a.action(arity{1, 1}, datastoreRemove),
 			},
@@ -61,10 +62,10 @@ type datastoreRecord struct {
 
 func datastoreCreate(ctx context.Context, c *call) error {
 	if path := c.arg(1); path != "" && !filepath.IsAbs(path) {
-		return usagef("%q: want an absolute path, as the server has its own place to start from", path)
+		return term.Usagef("%q: want an absolute path, as the server has its own place to start from", path)
 	}
 	if c.flags.Bool("reuse") && c.arg(1) == "" {
-		return usagef("--reuse needs the PATH of the repository")
+		return term.Usagef("--reuse needs the PATH of the repository")
 	}
 	settings, err := c.datastoreSettings()
 	if err != nil {
@@ -72,7 +73,7 @@ func datastoreCreate(ctx context.Context, c *call) error {
 	}
 	if c.flags.Bool("reuse") {
 		if settings.Has("trash-days") {
-			return usagef("--trash-days is for a new datastore; a repository that is there has its own")
+			return term.Usagef("--trash-days is for a new datastore; a repository that is there has its own")
 		}
 		settings.Set("reuse-datastore", "true")
 	}
@@ -81,7 +82,7 @@ func datastoreCreate(ctx context.Context, c *call) error {
 		if err := createDatastore(ctx, s, rec, settings); err != nil {
 			return fmt.Errorf("make datastore %s: %w", rec.Name, err)
 		}
-		c.ui.done(rec, "made datastore %s", rec.Name)
+		c.ui.Done(rec, "made datastore %s", rec.Name)
 		return nil
 	})
 }
@@ -109,7 +110,7 @@ func createDatastore(ctx context.Context, s *client.Client, d datastoreRecord, s
 	err := s.Do(ctx, client.Call{Method: http.MethodPost, Path: "/config/datastore", Params: params, Into: &answer})
 	var refused *client.StatusError
 	if errors.As(err, &refused) && strings.Contains(refused.Text, "already exists") {
-		return meaning(err, wire.ErrExists)
+		return term.Meaning(err, wire.ErrExists)
 	}
 	if err != nil {
 		return err
@@ -139,8 +140,8 @@ func datastoreList(ctx context.Context, c *call) error {
 	rows := [][]string{{"datastore", "path", "maintenance", "comment"}}
 	for _, d := range list {
 		rows = append(rows, []string{d.Name, orDash(d.Path), orDash(d.Maintenance), d.Comment})
-		if c.ui.json {
-			c.ui.result(datastoreRecord{"datastore", d.Name, d.Path, d.Comment, d.Maintenance}, nil)
+		if c.ui.JSON {
+			c.ui.Result(datastoreRecord{"datastore", d.Name, d.Path, d.Comment, d.Maintenance}, nil)
 		}
 	}
 	c.printTable(rows, "no datastores; make one with: holdfast datastore create NAME")
@@ -157,7 +158,7 @@ func datastoreRemove(ctx context.Context, c *call) error {
 		if err != nil {
 			return fmt.Errorf("remove datastore %s: %w", c.arg(0), err)
 		}
-		c.ui.done(deletion{"datastore_removed", c.arg(0)}, "removed datastore %s from the list; its directory stays", c.arg(0))
+		c.ui.Done(deletion{"datastore_removed", c.arg(0)}, "removed datastore %s from the list; its directory stays", c.arg(0))
 		return nil
 	})
 }

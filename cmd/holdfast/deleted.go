@@ -13,6 +13,7 @@ import (
 
 	"holdfast/chunkstore"
 	"holdfast/client"
+	"holdfast/command/term"
 	"holdfast/datastore"
 	"holdfast/datastore/wire"
 )
@@ -92,7 +93,7 @@ func (r remoteTrash) ForgetNow(ctx context.Context, snap wire.Snapshot) error {
 func (a *app) restoreDeletedCommand() *cli.Command {
 	return &cli.Command{
 		Name: "restore-deleted", Usage: "bring a removed snapshot back", ArgsUsage: "SNAPSHOT",
-		Description: describe(`Brings back a snapshot that was removed, by forget, by prune or with its group or namespace, with
+		Description: term.Describe(`Brings back a snapshot that was removed, by forget, by prune or with its group or namespace, with
 its notes and the owner of its group. Snapshots that are removed stay for the trash time of the
 repository, which holdfast init sets, and keep their chunks until the next holdfast gc after
 that; snapshot list --deleted lists them. If several of that name were removed the last one
@@ -107,7 +108,7 @@ func snapshotRestoreDeleted(ctx context.Context, c *call) error {
 		if err := s.trash(snap.Group.NS).RestoreDeleted(ctx, snap); err != nil {
 			return fmt.Errorf("bring back%s: %w", within(snap.Group.NS), err)
 		}
-		c.ui.done(changeRecord{"restored", string(snap.Group.NS), snap.String()}, "brought back %s%s", snap, within(snap.Group.NS))
+		c.ui.Done(changeRecord{"restored", string(snap.Group.NS), snap.String()}, "brought back %s%s", snap, within(snap.Group.NS))
 		return nil
 	})
 }
@@ -149,7 +150,7 @@ func (c *call) listDeleted(ctx context.Context, s *repository) error {
 	rows := [][]string{{"snapshot", "removed", "stays", "owner"}}
 	for _, d := range list {
 		if d.Damage != "" {
-			c.ui.warnf("a removed snapshot cannot be brought back: %s", d.Damage)
+			c.ui.Warnf("a removed snapshot cannot be brought back: %s", d.Damage)
 			continue
 		}
 		if g := d.Snapshot.Group; g.NS != ns || c.arg(0) != "" && g != only {
@@ -163,8 +164,8 @@ func (c *call) listDeleted(ctx context.Context, s *repository) error {
 
 func (c *call) deletedRow(d datastore.Deleted) []string {
 	name, when := d.Snapshot.String(), time.Unix(d.Time, 0).UTC().Format(time.RFC3339)
-	if c.ui.json {
-		c.ui.result(deletedRecord{
+	if c.ui.JSON {
+		c.ui.Result(deletedRecord{
 			MessageType: "deleted", Namespace: string(d.Snapshot.Group.NS), Snapshot: name, Group: d.Snapshot.Group.String(),
 			Time: d.Snapshot.TimeString(), Owner: string(d.Owner), Deleted: when, LeftSeconds: int64(d.Left / time.Second), Protected: d.Protected,
 		}, nil)
@@ -182,9 +183,9 @@ func (c *call) deletedRow(d datastore.Deleted) []string {
 // formatDays writes a time of the trash: days, or what is less.
 func formatDays(d time.Duration) string {
 	if days := int64((d + 30*time.Minute) / (24 * time.Hour)); days > 0 {
-		return plural(days, "day")
+		return term.Plural(days, "day")
 	}
-	return formatDuration(d)
+	return term.Duration(d)
 }
 
 func nowFlag() cli.Flag {
@@ -208,16 +209,16 @@ func (c *call) forget(ctx context.Context, s *repository, snap wire.Snapshot) er
 	} else if err := s.Forget(ctx, snap); err != nil {
 		err = fmt.Errorf("forget%s: %w", within(snap.Group.NS), err)
 		if errors.Is(err, chunkstore.ErrNoSpace) {
-			return hintf(err, noTrashRoom)
+			return term.Hintf(err, noTrashRoom)
 		}
 		return err
 	}
 	rec := forgottenRecord{changeRecord: changeRecord{"forgotten", string(snap.Group.NS), snap.String()}}
 	left := c.restorable(ctx, bin, snap)
 	rec.RestorableSeconds = int64(left / time.Second)
-	c.ui.done(rec, "forgot %s%s", snap, within(snap.Group.NS))
+	c.ui.Done(rec, "forgot %s%s", snap, within(snap.Group.NS))
 	if left > 0 {
-		c.ui.notef("holdfast snapshot restore-deleted brings it back within %s", formatDays(left))
+		c.ui.Notef("holdfast snapshot restore-deleted brings it back within %s", formatDays(left))
 	}
 	return nil
 }
@@ -248,7 +249,7 @@ func trashDaysFlag() cli.Flag {
 func (c *call) createOptions() (o datastore.CreateOptions, err error) {
 	days := c.flags.Uint("trash-days")
 	if days > datastore.TrashDaysMax {
-		return o, usagef("--trash-days %d: want 0 to %d", days, datastore.TrashDaysMax)
+		return o, term.Usagef("--trash-days %d: want 0 to %d", days, datastore.TrashDaysMax)
 	}
 	o.TrashDays = int(days)
 	return o, nil

@@ -13,6 +13,8 @@ import (
 	"testing"
 
 	"github.com/urfave/cli/v2"
+
+	"holdfast/command/term"
 )
 
 // foreign are flags of other programs that the documentation names.
@@ -67,7 +69,7 @@ func (v vocabulary) line(text string) error {
 	for i := range words {
 		words[i] = strings.Trim(words[i], `'"`)
 	}
-	_, err := arrange(v.tree, words[1:])
+	_, err := term.Arrange(v.tree, words[1:])
 	return err
 }
 

@@ -4,6 +4,7 @@ import (
 	"slices"
 	"strings"
 
+	"holdfast/command/term"
 	"holdfast/datastore/wire"
 )
 
@@ -60,9 +61,9 @@ func (a *app) checkVariables() error {
 	for _, name := range unknownVariables(a.env) {
 		best := guess(name, knownVariables())
 		if best != "" {
-			return hintf(usagef("$%s is not a variable of Holdfast", name), "did you mean $%s? if not, call it something that does not begin with %s", best, envPrefix)
+			return term.Hintf(term.Usagef("$%s is not a variable of Holdfast", name), "did you mean $%s? if not, call it something that does not begin with %s", best, envPrefix)
 		}
-		a.ui.warnf("$%s is not a variable of Holdfast and is ignored", name)
+		a.ui.Warnf("$%s is not a variable of Holdfast and is ignored", name)
 	}
 	return nil
 }
@@ -88,7 +89,7 @@ func guess(name string, names []string) string {
 	for _, n := range names {
 		own = append(own, strings.TrimPrefix(n, envPrefix))
 	}
-	if best := nearest(strings.TrimPrefix(name, envPrefix), own); best != "" {
+	if best := term.Nearest(strings.TrimPrefix(name, envPrefix), own); best != "" {
 		return envPrefix + best
 	}
 	return ""

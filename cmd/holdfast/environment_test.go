@@ -3,6 +3,8 @@ package main
 import (
 	"slices"
 	"testing"
+
+	"holdfast/command/term"
 )
 
 func TestUnknownVariables(t *testing.T) {
@@ -14,10 +16,10 @@ func TestUnknownVariables(t *testing.T) {
 		t.Errorf("unknownVariables = %v", got)
 	}
 	b := newBench(t, "HOLDFAST_KEYFLE=x")
-	b.do(t, exitUsage, "version")
+	b.do(t, term.ExitUsage, "version")
 	b.wantErr(t, "error: $HOLDFAST_KEYFLE is not a variable of Holdfast")
 	b.wantErr(t, "hint: did you mean $HOLDFAST_KEYFILE?")
 	b = newBench(t, "HOLDFAST_ZEBRA=y")
-	b.do(t, exitOK, "version")
+	b.do(t, term.ExitOK, "version")
 	b.wantErr(t, "warning: $HOLDFAST_ZEBRA is not a variable of Holdfast and is ignored\n")
 }

@@ -13,6 +13,7 @@ import (
 	"holdfast/client"
 	"holdfast/client/restore"
 	"holdfast/client/source"
+	"holdfast/command/term"
 	"holdfast/crypto"
 	"holdfast/datastore"
 	"holdfast/datastore/gc"
@@ -31,78 +32,78 @@ var errPassphrase = errors.New("no passphrase")
 // exitCode is the only place where an error becomes a number. What is more
 // telling stands further up: a missing chunk that proves damage is damage.
 func exitCode(err error) int {
-	var usage usageError
+	var usage term.UsageError
 	var missing *wire.MissingError
 	switch {
 	case err == nil:
-		return exitOK
+		return term.ExitOK
 	case endCode(err) != 0:
 		return endCode(err)
 	case errors.As(err, &usage):
-		return exitUsage
+		return term.ExitUsage
 	case errors.Is(err, context.Canceled):
-		return exitInterrupted
+		return term.ExitInterrupted
 	case errors.Is(err, datastore.ErrNoStore), unknownDatastore(err):
-		return exitNoRepository
+		return term.ExitNoRepository
 	case errors.Is(err, chunkstore.ErrLocked), errors.Is(err, wire.ErrBusy), errors.Is(err, pack.ErrSweeping):
-		return exitLocked
+		return term.ExitLocked
 	case errors.Is(err, crypto.ErrWrongKey), errors.Is(err, crypto.ErrWrongPassphrase),
 		errors.Is(err, crypto.ErrNoKey), errors.Is(err, errPassphrase), errors.Is(err, wire.ErrUnauthenticated):
-		return exitKey
+		return term.ExitKey
 	case errorsIsAny(err, client.ErrCertificate, wire.ErrPermission, wire.ErrStopped):
-		return exitRefused
+		return term.ExitRefused
 	case errors.Is(err, chunkstore.ErrNoSpace), errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT),
 		errors.Is(err, wire.ErrQuota):
-		return exitNoSpace
+		return term.ExitNoSpace
 	case errors.Is(err, chunkstore.ErrCorrupt), errors.Is(err, crypto.ErrTampered),
 		errors.Is(err, manifest.ErrUnsigned), errors.Is(err, manifest.ErrFormat), errors.Is(err, crypto.ErrFormat),
 		errors.Is(err, source.ErrDamaged), errors.Is(err, errDamage), errors.As(err, &missing):
-		return exitIntegrity
+		return term.ExitIntegrity
 	case unavailable(err):
-		return exitUnreachable
+		return term.ExitUnreachable
 	case errors.Is(err, errNotEmpty):
-		return exitRefused
+		return term.ExitRefused
 	case badParameter(err):
-		return exitUsage
+		return term.ExitUsage
 	case errors.Is(err, wire.ErrProtected), errors.Is(err, wire.ErrExists), errors.Is(err, restore.ErrTarget),
 		errorsIsAny(err, source.ErrBacking, source.ErrForeign, source.ErrInUse, source.ErrEmpty), errors.Is(err, fs.ErrExist), errors.Is(err, fs.ErrPermission),
 		errors.Is(err, syscall.EROFS), errors.Is(err, gc.ErrNothingFound), errors.Is(err, datastore.ErrFileSystem),
 		frozenThere(err):
-		return exitRefused
+		return term.ExitRefused
 	case errors.Is(err, chunkstore.ErrNotExist), errors.Is(err, manifest.ErrNotFound), errors.Is(err, fs.ErrNotExist):
-		return exitNotFound
+		return term.ExitNotFound
 	case unreachable(err):
-		return exitUnreachable
+		return term.ExitUnreachable
 	case errors.Is(err, syscall.EPIPE):
-		return exitPipe
+		return term.ExitPipe
 	}
-	return exitError
+	return term.ExitError
 }
 
 // endCode is the exit code of an error that is about how the command ended and
 // not about what it did, 0 if it is none.
 func endCode(err error) int {
-	var output outputError
-	var ended signalledError
+	var output term.OutputError
+	var ended term.SignalledError
 	switch {
 	case errors.Is(err, wire.ErrUnknown):
-		return exitUnknown
+		return term.ExitUnknown
 	case errors.As(err, &ended):
-		return exitSignal + int(ended.signal)
+		return term.ExitSignal + int(ended.Signal)
 	case !errors.As(err, &output):
 		return 0
-	case output.unread():
-		return exitPipe
+	case output.Unread():
+		return term.ExitPipe
 	}
-	return exitOutput
+	return term.ExitOutput
 }
 
 // hint is the next step for an error, "" if none is known.
 func hint(err error) string {
 	var moved *image.MovedError
 	var origin *image.OriginError
-	var output outputError
-	step := hintOf(err)
+	var output term.OutputError
+	step := term.NextStep(err)
 	switch {
 	case step != "":
 		return step

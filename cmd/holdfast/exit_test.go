@@ -16,6 +16,7 @@ import (
 	"holdfast/client"
 	"holdfast/client/restore"
 	"holdfast/client/source"
+	"holdfast/command/term"
 	"holdfast/crypto"
 	"holdfast/datastore"
 	"holdfast/datastore/gc"
@@ -26,32 +27,32 @@ import (
 // exits pairs every code with the errors that lead to it.
 func exits() map[int][]error {
 	return map[int][]error{
-		exitOK:    {nil},
-		exitError: {errors.New("anything"), chunkstore.ErrReadOnly, chunkstore.ErrFenced, source.ErrChanged, source.ErrUnsupported},
-		exitNoRepository: {datastore.ErrNoStore, &client.StatusError{Code: 404, Text: "datastore 'tank' does not exist"},
+		term.ExitOK:    {nil},
+		term.ExitError: {errors.New("anything"), chunkstore.ErrReadOnly, chunkstore.ErrFenced, source.ErrChanged, source.ErrUnsupported},
+		term.ExitNoRepository: {datastore.ErrNoStore, &client.StatusError{Code: 404, Text: "datastore 'tank' does not exist"},
 			&client.StatusError{Code: 400, Text: "no such datastore 'tank'"}},
-		exitLocked: {chunkstore.ErrLocked, wire.ErrBusy, pack.ErrSweeping},
-		exitKey:    {crypto.ErrWrongKey, crypto.ErrWrongPassphrase, crypto.ErrNoKey, errPassphrase},
-		exitUsage: {usagef("wrong"), wire.ErrName, chunkstore.ErrInvalid, hintf(usagef("wrong"), "do it right"),
+		term.ExitLocked: {chunkstore.ErrLocked, wire.ErrBusy, pack.ErrSweeping},
+		term.ExitKey:    {crypto.ErrWrongKey, crypto.ErrWrongPassphrase, crypto.ErrNoKey, errPassphrase},
+		term.ExitUsage: {term.Usagef("wrong"), wire.ErrName, chunkstore.ErrInvalid, term.Hintf(term.Usagef("wrong"), "do it right"),
 			&client.StatusError{Code: 400, Text: "parameter verification failed - 'role': unknown"}},
-		exitIntegrity: {chunkstore.ErrCorrupt, crypto.ErrTampered, crypto.ErrFormat, manifest.ErrUnsigned, manifest.ErrFormat,
+		term.ExitIntegrity: {chunkstore.ErrCorrupt, crypto.ErrTampered, crypto.ErrFormat, manifest.ErrUnsigned, manifest.ErrFormat,
 			source.ErrDamaged, errDamage, &wire.MissingError{Count: 1}},
-		exitNotFound: {chunkstore.ErrNotExist, manifest.ErrNotFound, fs.ErrNotExist, syscall.ENOENT},
-		exitNoSpace:  {chunkstore.ErrNoSpace, syscall.ENOSPC, syscall.EDQUOT},
-		exitRefused: {wire.ErrProtected, wire.ErrExists, restore.ErrTarget, source.ErrBacking, fs.ErrExist, fs.ErrPermission, syscall.EROFS, syscall.EACCES,
-			gc.ErrNothingFound, errNotEmpty, meaning(errors.New("exists already"), wire.ErrExists),
+		term.ExitNotFound: {chunkstore.ErrNotExist, manifest.ErrNotFound, fs.ErrNotExist, syscall.ENOENT},
+		term.ExitNoSpace:  {chunkstore.ErrNoSpace, syscall.ENOSPC, syscall.EDQUOT},
+		term.ExitRefused: {wire.ErrProtected, wire.ErrExists, restore.ErrTarget, source.ErrBacking, fs.ErrExist, fs.ErrPermission, syscall.EROFS, syscall.EACCES,
+			gc.ErrNothingFound, errNotEmpty, term.Meaning(errors.New("exists already"), wire.ErrExists),
 			wire.ErrStopped, &client.StatusError{Code: 400, Text: "the session was stopped by root@pam: task aborted"},
 			&client.TaskError{Status: "abort requested - aborting task"}, &client.TaskError{Status: "task aborted"}},
-		exitUnreachable: {&net.OpError{Op: "dial", Net: "tcp", Err: syscall.ECONNREFUSED}, &net.OpError{Op: "read", Net: "tcp", Err: syscall.ECONNRESET},
+		term.ExitUnreachable: {&net.OpError{Op: "dial", Net: "tcp", Err: syscall.ECONNREFUSED}, &net.OpError{Op: "read", Net: "tcp", Err: syscall.ECONNRESET},
 			client.ErrUnavailable, &client.StatusError{Code: 503, Text: "server is shutting down"}, &client.StatusError{Code: 429}},
-		exitInterrupted: {context.Canceled, interruptedError{"half way"}, signalledError{context.Canceled, syscall.SIGINT}},
-		exitUnknown:     {wire.ErrUnknown, fmt.Errorf("%w: %w", wire.ErrUnknown, context.Canceled)},
-		exitOutput:      {outputError{err: syscall.ENOSPC}, outputError{err: syscall.ENOSPC, done: true}, outputError{err: syscall.EPIPE, done: true}},
-		exitPipe:        {outputError{err: syscall.EPIPE}, syscall.EPIPE},
-		129:             {signalledError{interruptedError{"half way"}, syscall.SIGHUP}},
-		131:             {signalledError{interruptedError{"half way"}, syscall.SIGQUIT}},
-		143:             {signalledError{interruptedError{"half way"}, syscall.SIGTERM}},
-		152:             {signalledError{interruptedError{"half way"}, syscall.SIGXCPU}},
+		term.ExitInterrupted: {context.Canceled, term.Interrupted("half way"), term.SignalledError{Err: context.Canceled, Signal: syscall.SIGINT}},
+		term.ExitUnknown:     {wire.ErrUnknown, fmt.Errorf("%w: %w", wire.ErrUnknown, context.Canceled)},
+		term.ExitOutput:      {term.OutputError{Err: syscall.ENOSPC}, term.OutputError{Err: syscall.ENOSPC, Done: true}, term.OutputError{Err: syscall.EPIPE, Done: true}},
+		term.ExitPipe:        {term.OutputError{Err: syscall.EPIPE}, syscall.EPIPE},
+		129:                  {term.SignalledError{Err: term.Interrupted("half way"), Signal: syscall.SIGHUP}},
+		131:                  {term.SignalledError{Err: term.Interrupted("half way"), Signal: syscall.SIGQUIT}},
+		143:                  {term.SignalledError{Err: term.Interrupted("half way"), Signal: syscall.SIGTERM}},
+		152:                  {term.SignalledError{Err: term.Interrupted("half way"), Signal: syscall.SIGXCPU}},
 	}
 }
 
@@ -78,9 +79,9 @@ func TestExitCode(t *testing.T) {
 // The list in the help texts has exactly the codes there are, in order.
 func TestExitStatusIsComplete(t *testing.T) {
 	codes := exits()
-	codes[exitPanic] = nil // made by the runtime
+	codes[term.ExitPanic] = nil // made by the runtime
 	last := -1
-	for l := range strings.Lines(exitStatus) {
+	for l := range strings.Lines(term.ExitStatus) {
 		var code int
 		if _, err := fmt.Sscanf(l, "%d ", &code); err != nil {
 			t.Fatalf("line %q: %v", l, err)
@@ -105,14 +106,14 @@ func TestExitCodeOfTwoCauses(t *testing.T) {
 		a, b error
 		want int
 	}{
-		{chunkstore.ErrCorrupt, chunkstore.ErrNotExist, exitIntegrity},
-		{wire.ErrName, chunkstore.ErrCorrupt, exitIntegrity},
-		{datastore.ErrNoStore, fs.ErrNotExist, exitNoRepository},
-		{context.Canceled, chunkstore.ErrCorrupt, exitInterrupted},
-		{chunkstore.ErrNoSpace, fs.ErrPermission, exitNoSpace},
-		{errNotEmpty, chunkstore.ErrInvalid, exitRefused},
-		{&net.OpError{Op: "dial", Err: errors.New("any")}, wire.ErrUnauthenticated, exitKey},
-		{&net.OpError{Op: "listen", Err: errors.New("any")}, errors.New("any"), exitError},
+		{chunkstore.ErrCorrupt, chunkstore.ErrNotExist, term.ExitIntegrity},
+		{wire.ErrName, chunkstore.ErrCorrupt, term.ExitIntegrity},
+		{datastore.ErrNoStore, fs.ErrNotExist, term.ExitNoRepository},
+		{context.Canceled, chunkstore.ErrCorrupt, term.ExitInterrupted},
+		{chunkstore.ErrNoSpace, fs.ErrPermission, term.ExitNoSpace},
+		{errNotEmpty, chunkstore.ErrInvalid, term.ExitRefused},
+		{&net.OpError{Op: "dial", Err: errors.New("any")}, wire.ErrUnauthenticated, term.ExitKey},
+		{&net.OpError{Op: "listen", Err: errors.New("any")}, errors.New("any"), term.ExitError},
 	} {
 		for _, err := range []error{fmt.Errorf("%w: %w", tc.a, tc.b), fmt.Errorf("%w: %w", tc.b, tc.a)} {
 			if got := exitCode(err); got != tc.want {
@@ -132,7 +133,7 @@ func TestHint(t *testing.T) {
 		{&client.StatusError{Code: 404, Text: "datastore 'tank' does not exist"}, "holdfast datastore create"},
 		{fmt.Errorf("%w (a != b)", datastore.ErrOwner), "change-owner"},
 		{gc.ErrNothingFound, "--allow-empty"},
-		{hintf(crypto.ErrWrongKey, "own words"), "own words"},
+		{term.Hintf(crypto.ErrWrongKey, "own words"), "own words"},
 		{datastore.ErrNoStore, "holdfast init"},
 		{chunkstore.ErrLocked, "--lock-wait"},
 		{crypto.ErrWrongKey, "--keyfile"},
@@ -153,17 +154,17 @@ func TestHint(t *testing.T) {
 func TestStateAt(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	err := fmt.Errorf("read: %w", context.Canceled)
-	if got := stateAt(ctx, err, "state"); !errors.Is(got, err) {
+	if got := term.StateAt(ctx, err, "state"); !errors.Is(got, err) {
 		t.Errorf("before the signal: %v", got)
 	}
 	cancel()
-	if got := stateAt(ctx, err, "state"); got.Error() != "interrupted: state" || exitCode(got) != exitInterrupted {
+	if got := term.StateAt(ctx, err, "state"); got.Error() != "interrupted: state" || exitCode(got) != term.ExitInterrupted {
 		t.Errorf("after the signal: %v", got)
 	}
-	if got := stateAt(ctx, crypto.ErrWrongKey, "state"); !errors.Is(got, crypto.ErrWrongKey) {
+	if got := term.StateAt(ctx, crypto.ErrWrongKey, "state"); !errors.Is(got, crypto.ErrWrongKey) {
 		t.Errorf("an error of another kind: %v", got)
 	}
-	if got := stateAt(ctx, nil, "state"); got != nil {
+	if got := term.StateAt(ctx, nil, "state"); got != nil {
 		t.Errorf("no error: %v", got)
 	}
 	for _, tc := range []struct {
@@ -171,10 +172,10 @@ func TestStateAt(t *testing.T) {
 		want string
 	}{
 		{err, "interrupted: read"},
-		{interruptedError{"told"}, "interrupted: told"},
+		{term.Interrupted("told"), "interrupted: told"},
 		{crypto.ErrWrongKey, "wrong key"},
 	} {
-		if got := stateOfInterrupted(tc.err); got.Error() != tc.want {
+		if got := term.StateOfInterrupted(tc.err); got.Error() != tc.want {
 			t.Errorf("stateOfInterrupted(%v) = %v, want %s", tc.err, got, tc.want)
 		}
 	}

@@ -10,6 +10,7 @@ import (
 
 	"holdfast/chunkstore"
 	"holdfast/client"
+	"holdfast/command/term"
 	"holdfast/datastore"
 	"holdfast/datastore/wire"
 )
@@ -89,7 +90,7 @@ func serverHint(err error) string {
 func onlyHoldfast(err error, hint string) error {
 	var refused *client.StatusError
 	if errors.As(err, &refused) && refused.Code == http.StatusBadRequest && strings.Contains(refused.Text, "schema does not allow") {
-		return hintf(err, "%s", hint)
+		return term.Hintf(err, "%s", hint)
 	}
 	return err
 }
@@ -105,6 +106,6 @@ func scrubEnded(err error) error {
 	if !verificationFailed(err) {
 		return err
 	}
-	return hintf(meaning(err, errDamage),
+	return term.Hintf(term.Meaning(err, errDamage),
 		"the next backup of the same data heals what is damaged; holdfast repair, on the server's machine while the server is stopped, looks for other copies")
 }

@@ -59,7 +59,7 @@ func (r *running) firstStart() error {
 
 func (r *running) showFirstStart(secret string) {
 	rec := firstStartRecord{"first_start", string(adminToken), secret, r.cert.Fingerprint(), r.reachedAs()}
-	r.ui.result(rec, func(w io.Writer) {
+	r.ui.Result(rec, func(w io.Writer) {
 		fmt.Fprintf(w, `first start: made the token %s with all rights, and a certificate
 with these a client reaches this server; the password, its secret, is shown this once:
   export HOLDFAST_REPOSITORY='%s'

@@ -13,6 +13,7 @@ import (
 
 	"holdfast/chunkstore/pack"
 	"holdfast/client"
+	"holdfast/command/term"
 	"holdfast/datastore"
 	"holdfast/datastore/gc"
 	"holdfast/datastore/wire"
@@ -21,7 +22,7 @@ import (
 func (a *app) gcCommand() *cli.Command {
 	return &cli.Command{
 		Name: "gc", Usage: "free the space of chunks that no snapshot needs",
-		Description: describe(`Removes for good what has been in the trash for long enough, then reads the indexes of all
+		Description: term.Describe(`Removes for good what has been in the trash for long enough, then reads the indexes of all
 snapshots, those in the trash too, and removes the chunks that none of them refers to. Chunks lie in packs: one without any chunk in use is removed, one with much waste is written again without
 it, one with little is left as it is. What running sessions count on stays, and so does what is
 in packs that are still being filled. Backups and restores go on meanwhile. An index that cannot
@@ -76,7 +77,7 @@ func runGC(ctx context.Context, c *call) (err error) {
 	begin := c.now()
 	s, err := c.openRepository(ctx, readWrite)
 	if err != nil {
-		return stateAt(ctx, err, "nothing has been removed")
+		return term.StateAt(ctx, err, "nothing has been removed")
 	}
 	defer closing(s, &err)
 	rec := gcRecord{MessageType: "summary", Operation: "gc", DryRun: c.flags.Bool("dry-run")}
@@ -88,10 +89,10 @@ func runGC(ctx context.Context, c *call) (err error) {
 	if err != nil {
 		return err
 	}
-	rec.Seconds = seconds(c.now().Sub(begin))
-	c.ui.summary(rec, func(w io.Writer) { gcText(w, rec) })
+	rec.Seconds = term.Seconds(c.now().Sub(begin))
+	c.ui.Summary(rec, func(w io.Writer) { gcText(w, rec) })
 	if rec.gcCounts != nil && rec.PacksLeft > 0 {
-		return hintf(fmt.Errorf("left as they are: %s: %w", plural(int64(rec.PacksLeft), "pack"), errDamage),
+		return term.Hintf(fmt.Errorf("left as they are: %s: %w", term.Plural(int64(rec.PacksLeft), "pack"), errDamage),
 			"holdfast verify tells which snapshots are concerned")
 	}
 	return nil
@@ -122,11 +123,11 @@ func (s *snapshotCounter) Indexes(ctx context.Context) ([]datastore.IndexFile, e
 func (c *call) gcHere(ctx context.Context, s *datastore.Store, rec *gcRecord) error {
 	counter := &snapshotCounter{Store: s}
 	o := gc.Options{DryRun: rec.DryRun, AllowEmpty: c.flags.Bool("allow-empty"), Progress: new(gc.Progress)}
-	stop := c.ui.watch(ctx, gcStatus(o.Progress))
+	stop := c.ui.Watch(ctx, gcStatus(o.Progress))
 	r, err := gc.Collect(ctx, counter, o)
 	stop()
 	if err != nil {
-		return stateAt(ctx, err, "what has been removed is gone, nothing in use is; the next run goes on")
+		return term.StateAt(ctx, err, "what has been removed is gone, nothing in use is; the next run goes on")
 	}
 	rec.gcCounts = countsOf(r)
 	rec.gcPacks = &gcPacks{
@@ -155,12 +156,12 @@ func countsOf(r gc.Report) *gcCounts {
 // less is a-b, and 0 where b is more.
 func less(a, b uint64) uint64 { return a - min(a, b) }
 
-func gcStatus(p *gc.Progress) func(*statusRecord) {
-	return func(s *statusRecord) {
+func gcStatus(p *gc.Progress) func(*term.Status) {
+	return func(s *term.Status) {
 		s.Operation = "gc"
-		s.Archives = &itemCount{p.IndexesRun.Load(), p.Indexes.Load()}
+		s.Archives = &term.Count{Done: p.IndexesRun.Load(), Total: p.Indexes.Load()}
 		if n := p.Packs.Load(); n > 0 {
-			s.Archives, s.Packs = nil, &itemCount{p.PacksDone.Load(), n}
+			s.Archives, s.Packs = nil, &term.Count{Done: p.PacksDone.Load(), Total: n}
 		}
 	}
 }
@@ -178,15 +179,15 @@ func (c *call) gcThere(ctx context.Context, s *repository, rec *gcRecord) error 
 	if err := s.remote.Do(ctx, client.Call{Method: http.MethodPost, Path: path, Params: params, Into: &rec.Task}); err != nil {
 		return fmt.Errorf("collect garbage of %s: %w", s.name, gcRunning(err))
 	}
-	show := func(line string) { c.ui.notef("%s", line) }
+	show := func(line string) { c.ui.Notef("%s", line) }
 	if rec.DryRun {
 		show = func(line string) {
-			c.ui.result(logRecord{"task_log", line}, func(w io.Writer) { fmt.Fprintln(w, line) })
+			c.ui.Result(logRecord{"task_log", line}, func(w io.Writer) { fmt.Fprintln(w, line) })
 		}
 	}
 	if err := s.remote.FollowTask(ctx, rec.Task, show); err != nil {
 		err = gcEnded(fmt.Errorf("collect garbage of %s: %w", s.name, err))
-		return stateAt(ctx, err, "the server goes on; holdfast task stop "+rec.Task+" ends it")
+		return term.StateAt(ctx, err, "the server goes on; holdfast task stop "+rec.Task+" ends it")
 	}
 	if rec.DryRun {
 		return nil
@@ -225,7 +226,7 @@ func (c *call) gcTold(ctx context.Context, s *repository, path string, rec *gcRe
 func gcRunning(err error) error {
 	var refused *client.StatusError
 	if errors.As(err, &refused) && strings.Contains(refused.Text, "is running already") {
-		return hintf(meaning(err, wire.ErrBusy), "holdfast task list --running shows it")
+		return term.Hintf(term.Meaning(err, wire.ErrBusy), "holdfast task list --running shows it")
 	}
 	return err
 }
@@ -236,7 +237,7 @@ func gcEnded(err error) error {
 	for _, s := range []error{gc.ErrNothingFound, pack.ErrSweeping} {
 		var failed *client.TaskError
 		if errors.As(err, &failed) && strings.HasSuffix(failed.Status, s.Error()) {
-			return meaning(err, s)
+			return term.Meaning(err, s)
 		}
 	}
 	return err
@@ -248,31 +249,31 @@ func gcText(w io.Writer, r gcRecord) {
 		return // the log has told it
 	}
 	if r.gcPacks != nil && r.TrashRemoved > 0 {
-		fmt.Fprintf(w, "removed %s for good from the trash\n", plural(int64(r.TrashRemoved), "snapshot"))
+		fmt.Fprintf(w, "removed %s for good from the trash\n", term.Plural(int64(r.TrashRemoved), "snapshot"))
 	}
 	removed, packs := "removed ", ""
 	if r.DryRun {
 		removed = "would remove up to "
 	}
 	if p := r.gcPacks; p != nil {
-		packs = fmt.Sprintf(": %s removed, %d rewritten", plural(int64(p.PacksRemoved), "pack"), p.PacksRewritten)
+		packs = fmt.Sprintf(": %s removed, %d rewritten", term.Plural(int64(p.PacksRemoved), "pack"), p.PacksRewritten)
 	}
-	fmt.Fprintf(w, "%s%s and free%s %s%s\n", removed, plural(int64(r.RemovedChunks), "chunk"),
-		map[bool]string{false: "d"}[r.DryRun], formatBytes(int64(r.FreedBytes)), packs)
-	by := plural(int64(r.Archives), "archive")
+	fmt.Fprintf(w, "%s%s and free%s %s%s\n", removed, term.Plural(int64(r.RemovedChunks), "chunk"),
+		map[bool]string{false: "d"}[r.DryRun], term.Bytes(int64(r.FreedBytes)), packs)
+	by := term.Plural(int64(r.Archives), "archive")
 	if r.gcPacks != nil { // nobody else works on it
-		by += " of " + plural(int64(r.Snapshots), "snapshot")
+		by += " of " + term.Plural(int64(r.Snapshots), "snapshot")
 		if r.Deleted > 0 {
 			by += fmt.Sprintf(" (%d in the trash)", r.Deleted)
 		}
 	} else {
 		by += " or running sessions"
 	}
-	fmt.Fprintf(w, "in use by %s: %s, %s\n", by, plural(int64(r.UsedChunks), "chunk"), formatBytes(int64(r.UsedBytes)))
+	fmt.Fprintf(w, "in use by %s: %s, %s\n", by, term.Plural(int64(r.UsedChunks), "chunk"), term.Bytes(int64(r.UsedBytes)))
 	gcKeptText(w, r)
 	if r.gcPacks != nil {
 		for _, why := range r.Left {
-			fmt.Fprintf(w, "left as it is: %s\n", printable(why))
+			fmt.Fprintf(w, "left as it is: %s\n", term.Printable(why))
 		}
 	}
 }
@@ -284,10 +285,10 @@ func gcKeptText(w io.Writer, r gcRecord) {
 	}
 	var parts []string
 	if r.KeptChunks > 0 {
-		parts = append(parts, plural(int64(r.KeptChunks), "chunk"))
+		parts = append(parts, term.Plural(int64(r.KeptChunks), "chunk"))
 	}
 	if r.KeptBytes > 0 {
-		parts = append(parts, "about "+formatBytes(int64(r.KeptBytes)))
+		parts = append(parts, "about "+term.Bytes(int64(r.KeptBytes)))
 	}
 	why := "in packs with little waste, or still being filled"
 	if p := r.gcPacks; p != nil {
@@ -297,7 +298,7 @@ func gcKeptText(w io.Writer, r gcRecord) {
 		case p.WasteBytes >= r.KeptBytes:
 			why = "in packs with little waste"
 		default:
-			why = formatBytes(int64(p.WasteBytes)) + " in packs with little waste, the rest in packs still being filled"
+			why = term.Bytes(int64(p.WasteBytes)) + " in packs with little waste, the rest in packs still being filled"
 		}
 	}
 	fmt.Fprintf(w, "kept without use: %s, %s\n", strings.Join(parts, ", "), why)

@@ -8,6 +8,7 @@ import (
 
 	"holdfast/chunkstore/pack"
 	"holdfast/client"
+	"holdfast/command/term"
 	"holdfast/datastore/gc"
 	"holdfast/datastore/wire"
 )
@@ -55,12 +56,12 @@ func TestGCErrorsOfAServer(t *testing.T) {
 		err  error
 		want int
 	}{
-		{gcRunning(&client.StatusError{Code: 400, Text: "garbage collection of datastore 'tank' is running already"}), exitLocked},
-		{gcEnded(fmt.Errorf("x: %w", &client.TaskError{Status: "collect garbage: " + gc.ErrNothingFound.Error()})), exitRefused},
-		{gcEnded(&client.TaskError{Status: "collect garbage: " + pack.ErrSweeping.Error()}), exitLocked},
-		{gcEnded(&client.TaskError{Status: "disk on fire"}), exitError},
-		{gcRunning(wire.ErrPermission), exitRefused},
-		{gcEnded(errors.New("anything")), exitError},
+		{gcRunning(&client.StatusError{Code: 400, Text: "garbage collection of datastore 'tank' is running already"}), term.ExitLocked},
+		{gcEnded(fmt.Errorf("x: %w", &client.TaskError{Status: "collect garbage: " + gc.ErrNothingFound.Error()})), term.ExitRefused},
+		{gcEnded(&client.TaskError{Status: "collect garbage: " + pack.ErrSweeping.Error()}), term.ExitLocked},
+		{gcEnded(&client.TaskError{Status: "disk on fire"}), term.ExitError},
+		{gcRunning(wire.ErrPermission), term.ExitRefused},
+		{gcEnded(errors.New("anything")), term.ExitError},
 	} {
 		if got := exitCode(tc.err); got != tc.want {
 			t.Errorf("%v: exit code %d, want %d", tc.err, got, tc.want)

@@ -7,6 +7,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"holdfast/command/term"
 	"holdfast/datastore"
 	"holdfast/datastore/wire"
 )
@@ -14,7 +15,7 @@ import (
 func (a *app) initCommand() *cli.Command {
 	return &cli.Command{
 		Name: "init", Usage: "make a new, empty repository", ArgsUsage: "[PATH]",
-		Description: describe(`Makes a repository in the directory PATH, or the one that -r or $HOLDFAST_REPOSITORY names: a path,
+		Description: term.Describe(`Makes a repository in the directory PATH, or the one that -r or $HOLDFAST_REPOSITORY names: a path,
 whose directory may exist if it is empty, or a datastore on a server, for which the right to
 make datastores is needed.`,
 			"holdfast init /srv/store", "holdfast init -r 'root@pam!admin@backup.lan:tank'"),
@@ -35,12 +36,12 @@ func initRepository(ctx context.Context, c *call) error {
 	}
 	if err := c.makeRepository(ctx, r); err != nil {
 		err = fmt.Errorf("make repository %s: %w", r, err)
-		if exitCode(err) == exitNoSpace {
-			err = hintf(err, "make room and run the command again; what is there of it already is no obstacle")
+		if exitCode(err) == term.ExitNoSpace {
+			err = term.Hintf(err, "make room and run the command again; what is there of it already is no obstacle")
 		}
 		return err
 	}
-	c.ui.done(initRecord{"initialized", r.String()}, "made repository %s", r)
+	c.ui.Done(initRecord{"initialized", r.String()}, "made repository %s", r)
 	return nil
 }
 
@@ -52,11 +53,11 @@ func (c *call) newRepository() (wire.Repository, error) {
 	case path == "":
 		return c.repository()
 	case c.flags.IsSet("repository"):
-		return wire.Repository{}, usagef("give the path once: as argument or with -r")
+		return wire.Repository{}, term.Usagef("give the path once: as argument or with -r")
 	case strings.ContainsAny(path, "/:@~$"):
 		r, err := wire.ParseRepository(path)
 		if err == nil && !r.IsPath() {
-			err = hintf(usagef("%s is a datastore on a server, and not a path", r), "say -r %s to make that; a path of this name is ./%s", r, path)
+			err = term.Hintf(term.Usagef("%s is a datastore on a server, and not a path", r), "say -r %s to make that; a path of this name is ./%s", r, path)
 		}
 		return r, err
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"holdfast/chunkstore/durable"
+	"holdfast/command/term"
 	"holdfast/crypto"
 )
 
@@ -17,7 +18,7 @@ func (a *app) keyCommand() *cli.Command {
 	return &cli.Command{
 		Name:  "key",
 		Usage: "make, show and keep encryption keys",
-		Description: describe(`Keys encrypt and sign backups. A lost key cannot be replaced by anything:
+		Description: term.Describe(`Keys encrypt and sign backups. A lost key cannot be replaced by anything:
 print it on paper (holdfast key paperkey) or keep a copy wrapped for a master key
 (holdfast key create-master-key) with each snapshot.`),
 		Subcommands: []*cli.Command{
@@ -56,7 +57,7 @@ func hintFlag() cli.Flag {
 func (a *app) keyCreateCommand() *cli.Command {
 	return &cli.Command{
 		Name: "create", Usage: "make a new key", ArgsUsage: "[FILE]",
-		Description: describe(`Makes a new random key and writes it to FILE, which must not exist. Without FILE the key
+		Description: term.Describe(`Makes a new random key and writes it to FILE, which must not exist. Without FILE the key
 goes to the configuration directory, where backup and restore find it by themselves. A
 directory that is missing is made.
 The passphrase is taken from $HOLDFAST_ENCRYPTION_PASSWORD (or its forms _FILE, _FD and
@@ -91,7 +92,7 @@ func keyCreate(ctx context.Context, c *call) error {
 		return err
 	}
 	c.showKey(path, f)
-	c.ui.notef("without this key the backups made with it cannot be read: keep a copy elsewhere (holdfast key paperkey %s)", path)
+	c.ui.Notef("without this key the backups made with it cannot be read: keep a copy elsewhere (holdfast key paperkey %s)", path)
 	return nil
 }
 
@@ -103,7 +104,7 @@ func (c *call) protect(ctx context.Context, k *crypto.Key, s secret, o crypto.Ke
 		return nil, err
 	}
 	if kdf == crypto.KDFNone && c.flags.String("hint") != "" {
-		return nil, usagef("--hint makes no sense with --kdf none")
+		return nil, term.Usagef("--hint makes no sense with --kdf none")
 	}
 	if kdf != crypto.KDFNone {
 		if o.Passphrase, err = c.newPassphrase(ctx, s); err != nil {
@@ -131,7 +132,7 @@ func parseKDF(s string) (crypto.KDF, error) {
 	case "none":
 		return crypto.KDFNone, nil
 	}
-	return 0, usagef("--kdf %q: want scrypt, pbkdf2 or none", s)
+	return 0, term.Usagef("--kdf %q: want scrypt, pbkdf2 or none", s)
 }
 
 // writeKeyFile writes a new key file. A directory that is missing is made, for
@@ -152,12 +153,12 @@ func (c *call) writeKeyFile(path string, f *crypto.KeyFile) error {
 func (c *call) showKey(path string, f *crypto.KeyFile) {
 	r := keyRecord{
 		MessageType: "key", Path: path, KDF: f.KDF.String(),
-		Created: rfc3339(f.Created), Modified: rfc3339(f.Modified), Hint: f.Hint,
+		Created: term.RFC3339(f.Created), Modified: term.RFC3339(f.Modified), Hint: f.Hint,
 	}
 	if f.Fingerprint != (crypto.Fingerprint{}) {
 		r.Fingerprint = f.Fingerprint.String()
 	}
-	c.ui.result(r, func(w io.Writer) {
+	c.ui.Result(r, func(w io.Writer) {
 		rows := [][]string{{"path:", r.Path}, {"kdf:", r.KDF}, {"created:", r.Created}, {"modified:", r.Modified}}
 		if r.Fingerprint != "" {
 			rows = append(rows, []string{"fingerprint:", r.Fingerprint})
@@ -165,14 +166,14 @@ func (c *call) showKey(path string, f *crypto.KeyFile) {
 		if r.Hint != "" {
 			rows = append(rows, []string{"hint:", r.Hint})
 		}
-		table(w, rows)
+		term.Table(w, rows)
 	})
 }
 
 func (a *app) keyShowCommand() *cli.Command {
 	return &cli.Command{
 		Name: "show", Usage: "show what a key file says about its key", ArgsUsage: "[FILE]",
-		Description: describe(`Prints the protection, the dates, the fingerprint and the hint of a key file. No passphrase
+		Description: term.Describe(`Prints the protection, the dates, the fingerprint and the hint of a key file. No passphrase
 is needed. Without FILE it is the key that backup would use. The first 8 bytes of the
 fingerprint stand in listings of snapshots.`,
 			"holdfast key show",
@@ -213,13 +214,13 @@ func (c *call) keyArgument() (string, error) {
 
 // noKey is the error of a command that needs a key, with the way out.
 func noKey(what string) error {
-	return hintf(fmt.Errorf("%s: %w", what, crypto.ErrNoKey), "make a key with: holdfast key create FILE, or name one with --keyfile FILE")
+	return term.Hintf(fmt.Errorf("%s: %w", what, crypto.ErrNoKey), "make a key with: holdfast key create FILE, or name one with --keyfile FILE")
 }
 
 func (a *app) keyChangeCommand() *cli.Command {
 	return &cli.Command{
 		Name: "change-passphrase", Usage: "protect a key with another passphrase", ArgsUsage: "[FILE]",
-		Description: describe(`Opens the key in FILE with its passphrase and writes the file anew with another one. The key
+		Description: term.Describe(`Opens the key in FILE with its passphrase and writes the file anew with another one. The key
 and its fingerprint stay as they are; copies of the old file still open with the old
 passphrase. The new passphrase is taken from $HOLDFAST_NEW_ENCRYPTION_PASSWORD (or its
 forms _FILE, _FD and _CMD) or asked for on the terminal.`,
@@ -262,7 +263,7 @@ func keyChange(ctx context.Context, c *call) error {
 func (a *app) keyPaperCommand() *cli.Command {
 	return &cli.Command{
 		Name: "paperkey", Usage: "print a key for safe keeping on paper", ArgsUsage: "[FILE]",
-		Description: describe(`Prints the key file as text and as a QR code. A key with a passphrase stays protected by it
+		Description: term.Describe(`Prints the key file as text and as a QR code. A key with a passphrase stays protected by it
 on paper. To use a paper key again, type or scan the text into a file, markers included,
 and name that file with --keyfile.`,
 			"holdfast key paperkey /root/backup-key.json | lpr",
@@ -290,7 +291,7 @@ func keyPaper(_ context.Context, c *call) error {
 	case "html":
 		render = crypto.PaperKeyHTML
 	default:
-		return usagef("--output-format %q: want text or html", format)
+		return term.Usagef("--output-format %q: want text or html", format)
 	}
 	path, err := c.keyArgument()
 	if err != nil {
@@ -304,6 +305,6 @@ func keyPaper(_ context.Context, c *call) error {
 	if err != nil {
 		return fmt.Errorf("paper key of %s: %w", path, err)
 	}
-	c.ui.result(paperRecord{"paperkey", format, text}, func(w io.Writer) { io.WriteString(w, text) })
+	c.ui.Result(paperRecord{"paperkey", format, text}, func(w io.Writer) { io.WriteString(w, text) })
 	return nil
 }

@@ -17,6 +17,7 @@ import (
 	"holdfast/chunkstore"
 	"holdfast/chunkstore/blob"
 	"holdfast/chunkstore/durable"
+	"holdfast/command/term"
 	"holdfast/crypto"
 	"holdfast/datastore/wire"
 )
@@ -37,7 +38,7 @@ type masterRecord struct {
 func (a *app) masterCreateCommand() *cli.Command {
 	return &cli.Command{
 		Name: "create-master-key", Usage: "make a master key pair",
-		Description: describe(`Makes an RSA key pair: master-private.pem, protected by a passphrase, and master-public.pem.
+		Description: term.Describe(`Makes an RSA key pair: master-private.pem, protected by a passphrase, and master-public.pem.
 Only the public half belongs on the machines that make backups; keep the private one
 offline. The passphrase is taken from $HOLDFAST_MASTER_PASSWORD (or its forms _FILE, _FD and
 _CMD) or asked for on the terminal.`,
@@ -53,7 +54,7 @@ func masterCreate(ctx context.Context, c *call) error {
 	dir := c.flags.String("output-dir")
 	private, public := filepath.Join(dir, masterKeyName), filepath.Join(dir, masterPubName)
 	if dir == "" {
-		return usagef("--output-dir: empty")
+		return term.Usagef("--output-dir: empty")
 	}
 	if err := errors.Join(absent(private), absent(public)); err != nil {
 		return err
@@ -63,7 +64,7 @@ func masterCreate(ctx context.Context, c *call) error {
 		return err
 	}
 	defer clear(pass)
-	c.ui.notef("making an RSA key, this takes a few seconds")
+	c.ui.Notef("making an RSA key, this takes a few seconds")
 	privatePEM, publicPEM, err := crypto.GenerateMasterKey(pass)
 	if err != nil {
 		return fmt.Errorf("make master key: %w", err)
@@ -81,7 +82,7 @@ func masterCreate(ctx context.Context, c *call) error {
 	if err := writeNew(public, publicPEM, 0o644); err != nil {
 		return err
 	}
-	c.ui.notef("keep %s offline; use the public half with: holdfast key import-master-pubkey %s", private, public)
+	c.ui.Notef("keep %s offline; use the public half with: holdfast key import-master-pubkey %s", private, public)
 	return c.showMaster(public, private, pub)
 }
 
@@ -91,12 +92,12 @@ func (c *call) showMaster(public, private string, pub *rsa.PublicKey) error {
 		return fmt.Errorf("read public master key %s: %w", public, err)
 	}
 	r := masterRecord{"master_key", public, private, pub.N.BitLen(), fmt.Sprintf("%x", crypto.Sum(der))}
-	c.ui.result(r, func(w io.Writer) {
+	c.ui.Result(r, func(w io.Writer) {
 		rows := [][]string{{"public:", r.Public}}
 		if r.Private != "" {
 			rows = append(rows, []string{"private:", r.Private})
 		}
-		table(w, append(rows, []string{"bits:", fmt.Sprint(r.Bits)}, []string{"sha256:", r.SHA256}))
+		term.Table(w, append(rows, []string{"bits:", fmt.Sprint(r.Bits)}, []string{"sha256:", r.SHA256}))
 	})
 	return nil
 }
@@ -105,7 +106,7 @@ func (a *app) masterImportCommand() *cli.Command {
 	return &cli.Command{
 		Name: "import-master-pubkey", Aliases: []string{"import-master-key"},
 		Usage: "use a public master key by default", ArgsUsage: "FILE",
-		Description: describe(`Copies a public master key to the configuration directory. From then on every encrypted backup
+		Description: term.Describe(`Copies a public master key to the configuration directory. From then on every encrypted backup
 of this user carries its key, wrapped so that only the private master key opens it.`,
 			"holdfast key import-master-pubkey master-public.pem"),
 		Action: a.action(arity{1, 1}, masterImport),
@@ -119,7 +120,7 @@ func masterImport(_ context.Context, c *call) error {
 		return fmt.Errorf("read public master key: %w", err)
 	}
 	if strings.Contains(string(b), "PRIVATE KEY-----") {
-		return usagef("%s is a private key: keep it offline, and import the public half (%s)", from, masterPubName)
+		return term.Usagef("%s is a private key: keep it offline, and import the public half (%s)", from, masterPubName)
 	}
 	pub, err := crypto.ParseMasterPublic(b)
 	if err != nil {
@@ -141,7 +142,7 @@ func masterImport(_ context.Context, c *call) error {
 func (a *app) masterShowCommand() *cli.Command {
 	return &cli.Command{
 		Name: "show-master-pubkey", Usage: "show a public master key", ArgsUsage: "[FILE]",
-		Description: describe(`Prints size and SHA-256 of a public master key. Without FILE it is the one that backup would
+		Description: term.Describe(`Prints size and SHA-256 of a public master key. Without FILE it is the one that backup would
 use.`,
 			"holdfast key show-master-pubkey"),
 		Action: a.action(arity{0, 1}, masterShow),
@@ -157,7 +158,7 @@ func masterShow(_ context.Context, c *call) error {
 		}
 	}
 	if path == "" {
-		return hintf(fmt.Errorf("no public master key is in use: %w", fs.ErrNotExist),
+		return term.Hintf(fmt.Errorf("no public master key is in use: %w", fs.ErrNotExist),
 			"make one with: holdfast key create-master-key, then holdfast key import-master-pubkey FILE")
 	}
 	b, err := readSmall(path)
@@ -178,7 +179,7 @@ func masterKeyfileFlag() cli.Flag {
 func (a *app) keyImportCommand() *cli.Command {
 	return &cli.Command{
 		Name: "import-with-master-key", Usage: "get a key back from a wrapped copy in a file", ArgsUsage: "OUT",
-		Description: describe(`Unwraps rsa-encrypted.key.blob of a snapshot with the private master key and writes the key to
+		Description: term.Describe(`Unwraps rsa-encrypted.key.blob of a snapshot with the private master key and writes the key to
 OUT, which must not exist. The passphrase of the master key is taken from
 $HOLDFAST_MASTER_PASSWORD, the one for the new key file from $HOLDFAST_ENCRYPTION_PASSWORD.`,
 			"holdfast key import-with-master-key --master-keyfile master-private.pem \\",
@@ -195,7 +196,7 @@ $HOLDFAST_MASTER_PASSWORD, the one for the new key file from $HOLDFAST_ENCRYPTIO
 func keyImport(ctx context.Context, c *call) error {
 	from := c.flags.String("encrypted-keyfile")
 	if from == "" {
-		return usagef("--encrypted-keyfile FILE is needed (or holdfast key recover, which reads it from a snapshot)")
+		return term.Usagef("--encrypted-keyfile FILE is needed (or holdfast key recover, which reads it from a snapshot)")
 	}
 	b, err := readSmall(from)
 	if err != nil {
@@ -207,7 +208,7 @@ func keyImport(ctx context.Context, c *call) error {
 func (a *app) keyRecoverCommand() *cli.Command {
 	return &cli.Command{
 		Name: "recover", Usage: "get a key back from a snapshot", ArgsUsage: "SNAPSHOT OUT",
-		Description: describe(`Takes the wrapped key out of a snapshot, unwraps it with the private master key and writes it to
+		Description: term.Describe(`Takes the wrapped key out of a snapshot, unwraps it with the private master key and writes it to
 OUT, which must not exist. The passphrase of the master key is taken from
 $HOLDFAST_MASTER_PASSWORD, the one for the new key file from $HOLDFAST_ENCRYPTION_PASSWORD.`,
 			"holdfast key recover -r /srv/store vm/100/latest --master-keyfile master-private.pem key.json"),
@@ -275,7 +276,7 @@ func (c *call) unwrapTo(ctx context.Context, out, from string, sealed []byte) er
 func (c *call) masterPrivate(ctx context.Context) (*rsa.PrivateKey, error) {
 	path := c.flags.String("master-keyfile")
 	if path == "" {
-		return nil, usagef("--master-keyfile FILE is needed: the private master key (%s)", masterKeyName)
+		return nil, term.Usagef("--master-keyfile FILE is needed: the private master key (%s)", masterKeyName)
 	}
 	b, err := readSmall(path)
 	if err != nil {
@@ -310,5 +311,5 @@ func absent(path string) error {
 }
 
 func existsAlready(path string) error {
-	return hintf(fmt.Errorf("%s is not overwritten: %w", path, fs.ErrExist), "choose another name, or move the old file away")
+	return term.Hintf(fmt.Errorf("%s is not overwritten: %w", path, fs.ErrExist), "choose another name, or move the old file away")
 }

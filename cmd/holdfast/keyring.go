@@ -15,6 +15,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"holdfast/chunkstore/durable"
+	"holdfast/command/term"
 	"holdfast/crypto"
 )
 
@@ -48,13 +49,13 @@ func (c *call) chooseKey() (keyChoice, error) {
 	if c.flags.IsSet("keyfile") {
 		path := c.flags.String("keyfile")
 		if path == "" {
-			return keyChoice{}, usagef("--keyfile: empty")
+			return keyChoice{}, term.Usagef("--keyfile: empty")
 		}
 		return keyChoice{path: path, explicit: true}, nil
 	}
 	if path, ok := c.env[envKeyfile]; ok {
 		if path == "" {
-			return keyChoice{}, usagef("$HOLDFAST_KEYFILE is set but empty")
+			return keyChoice{}, term.Usagef("$HOLDFAST_KEYFILE is set but empty")
 		}
 		return keyChoice{path: path}, nil
 	}
@@ -72,7 +73,7 @@ func (a *app) loadKey(ctx context.Context, path string) (*crypto.Key, *crypto.Ke
 	if err != nil {
 		return nil, nil, err
 	}
-	a.ui.verbosef("using key %s from %s", k.Fingerprint().Short(), path)
+	a.ui.Verbosef("using key %s from %s", k.Fingerprint().Short(), path)
 	return k, f, nil
 }
 
@@ -105,7 +106,7 @@ func (a *app) warnReadable(what, path, why string) {
 	if err != nil || !st.Mode().IsRegular() || st.Mode().Perm()&0o004 == 0 {
 		return
 	}
-	a.ui.warnf("every user of this machine may read the %s %s (mode %04o), and %s; take that away with: chmod o-rwx %s", what, path, st.Mode().Perm(), why, path)
+	a.ui.Warnf("every user of this machine may read the %s %s (mode %04o), and %s; take that away with: chmod o-rwx %s", what, path, st.Mode().Perm(), why, path)
 }
 
 // unlock asks for the passphrase if the key file has one.
@@ -113,7 +114,7 @@ func (a *app) unlock(ctx context.Context, f *crypto.KeyFile, path string) (*cryp
 	var pass []byte
 	if f.NeedsPassphrase() {
 		if f.Hint != "" {
-			a.ui.verbosef("passphrase hint: %s", f.Hint)
+			a.ui.Verbosef("passphrase hint: %s", f.Hint)
 		}
 		var err error
 		if pass, err = a.passphrase(ctx, encryptionPassphrase()); err != nil {
@@ -141,9 +142,9 @@ func (c *call) readerKey(ctx context.Context) (*crypto.Key, error) {
 		m, err := crypto.ParseMode(mode)
 		switch {
 		case err != nil:
-			return nil, usagef("--crypt-mode %q: want encrypt, sign-only or none", mode)
+			return nil, term.Usagef("--crypt-mode %q: want encrypt, sign-only or none", mode)
 		case m == crypto.ModeNone && choice.explicit:
-			return nil, usagef("--keyfile and --crypt-mode none contradict each other")
+			return nil, term.Usagef("--keyfile and --crypt-mode none contradict each other")
 		case m == crypto.ModeNone:
 			return nil, nil
 		case choice.path == "":
@@ -175,7 +176,7 @@ func (c *call) masterPublic() (*rsa.PublicKey, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read public master key %s: %w", path, err)
 	}
-	c.ui.verbosef("the key goes with the snapshot, wrapped for the master key %s", path)
+	c.ui.Verbosef("the key goes with the snapshot, wrapped for the master key %s", path)
 	return pub, nil
 }
 
@@ -183,7 +184,7 @@ func (c *call) masterPublic() (*rsa.PublicKey, error) {
 func (a *app) configPath(name string) (string, error) {
 	base := a.configBase()
 	if base == "" {
-		return "", usagef("neither $XDG_CONFIG_HOME nor $HOME says where the configuration is; name the file")
+		return "", term.Usagef("neither $XDG_CONFIG_HOME nor $HOME says where the configuration is; name the file")
 	}
 	return filepath.Join(base, configDir, name), nil
 }

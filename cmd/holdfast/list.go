@@ -8,13 +8,14 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"holdfast/command/term"
 	"holdfast/datastore/wire"
 )
 
 func (a *app) listCommand() *cli.Command {
 	return &cli.Command{
 		Name: "list", Usage: "list backup groups",
-		Description: describe(`Lists the groups of a namespace that have a finished snapshot.`,
+		Description: term.Describe(`Lists the groups of a namespace that have a finished snapshot.`,
 			"holdfast list -r /srv/store",
 			"holdfast list -r /srv/store --recursive --json"),
 		Flags:  []cli.Flag{&cli.BoolFlag{Name: "recursive", Usage: "list the namespaces below, too"}},
@@ -86,16 +87,16 @@ func (c *call) namespaces(ctx context.Context, src wire.Source, deep bool) ([]wi
 func (c *call) printGroups(groups []wire.GroupInfo) {
 	rows := [][]string{{"group", "snapshots", "last backup", "owner", "files"}}
 	for _, g := range groups {
-		if c.ui.json {
-			c.ui.result(groupRecord{
+		if c.ui.JSON {
+			c.ui.Result(groupRecord{
 				"group", string(g.Group.NS), g.Group.String(), g.Group.Type, g.Group.ID,
-				g.Count, string(g.Owner), unixTime(g.LastTime), notNil(g.LastFiles),
+				g.Count, string(g.Owner), term.UnixTime(g.LastTime), notNil(g.LastFiles),
 			}, nil)
 			continue
 		}
 		rows = append(rows, []string{
 			withNamespace(g.Group.NS, g.Group.String()), fmt.Sprint(g.Count),
-			unixTime(g.LastTime), orDash(string(g.Owner)), strings.Join(g.LastFiles, " "),
+			term.UnixTime(g.LastTime), orDash(string(g.Owner)), strings.Join(g.LastFiles, " "),
 		})
 	}
 	c.printTable(rows, "no groups")
@@ -103,14 +104,14 @@ func (c *call) printGroups(groups []wire.GroupInfo) {
 
 // printTable prints rows for people, or what stands for none of them.
 func (c *call) printTable(rows [][]string, none string) {
-	if c.ui.json {
+	if c.ui.JSON {
 		return
 	}
 	if len(rows) == 1 {
-		c.ui.notef("%s", none)
+		c.ui.Notef("%s", none)
 		return
 	}
-	c.ui.result(nil, func(w io.Writer) { table(w, rows) })
+	c.ui.Result(nil, func(w io.Writer) { term.Table(w, rows) })
 }
 
 // withNamespace shows a name with its namespace in front, if that is not the

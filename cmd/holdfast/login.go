@@ -9,13 +9,14 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"holdfast/client"
+	"holdfast/command/term"
 	"holdfast/datastore/wire"
 )
 
 func (a *app) loginCommand() *cli.Command {
 	return &cli.Command{
 		Name: "login", Usage: "log in to a server for some time",
-		Description: describe(`Exchanges the password of the user in the repository's name for a ticket, which other commands use
+		Description: term.Describe(`Exchanges the password of the user in the repository's name for a ticket, which other commands use
 for up to two hours, and longer while they are used. It is kept in $XDG_RUNTIME_DIR. A token
 needs no login; its secret is tried.`,
 			"holdfast login -r anna@pbs@backup.lan:tank"),
@@ -26,7 +27,7 @@ needs no login; its secret is tried.`,
 func (a *app) logoutCommand() *cli.Command {
 	return &cli.Command{
 		Name: "logout", Usage: "forget the ticket of a login",
-		Description: describe("Forgets the ticket that login has kept.", "holdfast logout -r anna@pbs@backup.lan:tank"),
+		Description: term.Describe("Forgets the ticket that login has kept.", "holdfast logout -r anna@pbs@backup.lan:tank"),
 		Action:      a.action(arity{0, 0}, runLogout),
 	}
 }
@@ -42,7 +43,7 @@ type loginRecord struct {
 func (c *call) serverRepository() (wire.Repository, error) {
 	r, err := c.repository()
 	if err == nil && r.IsPath() {
-		err = hintf(usagef("%s is about servers, and %s is a path", c.flags.Command.HelpName, r), "name a server with -r [[user@realm[!token]@]host[:port]:]datastore")
+		err = term.Hintf(term.Usagef("%s is about servers, and %s is a path", c.flags.Command.HelpName, r), "name a server with -r [[user@realm[!token]@]host[:port]:]datastore")
 	}
 	return withDefaults(r), err
 }
@@ -64,7 +65,7 @@ func runLogin(ctx context.Context, c *call) error {
 	}
 	if _, isToken := wire.AuthID(r.AuthID).Token(); !isToken {
 		if o.Tickets == nil {
-			return hintf(errors.New("there is no place to keep a ticket"), "set $XDG_RUNTIME_DIR to a directory of your own, or set $HOLDFAST_PASSWORD_FILE and do without a login")
+			return term.Hintf(errors.New("there is no place to keep a ticket"), "set $XDG_RUNTIME_DIR to a directory of your own, or set $HOLDFAST_PASSWORD_FILE and do without a login")
 		}
 		o.Tickets = forgetful{o.Tickets}
 	}
@@ -77,7 +78,7 @@ func runLogin(ctx context.Context, c *call) error {
 	if err := s.Do(ctx, client.Call{Method: http.MethodGet, Path: "/version"}); err != nil {
 		return fmt.Errorf("log in to %s as %s: %w", serverOf(r), r.AuthID, err)
 	}
-	c.ui.done(loginRecord{"logged_in", r.AuthID, serverOf(r)}, "logged in to %s as %s", serverOf(r), r.AuthID)
+	c.ui.Done(loginRecord{"logged_in", r.AuthID, serverOf(r)}, "logged in to %s as %s", serverOf(r), r.AuthID)
 	return nil
 }
 
@@ -104,6 +105,6 @@ func runLogout(ctx context.Context, c *call) error {
 			return fmt.Errorf("log out of %s: %w", serverOf(r), err)
 		}
 	}
-	c.ui.done(loginRecord{"logged_out", r.AuthID, serverOf(r)}, "logged out of %s as %s", serverOf(r), r.AuthID)
+	c.ui.Done(loginRecord{"logged_out", r.AuthID, serverOf(r)}, "logged out of %s as %s", serverOf(r), r.AuthID)
 	return nil
 }

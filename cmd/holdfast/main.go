@@ -21,6 +21,8 @@ import (
 	"time"
 
 	"github.com/urfave/cli/v2"
+
+	"holdfast/command/term"
 )
 
 func main() {
@@ -42,8 +44,8 @@ type app struct {
 	env    map[string]string
 	now    func() time.Time
 
-	ui      *output
-	signals signals
+	ui      *term.Output
+	signals term.Signals
 }
 
 // environ turns NAME=VALUE lines into a map.
@@ -63,20 +65,20 @@ func (a *app) run(args []string) int {
 	poke := make(chan os.Signal, 1) // SIGUSR1 asks for the state
 	signal.Notify(poke, syscall.SIGUSR1)
 	defer signal.Stop(poke)
-	a.ui = newOutput(a.stdout, a.stderr, a.now, poke)
+	a.ui = term.New(a.stdout, a.stderr, a.now, poke)
 
-	ctx, stop := a.signals.watch(context.Background())
+	ctx, stop := a.signals.Watch(context.Background())
 	defer stop()
 	defer a.boundMemory()()
 
 	err := a.dispatch(ctx, args)
-	a.ui.clearLine()
+	a.ui.ClearLine()
 	if err == nil {
-		err = a.ui.writeError()
+		err = a.ui.WriteError()
 	}
-	err = a.signals.by(stateOfInterrupted(err))
-	if err != nil && !a.ui.unread(err) {
-		a.ui.fail(err, exitCode(err), hint(err))
+	err = a.signals.By(term.StateOfInterrupted(err))
+	if err != nil && !a.ui.Unread(err) {
+		a.ui.Fail(err, exitCode(err), hint(err))
 	}
 	return exitCode(err)
 }
@@ -84,15 +86,15 @@ func (a *app) run(args []string) int {
 // dispatch arranges the arguments and hands them to the command.
 func (a *app) dispatch(ctx context.Context, args []string) error {
 	tree := a.tree()
-	l, err := arrange(tree, args)
+	l, err := term.Arrange(tree, args)
 	if err != nil {
-		a.ui.json = wantsJSON(args)
+		a.ui.JSON = term.WantsJSON(args)
 		return err
 	}
-	if l.help {
-		return written(printHelp(a.stdout, tree, l.path))
+	if l.Help {
+		return term.Written(term.PrintHelp(a.stdout, tree, l.Path))
 	}
-	return tree.RunContext(ctx, l.argv)
+	return tree.RunContext(ctx, l.Argv)
 }
 
 // tree is the table of all commands.
@@ -165,19 +167,19 @@ func (a *app) prepare(parent string, commands []*cli.Command) {
 func (a *app) missingCommand(path string) cli.ActionFunc {
 	return func(*cli.Context) error {
 		t := a.tree()
-		if !a.ui.json {
-			if err := printHelp(a.stderr, t, strings.Fields(strings.TrimPrefix(path, t.Name))); err != nil {
+		if !a.ui.JSON {
+			if err := term.PrintHelp(a.stderr, t, strings.Fields(strings.TrimPrefix(path, t.Name))); err != nil {
 				return err
 			}
 		}
-		return usagef("no command given")
+		return term.Usagef("no command given")
 	}
 }
 
 // onUsageError words the cli package's complaints about values as ours.
 func onUsageError(_ *cli.Context, err error, _ bool) error {
 	text := strings.Replace(err.Error(), "for flag -", "for --", 1)
-	return usagef("%s", strings.Replace(text, ": parse error", ": not of the kind that --help shows", 1))
+	return term.Usagef("%s", strings.Replace(text, ": parse error", ": not of the kind that --help shows", 1))
 }
 
 // globalFlags are accepted before and after every command.
@@ -195,15 +197,15 @@ func globalFlags() []cli.Flag {
 
 // readGlobals puts the global flags in force before any command runs.
 func (a *app) readGlobals(c *cli.Context) error {
-	a.ui.json = c.Bool("json")
-	a.ui.quiet = c.Bool("quiet")
-	a.ui.verbose = c.Bool("verbose")
-	a.ui.progress = !c.Bool("no-progress") && !a.ui.quiet
-	if a.ui.quiet && a.ui.verbose {
-		return usagef("--quiet and --verbose exclude each other")
+	a.ui.JSON = c.Bool("json")
+	a.ui.Quiet = c.Bool("quiet")
+	a.ui.Verbose = c.Bool("verbose")
+	a.ui.Progress = !c.Bool("no-progress") && !a.ui.Quiet
+	if a.ui.Quiet && a.ui.Verbose {
+		return term.Usagef("--quiet and --verbose exclude each other")
 	}
 	if d := c.Duration("lock-wait"); d < 0 {
-		return usagef("--lock-wait %s: must not be negative", d)
+		return term.Usagef("--lock-wait %s: must not be negative", d)
 	}
 	g := &call{app: a, flags: c}
 	if _, err := g.namespace(); err != nil {
@@ -238,7 +240,7 @@ func (a *app) action(n arity, do func(context.Context, *call) error) cli.ActionF
 			if want == "" {
 				want = "no arguments"
 			}
-			return hintf(usagef("%s wants %s, got %d", c.Command.HelpName, want, len(args)),
+			return term.Hintf(term.Usagef("%s wants %s, got %d", c.Command.HelpName, want, len(args)),
 				"%s --help shows examples", c.Command.HelpName)
 		}
 		if err := noEmpties(c, args); err != nil {
@@ -253,7 +255,7 @@ func (a *app) action(n arity, do func(context.Context, *call) error) cli.ActionF
 // repository, key or target than was meant. Texts may be empty.
 func noEmpties(c *cli.Context, args []string) error {
 	if i := slices.Index(args, ""); i >= 0 && !strings.Contains(c.Command.HelpName, "notes") {
-		return usagef("argument %d of %s is empty", i+1, c.Command.HelpName)
+		return term.Usagef("argument %d of %s is empty", i+1, c.Command.HelpName)
 	}
 	for _, f := range c.Command.Flags {
 		name := f.Names()[0]
@@ -261,7 +263,7 @@ func noEmpties(c *cli.Context, args []string) error {
 			continue
 		}
 		if c.IsSet(name) && c.String(name) == "" {
-			return usagef("--%s: empty", name)
+			return term.Usagef("--%s: empty", name)
 		}
 	}
 	return nil

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"holdfast/command/term"
 )
 
 // bench is an app whose surroundings are the test's own.
@@ -28,7 +30,7 @@ func newBench(t *testing.T, env ...string) *bench {
 		env:    environ(append([]string{"XDG_CONFIG_HOME=" + filepath.Join(b.dir, "config")}, env...)),
 		now:    func() time.Time { return time.Date(2026, 11, 22, 2, 0, 0, 0, time.UTC) },
 	}
-	b.ui = newOutput(b.stdout, b.stderr, b.now, nil)
+	b.ui = term.New(b.stdout, b.stderr, b.now, nil)
 	return b
 }
 
@@ -82,7 +84,7 @@ func TestEveryCommandHasHelp(t *testing.T) {
 	b := newBench(t)
 	for _, n := range completionNodes(b.tree()) {
 		args := append(strings.Fields(n.path), "--help")
-		b.do(t, exitOK, args...)
+		b.do(t, term.ExitOK, args...)
 		b.wantOut(t, "EXIT STATUS\n")
 		b.wantOut(t, "holdfast "+n.path)
 		if n.path != "" && len(n.commands) == 0 && !strings.Contains(b.out.String(), "Examples:\n  ") {
@@ -92,17 +94,17 @@ func TestEveryCommandHasHelp(t *testing.T) {
 			t.Errorf("holdfast %s --help writes to standard error: %s", n.path, b.err.String())
 		}
 	}
-	b.do(t, exitOK, "help", "key", "create")
+	b.do(t, term.ExitOK, "help", "key", "create")
 	b.wantOut(t, "holdfast key create - make a new key")
 }
 
 func TestMissingCommand(t *testing.T) {
 	b := newBench(t)
-	b.do(t, exitUsage)
+	b.do(t, term.ExitUsage)
 	b.wantErr(t, "no command given")
-	b.do(t, exitUsage, "snapshot")
+	b.do(t, term.ExitUsage, "snapshot")
 	b.wantErr(t, "unprotect")
-	b.do(t, exitUsage, "snapshot", "--json")
+	b.do(t, term.ExitUsage, "snapshot", "--json")
 	if strings.Count(b.err.String(), "\n") != 1 {
 		t.Errorf("--json: want one line, got %q", b.err.String())
 	}
@@ -110,25 +112,25 @@ func TestMissingCommand(t *testing.T) {
 
 func TestRepositoryChoice(t *testing.T) {
 	b := newBench(t)
-	b.do(t, exitUsage, "list")
+	b.do(t, term.ExitUsage, "list")
 	b.wantErr(t, "no repository given")
-	b.do(t, exitNoRepository, "list", "-r", b.path("none"))
+	b.do(t, term.ExitNoRepository, "list", "-r", b.path("none"))
 	b.wantErr(t, "hint: make it with: holdfast init "+b.path("none"))
-	b.do(t, exitKey, "list", "-r", "tank")
+	b.do(t, term.ExitKey, "list", "-r", "tank")
 	b.wantErr(t, "the password of root@pam is needed")
-	b.do(t, exitUsage, "reindex", "-r", "tank")
+	b.do(t, term.ExitUsage, "reindex", "-r", "tank")
 	b.wantErr(t, "holdfast reindex works on repositories that are a path; tank is on a server")
-	b.do(t, exitUsage, "list", "-r", "")
+	b.do(t, term.ExitUsage, "list", "-r", "")
 	b.wantErr(t, "--repository: repository")
 
 	b.env["PBS_REPOSITORY"] = "bad@name"
-	b.do(t, exitUsage, "list")
+	b.do(t, term.ExitUsage, "list")
 	b.wantErr(t, "$PBS_REPOSITORY: repository")
 	b.env["HOLDFAST_REPOSITORY"] = b.path("ours")
-	b.do(t, exitNoRepository, "list")
+	b.do(t, term.ExitNoRepository, "list")
 	b.wantErr(t, "init "+b.path("ours"))
 	b.env["HOLDFAST_REPOSITORY"] = ""
-	b.do(t, exitUsage, "list")
+	b.do(t, term.ExitUsage, "list")
 	b.wantErr(t, "$HOLDFAST_REPOSITORY: repository")
 }
 
@@ -138,37 +140,37 @@ func TestServerRepositoryGuess(t *testing.T) {
 	if err := os.Mkdir("tank", 0o700); err != nil {
 		t.Fatal(err)
 	}
-	b.do(t, exitUsage, "list", "-r", "tank")
+	b.do(t, term.ExitUsage, "list", "-r", "tank")
 	b.wantErr(t, `hint: did you mean "./tank"?`)
 }
 
 func TestGlobalFlags(t *testing.T) {
 	b := newBench(t)
-	b.do(t, exitOK, "--json", "version")
-	b.do(t, exitOK, "version", "--json")
+	b.do(t, term.ExitOK, "--json", "version")
+	b.do(t, term.ExitOK, "version", "--json")
 	var r versionRecord
 	if err := json.Unmarshal(b.out.Bytes(), &r); err != nil || r.MessageType != "version" || r.Version != version {
 		t.Errorf("version --json: %+v, %v from %q", r, err, b.out.String())
 	}
-	b.do(t, exitUsage, "-q", "version", "-v")
+	b.do(t, term.ExitUsage, "-q", "version", "-v")
 	b.wantErr(t, "exclude each other")
-	b.do(t, exitUsage, "version", "--lock-wait=-1s")
+	b.do(t, term.ExitUsage, "version", "--lock-wait=-1s")
 	b.wantErr(t, "must not be negative")
-	b.do(t, exitUsage, "version", "--lock-wait", "soon")
+	b.do(t, term.ExitUsage, "version", "--lock-wait", "soon")
 	b.wantErr(t, `invalid value "soon" for --lock-wait`)
-	b.do(t, exitUsage, "version", "extra")
+	b.do(t, term.ExitUsage, "version", "extra")
 	b.wantErr(t, "holdfast version wants no arguments, got 1")
 }
 
 func TestErrorsAsJSON(t *testing.T) {
 	b := newBench(t)
 	for _, args := range [][]string{{"list", "--json"}, {"--json", "frobnicate"}} {
-		b.do(t, exitUsage, args...)
-		var r exitRecord
+		b.do(t, term.ExitUsage, args...)
+		var r term.ExitRecord
 		if err := json.Unmarshal(b.err.Bytes(), &r); err != nil {
 			t.Fatalf("%v: %v in %q", args, err, b.err.String())
 		}
-		if r.MessageType != "exit_error" || r.Code != exitUsage || r.Message == "" || r.Hint == "" {
+		if r.MessageType != "exit_error" || r.Code != term.ExitUsage || r.Message == "" || r.Hint == "" {
 			t.Errorf("%v: %+v", args, r)
 		}
 		if b.out.Len() > 0 {
@@ -188,7 +190,7 @@ func TestUnwrittenResultIsAnError(t *testing.T) {
 	for _, args := range [][]string{{"version"}, {"version", "--json"}, {"completion", "bash"}, {"--help"}} {
 		b := newBench(t)
 		b.stdout = brokenWriter{}
-		b.do(t, exitOutput, args...)
+		b.do(t, term.ExitOutput, args...)
 		b.wantErr(t, "broken")
 	}
 }
@@ -196,11 +198,11 @@ func TestUnwrittenResultIsAnError(t *testing.T) {
 func TestSnapshotNamesForChange(t *testing.T) {
 	b := newBench(t, "HOLDFAST_REPOSITORY=/nowhere/at/all")
 	for _, name := range []string{"vm/100", "vm/100/latest"} {
-		b.do(t, exitUsage, "snapshot", "forget", name)
+		b.do(t, term.ExitUsage, "snapshot", "forget", name)
 		b.wantErr(t, "hint: holdfast snapshot list vm/100 shows them")
 	}
-	b.do(t, exitUsage, "snapshot", "forget", "vm/100/2026-11-22 02:00")
-	b.do(t, exitUsage, "snapshot", "forget", "vm/100/2026-11-22T02:00:00Z", "--ns", "a//b")
+	b.do(t, term.ExitUsage, "snapshot", "forget", "vm/100/2026-11-22 02:00")
+	b.do(t, term.ExitUsage, "snapshot", "forget", "vm/100/2026-11-22T02:00:00Z", "--ns", "a//b")
 	b.wantErr(t, "--ns: namespace")
-	b.do(t, exitNoRepository, "snapshot", "forget", "vm/100/2026-11-22T02:00:00Z")
+	b.do(t, term.ExitNoRepository, "snapshot", "forget", "vm/100/2026-11-22T02:00:00Z")
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"holdfast/client"
+	"holdfast/command/term"
 	"holdfast/datastore/server"
 	"holdfast/datastore/wire"
 )
@@ -50,16 +51,16 @@ func (c *call) managed() (managed, error) {
 func (c *call) chooseManaged() (managed, error) {
 	switch data, repo := c.flags.IsSet("data"), c.flags.IsSet("repository"); {
 	case data && repo:
-		return managed{}, usagef("--data and --repository exclude each other")
+		return managed{}, term.Usagef("--data and --repository exclude each other")
 	case data:
 		if c.flags.String("data") == "" {
-			return managed{}, usagef("--data: empty")
+			return managed{}, term.Usagef("--data: empty")
 		}
 		return managed{data: c.flags.String("data")}, nil
 	case repo:
 		r, err := c.repository()
 		if err == nil && r.IsPath() {
-			err = hintf(usagef("%s manages a server, and %s is a path", c.flags.Command.HelpName, r), "name the server with -r or its data directory with --data")
+			err = term.Hintf(term.Usagef("%s manages a server, and %s is a path", c.flags.Command.HelpName, r), "name the server with -r or its data directory with --data")
 		}
 		return managed{remote: r}, err
 	}
@@ -118,7 +119,7 @@ func answers(socket string) (bool, error) {
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, syscall.ENOTDIR):
 		return false, nil
 	case errors.Is(err, fs.ErrPermission):
-		return false, hintf(fmt.Errorf("reach the server: %w", err), "run this as root or as the user of the server, or name the server with -r REPO")
+		return false, term.Hintf(fmt.Errorf("reach the server: %w", err), "run this as root or as the user of the server, or name the server with -r REPO")
 	}
 	return false, fmt.Errorf("reach the server: %w", err)
 }
@@ -182,9 +183,9 @@ func authID(text string, token bool) (wire.AuthID, error) {
 	}
 	if _, is := id.Token(); is != token {
 		if token {
-			return "", usagef("%q is a user; a token is USER@REALM!NAME", text)
+			return "", term.Usagef("%q is a user; a token is USER@REALM!NAME", text)
 		}
-		return "", usagef("%q is a token; want a user, NAME@REALM", text)
+		return "", term.Usagef("%q is a token; want a user, NAME@REALM", text)
 	}
 	return id, nil
 }

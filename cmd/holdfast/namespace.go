@@ -13,6 +13,7 @@ import (
 
 	"holdfast/chunkstore"
 	"holdfast/client"
+	"holdfast/command/term"
 	"holdfast/datastore"
 	"holdfast/datastore/wire"
 )
@@ -20,25 +21,25 @@ import (
 func (a *app) namespaceCommand() *cli.Command {
 	return &cli.Command{
 		Name: "namespace", Usage: "make, list and remove namespaces",
-		Description: describe(`Namespaces divide a repository, as a/b; machines in different ones share chunks and nothing else.
+		Description: term.Describe(`Namespaces divide a repository, as a/b; machines in different ones share chunks and nothing else.
 On a server they must be made before a backup names them.`),
 		Subcommands: []*cli.Command{
 			{
 				Name: "create", Usage: "make a namespace", ArgsUsage: "NAMESPACE",
-				Description: describe("Makes a namespace; the one above it must exist.", "holdfast namespace create -r backup.lan:tank customers",
+				Description: term.Describe("Makes a namespace; the one above it must exist.", "holdfast namespace create -r backup.lan:tank customers",
 					"holdfast namespace create --data /var/lib/holdfast --datastore tank customers/web"),
 				Flags:  []cli.Flag{dataFlag(), storeFlag()},
 				Action: a.action(arity{1, 1}, namespaceCreate),
 			},
 			{
 				Name: "list", Usage: "list namespaces", ArgsUsage: "[NAMESPACE]",
-				Description: describe("Lists a namespace and all below it.", "holdfast namespace list -r backup.lan:tank"),
+				Description: term.Describe("Lists a namespace and all below it.", "holdfast namespace list -r backup.lan:tank"),
 				Flags:       []cli.Flag{dataFlag(), storeFlag()},
 				Action:      a.action(arity{0, 1}, namespaceList),
 			},
 			{
 				Name: "delete", Usage: "remove a namespace", ArgsUsage: "NAMESPACE",
-				Description: describe("Removes an empty namespace, or with --delete-groups one with all its backups but the protected ones.",
+				Description: term.Describe("Removes an empty namespace, or with --delete-groups one with all its backups but the protected ones.",
 					"holdfast namespace delete -r backup.lan:tank customers"),
 				Flags:  []cli.Flag{dataFlag(), storeFlag(), &cli.BoolFlag{Name: "delete-groups", Usage: "remove the backups in it, too"}},
 				Action: a.action(arity{1, 1}, namespaceDelete),
@@ -74,7 +75,7 @@ func (c *call) onDatastore(ctx context.Context, here func(wire.Repository) error
 		return there(s, r.Datastore)
 	}
 	if name == "" {
-		return usagef("--data needs --datastore NAME")
+		return term.Usagef("--data needs --datastore NAME")
 	}
 	return c.managing(ctx, func(s *client.Client) error { return there(s, name) })
 }
@@ -95,7 +96,7 @@ func (c *call) changingPath(ctx context.Context, do func(*datastore.Store) error
 func (c *call) namedNamespace() (wire.Namespace, error) {
 	ns, err := wire.ParseNamespace(c.arg(0))
 	if err == nil && ns == "" {
-		err = usagef("the root is there already and stays")
+		err = term.Usagef("the root is there already and stays")
 	}
 	return ns, err
 }
@@ -120,7 +121,7 @@ func namespaceCreate(ctx context.Context, c *call) error {
 	if err != nil {
 		return fmt.Errorf("make namespace %s: %w", ns, err)
 	}
-	c.ui.done(namespaceRecord{"namespace", string(ns)}, "made namespace %s", ns)
+	c.ui.Done(namespaceRecord{"namespace", string(ns)}, "made namespace %s", ns)
 	return nil
 }
 
@@ -154,8 +155,8 @@ func namespaceList(ctx context.Context, c *call) error {
 			name = "(root)"
 		}
 		rows = append(rows, []string{name})
-		if c.ui.json {
-			c.ui.result(namespaceRecord{"namespace", string(ns)}, nil)
+		if c.ui.JSON {
+			c.ui.Result(namespaceRecord{"namespace", string(ns)}, nil)
 		}
 	}
 	c.printTable(rows, "no namespaces")
@@ -194,7 +195,7 @@ func namespaceDelete(ctx context.Context, c *call) error {
 		c.changingPath(ctx, func(s *datastore.Store) error {
 			removed, err := s.RemoveNamespace(ctx, ns, datastore.RemoveOptions{Groups: groups})
 			if err == nil && removed.Protected > 0 {
-				err = fmt.Errorf("%s left: %w", plural(int64(removed.Protected), "protected snapshot"), wire.ErrProtected)
+				err = fmt.Errorf("%s left: %w", term.Plural(int64(removed.Protected), "protected snapshot"), wire.ErrProtected)
 			}
 			return err
 		}),
@@ -211,7 +212,7 @@ func namespaceDelete(ctx context.Context, c *call) error {
 	if err != nil {
 		return fmt.Errorf("remove namespace %s: %w", ns, c.notEmpty(err, groups))
 	}
-	c.ui.done(namespaceRecord{"namespace_removed", string(ns)}, "removed namespace %s", ns)
+	c.ui.Done(namespaceRecord{"namespace_removed", string(ns)}, "removed namespace %s", ns)
 	return nil
 }
 
@@ -223,5 +224,5 @@ func (c *call) notEmpty(err error, groups bool) error {
 	if groups || !errorsIsAny(err, wire.ErrBusy, wire.ErrExists, chunkstore.ErrInvalid) {
 		return err
 	}
-	return hintf(meaning(err, errNotEmpty), "--delete-groups removes the backups in it, too")
+	return term.Hintf(term.Meaning(err, errNotEmpty), "--delete-groups removes the backups in it, too")
 }

@@ -8,13 +8,14 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"holdfast/client"
+	"holdfast/command/term"
 	"holdfast/datastore/wire"
 )
 
 func (a *app) changeOwnerCommand() *cli.Command {
 	return &cli.Command{
 		Name: "change-owner", Usage: "give a backup group to another user or token", ArgsUsage: "GROUP AUTH-ID",
-		Description: describe(`Only its owner, or the user that a token belongs to, adds snapshots to a group. A repository that
+		Description: term.Describe(`Only its owner, or the user that a token belongs to, adds snapshots to a group. A repository that
 is a path writes as root@pam.`,
 			"holdfast change-owner -r backup.lan:tank vm/100 'root@pam!web'"),
 		Action: a.action(arity{2, 2}, runChangeOwner),
@@ -54,6 +55,6 @@ func runChangeOwner(ctx context.Context, c *call) (err error) {
 	if err != nil {
 		return fmt.Errorf("change owner of %s%s: %w", g, within(g.NS), err)
 	}
-	c.ui.done(ownerRecord{"owner", string(g.NS), g.String(), string(owner)}, "%s%s belongs to %s", g, within(g.NS), owner)
+	c.ui.Done(ownerRecord{"owner", string(g.NS), g.String(), string(owner)}, "%s%s belongs to %s", g, within(g.NS), owner)
 	return nil
 }

@@ -14,6 +14,7 @@ import (
 
 	"holdfast/chunkstore"
 	"holdfast/client"
+	"holdfast/command/term"
 	"holdfast/datastore"
 	"holdfast/datastore/prune"
 	"holdfast/datastore/wire"
@@ -22,7 +23,7 @@ import (
 func (a *app) pruneCommand() *cli.Command {
 	return &cli.Command{
 		Name: "prune", Usage: "remove old snapshots of groups", ArgsUsage: "GROUP...",
-		Description: describe(`Keeps the snapshots that the options ask for, and protected ones, and removes all others. Each
+		Description: term.Describe(`Keeps the snapshots that the options ask for, and protected ones, and removes all others. Each
 option keeps the newest snapshot of every period until it has kept N; the options count in
 the order last, hourly, daily, weekly (ISO weeks), monthly, yearly, and periods that an earlier
 one has covered are not counted again. A snapshot that is empty, of a time that had not come when it
@@ -97,18 +98,18 @@ func runPrune(ctx context.Context, c *call) (err error) {
 	if err == nil || len(all) > 0 {
 		c.printPruned(all)
 	}
-	return stateAt(ctx, err, "some snapshots may have been removed; the next run removes the rest")
+	return term.StateAt(ctx, err, "some snapshots may have been removed; the next run removes the rest")
 }
 
 // pruneArguments are the groups that the command names.
 func (c *call) pruneArguments() ([]wire.Group, error) {
 	switch all := c.flags.Bool("all"); {
 	case all && len(c.args) > 0:
-		return nil, usagef("--all and names of groups exclude each other")
+		return nil, term.Usagef("--all and names of groups exclude each other")
 	case !all && len(c.args) == 0:
-		return nil, hintf(usagef("no group given"), "name groups as vm/100, or prune every one with --all")
+		return nil, term.Hintf(term.Usagef("no group given"), "name groups as vm/100, or prune every one with --all")
 	case !all && c.flags.Bool("recursive"):
-		return nil, usagef("--recursive goes with --all")
+		return nil, term.Usagef("--recursive goes with --all")
 	}
 	var list []wire.Group
 	for _, text := range c.args {
@@ -136,8 +137,8 @@ func (c *call) allGroups(ctx context.Context, src wire.Source) ([]wire.Group, er
 // pruneGroups prunes groups and shows how far it is.
 func (c *call) pruneGroups(ctx context.Context, s *repository, groups []wire.Group, keep prune.Keep) ([]pruned, error) {
 	var done atomic.Int64
-	stop := c.ui.watch(ctx, func(st *statusRecord) {
-		st.Operation, st.Groups = "prune", &itemCount{done.Load(), int64(len(groups))}
+	stop := c.ui.Watch(ctx, func(st *term.Status) {
+		st.Operation, st.Groups = "prune", &term.Count{Done: done.Load(), Total: int64(len(groups))}
 	})
 	defer stop()
 	return eachGroup(ctx, groups, func(g wire.Group) ([]prune.Decision, error) {
@@ -182,12 +183,12 @@ func (c *call) keep() (k prune.Keep, err error) {
 	} {
 		n := c.flags.Uint("keep-" + f.name)
 		if c.flags.IsSet("keep-"+f.name) && n == 0 {
-			return k, usagef("--keep-%s 0: want at least 1; leave the option out to keep none for it", f.name)
+			return k, term.Usagef("--keep-%s 0: want at least 1; leave the option out to keep none for it", f.name)
 		}
 		*f.to = int(min(n, 1<<31-1))
 	}
 	if !k.Any() {
-		c.ui.warnf("none of --keep-last and the like is given: everything is kept")
+		c.ui.Warnf("none of --keep-last and the like is given: everything is kept")
 	}
 	return k, nil
 }
@@ -205,12 +206,12 @@ func (c *call) pruneHere(ctx context.Context, s *datastore.Store, g wire.Group, 
 	list, err := prune.Group(ctx, from, g, prune.Options{
 		Keep: keep, DryRun: c.flags.Bool("dry-run"), Location: time.Local,
 		Warn: func(err error) {
-			c.ui.warnf("%v", err)
+			c.ui.Warnf("%v", err)
 			failed = fmt.Errorf("%w: %w", errPrune, err)
 		},
 	})
 	if errors.Is(failed, chunkstore.ErrNoSpace) && !c.flags.Bool("now") {
-		failed = hintf(failed, noTrashRoom)
+		failed = term.Hintf(failed, noTrashRoom)
 	}
 	return list, errors.Join(err, failed)
 }
@@ -267,7 +268,7 @@ func left(ctx context.Context, s wire.Source, g wire.Group, list []prune.Decisio
 	}
 	for _, d := range list {
 		if !d.Keep && there[d.Time] {
-			return hintf(fmt.Errorf("%w: %s is still there", errPrune, wire.Snapshot{Group: g, Time: d.Time}), "holdfast task list shows the task, and its log the reason")
+			return term.Hintf(fmt.Errorf("%w: %s is still there", errPrune, wire.Snapshot{Group: g, Time: d.Time}), "holdfast task list shows the task, and its log the reason")
 		}
 	}
 	return nil
@@ -292,8 +293,8 @@ func (c *call) prunedRow(g wire.Group, d prune.Decision) []string {
 	if reason == "" && d.Protected {
 		reason = "protected"
 	}
-	if c.ui.json {
-		c.ui.result(pruneRecord{"pruned", string(g.NS), name, d.Keep, d.Protected, reason, c.flags.Bool("dry-run")}, nil)
+	if c.ui.JSON {
+		c.ui.Result(pruneRecord{"pruned", string(g.NS), name, d.Keep, d.Protected, reason, c.flags.Bool("dry-run")}, nil)
 	}
 	return []string{withNamespace(g.NS, name), word, reason}
 }

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"holdfast/chunkstore"
+	"holdfast/command/term"
 	"holdfast/datastore/prune"
 	"holdfast/datastore/wire"
 )
@@ -22,13 +23,13 @@ func TestEachGroup(t *testing.T) {
 		is     error
 		exit   int
 	}{
-		{"nothing", nil, false, 3, nil, exitOK},
-		{"one that is not there", chunkstore.ErrNotExist, false, 2, chunkstore.ErrNotExist, exitNotFound},
-		{"a snapshot that cannot be removed", gone, false, 2, errPrune, exitNotFound},
-		{"one that is not permitted", wire.ErrPermission, false, 2, wire.ErrPermission, exitRefused},
-		{"a server that has gone", &net.OpError{Op: "dial", Err: errors.New("refused")}, false, 0, nil, exitUnreachable},
-		{"a token that was revoked", wire.ErrUnauthenticated, false, 0, wire.ErrUnauthenticated, exitKey},
-		{"an interruption between two", nil, true, 1, context.Canceled, exitInterrupted},
+		{"nothing", nil, false, 3, nil, term.ExitOK},
+		{"one that is not there", chunkstore.ErrNotExist, false, 2, chunkstore.ErrNotExist, term.ExitNotFound},
+		{"a snapshot that cannot be removed", gone, false, 2, errPrune, term.ExitNotFound},
+		{"one that is not permitted", wire.ErrPermission, false, 2, wire.ErrPermission, term.ExitRefused},
+		{"a server that has gone", &net.OpError{Op: "dial", Err: errors.New("refused")}, false, 0, nil, term.ExitUnreachable},
+		{"a token that was revoked", wire.ErrUnauthenticated, false, 0, wire.ErrUnauthenticated, term.ExitKey},
+		{"an interruption between two", nil, true, 1, context.Canceled, term.ExitInterrupted},
 	} {
 		ctx, cancel := context.WithCancel(t.Context())
 		first := true

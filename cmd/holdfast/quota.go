@@ -9,17 +9,18 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"holdfast/client"
+	"holdfast/command/term"
 )
 
 func (a *app) quotaCommand() *cli.Command {
 	return &cli.Command{
 		Name: "quota", Usage: "limit what may be stored on a server",
-		Description: describe(`A quota belongs to a datastore or namespace (/datastore/NAME/NAMESPACE) or to a user or token. A
+		Description: term.Describe(`A quota belongs to a datastore or namespace (/datastore/NAME/NAMESPACE) or to a user or token. A
 backup that would go beyond it is refused; what is there stays.`),
 		Subcommands: []*cli.Command{
 			{
 				Name: "set", Usage: "set a quota", ArgsUsage: "SUBJECT",
-				Description: describe(`Sets the quota of a datastore, a namespace, a user or a token. What is not named stays as it is.`,
+				Description: term.Describe(`Sets the quota of a datastore, a namespace, a user or a token. What is not named stays as it is.`,
 					"holdfast quota set /datastore/tank/customers --bytes 500GiB",
 					"holdfast quota set 'root@pam!web' --snapshots-per-day 24"),
 				Flags: []cli.Flag{dataFlag(),
@@ -29,13 +30,13 @@ backup that would go beyond it is refused; what is there stays.`),
 			},
 			{
 				Name: "list", Usage: "list quotas",
-				Description: describe("Lists the quotas of a server.", "holdfast quota list"),
+				Description: term.Describe("Lists the quotas of a server.", "holdfast quota list"),
 				Flags:       []cli.Flag{dataFlag()},
 				Action:      a.action(arity{0, 0}, quotaList),
 			},
 			{
 				Name: "remove", Usage: "remove a quota", ArgsUsage: "SUBJECT",
-				Description: describe("Removes a quota.", "holdfast quota remove /datastore/tank/customers"),
+				Description: term.Describe("Removes a quota.", "holdfast quota remove /datastore/tank/customers"),
 				Flags:       []cli.Flag{dataFlag()},
 				Action:      a.action(arity{1, 1}, quotaRemove),
 			},
@@ -67,20 +68,20 @@ const snapshotsPerDayMax = 1 << 31
 
 func quotaSet(ctx context.Context, c *call) error {
 	if !c.flags.IsSet("bytes") && !c.flags.IsSet("snapshots-per-day") {
-		return usagef("give --bytes or --snapshots-per-day")
+		return term.Usagef("give --bytes or --snapshots-per-day")
 	}
 	params := fields("subject", c.arg(0))
 	if c.flags.IsSet("bytes") {
-		n, err := parseSize(c.flags.String("bytes"))
+		n, err := term.ParseSize(c.flags.String("bytes"))
 		if err != nil {
-			return usagef("--bytes %q: %w", c.flags.String("bytes"), err)
+			return term.Usagef("--bytes %q: %w", c.flags.String("bytes"), err)
 		}
 		params.Set("bytes-max", strconv.FormatInt(n, 10))
 	}
 	if c.flags.IsSet("snapshots-per-day") {
 		n := c.flags.Uint("snapshots-per-day")
 		if n > snapshotsPerDayMax {
-			return usagef("--snapshots-per-day %d: want 0 to %d", n, snapshotsPerDayMax)
+			return term.Usagef("--snapshots-per-day %d: want 0 to %d", n, snapshotsPerDayMax)
 		}
 		params.Set("snapshots-per-day", strconv.FormatUint(uint64(n), 10))
 	}
@@ -89,7 +90,7 @@ func quotaSet(ctx context.Context, c *call) error {
 		return fmt.Errorf("set quota of %s: %w", c.arg(0), err)
 	}
 	rec := set.record()
-	c.ui.done(rec, "set the quota of %s: %s, %s", rec.Subject, rec.bytes(), rec.perDay())
+	c.ui.Done(rec, "set the quota of %s: %s, %s", rec.Subject, rec.bytes(), rec.perDay())
 	return nil
 }
 
@@ -97,14 +98,14 @@ func (r quotaRecord) bytes() string {
 	if r.BytesMax == 0 {
 		return "any size"
 	}
-	return formatBytes(int64(r.BytesMax))
+	return term.Bytes(int64(r.BytesMax))
 }
 
 func (r quotaRecord) perDay() string {
 	if r.SnapshotsPerDay == 0 {
 		return "any number of snapshots"
 	}
-	return plural(int64(r.SnapshotsPerDay), "snapshot") + " a day"
+	return term.Plural(int64(r.SnapshotsPerDay), "snapshot") + " a day"
 }
 
 func quotaList(ctx context.Context, c *call) error {
@@ -116,8 +117,8 @@ func quotaList(ctx context.Context, c *call) error {
 	for _, q := range list {
 		rec := q.record()
 		rows = append(rows, []string{rec.Subject, rec.bytes(), rec.perDay()})
-		if c.ui.json {
-			c.ui.result(rec, nil)
+		if c.ui.JSON {
+			c.ui.Result(rec, nil)
 		}
 	}
 	c.printTable(rows, "no quotas")
@@ -129,6 +130,6 @@ func quotaRemove(ctx context.Context, c *call) error {
 	if err != nil {
 		return fmt.Errorf("remove quota of %s: %w", c.arg(0), err)
 	}
-	c.ui.done(deletion{"quota_removed", c.arg(0)}, "removed the quota of %s", c.arg(0))
+	c.ui.Done(deletion{"quota_removed", c.arg(0)}, "removed the quota of %s", c.arg(0))
 	return nil
 }

@@ -7,12 +7,14 @@ import (
 	"sync/atomic"
 
 	"github.com/urfave/cli/v2"
+
+	"holdfast/command/term"
 )
 
 func (a *app) reindexCommand() *cli.Command {
 	return &cli.Command{
 		Name: "reindex", Usage: "build the catalogue of chunks anew",
-		Description: describe(`Reads all packs and builds the catalogue, which tells where each chunk lies, anew. A missing or
+		Description: term.Describe(`Reads all packs and builds the catalogue, which tells where each chunk lies, anew. A missing or
 damaged catalogue is rebuilt without this whenever the repository is opened. Damage in the
 packs ends with exit status 65; what is sound is in the catalogue then.`,
 			"holdfast reindex -r /srv/store"),
@@ -39,13 +41,13 @@ func runReindex(ctx context.Context, c *call) (err error) {
 	begin := c.now()
 	s, err := c.openLocal(ctx, readWrite)
 	if err != nil {
-		return stateAt(ctx, err, "nothing has been done")
+		return term.StateAt(ctx, err, "nothing has been done")
 	}
 	defer closing(s, &err)
 	var done, total atomic.Int64
-	stop := c.ui.watch(ctx, func(st *statusRecord) {
+	stop := c.ui.Watch(ctx, func(st *term.Status) {
 		st.Operation = "reindex"
-		st.Packs = &itemCount{done.Load(), total.Load()}
+		st.Packs = &term.Count{Done: done.Load(), Total: total.Load()}
 	})
 	r, err := s.Reindex(ctx, func(d, t int64) {
 		done.Store(d)
@@ -53,17 +55,17 @@ func runReindex(ctx context.Context, c *call) (err error) {
 	})
 	stop()
 	if err != nil {
-		return stateAt(ctx, err, "the old catalogue stays in use")
+		return term.StateAt(ctx, err, "the old catalogue stays in use")
 	}
 	rec := reindexRecord{
 		MessageType: "summary", Operation: "reindex",
 		Packs: r.Packs, Chunks: r.Chunks, Duplicates: r.Duplicates,
 		FootersDamaged: r.FootersDamaged, RecordsDamaged: r.RecordsDamaged, BytesSkipped: r.BytesSkipped,
-		Unreadable: r.Unreadable, Names: notNil(r.Names), Seconds: seconds(c.now().Sub(begin)),
+		Unreadable: r.Unreadable, Names: notNil(r.Names), Seconds: term.Seconds(c.now().Sub(begin)),
 	}
-	c.ui.done(rec, "found %s in %s, and %d further copies of them", plural(int64(r.Chunks), "chunk"), plural(int64(r.Packs), "pack"), r.Duplicates)
+	c.ui.Done(rec, "found %s in %s, and %d further copies of them", term.Plural(int64(r.Chunks), "chunk"), term.Plural(int64(r.Packs), "pack"), r.Duplicates)
 	if r.RecordsDamaged+r.Unreadable > 0 {
-		return hintf(fmt.Errorf("unsound places: %d, packs not readable to their end: %d (%s): %w", r.RecordsDamaged, r.Unreadable, strings.Join(r.Names, ", "), errDamage),
+		return term.Hintf(fmt.Errorf("unsound places: %d, packs not readable to their end: %d (%s): %w", r.RecordsDamaged, r.Unreadable, strings.Join(r.Names, ", "), errDamage),
 			"holdfast verify tells which snapshots are concerned")
 	}
 	return nil

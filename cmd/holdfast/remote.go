@@ -18,6 +18,7 @@ import (
 	"golang.org/x/net/http/httpproxy"
 
 	"holdfast/client"
+	"holdfast/command/term"
 	"holdfast/datastore/wire"
 )
 
@@ -74,10 +75,10 @@ func (c *call) dialOptions(r wire.Repository) (client.Options, error) {
 		Proxy:     proxy,
 		UserAgent: "holdfast/" + version,
 		LockWait:  c.flags.Duration("lock-wait"),
-		Log:       func(text string) { c.ui.verbosef("%s", text) },
+		Log:       func(text string) { c.ui.Verbosef("%s", text) },
 	}
 	if path := c.ticketPath(); path != "" {
-		o.Tickets = ticketFile{path: path, warn: c.ui.warnf}
+		o.Tickets = ticketFile{path: path, warn: c.ui.Warnf}
 	}
 	if o.Fingerprint, err = c.fingerprint(); err != nil {
 		return o, err
@@ -100,7 +101,7 @@ func (c *call) timeout() (time.Duration, error) {
 	}
 	d, err := time.ParseDuration(text)
 	if err != nil || d < time.Second {
-		return 0, usagef("%s: %q: want a duration of at least 1s, as 90s or 10m", from, printable(text))
+		return 0, term.Usagef("%s: %q: want a duration of at least 1s, as 90s or 10m", from, term.Printable(text))
 	}
 	return d, nil
 }
@@ -127,9 +128,9 @@ func (c *call) rate(flag string) (int64, error) {
 		return 0, nil
 	}
 	text := strings.TrimSuffix(c.flags.String(flag), "/s")
-	n, err := parseSize(text)
+	n, err := term.ParseSize(text)
 	if err != nil {
-		return 0, usagef("--%s %q: %w", flag, text, err)
+		return 0, term.Usagef("--%s %q: %w", flag, text, err)
 	}
 	return n, nil
 }
@@ -162,7 +163,7 @@ func proxyError(from string, err error) error {
 	if err == nil {
 		return nil
 	}
-	return hintf(usagef("%s: %w", from, err), "$NO_PROXY with the server's name, or --proxy \"\", goes without")
+	return term.Hintf(term.Usagef("%s: %w", from, err), "$NO_PROXY with the server's name, or --proxy \"\", goes without")
 }
 
 // checkRemote checks the values of the global flags about servers, and of the
@@ -212,7 +213,7 @@ func parseFingerprint(text string) (string, error) {
 	digits := strings.ToLower(strings.ReplaceAll(strings.TrimSpace(text), ":", ""))
 	b, err := hex.DecodeString(digits)
 	if err != nil || len(b) != 32 {
-		return "", usagef("fingerprint %q: want 32 pairs of hexadecimal digits", printable(text))
+		return "", term.Usagef("fingerprint %q: want 32 pairs of hexadecimal digits", term.Printable(text))
 	}
 	return colons(b), nil
 }

@@ -5,6 +5,8 @@ import (
 	"testing"
 
 	"github.com/urfave/cli/v2"
+
+	"holdfast/command/term"
 )
 
 // Values that a path has no use for are checked all the same.
@@ -15,25 +17,25 @@ func TestFlagsAreCheckedForEveryRepository(t *testing.T) {
 		env  string
 		want int
 	}{
-		{args: []string{"--rate-up", "abc"}, want: exitUsage},
-		{args: []string{"--rate-down", "-1"}, want: exitUsage},
-		{args: []string{"--rate", "1e99"}, want: exitUsage},
-		{args: []string{"--rate", ""}, want: exitUsage},
-		{args: []string{"--rate", "20MiB", "--rate-up", "100MB"}, want: exitOK},
-		{args: []string{"--proxy", "socks5://x:1"}, want: exitUsage},
-		{args: []string{"--proxy", ""}, want: exitOK},
-		{args: []string{"--fingerprint", "xyz"}, want: exitUsage},
-		{args: []string{"--fingerprint", print}, want: exitOK},
-		{args: []string{"--ns", "a//b"}, want: exitUsage},
-		{args: []string{"--lock-wait", "soon"}, want: exitUsage},
-		{env: "HOLDFAST_FINGERPRINT=xyz", want: exitUsage},
-		{env: "HOLDFAST_FINGERPRINT=", want: exitUsage},
-		{env: "HOLDFAST_NAMESPACE=a//b", want: exitUsage},
-		{env: "HOLDFAST_FINGERPRINT=" + print, want: exitOK},
+		{args: []string{"--rate-up", "abc"}, want: term.ExitUsage},
+		{args: []string{"--rate-down", "-1"}, want: term.ExitUsage},
+		{args: []string{"--rate", "1e99"}, want: term.ExitUsage},
+		{args: []string{"--rate", ""}, want: term.ExitUsage},
+		{args: []string{"--rate", "20MiB", "--rate-up", "100MB"}, want: term.ExitOK},
+		{args: []string{"--proxy", "socks5://x:1"}, want: term.ExitUsage},
+		{args: []string{"--proxy", ""}, want: term.ExitOK},
+		{args: []string{"--fingerprint", "xyz"}, want: term.ExitUsage},
+		{args: []string{"--fingerprint", print}, want: term.ExitOK},
+		{args: []string{"--ns", "a//b"}, want: term.ExitUsage},
+		{args: []string{"--lock-wait", "soon"}, want: term.ExitUsage},
+		{env: "HOLDFAST_FINGERPRINT=xyz", want: term.ExitUsage},
+		{env: "HOLDFAST_FINGERPRINT=", want: term.ExitUsage},
+		{env: "HOLDFAST_NAMESPACE=a//b", want: term.ExitUsage},
+		{env: "HOLDFAST_FINGERPRINT=" + print, want: term.ExitOK},
 	} {
 		t.Run(strings.Join(tc.args, " ")+tc.env, func(t *testing.T) {
 			b := newBench(t)
-			b.do(t, exitOK, "init", b.path("store"))
+			b.do(t, term.ExitOK, "init", b.path("store"))
 			if tc.env != "" {
 				name, value, _ := strings.Cut(tc.env, "=")
 				b.env[name] = value
@@ -61,7 +63,7 @@ func TestProxyOfTheEnvironment(t *testing.T) {
 		"another host":         {env: []string{"ALL_PROXY=proxy.lan:3128", "NO_PROXY=up.example.org"}, want: "proxy.lan:3128"},
 		"flag before variable": {env: []string{"ALL_PROXY=proxy.lan:3128"}, args: []string{"--proxy", ""}},
 		"flag before no_proxy": {env: []string{"NO_PROXY=*"}, args: []string{"--proxy", "other:1"}, want: "other:1"},
-		"socks":                {env: []string{"ALL_PROXY=socks5h://proxy.lan:1080"}, code: exitUsage},
+		"socks":                {env: []string{"ALL_PROXY=socks5h://proxy.lan:1080"}, code: term.ExitUsage},
 		"socks, not used":      {env: []string{"ALL_PROXY=socks5h://proxy.lan:1080", "NO_PROXY=*"}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -88,6 +90,6 @@ func TestProxyOfTheEnvironment(t *testing.T) {
 
 func TestErrorsNameTheProxy(t *testing.T) {
 	b := newBench(t, "ALL_PROXY=127.0.0.1:1", "HOLDFAST_PASSWORD=x")
-	b.do(t, exitUnreachable, "list", "-r", "root@pam!a@backup.example.org:tank")
+	b.do(t, term.ExitUnreachable, "list", "-r", "root@pam!a@backup.example.org:tank")
 	b.wantErr(t, "through the proxy 127.0.0.1:1")
 }

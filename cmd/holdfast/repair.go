@@ -8,6 +8,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"holdfast/command/term"
 	"holdfast/datastore"
 	"holdfast/datastore/verify"
 )
@@ -15,7 +16,7 @@ import (
 func (a *app) repairCommand() *cli.Command {
 	return &cli.Command{
 		Name: "repair", Usage: "rebuild what can be rebuilt of a damaged repository",
-		Description: describe(`Verifies a repository that is a directory, as holdfast verify --store does, and rebuilds what can be
+		Description: term.Describe(`Verifies a repository that is a directory, as holdfast verify --store does, and rebuilds what can be
 rebuilt from what is there: a lost configuration, the catalogue, damaged chunks of which there
 is another copy, packs that have lost their table, the owner of a group, the arrival of a snapshot. Nothing is removed, and a repository
 that is whole is not changed. What cannot be rebuilt is listed and ends with exit status
@@ -57,42 +58,42 @@ func runRepair(ctx context.Context, c *call) error {
 		return err
 	}
 	if !r.IsPath() {
-		return hintf(usagef("holdfast repair works on repositories that are a path; %s is on a server", r),
+		return term.Hintf(term.Usagef("holdfast repair works on repositories that are a path; %s is on a server", r),
 			"run it on the server's machine while the server is stopped, with -r and the path of the datastore; holdfast verify --store works from here")
 	}
 	o := verify.RepairOptions{LockWait: c.flags.Duration("lock-wait"), Progress: new(verify.Progress)}
 	notes := []string{}
 	o.Notify = func(text string) {
 		notes = append(notes, text)
-		c.ui.notef("%s", text)
+		c.ui.Notef("%s", text)
 	}
-	stop := c.ui.watch(ctx, func(st *statusRecord) {
+	stop := c.ui.Watch(ctx, func(st *term.Status) {
 		st.Operation = "repair"
 		st.BytesDone, st.BytesTotal = o.Progress.Done.Load(), o.Progress.Total.Load()
 	})
 	report, err := verify.Repair(ctx, r.Path, o)
 	stop()
 	if errors.Is(err, datastore.ErrNoStore) {
-		return hintf(err, "there is nothing to repair; a new one is made with: holdfast init %s", r)
+		return term.Hintf(err, "there is nothing to repair; a new one is made with: holdfast init %s", r)
 	}
 	if err != nil {
-		return stateAt(ctx, err, "nothing has been removed; run it once more")
+		return term.StateAt(ctx, err, "nothing has been removed; run it once more")
 	}
 	rec := repairRecordOf(report, notes)
-	rec.Seconds = seconds(c.now().Sub(begin))
+	rec.Seconds = term.Seconds(c.now().Sub(begin))
 	for _, a := range report.After.Affected {
 		c.affected(a)
 	}
-	c.ui.summary(rec, func(w io.Writer) { repairText(w, rec) })
+	c.ui.Summary(rec, func(w io.Writer) { repairText(w, rec) })
 	if !report.After.Whole() {
-		return hintf(fmt.Errorf("%w that could not be repaired, in %d of %s", errDamage, rec.DamagedAfter, plural(int64(rec.Snapshots), "snapshot")),
+		return term.Hintf(fmt.Errorf("%w that could not be repaired, in %d of %s", errDamage, rec.DamagedAfter, term.Plural(int64(rec.Snapshots), "snapshot")),
 			"the next backup of the same data heals it, if the data is still there; what nothing can heal: holdfast snapshot forget")
 	}
 	if n := len(report.After.Owners); n > 0 {
-		return fmt.Errorf("%w: the owner of %s cannot be read", errDamage, plural(int64(n), "group"))
+		return fmt.Errorf("%w: the owner of %s cannot be read", errDamage, term.Plural(int64(n), "group"))
 	}
 	if n := len(report.After.Undated); n > 0 {
-		return fmt.Errorf("%w: it cannot be read when %s arrived", errDamage, plural(int64(n), "snapshot"))
+		return fmt.Errorf("%w: it cannot be read when %s arrived", errDamage, term.Plural(int64(n), "snapshot"))
 	}
 	return nil
 }
@@ -118,35 +119,35 @@ func repairRecordOf(r verify.RepairReport, notes []string) repairRecord {
 // repairText is the result for people.
 func repairText(w io.Writer, r repairRecord) {
 	if r.Healthy {
-		fmt.Fprintf(w, "nothing is wrong (%s), and nothing was changed\n", plural(int64(r.Snapshots), "snapshot"))
+		fmt.Fprintf(w, "nothing is wrong (%s), and nothing was changed\n", term.Plural(int64(r.Snapshots), "snapshot"))
 		return
 	}
 	if r.PacksDamaged+r.DamagedBefore > 0 {
-		fmt.Fprintf(w, "found: %s damaged, %s with damage\n", plural(int64(r.DamagedBefore), "snapshot"), plural(int64(r.PacksDamaged), "pack"))
+		fmt.Fprintf(w, "found: %s damaged, %s with damage\n", term.Plural(int64(r.DamagedBefore), "snapshot"), term.Plural(int64(r.PacksDamaged), "pack"))
 	}
 	if r.Configuration {
 		fmt.Fprintf(w, "rebuilt: the configuration; the trash time is %d days again\n", datastore.TrashDaysDefault)
 	}
 	if r.Owners > 0 {
-		fmt.Fprintf(w, "rebuilt: the owner of %s\n", plural(int64(r.Owners), "group"))
+		fmt.Fprintf(w, "rebuilt: the owner of %s\n", term.Plural(int64(r.Owners), "group"))
 	}
 	if r.Dated > 0 {
-		fmt.Fprintf(w, "rebuilt: when %s arrived, by the time in the name\n", plural(int64(r.Dated), "snapshot"))
+		fmt.Fprintf(w, "rebuilt: when %s arrived, by the time in the name\n", term.Plural(int64(r.Dated), "snapshot"))
 	}
 	for _, note := range r.opened {
-		fmt.Fprintf(w, "put right: %s\n", printable(note))
+		fmt.Fprintf(w, "put right: %s\n", term.Printable(note))
 	}
 	if r.Catalogue {
 		fmt.Fprintf(w, "rebuilt: the catalogue; %s and %s were written anew from other copies\n",
-			plural(int64(r.Rescued), "damaged chunk"), plural(int64(r.Renewed), "pack"))
+			term.Plural(int64(r.Rescued), "damaged chunk"), term.Plural(int64(r.Renewed), "pack"))
 	}
 	switch {
 	case r.DamagedAfter > 0:
 		fmt.Fprintf(w, "left: %d of %s damaged, for want of %s\n",
-			r.DamagedAfter, plural(int64(r.Snapshots), "snapshot"), plural(int64(r.LostChunks), "chunk"))
+			r.DamagedAfter, term.Plural(int64(r.Snapshots), "snapshot"), term.Plural(int64(r.LostChunks), "chunk"))
 	case r.PacksDamaged > 0:
-		fmt.Fprintf(w, "%s, all whole; what is damaged in packs is needed by none, and holdfast gc removes it in time\n", plural(int64(r.Snapshots), "snapshot"))
+		fmt.Fprintf(w, "%s, all whole; what is damaged in packs is needed by none, and holdfast gc removes it in time\n", term.Plural(int64(r.Snapshots), "snapshot"))
 	default:
-		fmt.Fprintf(w, "%s, all whole\n", plural(int64(r.Snapshots), "snapshot"))
+		fmt.Fprintf(w, "%s, all whole\n", term.Plural(int64(r.Snapshots), "snapshot"))
 	}
 }

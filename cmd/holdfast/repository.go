@@ -10,6 +10,7 @@ import (
 
 	"holdfast/chunkstore"
 	"holdfast/client"
+	"holdfast/command/term"
 	"holdfast/datastore"
 	"holdfast/datastore/wire"
 )
@@ -53,13 +54,13 @@ func (c *call) setting(flag string, variables ...string) (value, from string) {
 func (c *call) repository() (wire.Repository, error) {
 	text, from := c.setting("repository", envRepository, envRepositoryPBS)
 	if from == "" {
-		return wire.Repository{}, hintf(usagef("no repository given"), "name it with -r REPO or $HOLDFAST_REPOSITORY")
+		return wire.Repository{}, term.Hintf(term.Usagef("no repository given"), "name it with -r REPO or $HOLDFAST_REPOSITORY")
 	}
 	r, err := wire.ParseRepository(text)
 	if err != nil {
 		err = fmt.Errorf("%s: %w", from, err)
 		if isDirectory(text) {
-			err = hintf(err, "there is a directory of that name: did you mean \"./%s\"?", printable(text))
+			err = term.Hintf(err, "there is a directory of that name: did you mean \"./%s\"?", term.Printable(text))
 		}
 		return wire.Repository{}, err
 	}
@@ -74,7 +75,7 @@ func (c *call) guessPath(r wire.Repository, text string) error {
 		return nil
 	}
 	if isDirectory(text) {
-		return hintf(usagef("%q names a datastore of the server on this machine, but there is a directory of that name", printable(text)),
+		return term.Hintf(term.Usagef("%q names a datastore of the server on this machine, but there is a directory of that name", term.Printable(text)),
 			"did you mean \"./%s\"? the datastore is localhost:%s", text, text)
 	}
 	return nil
@@ -122,7 +123,7 @@ func (c *call) openLocal(ctx context.Context, mode openMode) (*datastore.Store, 
 		return nil, err
 	}
 	if !r.IsPath() {
-		return nil, hintf(usagef("%s works on repositories that are a path; %s is on a server", c.flags.Command.HelpName, r),
+		return nil, term.Hintf(term.Usagef("%s works on repositories that are a path; %s is on a server", c.flags.Command.HelpName, r),
 			"run it on the server, with -r and the path of the datastore")
 	}
 	return c.openPath(ctx, r, mode)
@@ -132,10 +133,10 @@ func (c *call) openPath(ctx context.Context, r wire.Repository, mode openMode) (
 	s, err := datastore.Open(ctx, r.Path, datastore.Options{
 		ReadOnly: bool(mode),
 		LockWait: c.flags.Duration("lock-wait"),
-		Notify:   func(text string) { c.ui.warnf("%s", text) },
+		Notify:   func(text string) { c.ui.Warnf("%s", text) },
 	})
 	if errors.Is(err, datastore.ErrNoStore) {
-		return nil, hintf(err, "make it with: holdfast init %s", r)
+		return nil, term.Hintf(err, "make it with: holdfast init %s", r)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("open repository %s: %w", r, err)
@@ -194,7 +195,7 @@ func (c *call) exactSnapshot(text string) (wire.Snapshot, error) {
 		return wire.Snapshot{}, err
 	}
 	if strings.HasSuffix(text, "/latest") || strings.Count(text, "/") == 1 {
-		return wire.Snapshot{}, hintf(usagef("snapshot %q: only the exact time will do for a change", text),
+		return wire.Snapshot{}, term.Hintf(term.Usagef("snapshot %q: only the exact time will do for a change", text),
 			"holdfast snapshot list %s shows them", strings.TrimSuffix(text, "/latest"))
 	}
 	return wire.ParseSnapshot(ns, text)

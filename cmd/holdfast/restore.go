@@ -9,6 +9,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"holdfast/client/restore"
+	"holdfast/command/term"
 	"holdfast/crypto"
 	"holdfast/datastore"
 )
@@ -17,7 +18,7 @@ func (a *app) restoreCommand() *cli.Command {
 	return &cli.Command{
 		Name: "restore", Usage: "write an archive of a snapshot back",
 		ArgsUsage: "SNAPSHOT ARCHIVE TARGET",
-		Description: describe(`Writes ARCHIVE to TARGET: a file that does not exist yet, a block device, or "-" for standard
+		Description: term.Describe(`Writes ARCHIVE to TARGET: a file that does not exist yet, a block device, or "-" for standard
 output. SNAPSHOT is TYPE/ID/TIME, or TYPE/ID/latest. Every chunk is checked against its
 name and the archive against the manifest; with a key, the manifest must be signed by it.
 A file appears under its name when it is complete. What can be known to fail fails before
@@ -44,26 +45,26 @@ func readModeFlag() cli.Flag {
 func runRestore(ctx context.Context, c *call) error {
 	target := c.arg(2)
 	if target == "" {
-		return usagef("the target is empty")
+		return term.Usagef("the target is empty")
 	}
 	if c.flags.Bool("differential") && c.flags.Bool("overwrite") {
-		return usagef("--differential and --overwrite exclude each other")
+		return term.Usagef("--differential and --overwrite exclude each other")
 	}
 	if target == "-" {
-		if isTerminal(c.stdout) && strings.Contains(c.arg(1), ".img") {
-			return usagef("standard output is a terminal; redirect it, or name a file")
+		if term.IsTerminal(c.stdout) && strings.Contains(c.arg(1), ".img") {
+			return term.Usagef("standard output is a terminal; redirect it, or name a file")
 		}
 		if isClosed(c.stdout) {
-			return usagef("standard output is closed; redirect it, or name a file")
+			return term.Usagef("standard output is closed; redirect it, or name a file")
 		}
-		c.ui.resultsToErr()
+		c.ui.ResultsToErr()
 	}
 	if err := checkOutside(target); err != nil {
 		return err
 	}
 	s, err := c.openRepository(ctx, readOnly)
 	if err != nil {
-		return stateAt(ctx, err, "nothing has been done")
+		return term.StateAt(ctx, err, "nothing has been done")
 	}
 	defer s.Close()
 	snap, err := c.snapshotToRead(ctx, s, c.arg(0))
@@ -79,9 +80,9 @@ func runRestore(ctx context.Context, c *call) error {
 		AnyOrigin: c.flags.Bool("any-origin"), Target: target, Out: c.stdout,
 		Differential: c.flags.Bool("differential"), Overwrite: c.flags.Bool("overwrite"),
 		Progress: &restore.Progress{}, Now: c.now,
-		Warn: func(text string) { c.ui.warnf("%s", text) },
+		Warn: func(text string) { c.ui.Warnf("%s", text) },
 	}
-	stop := c.ui.watch(ctx, restoreStatus(o.Progress))
+	stop := c.ui.Watch(ctx, restoreStatus(o.Progress))
 	report, err := restore.Run(ctx, o)
 	stop()
 	if err != nil {
@@ -106,11 +107,11 @@ func checkOutside(target string) error {
 // interruptedRestore keeps the whole message: it says in which state the
 // target is.
 func interruptedRestore(ctx context.Context, err error) error {
-	return stateAt(ctx, err, err.Error())
+	return term.StateAt(ctx, err, err.Error())
 }
 
-func restoreStatus(p *restore.Progress) func(*statusRecord) {
-	return func(s *statusRecord) {
+func restoreStatus(p *restore.Progress) func(*term.Status) {
+	return func(s *term.Status) {
 		written := p.Written.Load()
 		s.Operation = "restore"
 		s.BytesDone, s.BytesTotal = p.Done.Load(), p.Total.Load()
@@ -139,9 +140,9 @@ func (c *call) restoreSummary(o restore.Options, r restore.Report) {
 		MessageType: "summary", Operation: "restore",
 		Namespace: string(o.Snapshot.Group.NS), Snapshot: o.Snapshot.String(), Archive: r.Archive, Target: o.Target,
 		Size: r.Size, BytesWritten: r.BytesWritten, BytesZero: r.BytesZero, BytesSame: r.BytesSame,
-		Signed: r.Signed, Seconds: seconds(r.Duration),
+		Signed: r.Signed, Seconds: term.Seconds(r.Duration),
 	}
-	c.ui.summary(rec, func(w io.Writer) { restoreText(w, o, r) })
+	c.ui.Summary(rec, func(w io.Writer) { restoreText(w, o, r) })
 }
 
 // restoreText is the summary for people.
@@ -151,10 +152,10 @@ func restoreText(w io.Writer, o restore.Options, r restore.Report) {
 		to = "standard output"
 	}
 	fmt.Fprintf(w, "restored %s of %s%s to %s: %s in %s\n", r.Archive, o.Snapshot, within(o.Snapshot.Group.NS), to,
-		formatBytes(r.Size), formatDuration(r.Duration))
-	fmt.Fprintf(w, "%s written, %s left as holes or zero", formatBytes(r.BytesWritten), formatBytes(r.BytesZero))
+		term.Bytes(r.Size), term.Duration(r.Duration))
+	fmt.Fprintf(w, "%s written, %s left as holes or zero", term.Bytes(r.BytesWritten), term.Bytes(r.BytesZero))
 	if o.Differential {
-		fmt.Fprintf(w, ", %s the same already", formatBytes(r.BytesSame))
+		fmt.Fprintf(w, ", %s the same already", term.Bytes(r.BytesSame))
 	}
 	fmt.Fprintf(w, "\nevery chunk was checked against its name; %s\n", signedText(r.Signed, o.Key))
 }

@@ -14,6 +14,7 @@ import (
 
 	"holdfast/chunkstore"
 	"holdfast/client"
+	"holdfast/command/term"
 	"holdfast/datastore"
 	"holdfast/datastore/verify"
 )
@@ -72,20 +73,20 @@ const scrubDaysMax = 36500
 // scrubOrder reads the flags of verify --store.
 func (c *call) scrubOrder() (o scrubOrder, err error) {
 	if c.arg(0) != "" {
-		return o, hintf(usagef("--store is about the whole repository; %s is a part of it", printable(c.arg(0))), "leave out one of the two")
+		return o, term.Hintf(term.Usagef("--store is about the whole repository; %s is a part of it", term.Printable(c.arg(0))), "leave out one of the two")
 	}
 	for _, name := range []string{"keyfile", "ns"} {
 		if c.flags.IsSet(name) {
-			return o, usagef("--store is about all that is stored and needs no key: leave out --%s", name)
+			return o, term.Usagef("--store is about all that is stored and needs no key: leave out --%s", name)
 		}
 	}
 	o.aged, o.days = c.flags.IsSet("older-than"), c.flags.Uint("older-than")
 	if o.days > scrubDaysMax {
-		return o, usagef("--older-than %d: want 0 to %d", o.days, scrubDaysMax)
+		return o, term.Usagef("--older-than %d: want 0 to %d", o.days, scrubDaysMax)
 	}
 	o.rate, err = c.rate("limit")
 	if err == nil && o.rate < 0 {
-		err = usagef("--limit: must not be negative")
+		err = term.Usagef("--limit: must not be negative")
 	}
 	return o, err
 }
@@ -103,8 +104,8 @@ func (c *call) verifyStore(ctx context.Context) error {
 	}
 	rec := scrubSummary{MessageType: "summary", Operation: "verify_store"}
 	finish := func() {
-		rec.Seconds = seconds(c.now().Sub(begin))
-		c.ui.summary(rec, func(w io.Writer) { scrubText(w, rec) })
+		rec.Seconds = term.Seconds(c.now().Sub(begin))
+		c.ui.Summary(rec, func(w io.Writer) { scrubText(w, rec) })
 	}
 	if !r.IsPath() {
 		return c.scrubThere(ctx, o, &rec, finish)
@@ -123,7 +124,7 @@ func (c *call) openScrub(ctx context.Context) (s *datastore.Store, kept bool, er
 	if rerr != nil {
 		return nil, false, err
 	}
-	c.ui.warnf("what is found is told, but neither marked nor dated: %v", err)
+	c.ui.Warnf("what is found is told, but neither marked nor dated: %v", err)
 	return only, false, nil
 }
 
@@ -131,21 +132,21 @@ func (c *call) openScrub(ctx context.Context) (s *datastore.Store, kept bool, er
 func (c *call) scrubHere(ctx context.Context, o scrubOrder, rec *scrubSummary, finish func()) (err error) {
 	s, kept, err := c.openScrub(ctx)
 	if err != nil {
-		return stateAt(ctx, err, "nothing has been checked")
+		return term.StateAt(ctx, err, "nothing has been checked")
 	}
 	defer closing(s, &err)
 	so := verify.StoreOptions{Rate: o.rate, Now: c.now, Progress: new(verify.Progress), NoMark: !kept, Found: c.affected}
 	if o.aged {
 		so.Before = c.now().Add(-time.Duration(o.days) * 24 * time.Hour).Unix()
 	}
-	stop := c.ui.watch(ctx, func(st *statusRecord) {
+	stop := c.ui.Watch(ctx, func(st *term.Status) {
 		st.Operation = "verify_store"
 		st.BytesDone, st.BytesTotal = so.Progress.Done.Load(), so.Progress.Total.Load()
 	})
 	r, err := verify.Store(ctx, s, so)
 	stop()
 	if err != nil {
-		return stateAt(ctx, err, scrubState(r, kept))
+		return term.StateAt(ctx, err, scrubState(r, kept))
 	}
 	rec.scrubCounts = countsOfScrub(r, kept)
 	if err := c.scrubDates(ctx, s, rec.scrubCounts); err != nil {
@@ -180,15 +181,15 @@ func (c *call) scrubDates(ctx context.Context, s *datastore.Store, n *scrubCount
 			oldest = p.Checked
 		}
 	}
-	n.OldestCheck = unixTime(oldest)
+	n.OldestCheck = term.UnixTime(oldest)
 	return nil
 }
 
 // scrubState says what an interrupted run has done.
 func scrubState(r verify.StoreReport, kept bool) string {
 	s := r.Scrub
-	text := fmt.Sprintf("%s and %s of %s were read, %d of the packs are damaged", plural(int64(s.Packs), "pack"),
-		formatBytes(int64(s.Bytes)), formatBytes(int64(s.BytesTotal)), s.PacksDamaged)
+	text := fmt.Sprintf("%s and %s of %s were read, %d of the packs are damaged", term.Plural(int64(s.Packs), "pack"),
+		term.Bytes(int64(s.Bytes)), term.Bytes(int64(s.BytesTotal)), s.PacksDamaged)
 	if kept {
 		return text + "; that is kept, and the next run with --older-than 1 goes on there"
 	}
@@ -205,13 +206,13 @@ func (c *call) affected(a verify.Affected) {
 	what := ""
 	if a.Chunks > 0 {
 		rec.Chunk = a.First.String()
-		what = fmt.Sprintf(": %s, the first %s", plural(a.Chunks, "chunk"), a.First.Short())
+		what = fmt.Sprintf(": %s, the first %s", term.Plural(a.Chunks, "chunk"), a.First.Short())
 	}
 	if a.Deleted {
 		what = " (in the trash)" + what
 	}
-	c.ui.result(rec, func(w io.Writer) {
-		fmt.Fprintf(w, "%s %s%s: %s\n", withNamespace(ns, rec.Snapshot), a.File, what, printable(rec.Message))
+	c.ui.Result(rec, func(w io.Writer) {
+		fmt.Fprintf(w, "%s %s%s: %s\n", withNamespace(ns, rec.Snapshot), a.File, what, term.Printable(rec.Message))
 	})
 }
 
@@ -220,19 +221,19 @@ func (c *call) affected(a verify.Affected) {
 func scrubVerdict(r verify.StoreReport, kept bool) error {
 	switch {
 	case !r.Whole() && !kept:
-		return hintf(fmt.Errorf("%w in %d of %s", errDamage, r.Damaged, plural(int64(r.Snapshots), "snapshot")),
+		return term.Hintf(fmt.Errorf("%w in %d of %s", errDamage, r.Damaged, term.Plural(int64(r.Snapshots), "snapshot")),
 			"run it once more when the repository is free, so that the next backup of the same data heals what is damaged")
 	case !r.Whole():
-		return hintf(fmt.Errorf("%w in %d of %s", errDamage, r.Damaged, plural(int64(r.Snapshots), "snapshot")),
+		return term.Hintf(fmt.Errorf("%w in %d of %s", errDamage, r.Damaged, term.Plural(int64(r.Snapshots), "snapshot")),
 			"the next backup of the same data heals it, if the data is still there; holdfast repair looks for other copies; look at the disk, too")
 	case len(r.Owners) > 0:
-		return hintf(fmt.Errorf("%w: the owner of %s cannot be read, and nobody can back up to it", errDamage, plural(int64(len(r.Owners)), "group")),
+		return term.Hintf(fmt.Errorf("%w: the owner of %s cannot be read, and nobody can back up to it", errDamage, term.Plural(int64(len(r.Owners)), "group")),
 			"holdfast repair makes it anew; every snapshot can be restored")
 	case len(r.Undated) > 0:
-		return hintf(fmt.Errorf("%w: it cannot be read when %s arrived", errDamage, plural(int64(len(r.Undated)), "snapshot")),
+		return term.Hintf(fmt.Errorf("%w: it cannot be read when %s arrived", errDamage, term.Plural(int64(len(r.Undated)), "snapshot")),
 			"holdfast repair writes it down anew; every snapshot can be restored")
 	case packsWorn(r):
-		return hintf(fmt.Errorf("%w in packs, but every snapshot can be restored", errDamage),
+		return term.Hintf(fmt.Errorf("%w in packs, but every snapshot can be restored", errDamage),
 			"holdfast repair rebuilds them, and holdfast gc removes what is left over; look at the disk, too")
 	}
 	return nil
@@ -248,29 +249,29 @@ func scrubText(w io.Writer, r scrubSummary) {
 	if n == nil {
 		return // the log has told it
 	}
-	fmt.Fprintf(w, "read %s with %s, %s in %s", plural(int64(n.Packs), "pack"), plural(int64(n.Chunks), "chunk"),
-		formatBytes(int64(n.Bytes)), formatDuration(fromSeconds(r.Seconds)))
+	fmt.Fprintf(w, "read %s with %s, %s in %s", term.Plural(int64(n.Packs), "pack"), term.Plural(int64(n.Chunks), "chunk"),
+		term.Bytes(int64(n.Bytes)), term.Duration(term.FromSeconds(r.Seconds)))
 	if n.PacksSkipped > 0 {
-		fmt.Fprintf(w, "; %s left out", plural(int64(n.PacksSkipped), "pack"))
+		fmt.Fprintf(w, "; %s left out", term.Plural(int64(n.PacksSkipped), "pack"))
 	}
-	fmt.Fprintf(w, "\n%s: %d damaged", plural(int64(n.Snapshots), "snapshot"), n.Damaged)
+	fmt.Fprintf(w, "\n%s: %d damaged", term.Plural(int64(n.Snapshots), "snapshot"), n.Damaged)
 	if lost := n.LostChunks + n.MissingChunks; lost > 0 {
-		fmt.Fprintf(w, ", for want of %s", plural(int64(lost), "chunk"))
+		fmt.Fprintf(w, ", for want of %s", term.Plural(int64(lost), "chunk"))
 	}
 	fmt.Fprintln(w)
 	if n.PacksDamaged > 0 {
-		fmt.Fprintf(w, "%s with damage: %s\n", plural(int64(n.PacksDamaged), "pack"), printable(someOf(n.DamagedPacks)))
+		fmt.Fprintf(w, "%s with damage: %s\n", term.Plural(int64(n.PacksDamaged), "pack"), term.Printable(someOf(n.DamagedPacks)))
 		if n.Damaged == 0 {
 			fmt.Fprintln(w, "no snapshot needs what is damaged there")
 		}
 	}
 	if n.Retried > 0 {
-		fmt.Fprintf(w, "%s went wrong and right when done again: look at the disk\n", plural(int64(n.Retried), "read"))
+		fmt.Fprintf(w, "%s went wrong and right when done again: look at the disk\n", term.Plural(int64(n.Retried), "read"))
 	}
 	if n.OldestCheck != "" && n.DatesKept {
 		fmt.Fprintf(w, "everything was found good since %s", n.OldestCheck)
 		if n.PacksUnchecked > 0 {
-			fmt.Fprintf(w, ", but for %s", plural(int64(n.PacksUnchecked), "pack"))
+			fmt.Fprintf(w, ", but for %s", term.Plural(int64(n.PacksUnchecked), "pack"))
 		}
 		fmt.Fprintln(w)
 	}
@@ -296,7 +297,7 @@ const scrubDamaged = "damaged: "
 func (c *call) scrubThere(ctx context.Context, o scrubOrder, rec *scrubSummary, finish func()) error {
 	s, err := c.openRepository(ctx, readWrite)
 	if err != nil {
-		return stateAt(ctx, err, "nothing has been checked")
+		return term.StateAt(ctx, err, "nothing has been checked")
 	}
 	defer s.Close()
 	params := url.Values{"scrub": {"true"}} // a parameter of Holdfast, as the others are
@@ -312,7 +313,7 @@ func (c *call) scrubThere(ctx context.Context, o scrubOrder, rec *scrubSummary, 
 	}
 	err = s.remote.FollowTask(ctx, rec.Task, c.scrubLine)
 	if ctx.Err() != nil {
-		return stateAt(ctx, err, "the server goes on; holdfast task stop "+rec.Task+" ends it")
+		return term.StateAt(ctx, err, "the server goes on; holdfast task stop "+rec.Task+" ends it")
 	}
 	if err == nil || verificationFailed(err) {
 		finish()
@@ -326,8 +327,8 @@ func (c *call) scrubThere(ctx context.Context, o scrubOrder, rec *scrubSummary, 
 // scrubLine shows a line of the log: what is about archives is a result.
 func (c *call) scrubLine(line string) {
 	if !strings.HasPrefix(line, scrubDamaged) {
-		c.ui.notef("%s", line)
+		c.ui.Notef("%s", line)
 		return
 	}
-	c.ui.result(logRecord{"task_log", line}, func(w io.Writer) { fmt.Fprintln(w, line) })
+	c.ui.Result(logRecord{"task_log", line}, func(w io.Writer) { fmt.Fprintln(w, line) })
 }

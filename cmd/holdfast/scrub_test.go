@@ -10,6 +10,7 @@ import (
 
 	"holdfast/chunkstore/pack"
 	"holdfast/client"
+	"holdfast/command/term"
 	"holdfast/datastore"
 	"holdfast/datastore/verify"
 )
@@ -21,12 +22,12 @@ func TestScrubVerdict(t *testing.T) {
 		code   int
 		hint   string
 	}{
-		"healthy":        {verify.StoreReport{}, true, exitOK, ""},
-		"healed":         {verify.StoreReport{Scrub: pack.ScrubReport{PacksDamaged: 1, Damaged: 3}}, true, exitOK, ""},
-		"snapshot":       {verify.StoreReport{Damaged: 1, Snapshots: 2}, true, exitIntegrity, "next backup of the same data heals"},
-		"only for show":  {verify.StoreReport{Damaged: 1, Snapshots: 2}, false, exitIntegrity, "once more when the repository is free"},
-		"table":          {verify.StoreReport{Scrub: pack.ScrubReport{PacksDamaged: 1}}, true, exitIntegrity, "holdfast repair rebuilds"},
-		"table and more": {verify.StoreReport{Scrub: pack.ScrubReport{PacksDamaged: 3, Damaged: 2}}, true, exitIntegrity, "holdfast gc removes"},
+		"healthy":        {verify.StoreReport{}, true, term.ExitOK, ""},
+		"healed":         {verify.StoreReport{Scrub: pack.ScrubReport{PacksDamaged: 1, Damaged: 3}}, true, term.ExitOK, ""},
+		"snapshot":       {verify.StoreReport{Damaged: 1, Snapshots: 2}, true, term.ExitIntegrity, "next backup of the same data heals"},
+		"only for show":  {verify.StoreReport{Damaged: 1, Snapshots: 2}, false, term.ExitIntegrity, "once more when the repository is free"},
+		"table":          {verify.StoreReport{Scrub: pack.ScrubReport{PacksDamaged: 1}}, true, term.ExitIntegrity, "holdfast repair rebuilds"},
+		"table and more": {verify.StoreReport{Scrub: pack.ScrubReport{PacksDamaged: 3, Damaged: 2}}, true, term.ExitIntegrity, "holdfast gc removes"},
 	} {
 		err := scrubVerdict(c.report, c.kept)
 		if exitCode(err) != c.code || c.hint != "" && !strings.Contains(hint(err), c.hint) {
@@ -38,10 +39,10 @@ func TestScrubVerdict(t *testing.T) {
 // What a server says comes to the same exit status.
 func TestScrubOnAServer(t *testing.T) {
 	found := scrubEnded(&client.TaskError{UPID: "UPID:x", Status: "verification failed - please check the log for details"})
-	if exitCode(found) != exitIntegrity || !strings.Contains(hint(found), "heals") {
+	if exitCode(found) != term.ExitIntegrity || !strings.Contains(hint(found), "heals") {
 		t.Errorf("%v, %q", found, hint(found))
 	}
-	if other := scrubEnded(&client.TaskError{Status: "aborted by user"}); exitCode(other) != exitError {
+	if other := scrubEnded(&client.TaskError{Status: "aborted by user"}); exitCode(other) != term.ExitError {
 		t.Errorf("%v", other)
 	}
 	unknown := onlyHoldfast(&client.StatusError{Code: 400, Text: "parameter verification failed - 'scrub': schema does not allow additional properties."}, scrubElsewhere)
@@ -75,13 +76,13 @@ func TestScrubBesideReaders(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b.do(t, exitOK, "verify", "--store")
+	b.do(t, term.ExitOK, "verify", "--store")
 	b.wantErr(t, "neither marked nor dated")
 	b.wantOut(t, "1 snapshot: 0 damaged")
 	after, err := os.ReadFile(filepath.Join(b.path("store"), ".chunks", "catalogue.db"))
 	if err := errors.Join(err, reading.Close()); err != nil || !bytes.Equal(before, after) {
 		t.Errorf("the catalogue was changed, or %v", err)
 	}
-	b.do(t, exitOK, "verify", "--store", "--json")
+	b.do(t, term.ExitOK, "verify", "--store", "--json")
 	b.wantOut(t, `"dates_kept":true`)
 }

@@ -16,6 +16,7 @@ import (
 
 	xterm "golang.org/x/term"
 
+	"holdfast/command/term"
 	"holdfast/datastore/wire"
 )
 
@@ -117,7 +118,7 @@ func (a *app) newPassphrase(ctx context.Context, s secret) ([]byte, error) {
 		}
 	}
 	if len(p) < secretSizeMin {
-		return nil, usagef("%s: want at least %d bytes", s.what, secretSizeMin)
+		return nil, term.Usagef("%s: want at least %d bytes", s.what, secretSizeMin)
 	}
 	return p, nil
 }
@@ -136,7 +137,7 @@ func (a *app) secretFromEnv(ctx context.Context, s secret) (p []byte, ok bool, e
 		if len(p) == 0 {
 			return nil, false, fmt.Errorf("%s: %s is empty: %w", s.what, name, errPassphrase)
 		}
-		a.ui.verbosef("%s: taken from %s", s.what, name)
+		a.ui.Verbosef("%s: taken from %s", s.what, name)
 		return p, true, nil
 	}
 	return nil, false, nil
@@ -192,7 +193,7 @@ func secretFromFile(path string) ([]byte, error) {
 func secretFromFD(value string) ([]byte, error) {
 	n, err := strconv.ParseUint(value, 10, 31)
 	if err != nil {
-		return nil, usagef("%q is not the number of a file descriptor", value)
+		return nil, term.Usagef("%q is not the number of a file descriptor", value)
 	}
 	fd, err := syscall.Dup(int(n))
 	if err != nil {
@@ -206,7 +207,7 @@ func secretFromFD(value string) ([]byte, error) {
 // secretFromCommand runs a shell command and takes what it prints.
 func (a *app) secretFromCommand(ctx context.Context, command string) ([]byte, error) {
 	if strings.TrimSpace(command) == "" {
-		return nil, usagef("no command given")
+		return nil, term.Usagef("no command given")
 	}
 	out := limitedBuffer{left: 64 << 10}
 	cmd := exec.CommandContext(ctx, "sh", "-c", command)
@@ -254,7 +255,7 @@ func firstLine(r io.Reader) ([]byte, error) {
 		}
 		line = append(line, b[0])
 	}
-	return nil, usagef("the first line is longer than %d bytes", secretSizeMax)
+	return nil, term.Usagef("the first line is longer than %d bytes", secretSizeMax)
 }
 
 // askTwice asks for a new secret until both answers agree.
@@ -264,21 +265,21 @@ func (a *app) askTwice(ctx context.Context, s secret) ([]byte, error) {
 		return nil, err
 	}
 	if len(p) < secretSizeMin {
-		return nil, usagef("%s: want at least %d bytes", s.what, secretSizeMin)
+		return nil, term.Usagef("%s: want at least %d bytes", s.what, secretSizeMin)
 	}
 	again, err := a.ask(ctx, s, "the same again: ")
 	if err != nil {
 		return nil, err
 	}
 	if !bytes.Equal(p, again) {
-		return nil, usagef("%s: the two entries differ", s.what)
+		return nil, term.Usagef("%s: the two entries differ", s.what)
 	}
 	return p, nil
 }
 
 // ask prompts on the terminal. Without one there is no way to go on.
 func (a *app) ask(ctx context.Context, s secret, prompt string) ([]byte, error) {
-	if !isTerminal(a.stderr) && !isTerminal(a.stdin) {
+	if !term.IsTerminal(a.stderr) && !term.IsTerminal(a.stdin) {
 		return nil, a.noTerminal(s)
 	}
 	tty, err := os.OpenFile("/dev/tty", os.O_RDWR, 0)
@@ -286,7 +287,7 @@ func (a *app) ask(ctx context.Context, s secret, prompt string) ([]byte, error) 
 		return nil, a.noTerminal(s)
 	}
 	defer tty.Close()
-	a.ui.clearLine()
+	a.ui.ClearLine()
 	if _, err := io.WriteString(tty, "holdfast: "+prompt); err != nil {
 		return nil, fmt.Errorf("ask for the %s: %w", s.what, err)
 	}
@@ -299,7 +300,7 @@ func (a *app) ask(ctx context.Context, s secret, prompt string) ([]byte, error) 
 }
 
 func (a *app) noTerminal(s secret) error {
-	return hintf(fmt.Errorf("the %s is needed and there is no terminal to ask on: %w", s.what, errPassphrase),
+	return term.Hintf(fmt.Errorf("the %s is needed and there is no terminal to ask on: %w", s.what, errPassphrase),
 		"set one of %s", strings.Join(s.names(), ", "))
 }
 

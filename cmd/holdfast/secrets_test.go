@@ -7,6 +7,8 @@ import (
 	"os"
 	"strings"
 	"testing"
+
+	"holdfast/command/term"
 )
 
 func TestSecretForms(t *testing.T) {
@@ -104,18 +106,18 @@ func TestSecretErrors(t *testing.T) {
 		form, value, text string
 		code              int
 	}{
-		{"", "", "is empty", exitKey},
-		{"_FILE", empty, "is empty", exitKey},
-		{"_FILE", b.path("none"), "no such file", exitNotFound},
-		{"_FILE", b.dir, "is a directory", exitError},
-		{"_FD", "x", "not the number", exitUsage},
-		{"_FD", "-1", "not the number", exitUsage},
-		{"_FD", "1999999999", "file descriptor 1999999999", exitError},
-		{"_CMD", "", "no command", exitUsage},
-		{"_CMD", "exit 3", "exit status 3", exitError},
-		{"_CMD", "true", "is empty", exitKey},
-		{"_CMD", "head -c 100000 /dev/zero", "prints too much", exitError},
-		{"", strings.Repeat("s", secretSizeMax+1), "longer than", exitUsage},
+		{"", "", "is empty", term.ExitKey},
+		{"_FILE", empty, "is empty", term.ExitKey},
+		{"_FILE", b.path("none"), "no such file", term.ExitNotFound},
+		{"_FILE", b.dir, "is a directory", term.ExitError},
+		{"_FD", "x", "not the number", term.ExitUsage},
+		{"_FD", "-1", "not the number", term.ExitUsage},
+		{"_FD", "1999999999", "file descriptor 1999999999", term.ExitError},
+		{"_CMD", "", "no command", term.ExitUsage},
+		{"_CMD", "exit 3", "exit status 3", term.ExitError},
+		{"_CMD", "true", "is empty", term.ExitKey},
+		{"_CMD", "head -c 100000 /dev/zero", "prints too much", term.ExitError},
+		{"", strings.Repeat("s", secretSizeMax+1), "longer than", term.ExitUsage},
 	} {
 		name := "HOLDFAST_ENCRYPTION_PASSWORD" + tc.form
 		b.env = map[string]string{name: tc.value}
@@ -146,7 +148,7 @@ func TestNoTerminal(t *testing.T) {
 
 func TestNewPassphraseIsLongEnough(t *testing.T) {
 	b := newBench(t, "HOLDFAST_NEW_ENCRYPTION_PASSWORD=1234")
-	if p, err := b.newPassphrase(t.Context(), newEncryptionPassphrase()); exitCode(err) != exitUsage {
+	if p, err := b.newPassphrase(t.Context(), newEncryptionPassphrase()); exitCode(err) != term.ExitUsage {
 		t.Errorf("4 bytes: %q, %v", p, err)
 	}
 	b.env["HOLDFAST_NEW_ENCRYPTION_PASSWORD"] = "12345"
@@ -181,7 +183,7 @@ func TestReadSmall(t *testing.T) {
 	if got, err := readSmall(b.write(t, "fits", strings.Repeat("x", keyFileSizeMax))); err != nil || len(got) != keyFileSizeMax {
 		t.Errorf("%d bytes, %v", len(got), err)
 	}
-	if _, err := readSmall(b.write(t, "large", strings.Repeat("x", keyFileSizeMax+1))); exitCode(err) != exitIntegrity {
+	if _, err := readSmall(b.write(t, "large", strings.Repeat("x", keyFileSizeMax+1))); exitCode(err) != term.ExitIntegrity {
 		t.Errorf("a large file: %v", err)
 	}
 }

@@ -15,13 +15,14 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"holdfast/command/term"
 	"holdfast/datastore/server"
 )
 
 func (a *app) serveCommand() *cli.Command {
 	return &cli.Command{
 		Name: "serve", Usage: "run a backup server",
-		Description: describe(`Serves datastores over the protocol of Proxmox Backup Server, for Holdfast, Proxmox VE and
+		Description: term.Describe(`Serves datastores over the protocol of Proxmox Backup Server, for Holdfast, Proxmox VE and
 proxmox-backup-client. The first start makes a self-signed certificate and the token
 root@pam!admin with all rights, and prints its secret once. Datastores, users and rights are
 made with the commands of those names, beside the running server.
@@ -64,7 +65,7 @@ type running struct {
 }
 
 func runServe(ctx context.Context, c *call) error {
-	c.signals.hangupReloads()
+	c.signals.HangupReloads()
 	conf, err := c.serveConfig()
 	if err != nil {
 		return err
@@ -91,16 +92,16 @@ func runServe(ctx context.Context, c *call) error {
 func (a *app) logger(level slog.Level) *slog.Logger {
 	o := &slog.HandlerOptions{Level: level}
 	switch {
-	case a.ui.verbose:
+	case a.ui.Verbose:
 		o.Level = slog.LevelDebug
-	case a.ui.quiet:
+	case a.ui.Quiet:
 		o.Level = slog.LevelWarn
 	}
-	if !a.ui.json {
+	if !a.ui.JSON {
 		return slog.New(slog.NewTextHandler(a.stderr, o))
 	}
 	// Every line that the program writes as JSON tells what it is.
-	return slog.New(slog.NewJSONHandler(escaping{a.stderr}, o)).With("message_type", "log")
+	return slog.New(slog.NewJSONHandler(term.Escape(a.stderr), o)).With("message_type", "log")
 }
 
 // start brings everything up to the point where requests are answered.
@@ -216,7 +217,7 @@ func (r *running) announce() error {
 	}
 	for _, l := range r.listeners {
 		rec := listeningRecord{"listening", l.Addr().String(), r.cert.Fingerprint()}
-		r.ui.summary(rec, func(w io.Writer) {
+		r.ui.Summary(rec, func(w io.Writer) {
 			fmt.Fprintf(w, "listening on %s, fingerprint %s\n", rec.Address, rec.Fingerprint)
 		})
 	}

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"holdfast/chunkstore"
+	"holdfast/command/term"
 	"holdfast/datastore/server"
 )
 
@@ -41,7 +42,7 @@ func (c *call) checkServe(ctx context.Context, conf serveConfig) error {
 			return err
 		}
 	}
-	c.ui.done(configRecord{"config", conf.Data, conf.Listen, conf.Certificate},
+	c.ui.Done(configRecord{"config", conf.Data, conf.Listen, conf.Certificate},
 		"the configuration is good: data in %s, listening on %s", conf.Data, strings.Join(conf.Listen, " "))
 	return nil
 }
@@ -120,9 +121,9 @@ func (s *serveConfig) certificateError(err error) error {
 	certFile, keyFile := s.certificateFiles()
 	err = fmt.Errorf("certificate %s with key %s: %w", certFile, keyFile, err)
 	if s.Certificate != "" {
-		return hintf(err, "both must be there in PEM form, and belong together")
+		return term.Hintf(err, "both must be there in PEM form, and belong together")
 	}
-	return hintf(err, "put both back from a copy; if both are moved away, the next start makes new ones, whose fingerprint every client must be told")
+	return term.Hintf(err, "put both back from a copy; if both are moved away, the next start makes new ones, whose fingerprint every client must be told")
 }
 
 // checkListen tells whether an address can be listened on. One in use is as it
@@ -139,5 +140,5 @@ func checkListen(address string, used bool) error {
 }
 
 func listenError(err error) error {
-	return hintf(fmt.Errorf("listen: %w", err), "choose another address with --listen HOST:PORT")
+	return term.Hintf(fmt.Errorf("listen: %w", err), "choose another address with --listen HOST:PORT")
 }

@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"holdfast/command/term"
 )
 
 // What a start would stumble over is said by --check, which changes nothing.
@@ -55,7 +57,7 @@ func TestServeCheckFindsWhatAStartWould(t *testing.T) {
 			t.Chdir(b.dir)
 			args := append([]string{"serve", "--check", "--data", "data", "--listen", "127.0.0.1:0"}, tc.args...)
 			code := b.run(args)
-			if tc.want == "" && code != exitOK || tc.want != "" && code == exitOK || !strings.Contains(b.err.String(), tc.want) {
+			if tc.want == "" && code != term.ExitOK || tc.want != "" && code == term.ExitOK || !strings.Contains(b.err.String(), tc.want) {
 				t.Errorf("exit code %d, %s", code, b.err.String())
 			}
 			if after := listing(t, b.dir); after != before && name != "garbage users" {

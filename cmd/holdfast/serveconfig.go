@@ -13,6 +13,7 @@ import (
 
 	"github.com/BurntSushi/toml"
 
+	"holdfast/command/term"
 	"holdfast/datastore/server"
 	"holdfast/datastore/wire"
 )
@@ -87,7 +88,7 @@ func (c *call) serveConfig() (serveConfig, error) {
 		conf.Data = dir
 	}
 	if conf.Data == "" {
-		return conf, usagef("data directory: empty")
+		return conf, term.Usagef("data directory: empty")
 	}
 	if conf.Data, err = filepath.Abs(conf.Data); err != nil {
 		return conf, fmt.Errorf("data directory: %w", err)
@@ -113,7 +114,7 @@ func (c *call) configFile() (serveConfig, error) {
 		return conf, fmt.Errorf("read configuration: %w", err)
 	}
 	if err := conf.decode(string(b)); err != nil {
-		return conf, usagef("configuration %s: %w", path, err)
+		return conf, term.Usagef("configuration %s: %w", path, err)
 	}
 	return conf, nil
 }
@@ -134,14 +135,14 @@ func (s *serveConfig) decode(text string) error {
 // check looks for what the parts of a configuration do not tell by themselves.
 func (s *serveConfig) check() error {
 	if (s.Certificate == "") != (s.Key == "") {
-		return usagef("certificate and key: give both, or none for a self-signed one")
+		return term.Usagef("certificate and key: give both, or none for a self-signed one")
 	}
 	if len(s.Listen) == 0 {
-		return usagef("there is no address to listen on")
+		return term.Usagef("there is no address to listen on")
 	}
 	for _, address := range s.Listen {
 		if _, _, err := net.SplitHostPort(address); err != nil {
-			return usagef("address %q to listen on: want HOST:PORT, [IPv6]:PORT or :PORT", address)
+			return term.Usagef("address %q to listen on: want HOST:PORT, [IPv6]:PORT or :PORT", address)
 		}
 	}
 	_, err := s.limits()
@@ -157,12 +158,12 @@ func (s *serveConfig) limits() (server.Limits, error) {
 		WriteTimeout: time.Duration(s.Limits.WriteTimeout),
 	}
 	if l.Connections < 0 || l.PerAddress < 0 || l.PerToken < 0 {
-		return l, usagef("configuration: limits of connections and requests must not be negative")
+		return l, term.Usagef("configuration: limits of connections and requests must not be negative")
 	}
 	if s.Limits.BodyRate != "" {
-		n, err := parseSize(s.Limits.BodyRate)
+		n, err := term.ParseSize(s.Limits.BodyRate)
 		if err != nil {
-			return l, usagef("configuration: limits.body_rate %q: %w", s.Limits.BodyRate, err)
+			return l, term.Usagef("configuration: limits.body_rate %q: %w", s.Limits.BodyRate, err)
 		}
 		l.BodyRate = int(n)
 	}

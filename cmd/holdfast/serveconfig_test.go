@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"holdfast/command/term"
 )
 
 // The packaged configuration is the defaults, line by line, and lacks nothing.
@@ -64,7 +66,7 @@ func TestConfigFile(t *testing.T) {
 		if err := conf.decode(text); err != nil {
 			t.Errorf("%q: %v", text, err)
 		}
-		if err := conf.check(); exitCode(err) != exitUsage {
+		if err := conf.check(); exitCode(err) != term.ExitUsage {
 			t.Errorf("%q: %v", text, err)
 		}
 	}

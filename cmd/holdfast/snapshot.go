@@ -8,13 +8,14 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"holdfast/command/term"
 	"holdfast/datastore/wire"
 )
 
 func (a *app) snapshotCommand() *cli.Command {
 	return &cli.Command{
 		Name: "snapshot", Usage: "list, describe, protect and remove snapshots",
-		Description: describe(`Works on snapshots, which are named TYPE/ID/TIME. Where one is read, TYPE/ID/latest and
+		Description: term.Describe(`Works on snapshots, which are named TYPE/ID/TIME. Where one is read, TYPE/ID/latest and
 TYPE/ID are the newest one of the group; a change needs the exact time.`),
 		Subcommands: []*cli.Command{
 			a.snapshotListCommand(),
@@ -57,7 +58,7 @@ type fileRecord struct {
 func (a *app) snapshotListCommand() *cli.Command {
 	return &cli.Command{
 		Name: "list", Usage: "list snapshots", ArgsUsage: "[GROUP]",
-		Description: describe(`Lists the finished snapshots of a group, or of all groups of the namespace, oldest first. One whose
+		Description: term.Describe(`Lists the finished snapshots of a group, or of all groups of the namespace, oldest first. One whose
 name has another time than that at which the repository says it arrived, by more than five minutes, is
 marked: ahead-of-time counts as of its arrival, backdated as of its name, and so does undated, of which
 it is lost when it arrived.`,
@@ -85,8 +86,8 @@ func snapshotList(ctx context.Context, c *call) error {
 		if err != nil {
 			return about("list snapshots", i.Snapshot.Group.NS, err)
 		}
-		if c.ui.json {
-			c.ui.result(newSnapshotRecord(i), nil)
+		if c.ui.JSON {
+			c.ui.Result(newSnapshotRecord(i), nil)
 		} else {
 			rows = append(rows, snapshotRow(i))
 		}
@@ -131,7 +132,7 @@ func newSnapshotRecord(i wire.SnapshotInfo) snapshotRecord {
 		Misdated: i.Dated().Misdated(), Undated: i.Undated,
 	}
 	if !i.Undated {
-		r.Arrived = unixTime(i.Arrived)
+		r.Arrived = term.UnixTime(i.Arrived)
 	}
 	for _, f := range i.Files {
 		r.Files = append(r.Files, fileRecord(f))
@@ -159,7 +160,7 @@ func snapshotRow(i wire.SnapshotInfo) []string {
 	}
 	notes, _, _ := strings.Cut(i.Notes, "\n")
 	return []string{
-		withNamespace(i.Snapshot.Group.NS, i.Snapshot.String()), formatBytes(int64(i.Size)), key,
+		withNamespace(i.Snapshot.Group.NS, i.Snapshot.String()), term.Bytes(int64(i.Size)), key,
 		orDash(strings.Join(marks, " ")), orDash(strings.Join(files, " ")), notes,
 	}
 }
@@ -187,7 +188,7 @@ func orDash(s string) string {
 func (a *app) snapshotFilesCommand() *cli.Command {
 	return &cli.Command{
 		Name: "files", Usage: "list the files of a snapshot", ArgsUsage: "SNAPSHOT",
-		Description: describe(`Lists the archives and small files that a snapshot holds, as its manifest names them.`,
+		Description: term.Describe(`Lists the archives and small files that a snapshot holds, as its manifest names them.`,
 			"holdfast snapshot files -r /srv/store vm/100/latest"),
 		Action: a.action(arity{1, 1}, snapshotFiles),
 	}
@@ -215,9 +216,9 @@ func (c *call) listFiles(ctx context.Context, s *repository, snap wire.Snapshot)
 	}
 	rows := [][]string{{"file", "mode", "size"}}
 	for _, f := range info.Files {
-		rows = append(rows, []string{f.Name, f.CryptMode, formatBytes(int64(f.Size))})
-		if c.ui.json {
-			c.ui.result(fileLine{"file", snap.String(), fileRecord(f)}, nil)
+		rows = append(rows, []string{f.Name, f.CryptMode, term.Bytes(int64(f.Size))})
+		if c.ui.JSON {
+			c.ui.Result(fileLine{"file", snap.String(), fileRecord(f)}, nil)
 		}
 	}
 	c.printTable(rows, "no files")
@@ -227,7 +228,7 @@ func (c *call) listFiles(ctx context.Context, s *repository, snap wire.Snapshot)
 func (a *app) snapshotForgetCommand() *cli.Command {
 	return &cli.Command{
 		Name: "forget", Usage: "remove a snapshot", ArgsUsage: "SNAPSHOT",
-		Description: describe(`Removes a snapshot from the repository. Its exact time must be given; a protected snapshot is
+		Description: term.Describe(`Removes a snapshot from the repository. Its exact time must be given; a protected snapshot is
 refused. For the trash time of the repository it can be brought back with snapshot
 restore-deleted. After that the space of chunks that no other snapshot needs is freed by
 holdfast gc. With --now it is gone at once, also if it was removed before.`,

@@ -8,22 +8,23 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"holdfast/command/term"
 	"holdfast/datastore/wire"
 )
 
 func (a *app) notesCommand() *cli.Command {
 	return &cli.Command{
 		Name: "notes", Usage: "show or change the notes of a snapshot",
-		Description: describe(`Notes are a text kept with a snapshot. They are not encrypted and not signed.`),
+		Description: term.Describe(`Notes are a text kept with a snapshot. They are not encrypted and not signed.`),
 		Subcommands: []*cli.Command{
 			{
 				Name: "show", Usage: "print the notes", ArgsUsage: "SNAPSHOT",
-				Description: describe("Prints the notes of a snapshot.", "holdfast snapshot notes show -r /srv/store vm/100/latest"),
+				Description: term.Describe("Prints the notes of a snapshot.", "holdfast snapshot notes show -r /srv/store vm/100/latest"),
 				Action:      a.action(arity{1, 1}, notesShow),
 			},
 			{
 				Name: "update", Usage: "replace the notes", ArgsUsage: "SNAPSHOT TEXT",
-				Description: describe(`Replaces the notes of a snapshot. The TEXT "-" is read from standard input, an empty one
+				Description: term.Describe(`Replaces the notes of a snapshot. The TEXT "-" is read from standard input, an empty one
 removes the notes.`, `holdfast snapshot notes update -r /srv/store vm/100/2026-11-22T02:00:00Z "before the upgrade"`),
 				Action: a.action(arity{2, 2}, notesUpdate),
 			},
@@ -43,9 +44,9 @@ func notesShow(ctx context.Context, c *call) error {
 			return fmt.Errorf("notes%s: %w", within(snap.Group.NS), err)
 		}
 		r := notesRecord{changeRecord{"notes", string(snap.Group.NS), snap.String()}, text}
-		c.ui.result(r, func(w io.Writer) {
+		c.ui.Result(r, func(w io.Writer) {
 			if text != "" {
-				fmt.Fprintln(w, printable(strings.TrimSuffix(text, "\n")))
+				fmt.Fprintln(w, term.Printable(strings.TrimSuffix(text, "\n")))
 			}
 		})
 		return nil
@@ -65,14 +66,14 @@ func notesUpdate(ctx context.Context, c *call) error {
 		text = string(b)
 	}
 	if len(text) > notesSizeMax {
-		return usagef("the notes are longer than %s", formatBytes(notesSizeMax))
+		return term.Usagef("the notes are longer than %s", term.Bytes(notesSizeMax))
 	}
 	return c.changing(ctx, func(s *repository, snap wire.Snapshot) error {
 		if err := s.SetNotes(ctx, snap, text); err != nil {
 			return fmt.Errorf("notes%s: %w", within(snap.Group.NS), err)
 		}
 		r := notesRecord{changeRecord{"notes", string(snap.Group.NS), snap.String()}, text}
-		c.ui.done(r, "changed the notes of %s%s", snap, within(snap.Group.NS))
+		c.ui.Done(r, "changed the notes of %s%s", snap, within(snap.Group.NS))
 		return nil
 	})
 }
@@ -80,16 +81,16 @@ func notesUpdate(ctx context.Context, c *call) error {
 func (a *app) protectedCommand() *cli.Command {
 	return &cli.Command{
 		Name: "protected", Usage: "show or change whether a snapshot is protected",
-		Description: describe(`A protected snapshot cannot be removed.`),
+		Description: term.Describe(`A protected snapshot cannot be removed.`),
 		Subcommands: []*cli.Command{
 			{
 				Name: "show", Usage: "print true or false", ArgsUsage: "SNAPSHOT",
-				Description: describe("Prints whether a snapshot is protected.", "holdfast snapshot protected show -r /srv/store vm/100/latest"),
+				Description: term.Describe("Prints whether a snapshot is protected.", "holdfast snapshot protected show -r /srv/store vm/100/latest"),
 				Action:      a.action(arity{1, 1}, protectedShow),
 			},
 			{
 				Name: "update", Usage: "protect or release a snapshot", ArgsUsage: "SNAPSHOT true|false",
-				Description: describe("Sets or clears the protection of a snapshot.", "holdfast snapshot protected update -r /srv/store vm/100/2026-11-22T02:00:00Z true"),
+				Description: term.Describe("Sets or clears the protection of a snapshot.", "holdfast snapshot protected update -r /srv/store vm/100/2026-11-22T02:00:00Z true"),
 				Action:      a.action(arity{2, 2}, protectedUpdate),
 			},
 		},
@@ -101,7 +102,7 @@ func (a *app) protectCommand(name string, protected bool) *cli.Command {
 	words := map[bool]string{true: "keep a snapshot from being removed", false: "allow a snapshot to be removed"}
 	return &cli.Command{
 		Name: name, Usage: words[protected], ArgsUsage: "SNAPSHOT",
-		Description: describe(fmt.Sprintf("The same as holdfast snapshot protected update SNAPSHOT %v.", protected),
+		Description: term.Describe(fmt.Sprintf("The same as holdfast snapshot protected update SNAPSHOT %v.", protected),
 			fmt.Sprintf("holdfast snapshot %s -r /srv/store vm/100/2026-11-22T02:00:00Z", name)),
 		Action: a.action(arity{1, 1}, func(ctx context.Context, c *call) error {
 			return c.setProtected(ctx, protected)
@@ -121,7 +122,7 @@ func protectedShow(ctx context.Context, c *call) error {
 			return err
 		}
 		r := protectedRecord{changeRecord{"protected", string(snap.Group.NS), snap.String()}, info.Protected}
-		c.ui.result(r, func(w io.Writer) { fmt.Fprintln(w, info.Protected) })
+		c.ui.Result(r, func(w io.Writer) { fmt.Fprintln(w, info.Protected) })
 		return nil
 	})
 }
@@ -133,7 +134,7 @@ func protectedUpdate(ctx context.Context, c *call) error {
 	case "false":
 		return c.setProtected(ctx, false)
 	}
-	return usagef("protection %q: want true or false", c.arg(1))
+	return term.Usagef("protection %q: want true or false", c.arg(1))
 }
 
 func (c *call) setProtected(ctx context.Context, protected bool) error {
@@ -143,7 +144,7 @@ func (c *call) setProtected(ctx context.Context, protected bool) error {
 		}
 		done := map[bool]string{true: "protected", false: "released"}[protected]
 		r := protectedRecord{changeRecord{"protected", string(snap.Group.NS), snap.String()}, protected}
-		c.ui.done(r, "%s %s%s", done, snap, within(snap.Group.NS))
+		c.ui.Done(r, "%s %s%s", done, snap, within(snap.Group.NS))
 		return nil
 	})
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"holdfast/client"
+	"holdfast/command/term"
 	"holdfast/datastore"
 	"holdfast/datastore/wire"
 )
@@ -17,7 +18,7 @@ import (
 func (a *app) statusCommand() *cli.Command {
 	return &cli.Command{
 		Name: "status", Usage: "show how full the repository is",
-		Description: describe(`Counts groups, snapshots, chunks and packs in all namespaces, and shows the space they take and
+		Description: term.Describe(`Counts groups, snapshots, chunks and packs in all namespaces, and shows the space they take and
 what the file system has left. A server does not tell about chunks and packs.`,
 			"holdfast status -r /srv/store"),
 		Action: a.action(arity{0, 0}, runStatus),
@@ -62,9 +63,9 @@ func runStatus(ctx context.Context, c *call) error {
 	if err != nil {
 		return err
 	}
-	c.ui.result(r, func(w io.Writer) { statusText(w, r) })
+	c.ui.Result(r, func(w io.Writer) { statusText(w, r) })
 	if r.chunkCounts != nil && r.MissingPacks > 0 {
-		return hintf(fmt.Errorf("packs missing: %d: %w", r.MissingPacks, errDamage),
+		return term.Hintf(fmt.Errorf("packs missing: %d: %w", r.MissingPacks, errDamage),
 			"holdfast verify tells which snapshots they belong to")
 	}
 	return nil
@@ -130,18 +131,18 @@ func (r *repositoryRecord) count(ns wire.Namespace, list iter.Seq2[wire.Snapshot
 func statusText(w io.Writer, r repositoryRecord) {
 	rows := [][]string{
 		{"repository:", r.Repository},
-		{"snapshots:", fmt.Sprintf("%d in %s, %s", r.Snapshots, plural(int64(r.Groups), "group"), formatBytes(int64(r.LogicalBytes)))},
+		{"snapshots:", fmt.Sprintf("%d in %s, %s", r.Snapshots, term.Plural(int64(r.Groups), "group"), term.Bytes(int64(r.LogicalBytes)))},
 	}
 	if r.Undated > 0 {
-		rows = append(rows, []string{"undated:", plural(int64(r.Undated), "snapshot") + ", of which it is lost when they arrived; holdfast repair writes it down anew"})
+		rows = append(rows, []string{"undated:", term.Plural(int64(r.Undated), "snapshot") + ", of which it is lost when they arrived; holdfast repair writes it down anew"})
 	}
 	if c := r.chunkCounts; c != nil {
 		rows = append(rows,
-			[]string{"chunks:", fmt.Sprintf("%d in %s, %s", c.Chunks, plural(int64(c.Packs), "pack"), formatBytes(int64(c.PlainBytes)))},
-			[]string{"stored:", formatBytes(int64(c.StoredBytes))},
-			[]string{"ratio:", formatRatio(int64(r.LogicalBytes), int64(c.StoredBytes))})
+			[]string{"chunks:", fmt.Sprintf("%d in %s, %s", c.Chunks, term.Plural(int64(c.Packs), "pack"), term.Bytes(int64(c.PlainBytes)))},
+			[]string{"stored:", term.Bytes(int64(c.StoredBytes))},
+			[]string{"ratio:", term.Ratio(int64(r.LogicalBytes), int64(c.StoredBytes))})
 	}
-	rows = append(rows, []string{"disk:", fmt.Sprintf("%s of %s used (%s), %s free", formatBytes(int64(r.DiskUsed)), formatBytes(int64(r.DiskTotal)),
-		formatShare(int64(r.DiskUsed), int64(r.DiskTotal)), formatBytes(int64(r.DiskAvail)))})
-	table(w, rows)
+	rows = append(rows, []string{"disk:", fmt.Sprintf("%s of %s used (%s), %s free", term.Bytes(int64(r.DiskUsed)), term.Bytes(int64(r.DiskTotal)),
+		term.Share(int64(r.DiskUsed), int64(r.DiskTotal)), term.Bytes(int64(r.DiskAvail)))})
+	term.Table(w, rows)
 }

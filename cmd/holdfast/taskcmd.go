@@ -12,18 +12,19 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"holdfast/client"
+	"holdfast/command/term"
 	"holdfast/datastore/wire"
 )
 
 func (a *app) taskCommand() *cli.Command {
 	return &cli.Command{
 		Name: "task", Usage: "look at what a server does and did",
-		Description: describe(`Every backup, restore, prune, gc and verification of a server is a task with a name, a log and an
+		Description: term.Describe(`Every backup, restore, prune, gc and verification of a server is a task with a name, a log and an
 end. Without rights on the server one sees one's own tasks.`),
 		Subcommands: []*cli.Command{
 			{
 				Name: "list", Usage: "list tasks",
-				Description: describe("Lists tasks, running ones first, then the newest.", "holdfast task list -r backup.lan:tank", "holdfast task list --running"),
+				Description: term.Describe("Lists tasks, running ones first, then the newest.", "holdfast task list -r backup.lan:tank", "holdfast task list --running"),
 				Flags: []cli.Flag{dataFlag(),
 					&cli.UintFlag{Name: "limit", Value: 50, Usage: "list at most `N` tasks, 0 for all (default 50)"},
 					&cli.BoolFlag{Name: "running", Usage: "list only tasks that run"},
@@ -32,13 +33,13 @@ end. Without rights on the server one sees one's own tasks.`),
 			},
 			{
 				Name: "log", Usage: "print the log of a task", ArgsUsage: "UPID",
-				Description: describe("Prints the log of a task; with --follow until it ends.", "holdfast task log UPID:..."),
+				Description: term.Describe("Prints the log of a task; with --follow until it ends.", "holdfast task log UPID:..."),
 				Flags:       []cli.Flag{dataFlag(), &cli.BoolFlag{Name: "follow", Aliases: []string{"f"}, Usage: "go on until the task ends; one that fails ends with exit status 1"}},
 				Action:      a.action(arity{1, 1}, taskLog),
 			},
 			{
 				Name: "stop", Usage: "stop a task", ArgsUsage: "UPID",
-				Description: describe("Asks a task to end.", "holdfast task stop UPID:..."),
+				Description: term.Describe("Asks a task to end.", "holdfast task stop UPID:..."),
 				Flags:       []cli.Flag{dataFlag()},
 				Action:      a.action(arity{1, 1}, taskStop),
 			},
@@ -85,13 +86,13 @@ func taskList(ctx context.Context, c *call) error {
 	}
 	rows := [][]string{{"started", "type", "about", "user or token", "status", "task"}}
 	for _, t := range list {
-		rec := taskRecord{"task", t.UPID, t.Type, t.ID, t.User, unixTime(t.Start), unixTime(t.End), t.Status}
+		rec := taskRecord{"task", t.UPID, t.Type, t.ID, t.User, term.UnixTime(t.Start), term.UnixTime(t.End), t.Status}
 		if t.End == 0 {
 			rec.Status = "running"
 		}
 		rows = append(rows, []string{rec.Started, rec.Type, orDash(rec.ID), rec.AuthID, firstOf(rec.Status), rec.UPID})
-		if c.ui.json {
-			c.ui.result(rec, nil)
+		if c.ui.JSON {
+			c.ui.Result(rec, nil)
 		}
 	}
 	c.printTable(rows, "no tasks")
@@ -122,7 +123,7 @@ func taskLog(ctx context.Context, c *call) error {
 		return err
 	}
 	show := func(line string) {
-		c.ui.result(logRecord{"task_log", line}, func(w io.Writer) { fmt.Fprintln(w, printable(line)) })
+		c.ui.Result(logRecord{"task_log", line}, func(w io.Writer) { fmt.Fprintln(w, term.Printable(line)) })
 	}
 	return c.managing(ctx, func(s *client.Client) error {
 		if c.flags.Bool("follow") {
@@ -160,6 +161,6 @@ func taskStop(ctx context.Context, c *call) error {
 	if err := c.asking(ctx, client.Call{Method: http.MethodDelete, Path: taskPath(c.arg(0)), Again: true}, nil); err != nil {
 		return fmt.Errorf("stop the task: %w", err)
 	}
-	c.ui.done(stopRecord{"task_stopped", c.arg(0)}, "asked the task to end")
+	c.ui.Done(stopRecord{"task_stopped", c.arg(0)}, "asked the task to end")
 	return nil
 }

@@ -10,18 +10,19 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"holdfast/client"
+	"holdfast/command/term"
 	"holdfast/datastore/wire"
 )
 
 func (a *app) tokenCommand() *cli.Command {
 	return &cli.Command{
 		Name: "token", Usage: "manage the API tokens of a server",
-		Description: describe(`A token belongs to a user and has a secret instead of a password. It may do what its own
+		Description: term.Describe(`A token belongs to a user and has a secret instead of a password. It may do what its own
 rights and those of its user both allow; only root@pam has all rights by itself.`),
 		Subcommands: []*cli.Command{
 			{
 				Name: "create", Usage: "make a token", ArgsUsage: "USER@REALM!NAME",
-				Description: describe(`Makes a token and prints its secret, which cannot be shown again. --role and --path give it
+				Description: term.Describe(`Makes a token and prints its secret, which cannot be shown again. --role and --path give it
 rights at once. The role DatastorePutOnly lets a machine add backups and nothing else: it
 can neither read nor remove them.`,
 					"holdfast token create 'root@pam!web' --role DatastoreBackup --path /datastore/tank",
@@ -34,13 +35,13 @@ can neither read nor remove them.`,
 			},
 			{
 				Name: "list", Usage: "list tokens", ArgsUsage: "[USER@REALM]",
-				Description: describe("Lists the tokens of a user, or of all users.", "holdfast token list", "holdfast token list root@pam"),
+				Description: term.Describe("Lists the tokens of a user, or of all users.", "holdfast token list", "holdfast token list root@pam"),
 				Flags:       []cli.Flag{dataFlag()},
 				Action:      a.action(arity{0, 1}, tokenList),
 			},
 			{
 				Name: "revoke", Usage: "remove a token", ArgsUsage: "USER@REALM!NAME",
-				Description: describe(`Removes a token with its rights. It is refused from the next request on; its backup groups
+				Description: term.Describe(`Removes a token with its rights. It is refused from the next request on; its backup groups
 stay.`, "holdfast token revoke 'root@pam!web'"),
 				Flags:  []cli.Flag{dataFlag()},
 				Action: a.action(arity{1, 1}, tokenRevoke),
@@ -74,7 +75,7 @@ func tokenCreate(ctx context.Context, c *call) error {
 	}
 	role, path, comment := c.flags.String("role"), c.flags.String("path"), c.flags.String("comment")
 	if (role == "") != (path == "") {
-		return usagef("--role and --path belong together")
+		return term.Usagef("--role and --path belong together")
 	}
 	return c.managing(ctx, func(s *client.Client) error {
 		var made struct {
@@ -88,12 +89,12 @@ func tokenCreate(ctx context.Context, c *call) error {
 				// Without its rights nobody needs the secret.
 				undone := s.Do(ctx, client.Call{Method: http.MethodDelete, Path: tokenPath(id)})
 				if undone != nil {
-					c.ui.warnf("the token %s is left without rights: %v", id, undone)
+					c.ui.Warnf("the token %s is left without rights: %v", id, undone)
 				}
 				return fmt.Errorf("make token %s: give it the role %s on %s: %w", id, role, path, knownRoles(err))
 			}
 		}
-		c.ui.result(tokenRecord{"token", string(id), made.Value, role, path, comment, true, ""}, func(w io.Writer) {
+		c.ui.Result(tokenRecord{"token", string(id), made.Value, role, path, comment, true, ""}, func(w io.Writer) {
 			fmt.Fprintf(w, "made token %s; its secret is shown this once:\n%s\n", id, made.Value)
 		})
 		if role != "" {
@@ -112,11 +113,11 @@ func (c *call) warnPowerless(ctx context.Context, s *client.Client, id wire.Auth
 		Params: url.Values{"auth-id": {string(id)}, "path": {path}}, Into: &rights,
 	}
 	if err := s.Do(ctx, q); err != nil {
-		c.ui.verbosef("rights of %s: %v", id, err)
+		c.ui.Verbosef("rights of %s: %v", id, err)
 		return
 	}
 	if len(rights[path]) == 0 {
-		c.ui.warnf("%s has no rights on %s, as a token has only those that its user has, too: give %s a role there", id, path, id.User())
+		c.ui.Warnf("%s has no rights on %s, as a token has only those that its user has, too: give %s a role there", id, path, id.User())
 	}
 }
 
@@ -179,8 +180,8 @@ func (c *call) tokensOf(ctx context.Context, s *client.Client, user string) (row
 	}
 	for _, t := range list {
 		rows = append(rows, []string{t.TokenID, t.state(), t.Comment})
-		if c.ui.json {
-			c.ui.result(tokenRecord{MessageType: "token", AuthID: t.TokenID, Comment: t.Comment, Enabled: t.enabled(), Expires: unixTime(t.Expire)}, nil)
+		if c.ui.JSON {
+			c.ui.Result(tokenRecord{MessageType: "token", AuthID: t.TokenID, Comment: t.Comment, Enabled: t.enabled(), Expires: term.UnixTime(t.Expire)}, nil)
 		}
 	}
 	return rows, nil
@@ -194,7 +195,7 @@ func tokenRevoke(ctx context.Context, c *call) error {
 	if err := c.asking(ctx, client.Call{Method: http.MethodDelete, Path: tokenPath(id)}, nil); err != nil {
 		return fmt.Errorf("revoke token %s: %w", id, err)
 	}
-	c.ui.done(identityRecord{"token_revoked", string(id)}, "revoked token %s", id)
+	c.ui.Done(identityRecord{"token_revoked", string(id)}, "revoked token %s", id)
 	return nil
 }
 

@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"holdfast/client"
+	"holdfast/command/term"
 )
 
 // knownServersName is the file with the certificates of the servers that were
@@ -47,7 +48,7 @@ func (c *call) trust(server string) client.TrustFunc {
 
 // changedServer refuses a server that was known by another certificate.
 func changedServer(path, server, known string) error {
-	return hintf(fmt.Errorf("%s was known by %s and now shows another one", server, known),
+	return term.Hintf(fmt.Errorf("%s was known by %s and now shows another one", server, known),
 		"somebody may be in between; if the certificate was renewed, compare it with what holdfast cert show prints on the server, and remove the line of %s from %s", server, path)
 }
 
@@ -57,14 +58,14 @@ func (c *call) acceptServer(ctx context.Context, server, fingerprint string) err
 	if c.flags.Bool("accept-new") {
 		return nil
 	}
-	refused := hintf(fmt.Errorf("the server %s is not known", server),
+	refused := term.Hintf(fmt.Errorf("the server %s is not known", server),
 		"compare the fingerprint with what holdfast cert show prints on the server, then run the command once with --accept-new, or with --fingerprint %s", fingerprint)
 	tty, err := c.terminal()
 	if err != nil {
 		return refused
 	}
 	defer tty.Close()
-	c.ui.clearLine()
+	c.ui.ClearLine()
 	question := fmt.Sprintf("holdfast: the server %s is not known; its certificate has the fingerprint\n%s\nholdfast: accept and remember it? (y/N) ", server, fingerprint)
 	answer, err := askLine(ctx, tty, question)
 	if err != nil {
@@ -79,7 +80,7 @@ func (c *call) acceptServer(ctx context.Context, server, fingerprint string) err
 
 // terminal opens the terminal that the program runs on.
 func (a *app) terminal() (*os.File, error) {
-	if !isTerminal(a.stderr) && !isTerminal(a.stdin) {
+	if !term.IsTerminal(a.stderr) && !term.IsTerminal(a.stdin) {
 		return nil, errors.New("no terminal")
 	}
 	return os.OpenFile("/dev/tty", os.O_RDWR, 0)
@@ -141,7 +142,7 @@ func knownServer(path, server string) (string, error) {
 // rememberServer adds a line.
 func (c *call) rememberServer(path, server, fingerprint string) error {
 	if path == "" {
-		c.ui.warnf("%s is accepted but not remembered, as neither $XDG_CONFIG_HOME nor $HOME says where", server)
+		c.ui.Warnf("%s is accepted but not remembered, as neither $XDG_CONFIG_HOME nor $HOME says where", server)
 		return nil
 	}
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
@@ -156,6 +157,6 @@ func (c *call) rememberServer(path, server, fingerprint string) error {
 	if err = errors.Join(err, f.Close()); err != nil {
 		return fmt.Errorf("remember server %s in %s: %w", server, path, err)
 	}
-	c.ui.notef("%s is known from now on by the fingerprint %s", server, fingerprint)
+	c.ui.Notef("%s is known from now on by the fingerprint %s", server, fingerprint)
 	return nil
 }

@@ -8,18 +8,19 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"holdfast/client"
+	"holdfast/command/term"
 	"holdfast/datastore/wire"
 )
 
 func (a *app) userCommand() *cli.Command {
 	return &cli.Command{
 		Name: "user", Usage: "manage the users of a server",
-		Description: describe(`A user logs in with a password; what it may do is set with holdfast acl. For machines that back
+		Description: term.Describe(`A user logs in with a password; what it may do is set with holdfast acl. For machines that back
 up every night make a token instead.`),
 		Subcommands: []*cli.Command{
 			{
 				Name: "create", Usage: "make a user", ArgsUsage: "NAME@REALM",
-				Description: describe(`Makes a user. Users with a password are in the realm pbs. The password is read from a file, from
+				Description: term.Describe(`Makes a user. Users with a password are in the realm pbs. The password is read from a file, from
 $HOLDFAST_NEW_PASSWORD[_FILE|_FD|_CMD], or asked for.`,
 					"holdfast user create anna@pbs", "holdfast user create anna@pbs --password-file anna.password"),
 				Flags: []cli.Flag{dataFlag(), passwordFileFlag(),
@@ -29,19 +30,19 @@ $HOLDFAST_NEW_PASSWORD[_FILE|_FD|_CMD], or asked for.`,
 			},
 			{
 				Name: "list", Usage: "list users",
-				Description: describe("Lists the users of a server.", "holdfast user list"),
+				Description: term.Describe("Lists the users of a server.", "holdfast user list"),
 				Flags:       []cli.Flag{dataFlag()},
 				Action:      a.action(arity{0, 0}, userList),
 			},
 			{
 				Name: "password", Usage: "change a password", ArgsUsage: "NAME@REALM",
-				Description: describe(`Changes the password of a user. It is read as for user create.`, "holdfast user password anna@pbs"),
+				Description: term.Describe(`Changes the password of a user. It is read as for user create.`, "holdfast user password anna@pbs"),
 				Flags:       []cli.Flag{dataFlag(), passwordFileFlag()},
 				Action:      a.action(arity{1, 1}, userPassword),
 			},
 			{
 				Name: "remove", Usage: "remove a user", ArgsUsage: "NAME@REALM",
-				Description: describe(`Removes a user with its tokens and rights. Its backup groups stay.`, "holdfast user remove anna@pbs"),
+				Description: term.Describe(`Removes a user with its tokens and rights. Its backup groups stay.`, "holdfast user remove anna@pbs"),
 				Flags:       []cli.Flag{dataFlag()},
 				Action:      a.action(arity{1, 1}, userRemove),
 			},
@@ -81,7 +82,7 @@ func (c *call) newPassword(ctx context.Context, id wire.AuthID) (string, error) 
 	}
 	c.warnReadable("password file", c.flags.String("password-file"), "it holds the new password of "+string(id))
 	if len(p) < secretSizeMin {
-		return "", usagef("new password of %s: want at least %d bytes", id, secretSizeMin)
+		return "", term.Usagef("new password of %s: want at least %d bytes", id, secretSizeMin)
 	}
 	return string(p), nil
 }
@@ -103,7 +104,7 @@ func userCreate(ctx context.Context, c *call) error {
 	if err != nil {
 		return fmt.Errorf("make user %s: %w", id, err)
 	}
-	c.ui.done(userRecord{"user", string(id), comment, email, true, ""}, "made user %s; holdfast acl set gives it rights", id)
+	c.ui.Done(userRecord{"user", string(id), comment, email, true, ""}, "made user %s; holdfast acl set gives it rights", id)
 	return nil
 }
 
@@ -122,7 +123,7 @@ func (e entry) state() string {
 	case !e.enabled():
 		return "disabled"
 	case e.Expire > 0:
-		return "until " + unixTime(e.Expire)
+		return "until " + term.UnixTime(e.Expire)
 	}
 	return "enabled"
 }
@@ -139,8 +140,8 @@ func userList(ctx context.Context, c *call) error {
 	rows := [][]string{{"user", "state", "email", "comment"}}
 	for _, u := range list {
 		rows = append(rows, []string{u.UserID, u.state(), orDash(u.Email), u.Comment})
-		if c.ui.json {
-			c.ui.result(userRecord{"user", u.UserID, u.Comment, u.Email, u.enabled(), unixTime(u.Expire)}, nil)
+		if c.ui.JSON {
+			c.ui.Result(userRecord{"user", u.UserID, u.Comment, u.Email, u.enabled(), term.UnixTime(u.Expire)}, nil)
 		}
 	}
 	c.printTable(rows, "no users")
@@ -162,7 +163,7 @@ func userPassword(ctx context.Context, c *call) error {
 	if err != nil {
 		return fmt.Errorf("change password of %s: %w", id, err)
 	}
-	c.ui.done(identityRecord{"password_changed", string(id)}, "changed the password of %s", id)
+	c.ui.Done(identityRecord{"password_changed", string(id)}, "changed the password of %s", id)
 	return nil
 }
 
@@ -174,6 +175,6 @@ func userRemove(ctx context.Context, c *call) error {
 	if err := c.asking(ctx, client.Call{Method: http.MethodDelete, Path: restPath("access", "users", string(id))}, nil); err != nil {
 		return fmt.Errorf("remove user %s: %w", id, err)
 	}
-	c.ui.done(identityRecord{"user_removed", string(id)}, "removed user %s", id)
+	c.ui.Done(identityRecord{"user_removed", string(id)}, "removed user %s", id)
 	return nil
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"holdfast/command/term"
 	"holdfast/crypto"
 	"holdfast/datastore"
 	"holdfast/datastore/verify"
@@ -19,7 +20,7 @@ import (
 func (a *app) verifyCommand() *cli.Command {
 	return &cli.Command{
 		Name: "verify", Usage: "read snapshots back and find damage", ArgsUsage: "[SNAPSHOT|GROUP]",
-		Description: describe(`Reads every chunk of a snapshot, of all snapshots of a group, or of everything in the
+		Description: term.Describe(`Reads every chunk of a snapshot, of all snapshots of a group, or of everything in the
 namespace and below. Without a key each chunk is compared with the sums kept beside it,
 which finds any damage; with --keyfile chunks are also decrypted and compared with their
 names, and the manifest's signature is checked. From a server everything is read over the
@@ -88,7 +89,7 @@ func runVerify(ctx context.Context, c *call) error {
 	}
 	for _, name := range []string{"older-than", "limit"} {
 		if c.flags.IsSet(name) {
-			return usagef("--%s goes with --store", name)
+			return term.Usagef("--%s goes with --store", name)
 		}
 	}
 	begin := c.now()
@@ -98,7 +99,7 @@ func runVerify(ctx context.Context, c *call) error {
 	}
 	s, err := c.openRepository(ctx, readOnly)
 	if err != nil {
-		return stateAt(ctx, err, "nothing has been checked")
+		return term.StateAt(ctx, err, "nothing has been checked")
 	}
 	defer s.Close()
 	list, err := c.snapshotsToVerify(ctx, s)
@@ -106,20 +107,20 @@ func runVerify(ctx context.Context, c *call) error {
 		return err
 	}
 	o := verify.Options{Source: s, Key: key, Progress: &verify.Progress{}}
-	stop := c.ui.watch(ctx, verifyStatus(o.Progress))
+	stop := c.ui.Watch(ctx, verifyStatus(o.Progress))
 	sum, failure := c.verifyAll(ctx, verify.New(o), list)
 	stop()
 	if ctx.Err() != nil {
-		return interruptedError{fmt.Sprintf("%d of %d snapshots were checked, %d of them damaged", sum.Snapshots, len(list), sum.Damaged)}
+		return term.Interrupted(fmt.Sprintf("%d of %d snapshots were checked, %d of them damaged", sum.Snapshots, len(list), sum.Damaged))
 	}
-	sum.Seconds = seconds(c.now().Sub(begin))
+	sum.Seconds = term.Seconds(c.now().Sub(begin))
 	c.verifyText(sum)
 	switch {
 	case sum.Damaged > 0:
-		return hintf(fmt.Errorf("%w in %d of %s", errDamage, sum.Damaged, plural(int64(len(list)), "snapshot")),
+		return term.Hintf(fmt.Errorf("%w in %d of %s", errDamage, sum.Damaged, term.Plural(int64(len(list)), "snapshot")),
 			"what is damaged cannot be repaired here; back up again, and look at the disk below the repository")
 	case failure != nil:
-		return fmt.Errorf("%d of %s could not be verified: %w", sum.Failed, plural(int64(len(list)), "snapshot"), failure)
+		return fmt.Errorf("%d of %s could not be verified: %w", sum.Failed, term.Plural(int64(len(list)), "snapshot"), failure)
 	}
 	return nil
 }
@@ -144,7 +145,7 @@ func (c *call) snapshotsToVerify(ctx context.Context, s *repository) ([]wire.Sna
 				return about("list snapshots", ns, err)
 			}
 			if i.Undated {
-				c.ui.warnf("snapshot %s: %v", withNamespace(ns, i.Snapshot.String()), datastore.ErrArrival)
+				c.ui.Warnf("snapshot %s: %v", withNamespace(ns, i.Snapshot.String()), datastore.ErrArrival)
 			}
 			list = append(list, i.Snapshot)
 		}
@@ -214,10 +215,10 @@ func (c *call) verified(r verify.Report) {
 		"verified", string(ns), r.Snapshot.String(), r.OK(), r.Archives,
 		r.Chunks, r.Bytes, r.Signed, r.Decrypted, r.Count,
 	}
-	c.ui.result(rec, func(w io.Writer) {
+	c.ui.Result(rec, func(w io.Writer) {
 		verdict := "ok"
 		if !r.OK() {
-			verdict = "DAMAGED, " + plural(r.Count, "problem")
+			verdict = "DAMAGED, " + term.Plural(r.Count, "problem")
 		}
 		how := "checked without a key"
 		if r.Decrypted {
@@ -227,7 +228,7 @@ func (c *call) verified(r verify.Report) {
 			how += ", signed"
 		}
 		fmt.Fprintf(w, "%s: %s (%s, %s, %s; %s)\n", withNamespace(ns, r.Snapshot.String()), verdict,
-			plural(int64(r.Archives), "archive"), plural(r.Chunks, "chunk"), formatBytes(r.Bytes), how)
+			term.Plural(int64(r.Archives), "archive"), term.Plural(r.Chunks, "chunk"), term.Bytes(r.Bytes), how)
 	})
 }
 
@@ -242,16 +243,16 @@ func (c *call) problem(s wire.Snapshot, p verify.Problem) {
 		rec.Chunk = p.ID.String()
 		where += fmt.Sprintf(" at %d, chunk %s", p.Off, p.ID.Short())
 	}
-	c.ui.result(rec, func(w io.Writer) { fmt.Fprintf(w, "%s: %s\n", where, printable(p.Err.Error())) })
+	c.ui.Result(rec, func(w io.Writer) { fmt.Fprintf(w, "%s: %s\n", where, term.Printable(p.Err.Error())) })
 }
 
 func (c *call) verifyText(sum verifySummary) {
-	c.ui.done(sum, "verified %s: %d damaged, %d not verified; %s, %s in %s", plural(int64(sum.Snapshots), "snapshot"),
-		sum.Damaged, sum.Failed, plural(sum.Chunks, "chunk"), formatBytes(sum.Bytes), formatDuration(fromSeconds(sum.Seconds)))
+	c.ui.Done(sum, "verified %s: %d damaged, %d not verified; %s, %s in %s", term.Plural(int64(sum.Snapshots), "snapshot"),
+		sum.Damaged, sum.Failed, term.Plural(sum.Chunks, "chunk"), term.Bytes(sum.Bytes), term.Duration(term.FromSeconds(sum.Seconds)))
 }
 
-func verifyStatus(p *verify.Progress) func(*statusRecord) {
-	return func(s *statusRecord) {
+func verifyStatus(p *verify.Progress) func(*term.Status) {
+	return func(s *term.Status) {
 		s.Operation = "verify"
 		s.BytesDone, s.BytesTotal = p.Done.Load(), p.Total.Load()
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"holdfast/client"
+	"holdfast/command/term"
 )
 
 // version is that of the program; the revision comes from the build.
@@ -22,7 +23,7 @@ const formats = "blob 1, fixed index 1, dynamic index 1, store 1"
 func (a *app) versionCommand() *cli.Command {
 	return &cli.Command{
 		Name: "version", Usage: "print the version",
-		Description: describe(`Prints the version of the program, of Go, and of the formats it writes; with -r and a repository
+		Description: term.Describe(`Prints the version of the program, of Go, and of the formats it writes; with -r and a repository
 on a server that server's, too.`, "holdfast version", "holdfast version -r backup.lan:tank"),
 		Action: a.action(arity{0, 0}, runVersion),
 	}
@@ -89,7 +90,7 @@ func runVersion(ctx context.Context, c *call) error {
 	}
 	var err error
 	r.Server, err = c.askVersion(ctx)
-	c.ui.result(r, func(w io.Writer) {
+	c.ui.Result(r, func(w io.Writer) {
 		fmt.Fprintf(w, "holdfast %s", r.Version)
 		if r.Revision != "" {
 			fmt.Fprintf(w, " (revision %.12s", r.Revision)

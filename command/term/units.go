@@ -1,4 +1,4 @@
-package main
+package term
 
 import (
 	"errors"
@@ -22,8 +22,8 @@ var (
 	errSizeLarge = errors.New("too large, want less than 8 EiB")
 )
 
-// parseSize reads a size in bytes: a number, and an SI or IEC unit behind it.
-func parseSize(text string) (int64, error) {
+// ParseSize reads a size in bytes: a number, and an SI or IEC unit behind it.
+func ParseSize(text string) (int64, error) {
 	text = strings.TrimSpace(text)
 	end := strings.IndexFunc(text, func(r rune) bool { return (r < '0' || r > '9') && r != '.' })
 	if end < 0 {

@@ -1,4 +1,4 @@
-package main
+package term
 
 import (
 	"context"
@@ -16,17 +16,17 @@ func enders() []os.Signal {
 	return []os.Signal{syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTERM, syscall.SIGXCPU}
 }
 
-// signals is what a run has been sent.
-type signals struct {
+// Signals is what a run has been sent.
+type Signals struct {
 	ended   atomic.Int32 // the signal that ends the run, 0 for none
 	reloads atomic.Bool  // SIGHUP means something else to the command
 }
 
-// watch returns a context that ends with the first signal of enders, but for
+// Watch returns a context that ends with the first signal of enders, but for
 // those that whoever started the program wants ignored, as nohup does. From then
 // on another one kills at once, unless it is SIGHUP: a terminal that goes sends
 // it several times. A closed pipe is an error of the write and nothing else.
-func (s *signals) watch(parent context.Context) (ctx context.Context, stop func()) {
+func (s *Signals) Watch(parent context.Context) (ctx context.Context, stop func()) {
 	ctx, cancel := context.WithCancel(parent)
 	got := make(chan os.Signal, 1)
 	var again []os.Signal
@@ -67,55 +67,55 @@ func (s *signals) watch(parent context.Context) (ctx context.Context, stop func(
 	}
 }
 
-// hangupReloads gives SIGHUP the meaning it has for a server: it ends nothing.
-func (s *signals) hangupReloads() { s.reloads.Store(true) }
+// HangupReloads gives SIGHUP the meaning it has for a server: it ends nothing.
+func (s *Signals) HangupReloads() { s.reloads.Store(true) }
 
-// signalledError is the end of a run by a signal.
-type signalledError struct {
-	err    error
-	signal syscall.Signal
+// SignalledError is the end of a run by a signal.
+type SignalledError struct {
+	Err    error
+	Signal syscall.Signal
 }
 
-func (e signalledError) Error() string { return e.err.Error() }
-func (e signalledError) Unwrap() error { return e.err }
+func (e SignalledError) Error() string { return e.Err.Error() }
+func (e SignalledError) Unwrap() error { return e.Err }
 
-// by says which signal has ended the run, if one has.
-func (s *signals) by(err error) error {
-	var usage usageError
-	var output outputError
+// By says which signal has ended the run, if one has.
+func (s *Signals) By(err error) error {
+	var usage UsageError
+	var output OutputError
 	if errors.As(err, &usage) || errors.As(err, &output) {
 		return err
 	}
 	if sig := s.ended.Load(); sig != 0 && errors.Is(err, context.Canceled) {
-		return signalledError{err, syscall.Signal(sig)}
+		return SignalledError{err, syscall.Signal(sig)}
 	}
 	return err
 }
 
-// outputError is a result that could not be written. Everything else is done.
-type outputError struct {
-	err  error
-	done bool   // it was the summary of something that is done
+// OutputError is a result that could not be written. Everything else is done.
+type OutputError struct {
+	Err  error
+	Done bool   // it was the summary of something that is done
 	made string // the snapshot that was made, "" for none
 }
 
-// written marks an error of standard output.
-func written(err error) error {
+// Written marks an error of standard output.
+func Written(err error) error {
 	if err == nil {
 		return nil
 	}
-	return outputError{err: err}
+	return OutputError{Err: err}
 }
 
-// unread reports whether whoever reads a list has closed standard output.
-func (e outputError) unread() bool { return !e.done && errors.Is(e.err, syscall.EPIPE) }
+// Unread reports whether whoever reads a list has closed standard output.
+func (e OutputError) Unread() bool { return !e.Done && errors.Is(e.Err, syscall.EPIPE) }
 
-func (e outputError) Error() string {
+func (e OutputError) Error() string {
 	switch {
 	case e.made != "":
-		return fmt.Sprintf("snapshot %s is made, but the summary could not be written to standard output: %v", e.made, e.err)
-	case e.done:
-		return fmt.Sprintf("what was asked for is done, but the summary could not be written to standard output: %v", e.err)
+		return fmt.Sprintf("snapshot %s is made, but the summary could not be written to standard output: %v", e.made, e.Err)
+	case e.Done:
+		return fmt.Sprintf("what was asked for is done, but the summary could not be written to standard output: %v", e.Err)
 	}
-	return fmt.Sprintf("the result could not be written to standard output: %v", e.err)
+	return fmt.Sprintf("the result could not be written to standard output: %v", e.Err)
 }

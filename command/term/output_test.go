@@ -1,4 +1,4 @@
-package main
+package term
 
 import (
 	"bytes"
@@ -21,7 +21,7 @@ func TestFormatBytes(t *testing.T) {
 		{1<<20 - 1, "1.00 MiB"}, {1 << 20, "1.00 MiB"}, {5 << 30, "5.00 GiB"}, {3 << 40, "3.00 TiB"},
 		{1 << 60, "1.00 EiB"}, {math.MaxInt64, "8.00 EiB"}, {-1536, "-1.50 KiB"}, {math.MinInt64, "-8.00 EiB"},
 	} {
-		if got := formatBytes(tc.n); got != tc.want {
+		if got := Bytes(tc.n); got != tc.want {
 			t.Errorf("formatBytes(%d) = %q, want %q", tc.n, got, tc.want)
 		}
 	}
@@ -36,7 +36,7 @@ func TestFormatDuration(t *testing.T) {
 		{9960 * time.Millisecond, "10s"}, {59 * time.Second, "59s"}, {59700 * time.Millisecond, "1m00s"},
 		{185 * time.Second, "3m05s"}, {3599500 * time.Millisecond, "1h00m"}, {26*time.Hour + 3*time.Minute, "26h03m"},
 	} {
-		if got := formatDuration(tc.d); got != tc.want {
+		if got := Duration(tc.d); got != tc.want {
 			t.Errorf("formatDuration(%v) = %q, want %q", tc.d, got, tc.want)
 		}
 	}
@@ -47,7 +47,7 @@ func TestFormatShare(t *testing.T) {
 		part, whole int64
 		want        string
 	}{{0, 0, "-"}, {1, -1, "-"}, {0, 5, "0.0 %"}, {1, 3, "33.3 %"}, {5, 5, "100.0 %"}} {
-		if got := formatShare(tc.part, tc.whole); got != tc.want {
+		if got := Share(tc.part, tc.whole); got != tc.want {
 			t.Errorf("formatShare(%d, %d) = %q, want %q", tc.part, tc.whole, got, tc.want)
 		}
 	}
@@ -58,67 +58,67 @@ func TestFormatRatio(t *testing.T) {
 		whole, stored int64
 		want          string
 	}{{5, 0, "-"}, {0, 5, "0.0:1"}, {42, 10, "4.2:1"}, {1000, 10, "100:1"}} {
-		if got := formatRatio(tc.whole, tc.stored); got != tc.want {
+		if got := Ratio(tc.whole, tc.stored); got != tc.want {
 			t.Errorf("formatRatio(%d, %d) = %q, want %q", tc.whole, tc.stored, got, tc.want)
 		}
 	}
 }
 
 func TestPlural(t *testing.T) {
-	if got := plural(0, "chunk") + ", " + plural(1, "chunk") + ", " + plural(2, "chunk"); got != "0 chunks, 1 chunk, 2 chunks" {
+	if got := Plural(0, "chunk") + ", " + Plural(1, "chunk") + ", " + Plural(2, "chunk"); got != "0 chunks, 1 chunk, 2 chunks" {
 		t.Errorf("plural: %s", got)
 	}
 }
 
 func TestTimesInJSON(t *testing.T) {
 	east := time.FixedZone("", 2*3600)
-	if got := rfc3339(time.Date(2026, 11, 22, 4, 0, 0, 999, east)); got != "2026-11-22T02:00:00Z" {
+	if got := RFC3339(time.Date(2026, 11, 22, 4, 0, 0, 999, east)); got != "2026-11-22T02:00:00Z" {
 		t.Errorf("rfc3339 = %q", got)
 	}
-	if got := unixTime(0); got != "" {
+	if got := UnixTime(0); got != "" {
 		t.Errorf("unixTime(0) = %q", got)
 	}
-	if got := unixTime(1); got != "1970-01-01T00:00:01Z" {
+	if got := UnixTime(1); got != "1970-01-01T00:00:01Z" {
 		t.Errorf("unixTime(1) = %q", got)
 	}
 }
 
 func TestTable(t *testing.T) {
 	var b bytes.Buffer
-	table(&b, [][]string{{"name", "size"}, {"long name", "1"}, {"x", ""}})
+	Table(&b, [][]string{{"name", "size"}, {"long name", "1"}, {"x", ""}})
 	if want := "name       size\nlong name  1\nx\n"; b.String() != want {
 		t.Errorf("table = %q, want %q", b.String(), want)
 	}
 }
 
 // voice says one thing of each kind.
-func voice(o *output) {
-	o.result(messageRecord{"thing", "<1>"}, func(w io.Writer) { fmt.Fprintln(w, "thing 1") })
-	o.done(messageRecord{"summary", "2"}, "summary %d", 2)
-	o.notef("note %d", 3)
-	o.verbosef("detail %d", 4)
-	o.warnf("careful %d", 5)
-	o.fail(usagef("wrong %d", 6), exitUsage, "")
+func voice(o *Output) {
+	o.Result(MessageRecord{"thing", "<1>"}, func(w io.Writer) { fmt.Fprintln(w, "thing 1") })
+	o.Done(MessageRecord{"summary", "2"}, "summary %d", 2)
+	o.Notef("note %d", 3)
+	o.Verbosef("detail %d", 4)
+	o.Warnf("careful %d", 5)
+	o.Fail(Usagef("wrong %d", 6), ExitUsage, "")
 }
 
 func TestVoice(t *testing.T) {
 	for _, tc := range []struct {
 		name              string
-		set               func(*output)
+		set               func(*Output)
 		wantOut, wantErrs string
 	}{
-		{"plain", func(*output) {}, "thing 1|summary 2", "holdfast: note 3|holdfast: warning: careful 5|holdfast: error: wrong 6"},
-		{"verbose", func(o *output) { o.verbose = true }, "thing 1|summary 2",
+		{"plain", func(*Output) {}, "thing 1|summary 2", "holdfast: note 3|holdfast: warning: careful 5|holdfast: error: wrong 6"},
+		{"verbose", func(o *Output) { o.Verbose = true }, "thing 1|summary 2",
 			"holdfast: note 3|holdfast: detail 4|holdfast: warning: careful 5|holdfast: error: wrong 6"},
-		{"quiet", func(o *output) { o.quiet = true }, "thing 1", "holdfast: warning: careful 5|holdfast: error: wrong 6"},
-		{"json", func(o *output) { o.json = true }, `{"message_type":"thing","message":"<1>"}|{"message_type":"summary","message":"2"}`,
+		{"quiet", func(o *Output) { o.Quiet = true }, "thing 1", "holdfast: warning: careful 5|holdfast: error: wrong 6"},
+		{"json", func(o *Output) { o.JSON = true }, `{"message_type":"thing","message":"<1>"}|{"message_type":"summary","message":"2"}`,
 			`{"message_type":"note","message":"note 3"}|{"message_type":"warning","message":"careful 5"}|` +
 				`{"message_type":"exit_error","code":64,"message":"wrong 6"}`},
-		{"quiet json", func(o *output) { o.json, o.quiet = true, true }, `{"message_type":"thing","message":"<1>"}|{"message_type":"summary","message":"2"}`,
+		{"quiet json", func(o *Output) { o.JSON, o.Quiet = true, true }, `{"message_type":"thing","message":"<1>"}|{"message_type":"summary","message":"2"}`,
 			`{"message_type":"warning","message":"careful 5"}|{"message_type":"exit_error","code":64,"message":"wrong 6"}`},
 	} {
 		var out, err bytes.Buffer
-		o := newOutput(&out, &err, time.Now, nil)
+		o := New(&out, &err, time.Now, nil)
 		tc.set(o)
 		voice(o)
 		if got := lines(out.String()); got != tc.wantOut {
@@ -127,7 +127,7 @@ func TestVoice(t *testing.T) {
 		if got := lines(err.String()); got != tc.wantErrs {
 			t.Errorf("%s: messages %s, want %s", tc.name, got, tc.wantErrs)
 		}
-		if e := o.writeError(); e != nil {
+		if e := o.WriteError(); e != nil {
 			t.Errorf("%s: %v", tc.name, e)
 		}
 	}
@@ -138,10 +138,10 @@ func lines(s string) string { return strings.ReplaceAll(strings.TrimSuffix(s, "\
 
 func TestResultsToErr(t *testing.T) {
 	var out, err bytes.Buffer
-	o := newOutput(&out, &err, time.Now, nil)
-	o.json = true
-	o.resultsToErr()
-	o.result(messageRecord{"thing", ""}, nil)
+	o := New(&out, &err, time.Now, nil)
+	o.JSON = true
+	o.ResultsToErr()
+	o.Result(MessageRecord{"thing", ""}, nil)
 	if out.Len() > 0 || !json.Valid(err.Bytes()) {
 		t.Errorf("results %q, messages %q", out.String(), err.String())
 	}
@@ -149,10 +149,10 @@ func TestResultsToErr(t *testing.T) {
 
 func TestProgressLineIsCleared(t *testing.T) {
 	var out, err bytes.Buffer
-	o := newOutput(&out, &err, time.Now, nil)
+	o := New(&out, &err, time.Now, nil)
 	o.draw("half")
-	o.notef("news")
-	o.clearLine()
+	o.Notef("news")
+	o.ClearLine()
 	if want := "\r\x1b[Khalf\r\x1b[Kholdfast: news\n"; err.String() != want {
 		t.Errorf("terminal got %q, want %q", err.String(), want)
 	}

@@ -1,4 +1,4 @@
-package main
+package term
 
 import (
 	"errors"
@@ -63,15 +63,15 @@ func TestArrange(t *testing.T) {
 		{"put help", "x put -- help"},
 		{"--version", "x version"},
 	} {
-		l, err := arrange(toyTree(), strings.Fields(tc.in))
+		l, err := Arrange(toyTree(), strings.Fields(tc.in))
 		if err != nil {
 			t.Errorf("arrange(%q): %v", tc.in, err)
 			continue
 		}
-		if got := strings.Join(l.argv, " "); got != tc.want {
+		if got := strings.Join(l.Argv, " "); got != tc.want {
 			t.Errorf("arrange(%q) = %q, want %q", tc.in, got, tc.want)
 		}
-		if l.help {
+		if l.Help {
 			t.Errorf("arrange(%q) sees a wish for help", tc.in)
 		}
 	}
@@ -90,21 +90,21 @@ func TestArrangeHelp(t *testing.T) {
 		"help key show":      "key show",
 		"key show a --help ": "key show",
 	} {
-		l, err := arrange(toyTree(), strings.Fields(in))
-		if err != nil || !l.help || strings.Join(l.path, " ") != path {
-			t.Errorf("arrange(%q) = help %v of %q, %v; want help of %q", in, l.help, l.path, err, path)
+		l, err := Arrange(toyTree(), strings.Fields(in))
+		if err != nil || !l.Help || strings.Join(l.Path, " ") != path {
+			t.Errorf("arrange(%q) = help %v of %q, %v; want help of %q", in, l.Help, l.Path, err, path)
 		}
 	}
-	l, err := arrange(toyTree(), []string{"put", "--", "--help"})
-	if err != nil || l.help {
-		t.Errorf("--help behind -- is an argument, got help %v, %v", l.help, err)
+	l, err := Arrange(toyTree(), []string{"put", "--", "--help"})
+	if err != nil || l.Help {
+		t.Errorf("--help behind -- is an argument, got help %v, %v", l.Help, err)
 	}
 }
 
 func TestArrangeKeepsEmptyArguments(t *testing.T) {
-	l, err := arrange(toyTree(), []string{"put", "", "--id", "", "a b"})
-	if want := []string{"x", "put", "--id=", "--", "", "a b"}; err != nil || !slices.Equal(l.argv, want) {
-		t.Errorf("arrange = %q, %v; want %q", l.argv, err, want)
+	l, err := Arrange(toyTree(), []string{"put", "", "--id", "", "a b"})
+	if want := []string{"x", "put", "--id=", "--", "", "a b"}; err != nil || !slices.Equal(l.Argv, want) {
+		t.Errorf("arrange = %q, %v; want %q", l.Argv, err, want)
 	}
 }
 
@@ -127,19 +127,19 @@ func TestArrangeRefuses(t *testing.T) {
 		{"put ---json", "unknown flag", ""},
 		{"put --=x", "unknown flag", ""},
 	} {
-		_, err := arrange(toyTree(), strings.Fields(tc.in))
+		_, err := Arrange(toyTree(), strings.Fields(tc.in))
 		if tc.text == "" {
 			if err != nil {
 				t.Errorf("arrange(%q): %v", tc.in, err)
 			}
 			continue
 		}
-		var usage usageError
+		var usage UsageError
 		if !errors.As(err, &usage) || !strings.Contains(err.Error(), tc.text) {
 			t.Errorf("arrange(%q): %v, want a usage error with %q", tc.in, err, tc.text)
 		}
-		if !strings.Contains(hint(err), tc.hint) {
-			t.Errorf("arrange(%q): hint %q, want %q", tc.in, hint(err), tc.hint)
+		if !strings.Contains(NextStep(err), tc.hint) {
+			t.Errorf("arrange(%q): hint %q, want %q", tc.in, NextStep(err), tc.hint)
 		}
 	}
 }
@@ -148,7 +148,7 @@ func TestWantsJSON(t *testing.T) {
 	for in, want := range map[string]bool{
 		"": false, "list --json": true, "--json=true x": true, "list -- --json": false, "--json=false": false,
 	} {
-		if got := wantsJSON(strings.Fields(in)); got != want {
+		if got := WantsJSON(strings.Fields(in)); got != want {
 			t.Errorf("wantsJSON(%q) = %v", in, got)
 		}
 	}
@@ -173,21 +173,21 @@ func FuzzArrange(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, in string) {
 		tree := toyTree()
-		l, err := arrange(tree, strings.Split(in, "\n"))
+		l, err := Arrange(tree, strings.Split(in, "\n"))
 		if err != nil {
-			var usage usageError
+			var usage UsageError
 			if !errors.As(err, &usage) {
 				t.Fatalf("%q: %v is no usage error", in, err)
 			}
 			return
 		}
-		if l.help {
+		if l.Help {
 			return
 		}
 		// What comes out is arranged already: it stays as it is.
-		again, err := arrange(tree, l.argv[1:])
-		if err != nil || !slices.Equal(again.argv, l.argv) {
-			t.Fatalf("%q: arranged to %q, and that to %q, %v", in, l.argv, again.argv, err)
+		again, err := Arrange(tree, l.Argv[1:])
+		if err != nil || !slices.Equal(again.Argv, l.Argv) {
+			t.Fatalf("%q: arranged to %q, and that to %q, %v", in, l.Argv, again.Argv, err)
 		}
 	})
 }

@@ -1,4 +1,4 @@
-package main
+package term
 
 import (
 	"context"
@@ -7,16 +7,17 @@ import (
 	"strings"
 )
 
-// usageError marks an error that the user corrects on the command line.
-type usageError struct{ err error }
+// UsageError marks an error that the user corrects on the command line.
+type UsageError struct{ err error }
 
-func (e usageError) Error() string { return e.err.Error() }
-func (e usageError) Unwrap() error { return e.err }
+func (e UsageError) Error() string { return e.err.Error() }
+func (e UsageError) Unwrap() error { return e.err }
 
-func usagef(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
+// Usagef makes a UsageError.
+func Usagef(format string, args ...any) error { return UsageError{fmt.Errorf(format, args...)} }
 
-// meaning makes the words of a server mean one of our sentinels, too.
-func meaning(err, is error) error { return meaningError{err, is} }
+// Meaning makes the words of a server mean one of our sentinels, too.
+func Meaning(err, is error) error { return meaningError{err, is} }
 
 type meaningError struct{ err, is error }
 
@@ -32,12 +33,13 @@ type hintedError struct {
 func (e hintedError) Error() string { return e.err.Error() }
 func (e hintedError) Unwrap() error { return e.err }
 
-func hintf(err error, format string, args ...any) error {
+// Hintf gives an error the next step.
+func Hintf(err error, format string, args ...any) error {
 	return hintedError{err, fmt.Sprintf(format, args...)}
 }
 
-// hintOf is the next step that an error carries, "" if it carries none.
-func hintOf(err error) string {
+// NextStep is the next step that an error carries, "" if it carries none.
+func NextStep(err error) string {
 	var h hintedError
 	if errors.As(err, &h) {
 		return h.hint
@@ -52,8 +54,11 @@ type interruptedError struct{ state string }
 func (e interruptedError) Error() string { return "interrupted: " + e.state }
 func (e interruptedError) Unwrap() error { return context.Canceled }
 
-// stateOfInterrupted words an interruption that no command has worded.
-func stateOfInterrupted(err error) error {
+// Interrupted is the error of a command that was interrupted, and how things stand.
+func Interrupted(state string) error { return interruptedError{state} }
+
+// StateOfInterrupted words an interruption that no command has worded.
+func StateOfInterrupted(err error) error {
 	var told interruptedError
 	if !errors.Is(err, context.Canceled) || errors.As(err, &told) {
 		return err
@@ -61,8 +66,8 @@ func stateOfInterrupted(err error) error {
 	return interruptedError{strings.TrimSuffix(err.Error(), ": "+context.Canceled.Error())}
 }
 
-// stateAt turns err into an interruptedError if ctx was cancelled.
-func stateAt(ctx context.Context, err error, state string) error {
+// StateAt turns err into an interruptedError if ctx was cancelled.
+func StateAt(ctx context.Context, err error, state string) error {
 	if err != nil && ctx.Err() != nil && errors.Is(err, context.Canceled) {
 		return interruptedError{state}
 	}

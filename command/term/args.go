@@ -1,4 +1,4 @@
-package main
+package term
 
 import (
 	"slices"
@@ -7,23 +7,23 @@ import (
 	"github.com/urfave/cli/v2"
 )
 
-// line is a command line in the order that the cli package understands: the
+// Line is a command line in the order that the cli package understands: the
 // global flags, the command, its flags, "--" and the arguments.
-type line struct {
-	path []string // names of the commands, from the root down
-	argv []string
-	help bool // --help or help stood somewhere
+type Line struct {
+	Path []string // names of the commands, from the root down
+	Argv []string // as the cli package wants it
+	Help bool     // --help or help stood somewhere
 }
 
-// arrange sorts a command line. Users may write global flags anywhere, flags
+// Arrange sorts a command line. Users may write global flags anywhere, flags
 // of a command anywhere behind its name, and "--" to end all flags. A "-"
 // alone is an argument. Unknown commands and flags are usage errors.
-func arrange(tree *cli.App, args []string) (line, error) {
+func Arrange(tree *cli.App, args []string) (Line, error) {
 	z := arranger{tree: tree}
 	for len(args) > 0 {
 		n, err := z.take(args)
 		if err != nil {
-			return line{}, err
+			return Line{}, err
 		}
 		args = args[n:]
 	}
@@ -33,7 +33,7 @@ func arrange(tree *cli.App, args []string) (line, error) {
 	if len(z.words) > 0 {
 		argv = append(append(argv, "--"), z.words...)
 	}
-	return line{path: z.path, argv: argv, help: z.help}, nil
+	return Line{Path: z.path, Argv: argv, Help: z.help}, nil
 }
 
 type arranger struct {
@@ -91,7 +91,7 @@ func (z *arranger) word(a string) error {
 	for _, c := range commands {
 		names = append(names, c.Name)
 	}
-	return didYouMean(usagef("unknown command %q", strings.Join(append(z.path, a), " ")), a, names)
+	return didYouMean(Usagef("unknown command %q", strings.Join(append(z.path, a), " ")), a, names)
 }
 
 // long takes --name, --name=value or --name value.
@@ -105,12 +105,12 @@ func (z *arranger) long(args []string) (int, error) {
 		*dst = append(*dst, "--"+name+"="+value)
 		return 1, nil
 	}
-	if isBool(f) {
+	if IsBool(f) {
 		*dst = append(*dst, "--"+name)
 		return 1, nil
 	}
 	if len(args) < 2 {
-		return 0, usagef("--%s needs a value", name)
+		return 0, Usagef("--%s needs a value", name)
 	}
 	*dst = append(*dst, "--"+name+"="+args[1])
 	return 2, nil
@@ -124,7 +124,7 @@ func (z *arranger) short(args []string) (int, error) {
 		if f == nil {
 			return 0, z.unknown("-" + letters)
 		}
-		if isBool(f) {
+		if IsBool(f) {
 			*dst = append(*dst, "--"+f.Names()[0])
 			continue
 		}
@@ -133,7 +133,7 @@ func (z *arranger) short(args []string) (int, error) {
 			return 1, nil
 		}
 		if len(args) < 2 {
-			return 0, usagef("-%s needs a value", letters[i:i+1])
+			return 0, Usagef("-%s needs a value", letters[i:i+1])
 		}
 		*dst = append(*dst, "--"+f.Names()[0]+"="+args[1])
 		return 2, nil
@@ -145,11 +145,11 @@ func (z *arranger) short(args []string) (int, error) {
 // which list it belongs to.
 func (z *arranger) find(name string) (cli.Flag, *[]string) {
 	if z.cmd != nil {
-		if f := lookFlag(z.cmd.Flags, name); f != nil {
+		if f := LookFlag(z.cmd.Flags, name); f != nil {
 			return f, &z.local
 		}
 	}
-	return lookFlag(z.tree.Flags, name), &z.global
+	return LookFlag(z.tree.Flags, name), &z.global
 }
 
 // unknown is the error for a flag that neither the command nor the program
@@ -160,16 +160,17 @@ func (z *arranger) unknown(flag string) error {
 		names = append(names, "--"+f.Names()[0])
 	}
 	if z.cmd == nil {
-		return didYouMean(usagef("unknown flag %s (flags of a command stand behind its name)", flag), flag, names)
+		return didYouMean(Usagef("unknown flag %s (flags of a command stand behind its name)", flag), flag, names)
 	}
 	for _, f := range z.cmd.Flags {
 		names = append(names, "--"+f.Names()[0])
 	}
-	err := usagef("unknown flag %s for %s", flag, z.cmd.HelpName)
+	err := Usagef("unknown flag %s for %s", flag, z.cmd.HelpName)
 	return didYouMean(err, "--"+strings.TrimLeft(flag, "-"), names)
 }
 
-func lookFlag(flags []cli.Flag, name string) cli.Flag {
+// LookFlag finds a flag by one of its names, nil if there is none.
+func LookFlag(flags []cli.Flag, name string) cli.Flag {
 	for _, f := range flags {
 		if slices.Contains(f.Names(), name) {
 			return f
@@ -178,14 +179,15 @@ func lookFlag(flags []cli.Flag, name string) cli.Flag {
 	return nil
 }
 
-func isBool(f cli.Flag) bool {
+// IsBool reports whether a flag takes no value.
+func IsBool(f cli.Flag) bool {
 	_, ok := f.(*cli.BoolFlag)
 	return ok
 }
 
-// wantsJSON looks for --json in a line that could not be arranged, so that
+// WantsJSON looks for --json in a line that could not be arranged, so that
 // the complaint has the form that was asked for.
-func wantsJSON(args []string) bool {
+func WantsJSON(args []string) bool {
 	for _, a := range args {
 		switch a {
 		case "--":
@@ -199,18 +201,18 @@ func wantsJSON(args []string) bool {
 
 // didYouMean adds the nearest of names as a hint, if one is near.
 func didYouMean(err error, got string, names []string) error {
-	if best := nearest(got, names); best != "" {
-		return hintf(err, "did you mean %q?", best)
+	if best := Nearest(got, names); best != "" {
+		return Hintf(err, "did you mean %q?", best)
 	}
 	const few = 12
 	if len(names) <= few && len(names) > 0 && !strings.HasPrefix(names[0], "-") {
-		return hintf(err, "there is: %s", strings.Join(names, ", "))
+		return Hintf(err, "there is: %s", strings.Join(names, ", "))
 	}
-	return hintf(err, "--help lists what there is")
+	return Hintf(err, "--help lists what there is")
 }
 
-// nearest is the name that got was probably meant to be, "" if none is near.
-func nearest(got string, names []string) string {
+// Nearest is the name that got was probably meant to be, "" if none is near.
+func Nearest(got string, names []string) string {
 	best, most := "", 1+len(got)/4
 	for _, n := range names {
 		if d := editDistance(got, n); d <= most {

@@ -1,4 +1,4 @@
-package main
+package term
 
 import (
 	"bytes"
@@ -12,7 +12,7 @@ import (
 )
 
 func TestPrintable(t *testing.T) {
-	if got := printable("a\x1b[31mb\x07c\u009bd\te\nf\r\x7fü"); got != "a?[31mb?c?d\te\nf??ü" {
+	if got := Printable("a\x1b[31mb\x07c\u009bd\te\nf\r\x7fü"); got != "a?[31mb?c?d\te\nf??ü" {
 		t.Errorf("printable = %q", got)
 	}
 }
@@ -33,15 +33,15 @@ func harmlessText(t *testing.T, what, text string) {
 // Whatever way a text takes to the terminal, it commands nothing there and does
 // not look like a message of the program.
 func TestNoTextCommandsTheTerminal(t *testing.T) {
-	for name, say := range map[string]func(o *output){
-		"result":  func(o *output) { o.result(nil, func(w io.Writer) { fmt.Fprintf(w, "snapshot %s\n", hostile) }) },
-		"done":    func(o *output) { o.done(nil, "made %s", hostile) },
-		"table":   func(o *output) { o.result(nil, func(w io.Writer) { table(w, [][]string{{hostile, "x"}}) }) },
-		"note":    func(o *output) { o.notef("%s", hostile) },
-		"warning": func(o *output) { o.warnf("%s", hostile) },
-		"error":   func(o *output) { o.fail(errors.New(hostile), exitError, hostile) },
-		"bytes": func(o *output) {
-			o.result(nil, func(w io.Writer) {
+	for name, say := range map[string]func(o *Output){
+		"result":  func(o *Output) { o.Result(nil, func(w io.Writer) { fmt.Fprintf(w, "snapshot %s\n", hostile) }) },
+		"done":    func(o *Output) { o.Done(nil, "made %s", hostile) },
+		"table":   func(o *Output) { o.Result(nil, func(w io.Writer) { Table(w, [][]string{{hostile, "x"}}) }) },
+		"note":    func(o *Output) { o.Notef("%s", hostile) },
+		"warning": func(o *Output) { o.Warnf("%s", hostile) },
+		"error":   func(o *Output) { o.Fail(errors.New(hostile), ExitError, hostile) },
+		"bytes": func(o *Output) {
+			o.Result(nil, func(w io.Writer) {
 				for i := range len(hostile) {
 					io.WriteString(w, hostile[i:i+1])
 				}
@@ -50,7 +50,7 @@ func TestNoTextCommandsTheTerminal(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			var out, err bytes.Buffer
-			say(newOutput(&out, &err, time.Now, nil))
+			say(New(&out, &err, time.Now, nil))
 			harmlessText(t, "output", out.String()+err.String())
 			for i, line := range strings.Split(strings.TrimSuffix(err.String(), "\n"), "\n") {
 				if strings.HasPrefix(line, "holdfast: error: fake") {
@@ -66,13 +66,13 @@ func TestNoTextCommandsTheTerminal(t *testing.T) {
 
 func TestJSONCommandsNothingAndLosesNothing(t *testing.T) {
 	var out, errs bytes.Buffer
-	o := newOutput(&out, &errs, time.Now, nil)
-	o.json = true
-	o.result(messageRecord{"x", hostile}, nil)
-	o.fail(errors.New(hostile), exitError, "")
+	o := New(&out, &errs, time.Now, nil)
+	o.JSON = true
+	o.Result(MessageRecord{"x", hostile}, nil)
+	o.Fail(errors.New(hostile), ExitError, "")
 	harmlessText(t, "JSON", out.String()+errs.String())
 	for _, line := range []string{out.String(), errs.String()} {
-		var r messageRecord
+		var r MessageRecord
 		if err := json.Unmarshal([]byte(line), &r); err != nil || r.Message != hostile {
 			t.Errorf("%q, %v", r.Message, err)
 		}
@@ -92,7 +92,7 @@ func FuzzHarmless(f *testing.F) {
 		}
 		h.flush()
 		harmlessText(t, "text", b.String())
-		if got, want := b.String(), printable(string(text)); got != want {
+		if got, want := b.String(), Printable(string(text)); got != want {
 			t.Errorf("in pieces of %d: %q, want %q", size, got, want)
 		}
 	})

@@ -1,4 +1,4 @@
-package main
+package term
 
 import (
 	"fmt"
@@ -9,8 +9,8 @@ import (
 	"github.com/urfave/cli/v2"
 )
 
-// describe makes the long help of a command: a paragraph, and examples.
-func describe(text string, examples ...string) string {
+// Describe makes the long help of a command: a paragraph, and examples.
+func Describe(text string, examples ...string) string {
 	var b strings.Builder
 	b.WriteString(text)
 	if len(examples) > 0 {
@@ -22,8 +22,8 @@ func describe(text string, examples ...string) string {
 	return strings.TrimRight(b.String(), "\n")
 }
 
-// printHelp writes the help of the command that path leads to.
-func printHelp(w io.Writer, tree *cli.App, path []string) error {
+// PrintHelp writes the help of the command that path leads to.
+func PrintHelp(w io.Writer, tree *cli.App, path []string) error {
 	s := &stickyWriter{w: w}
 	cmd := findCommand(tree, path)
 	if cmd == nil {
@@ -35,7 +35,7 @@ func printHelp(w io.Writer, tree *cli.App, path []string) error {
 		helpFlags(s, "Flags", cmd.Flags)
 	}
 	helpFlags(s, "Global flags, before or after the command", tree.Flags)
-	fmt.Fprintf(s, "\nEXIT STATUS\n%s\n", exitStatus)
+	fmt.Fprintf(s, "\nEXIT STATUS\n%s\n", ExitStatus)
 	return s.err
 }
 
@@ -88,7 +88,7 @@ func helpFlags(w io.Writer, title string, flags []cli.Flag) {
 	fmt.Fprintf(w, "\n%s:\n", title)
 	t := tabwriter.NewWriter(w, 0, 8, 3, ' ', 0)
 	for _, f := range flags {
-		value, usage := flagWords(f)
+		value, usage := FlagWords(f)
 		fmt.Fprintf(t, "  %s\t%s\n", flagNames(f)+value, usage)
 	}
 	if title == "Flags" {
@@ -106,8 +106,8 @@ func flagNames(f cli.Flag) string {
 	return "    --" + names[0]
 }
 
-// flagWords takes the `VALUE` in back quotes out of a flag's usage.
-func flagWords(f cli.Flag) (value, usage string) {
+// FlagWords takes the `VALUE` in back quotes out of a flag's usage.
+func FlagWords(f cli.Flag) (value, usage string) {
 	d, ok := f.(cli.DocGenerationFlag)
 	if !ok {
 		return "", ""

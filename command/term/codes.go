@@ -1,30 +1,30 @@
-package main
+package term
 
 import "syscall"
 
 // Exit codes. They are part of the interface: scripts rely on them.
 const (
-	exitOK           = 0
-	exitError        = 1
-	exitPanic        = 2 // made by the Go runtime
-	exitNoRepository = 10
-	exitLocked       = 11
-	exitKey          = 12
-	exitUsage        = 64
-	exitIntegrity    = 65
-	exitNotFound     = 66
-	exitNoSpace      = 69
-	exitOutput       = 74
-	exitUnreachable  = 75
-	exitUnknown      = 76
-	exitRefused      = 77
-	exitSignal       = 128 // and the number of the signal
-	exitInterrupted  = exitSignal + int(syscall.SIGINT)
-	exitPipe         = exitSignal + int(syscall.SIGPIPE)
+	ExitOK           = 0
+	ExitError        = 1
+	ExitPanic        = 2 // made by the Go runtime
+	ExitNoRepository = 10
+	ExitLocked       = 11
+	ExitKey          = 12
+	ExitUsage        = 64
+	ExitIntegrity    = 65
+	ExitNotFound     = 66
+	ExitNoSpace      = 69
+	ExitOutput       = 74
+	ExitUnreachable  = 75
+	ExitUnknown      = 76
+	ExitRefused      = 77
+	ExitSignal       = 128 // and the number of the signal
+	ExitInterrupted  = ExitSignal + int(syscall.SIGINT)
+	ExitPipe         = ExitSignal + int(syscall.SIGPIPE)
 )
 
-// exitStatus is the list at the end of every help text.
-const exitStatus = `    0  done
+// ExitStatus is the list at the end of every help text.
+const ExitStatus = `    0  done
     1  an error that is none of the others
     2  the program crashed
    10  the repository does not exist

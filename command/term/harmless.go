@@ -1,4 +1,4 @@
-package main
+package term
 
 import (
 	"bytes"
@@ -29,8 +29,8 @@ func commands(r rune) bool {
 	return false
 }
 
-// printable keeps commands to the terminal out of a text of one or more lines.
-func printable(s string) string {
+// Printable keeps commands to the terminal out of a text of one or more lines.
+func Printable(s string) string {
 	return strings.Map(func(r rune) rune {
 		if commands(r) {
 			return '?'
@@ -46,7 +46,7 @@ func oneLine(s string) string {
 			return ' '
 		}
 		return r
-	}, printable(s))
+	}, Printable(s))
 }
 
 // harmless is a writer that makes printable what is written to it. The last
@@ -65,7 +65,7 @@ func (h *harmless) Write(p []byte) (int, error) {
 			break
 		}
 	}
-	_, err := io.WriteString(h.w, printable(string(b[:end])))
+	_, err := io.WriteString(h.w, Printable(string(b[:end])))
 	h.rest = append([]byte(nil), b[end:]...)
 	if err != nil {
 		return 0, err
@@ -76,25 +76,27 @@ func (h *harmless) Write(p []byte) (int, error) {
 // flush writes what has waited. An error is for w to remember.
 func (h *harmless) flush() {
 	if len(h.rest) > 0 {
-		io.WriteString(h.w, printable(string(h.rest)))
+		io.WriteString(h.w, Printable(string(h.rest)))
 		h.rest = nil
 	}
 }
 
-// escaping is a writer for whole lines of JSON: what is a command to a terminal
+// Escape returns a writer for whole lines of JSON: what is a command to a terminal
 // becomes an escape, which means the same to a program.
+func Escape(w io.Writer) io.Writer { return escaping{w} }
+
 type escaping struct{ w io.Writer }
 
 func (e escaping) Write(p []byte) (int, error) {
-	if _, err := e.w.Write(escapeJSON(p)); err != nil {
+	if _, err := e.w.Write(EscapeJSON(p)); err != nil {
 		return 0, err
 	}
 	return len(p), nil
 }
 
-// escapeJSON writes the commands in a JSON text, which can only stand in its
+// EscapeJSON writes the commands in a JSON text, which can only stand in its
 // strings, as escapes.
-func escapeJSON(text []byte) []byte {
+func EscapeJSON(text []byte) []byte {
 	if bytes.IndexFunc(text, commands) < 0 {
 		return text
 	}

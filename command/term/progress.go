@@ -1,4 +1,4 @@
-package main
+package term
 
 import (
 	"context"
@@ -9,30 +9,30 @@ import (
 	xterm "golang.org/x/term"
 )
 
-// statusRecord is the state of running work: what a progress line shows, and
+// Status is the state of running work: what a progress line shows, and
 // a line of JSON with message_type "status".
-type statusRecord struct {
+type Status struct {
 	MessageType string  `json:"message_type"`
 	Operation   string  `json:"operation"`
 	PercentDone float64 `json:"percent_done"` // 0..1, 0 while the total is unknown
 	BytesDone   int64   `json:"bytes_done"`
 	BytesTotal  int64   `json:"bytes_total"` // -1 while unknown
 	// Packs counts instead of bytes where work goes by packs.
-	Packs *itemCount `json:"packs,omitempty"`
+	Packs *Count `json:"packs,omitempty"`
 	// Archives counts where indexes are read.
-	Archives *itemCount `json:"archives,omitempty"`
+	Archives *Count `json:"archives,omitempty"`
 	// Groups counts where work goes by groups.
-	Groups           *itemCount `json:"groups,omitempty"`
-	BytesRead        *int64     `json:"bytes_read,omitempty"`
-	BytesNew         *int64     `json:"bytes_new,omitempty"`
-	BytesStored      *int64     `json:"bytes_stored,omitempty"`
-	BytesWritten     *int64     `json:"bytes_written,omitempty"`
-	SecondsElapsed   float64    `json:"seconds_elapsed"`
-	SecondsRemaining float64    `json:"seconds_remaining,omitempty"`
+	Groups           *Count  `json:"groups,omitempty"`
+	BytesRead        *int64  `json:"bytes_read,omitempty"`
+	BytesNew         *int64  `json:"bytes_new,omitempty"`
+	BytesStored      *int64  `json:"bytes_stored,omitempty"`
+	BytesWritten     *int64  `json:"bytes_written,omitempty"`
+	SecondsElapsed   float64 `json:"seconds_elapsed"`
+	SecondsRemaining float64 `json:"seconds_remaining,omitempty"`
 }
 
-// itemCount says how many of some things are dealt with.
-type itemCount struct {
+// Count says how many of some things are dealt with.
+type Count struct {
 	Done  int64 `json:"done"`
 	Total int64 `json:"total"`
 }
@@ -65,11 +65,11 @@ func logDelay(n int) time.Duration {
 	return 5 * time.Minute
 }
 
-// watch shows progress until the returned function is called. read fills in
+// Watch shows progress until the returned function is called. read fills in
 // the counters; it is called from one goroutine.
-func (o *output) watch(ctx context.Context, read func(*statusRecord)) (stop func()) {
+func (o *Output) Watch(ctx context.Context, read func(*Status)) (stop func()) {
 	w := watcher{ui: o, read: read, begin: o.now()}
-	w.onTerminal = isTerminal(o.err) && !o.json
+	w.onTerminal = IsTerminal(o.err) && !o.JSON
 	w.rate.add(w.begin, 0)
 	ctx, cancel := context.WithCancel(ctx)
 	ended := make(chan struct{})
@@ -80,13 +80,13 @@ func (o *output) watch(ctx context.Context, read func(*statusRecord)) (stop func
 	return func() {
 		cancel()
 		<-ended
-		o.clearLine()
+		o.ClearLine()
 	}
 }
 
 type watcher struct {
-	ui         *output
-	read       func(*statusRecord)
+	ui         *Output
+	read       func(*Status)
 	begin      time.Time
 	onTerminal bool
 	shown      int // lines or records so far
@@ -97,7 +97,7 @@ type watcher struct {
 func (w *watcher) loop(ctx context.Context) {
 	t := time.NewTicker(w.delay())
 	defer t.Stop()
-	if !w.ui.progress {
+	if !w.ui.Progress {
 		t.Stop()
 	}
 	for {
@@ -117,7 +117,7 @@ func (w *watcher) loop(ctx context.Context) {
 // delay is the time until the next showing.
 func (w *watcher) delay() time.Duration {
 	switch {
-	case w.ui.json:
+	case w.ui.JSON:
 		return jsonEvery
 	case w.onTerminal:
 		return drawEvery
@@ -125,31 +125,31 @@ func (w *watcher) delay() time.Duration {
 	return logDelay(w.shown)
 }
 
-func (w *watcher) sample() statusRecord {
-	s := statusRecord{MessageType: "status", BytesTotal: -1}
+func (w *watcher) sample() Status {
+	s := Status{MessageType: "status", BytesTotal: -1}
 	w.read(&s)
 	now := w.ui.now()
-	s.SecondsElapsed = seconds(now.Sub(w.begin))
+	s.SecondsElapsed = Seconds(now.Sub(w.begin))
 	w.rate.add(now, s.BytesDone)
 	s.estimate(w.rate.perSecond())
 	return s
 }
 
-func (w *watcher) show(s statusRecord) {
+func (w *watcher) show(s Status) {
 	switch {
-	case w.ui.json:
-		w.ui.result(s, nil)
+	case w.ui.JSON:
+		w.ui.Result(s, nil)
 	case w.onTerminal:
 		w.ui.draw(fit(s.line(w.rate.perSecond()), terminalWidth(w.ui.err)))
 	default:
-		w.ui.notef("%s", s.line(w.rate.perSecond()))
+		w.ui.Notef("%s", s.line(w.rate.perSecond()))
 	}
 }
 
 // answer shows the state to somebody who asked for it.
-func (w *watcher) answer(s statusRecord) {
-	if w.ui.json {
-		w.ui.result(s, nil)
+func (w *watcher) answer(s Status) {
+	if w.ui.JSON {
+		w.ui.Result(s, nil)
 		return
 	}
 	w.ui.message("", "", s.line(w.rate.perSecond()))
@@ -157,8 +157,8 @@ func (w *watcher) answer(s statusRecord) {
 
 // estimate fills in the fields that follow from the counters and the rate in
 // bytes per second.
-func (s *statusRecord) estimate(rate float64) {
-	for _, p := range []*itemCount{s.Packs, s.Archives, s.Groups} {
+func (s *Status) estimate(rate float64) {
+	for _, p := range []*Count{s.Packs, s.Archives, s.Groups} {
 		if p != nil && p.Total > 0 {
 			s.PercentDone = min(1, float64(p.Done)/float64(p.Total))
 		}
@@ -168,18 +168,18 @@ func (s *statusRecord) estimate(rate float64) {
 	}
 	s.PercentDone = min(1, float64(s.BytesDone)/float64(s.BytesTotal))
 	if left := s.BytesTotal - s.BytesDone; left > 0 && rate > 0 {
-		s.SecondsRemaining = seconds(time.Duration(float64(left) / rate * float64(time.Second)))
+		s.SecondsRemaining = Seconds(time.Duration(float64(left) / rate * float64(time.Second)))
 	}
 }
 
 // line is the state in words.
-func (s statusRecord) line(rate float64) string {
-	parts := []string{fmt.Sprintf("%s: %s", s.Operation, formatBytes(s.BytesDone))}
+func (s Status) line(rate float64) string {
+	parts := []string{fmt.Sprintf("%s: %s", s.Operation, Bytes(s.BytesDone))}
 	if s.BytesTotal > 0 {
-		parts[0] = fmt.Sprintf("%s: %.1f %%  %s of %s", s.Operation, 100*s.PercentDone, formatBytes(s.BytesDone), formatBytes(s.BytesTotal))
+		parts[0] = fmt.Sprintf("%s: %.1f %%  %s of %s", s.Operation, 100*s.PercentDone, Bytes(s.BytesDone), Bytes(s.BytesTotal))
 	}
 	for _, of := range []struct {
-		count *itemCount
+		count *Count
 		form  string
 	}{
 		{s.Packs, "%s: %.1f %%  %d of %d packs"}, {s.Archives, "%s: %.1f %%  read %d of %d archives"}, {s.Groups, "%s: %.1f %%  %d of %d groups"},
@@ -189,17 +189,17 @@ func (s statusRecord) line(rate float64) string {
 		}
 	}
 	if s.BytesNew != nil {
-		parts = append(parts, formatBytes(*s.BytesNew)+" new")
+		parts = append(parts, Bytes(*s.BytesNew)+" new")
 	}
 	if s.BytesWritten != nil {
-		parts = append(parts, formatBytes(*s.BytesWritten)+" written")
+		parts = append(parts, Bytes(*s.BytesWritten)+" written")
 	}
 	if rate > 0 {
-		parts = append(parts, formatBytes(int64(rate))+"/s")
+		parts = append(parts, Bytes(int64(rate))+"/s")
 	}
-	parts = append(parts, formatDuration(fromSeconds(s.SecondsElapsed)))
+	parts = append(parts, Duration(FromSeconds(s.SecondsElapsed)))
 	if s.SecondsRemaining > 0 {
-		parts = append(parts, formatDuration(fromSeconds(s.SecondsRemaining))+" left")
+		parts = append(parts, Duration(FromSeconds(s.SecondsRemaining))+" left")
 	}
 	return strings.Join(parts, "  ")
 }
@@ -259,9 +259,10 @@ func terminalWidth(f any) int {
 	return width
 }
 
-// seconds rounds to milliseconds, for JSON.
-func seconds(d time.Duration) float64 {
+// Seconds rounds to milliseconds, for JSON.
+func Seconds(d time.Duration) float64 {
 	return float64(d.Round(time.Millisecond)/time.Millisecond) / 1000
 }
 
-func fromSeconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
+// FromSeconds is the opposite of Seconds.
+func FromSeconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }

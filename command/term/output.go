@@ -1,4 +1,4 @@
-package main
+package term
 
 import (
 	"encoding/json"
@@ -15,16 +15,16 @@ import (
 	xterm "golang.org/x/term"
 )
 
-// output is the voice of the program. All methods are safe for concurrent
+// Output is the voice of the program. All methods are safe for concurrent
 // use.
-type output struct {
+type Output struct {
 	out io.Writer // results
 	err io.Writer // messages
 
-	json     bool
-	quiet    bool
-	verbose  bool
-	progress bool
+	JSON     bool // everything is one JSON object per line
+	Quiet    bool // no notes, and no summaries but as JSON
+	Verbose  bool
+	Progress bool // running work is shown without being asked for
 
 	now  func() time.Time
 	poke <-chan os.Signal // delivers the wish to see the state
@@ -37,18 +37,18 @@ type output struct {
 	outcome, snapshot string
 }
 
-// newOutput makes the voice of a run. Every signal on poke is answered with the
+// New makes the voice of a run. Every signal on poke is answered with the
 // state of the work.
-func newOutput(out, err io.Writer, now func() time.Time, poke <-chan os.Signal) *output {
-	return &output{out: out, err: err, progress: true, now: now, poke: poke}
+func New(out, err io.Writer, now func() time.Time, poke <-chan os.Signal) *Output {
+	return &Output{out: out, err: err, Progress: true, now: now, poke: poke}
 }
 
-// resultsToErr sends results to standard error, because standard output
+// ResultsToErr sends results to standard error, because standard output
 // carries data.
-func (o *output) resultsToErr() { o.out = o.err }
+func (o *Output) ResultsToErr() { o.out = o.err }
 
-// result prints one result: record as a line of JSON, or what text writes.
-func (o *output) result(record any, text func(w io.Writer)) {
+// Result prints one result: record as a line of JSON, or what text writes.
+func (o *Output) Result(record any, text func(w io.Writer)) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.clear()
@@ -57,9 +57,9 @@ func (o *output) result(record any, text func(w io.Writer)) {
 
 // write writes a result; done says that it is the summary of what is done. The
 // lock must be held.
-func (o *output) write(record any, text func(w io.Writer), done bool) {
+func (o *Output) write(record any, text func(w io.Writer), done bool) {
 	w := &stickyWriter{w: o.out}
-	if o.json {
+	if o.JSON {
 		o.encode(w, record)
 	} else {
 		h := &harmless{w: w}
@@ -67,17 +67,17 @@ func (o *output) write(record any, text func(w io.Writer), done bool) {
 		h.flush()
 	}
 	if w.err != nil && (o.failed == nil || done) {
-		e := outputError{err: w.err, done: done}
-		if done && o.outcome == outcomeMade {
+		e := OutputError{Err: w.err, Done: done}
+		if done && o.outcome == OutcomeMade {
 			e.made = o.snapshot
 		}
 		o.failed = e
 	}
 }
 
-// summary is a result that --quiet leaves out unless JSON is asked for.
-func (o *output) summary(record any, text func(w io.Writer)) {
-	if o.quiet && !o.json {
+// Summary is a result that --quiet leaves out unless JSON is asked for.
+func (o *Output) Summary(record any, text func(w io.Writer)) {
+	if o.Quiet && !o.JSON {
 		return
 	}
 	o.mu.Lock()
@@ -86,37 +86,37 @@ func (o *output) summary(record any, text func(w io.Writer)) {
 	o.write(record, text, true)
 }
 
-// done is a summary of one line.
-func (o *output) done(record any, format string, args ...any) {
-	o.summary(record, func(w io.Writer) { fmt.Fprintf(w, format+"\n", args...) })
+// Done is a summary of one line.
+func (o *Output) Done(record any, format string, args ...any) {
+	o.Summary(record, func(w io.Writer) { fmt.Fprintf(w, format+"\n", args...) })
 }
 
-// notef tells something on standard error unless --quiet is given.
-func (o *output) notef(format string, args ...any) {
-	if !o.quiet {
+// Notef tells something on standard error unless --quiet is given.
+func (o *Output) Notef(format string, args ...any) {
+	if !o.Quiet {
 		o.message("note", "", fmt.Sprintf(format, args...))
 	}
 }
 
-// verbosef tells something only with --verbose.
-func (o *output) verbosef(format string, args ...any) {
-	if o.verbose {
+// Verbosef tells something only with --verbose.
+func (o *Output) Verbosef(format string, args ...any) {
+	if o.Verbose {
 		o.message("note", "", fmt.Sprintf(format, args...))
 	}
 }
 
-// warnf tells of something that is not as it should be, though work goes on.
-func (o *output) warnf(format string, args ...any) {
+// Warnf tells of something that is not as it should be, though work goes on.
+func (o *Output) Warnf(format string, args ...any) {
 	o.message("warning", "warning: ", fmt.Sprintf(format, args...))
 }
 
-// fail prints the error that ends the program with a code, and the next step, ""
+// Fail prints the error that ends the program with a code, and the next step, ""
 // if none is known.
-func (o *output) fail(err error, code int, step string) {
-	if o.json {
+func (o *Output) Fail(err error, code int, step string) {
+	if o.JSON {
 		o.mu.Lock()
 		defer o.mu.Unlock()
-		o.encode(o.err, exitRecord{"exit_error", code, err.Error(), step, o.outcome, o.snapshot})
+		o.encode(o.err, ExitRecord{"exit_error", code, err.Error(), step, o.outcome, o.snapshot})
 		return
 	}
 	o.message("", "error: ", err.Error())
@@ -125,12 +125,14 @@ func (o *output) fail(err error, code int, step string) {
 	}
 }
 
-type messageRecord struct {
+// MessageRecord is a message as JSON: a note or a warning.
+type MessageRecord struct {
 	MessageType string `json:"message_type"`
 	Message     string `json:"message"`
 }
 
-type exitRecord struct {
+// ExitRecord is the error that ends a run, as JSON.
+type ExitRecord struct {
 	MessageType string `json:"message_type"`
 	Code        int    `json:"code"`
 	Message     string `json:"message"`
@@ -140,70 +142,70 @@ type exitRecord struct {
 }
 
 // message writes one message to standard error.
-func (o *output) message(kind, prefix, text string) {
+func (o *Output) message(kind, prefix, text string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.clear()
-	if o.json {
-		o.encode(o.err, messageRecord{kind, text})
+	if o.JSON {
+		o.encode(o.err, MessageRecord{kind, text})
 		return
 	}
 	// What others have written must not look like a message of its own.
-	fmt.Fprintf(o.err, "holdfast: %s%s\n", prefix, strings.ReplaceAll(printable(text), "\n", "\n  "))
+	fmt.Fprintf(o.err, "holdfast: %s%s\n", prefix, strings.ReplaceAll(Printable(text), "\n", "\n  "))
 }
 
 // encode writes record as one line of JSON. The lock must be held.
-func (o *output) encode(w io.Writer, record any) {
-	e := json.NewEncoder(escaping{w})
+func (o *Output) encode(w io.Writer, record any) {
+	e := json.NewEncoder(Escape(w))
 	e.SetEscapeHTML(false)
 	_ = e.Encode(record) // to standard output through a stickyWriter
 }
 
-// unread reports whether err says only that whoever reads a list has read
+// Unread reports whether err says only that whoever reads a list has read
 // enough, as head does: nothing is lost then.
-func (o *output) unread(err error) bool {
-	var output outputError
-	return errors.As(err, &output) && output.unread()
+func (o *Output) Unread(err error) bool {
+	var output OutputError
+	return errors.As(err, &output) && output.Unread()
 }
 
 // What has become of a snapshot.
 const (
-	outcomeMade    = "made"
-	outcomeNotMade = "not_made"
-	outcomeUnknown = "unknown"
+	OutcomeMade    = "made"
+	OutcomeNotMade = "not_made"
+	OutcomeUnknown = "unknown"
 )
 
-// became notes what has become of the snapshot that the command makes.
-func (o *output) became(outcome, snapshot string) {
+// Became notes what has become of the snapshot that the command makes.
+func (o *Output) Became(outcome, snapshot string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.outcome, o.snapshot = outcome, snapshot
 }
 
 // draw replaces the progress line on the terminal.
-func (o *output) draw(text string) {
+func (o *Output) draw(text string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	fmt.Fprintf(o.err, "\r\x1b[K%s", oneLine(text))
 	o.drawn = true
 }
 
-// clearLine removes the progress line.
-func (o *output) clearLine() {
+// ClearLine removes the progress line.
+func (o *Output) ClearLine() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.clear()
 }
 
-func (o *output) clear() {
+func (o *Output) clear() {
 	if o.drawn {
 		io.WriteString(o.err, "\r\x1b[K")
 		o.drawn = false
 	}
 }
 
-// writeError returns the first error of writing a result.
-func (o *output) writeError() error {
+// WriteError returns the first error of writing a result.
+func (o *Output) WriteError() error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return o.failed
@@ -226,9 +228,9 @@ func (s *stickyWriter) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// table prints rows of cells in columns; the first row is the heading. A cell is
+// Table prints rows of cells in columns; the first row is the heading. A cell is
 // one line, whatever is in it.
-func table(w io.Writer, rows [][]string) {
+func Table(w io.Writer, rows [][]string) {
 	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
 	for _, r := range rows {
 		cells := make([]string, len(r))
@@ -240,16 +242,16 @@ func table(w io.Writer, rows [][]string) {
 	t.Flush()
 }
 
-// isTerminal reports whether f is a file and a terminal.
-func isTerminal(f any) bool {
+// IsTerminal reports whether f is a file and a terminal.
+func IsTerminal(f any) bool {
 	d, ok := f.(interface{ Fd() uintptr })
 	return ok && xterm.IsTerminal(int(d.Fd()))
 }
 
-// formatBytes writes a size in IEC units with three significant digits.
-func formatBytes(n int64) string {
+// Bytes writes a size in IEC units with three significant digits.
+func Bytes(n int64) string {
 	if n < 0 {
-		return "-" + formatBytes(-max(n, -math.MaxInt64))
+		return "-" + Bytes(-max(n, -math.MaxInt64))
 	}
 	if n < 1024 {
 		return fmt.Sprintf("%d B", n)
@@ -271,8 +273,8 @@ func formatBytes(n int64) string {
 
 var iecUnits = [...]string{"KiB", "MiB", "GiB", "TiB", "PiB", "EiB"}
 
-// formatDuration writes a duration as 0.4s, 12s, 3m05s or 2h03m.
-func formatDuration(d time.Duration) string {
+// Duration writes a duration as 0.4s, 12s, 3m05s or 2h03m.
+func Duration(d time.Duration) string {
 	switch s := d.Seconds(); {
 	case d < 0:
 		return "0s"
@@ -288,17 +290,17 @@ func formatDuration(d time.Duration) string {
 	return fmt.Sprintf("%dh%02dm", t/3600, t/60%60)
 }
 
-// formatShare writes part of whole in percent, "-" if there is no whole.
-func formatShare(part, whole int64) string {
+// Share writes part of whole in percent, "-" if there is no whole.
+func Share(part, whole int64) string {
 	if whole <= 0 {
 		return "-"
 	}
 	return fmt.Sprintf("%.1f %%", 100*float64(part)/float64(whole))
 }
 
-// formatRatio writes how many bytes stand for one stored byte, "-" if nothing
+// Ratio writes how many bytes stand for one stored byte, "-" if nothing
 // is stored.
-func formatRatio(whole, stored int64) string {
+func Ratio(whole, stored int64) string {
 	if stored <= 0 {
 		return "-"
 	}
@@ -309,21 +311,21 @@ func formatRatio(whole, stored int64) string {
 	return fmt.Sprintf("%.1f:1", r)
 }
 
-// plural counts things: "1 chunk", "2 chunks".
-func plural(n int64, noun string) string {
+// Plural counts things: "1 chunk", "2 chunks".
+func Plural(n int64, noun string) string {
 	if n == 1 {
 		return "1 " + noun
 	}
 	return fmt.Sprintf("%d %ss", n, noun)
 }
 
-// rfc3339 is the form of times in JSON: UTC, whole seconds.
-func rfc3339(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05Z") }
+// RFC3339 is the form of times in JSON: UTC, whole seconds.
+func RFC3339(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05Z") }
 
-// unixTime is rfc3339 of Unix seconds, "" for 0.
-func unixTime(sec int64) string {
+// UnixTime is rfc3339 of Unix seconds, "" for 0.
+func UnixTime(sec int64) string {
 	if sec == 0 {
 		return ""
 	}
-	return rfc3339(time.Unix(sec, 0))
+	return RFC3339(time.Unix(sec, 0))
 }

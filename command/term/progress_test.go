@@ -1,4 +1,4 @@
-package main
+package term
 
 import (
 	"bytes"
@@ -52,18 +52,18 @@ func TestRateMeter(t *testing.T) {
 func TestStatusLine(t *testing.T) {
 	n := int64(3 << 20)
 	for _, tc := range []struct {
-		s    statusRecord
+		s    Status
 		rate float64
 		want string
 	}{
-		{statusRecord{Operation: "backup", BytesDone: 5 << 20, BytesTotal: -1, SecondsElapsed: 2}, 0, "backup: 5.00 MiB  2.0s"},
-		{statusRecord{Operation: "backup", BytesDone: 5 << 20, BytesTotal: 10 << 20, BytesNew: &n, SecondsElapsed: 2}, 1 << 20,
+		{Status{Operation: "backup", BytesDone: 5 << 20, BytesTotal: -1, SecondsElapsed: 2}, 0, "backup: 5.00 MiB  2.0s"},
+		{Status{Operation: "backup", BytesDone: 5 << 20, BytesTotal: 10 << 20, BytesNew: &n, SecondsElapsed: 2}, 1 << 20,
 			"backup: 50.0 %  5.00 MiB of 10.0 MiB  3.00 MiB new  1.00 MiB/s  2.0s  5.0s left"},
-		{statusRecord{Operation: "restore", BytesDone: 12, BytesTotal: 10, BytesWritten: &n, SecondsElapsed: 90}, 0,
+		{Status{Operation: "restore", BytesDone: 12, BytesTotal: 10, BytesWritten: &n, SecondsElapsed: 90}, 0,
 			"restore: 100.0 %  12 B of 10 B  3.00 MiB written  1m30s"},
-		{statusRecord{Operation: "reindex", BytesTotal: -1, Packs: &itemCount{3, 12}}, 0, "reindex: 25.0 %  3 of 12 packs  0.0s"},
-		{statusRecord{Operation: "reindex", BytesTotal: -1, Packs: &itemCount{}}, 0, "reindex: 0.0 %  0 of 0 packs  0.0s"},
-		{statusRecord{Operation: "prune", BytesTotal: -1, Groups: &itemCount{1, 4}}, 0, "prune: 25.0 %  1 of 4 groups  0.0s"},
+		{Status{Operation: "reindex", BytesTotal: -1, Packs: &Count{3, 12}}, 0, "reindex: 25.0 %  3 of 12 packs  0.0s"},
+		{Status{Operation: "reindex", BytesTotal: -1, Packs: &Count{}}, 0, "reindex: 0.0 %  0 of 0 packs  0.0s"},
+		{Status{Operation: "prune", BytesTotal: -1, Groups: &Count{1, 4}}, 0, "prune: 25.0 %  1 of 4 groups  0.0s"},
 	} {
 		tc.s.estimate(tc.rate)
 		if got := tc.s.line(tc.rate); got != tc.want {
@@ -88,10 +88,10 @@ func TestStateOnRequest(t *testing.T) {
 	for _, asJSON := range []bool{false, true} {
 		var out, errs bytes.Buffer
 		poke := make(chan os.Signal, 1)
-		o := newOutput(&out, &errs, time.Now, poke)
-		o.json, o.progress = asJSON, false
+		o := New(&out, &errs, time.Now, poke)
+		o.JSON, o.Progress = asJSON, false
 		answered := make(chan struct{})
-		stop := o.watch(context.Background(), func(s *statusRecord) {
+		stop := o.Watch(context.Background(), func(s *Status) {
 			s.Operation, s.BytesDone, s.BytesTotal = "backup", 1, 4
 			close(answered)
 		})
@@ -104,7 +104,7 @@ func TestStateOnRequest(t *testing.T) {
 			}
 			continue
 		}
-		var s statusRecord
+		var s Status
 		if err := json.Unmarshal(out.Bytes(), &s); err != nil || s.MessageType != "status" || s.PercentDone != 0.25 {
 			t.Errorf("%v: %q", err, out.String())
 		}
@@ -113,9 +113,9 @@ func TestStateOnRequest(t *testing.T) {
 
 func TestNoProgressIsSilent(t *testing.T) {
 	var out, errs bytes.Buffer
-	o := newOutput(&out, &errs, time.Now, nil)
-	o.progress = false
-	stop := o.watch(context.Background(), func(*statusRecord) { t.Error("asked for the state") })
+	o := New(&out, &errs, time.Now, nil)
+	o.Progress = false
+	stop := o.Watch(context.Background(), func(*Status) { t.Error("asked for the state") })
 	stop()
 	if s := out.String() + errs.String(); strings.TrimSpace(s) != "" {
 		t.Errorf("wrote %q", s)
