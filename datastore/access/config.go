@@ -40,6 +40,7 @@ type config struct {
 	digest              string
 	grants              map[wire.AuthID]map[string]grant
 	ticketKey, guardKey []byte
+	replaced            chan struct{} // closed when another one is in use
 }
 
 // userRecord is a user as it is kept.
@@ -114,6 +115,7 @@ func (c *config) seal() error {
 	c.ticketKey = mac(c.secret, "holdfast ticket")
 	c.guardKey = mac(c.secret, "holdfast csrf")
 	c.grants = grantsOf(c.acls)
+	c.replaced = make(chan struct{})
 	var err error
 	if c.rows, err = c.encode(); err != nil {
 		return err

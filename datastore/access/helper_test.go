@@ -85,15 +85,15 @@ func withTicket(k Ticket) Credentials {
 // refused fails unless the credentials are.
 func refused(t testing.TB, s *Store, c Credentials, why string) {
 	t.Helper()
-	if id, err := s.Authenticate(c); !errors.Is(err, wire.ErrUnauthenticated) || id != "" {
-		t.Errorf("%s: got %q, %v", why, id, err)
+	if p, err := s.Authenticate(c); !errors.Is(err, wire.ErrUnauthenticated) || p != (Pass{}) {
+		t.Errorf("%s: got %q, %v", why, p.ID, err)
 	}
 }
 
 // accepted fails unless the credentials are those of id.
 func accepted(t testing.TB, s *Store, c Credentials, id wire.AuthID) {
 	t.Helper()
-	if got, err := s.Authenticate(c); err != nil || got != id {
-		t.Errorf("got %q, %v; want %s", got, err, id)
+	if got, err := s.Authenticate(c); err != nil || got.ID != id {
+		t.Errorf("got %q, %v; want %s", got.ID, err, id)
 	}
 }

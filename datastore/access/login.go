@@ -39,16 +39,16 @@ const (
 	passwordTextMax  = 1024 // bytes of what is sent as a password
 )
 
-// Authenticate tells who sends a request (sections 1.6 and 1.7 of the protocol
+// Authenticate tells who sends a request, and by what (sections 1.6 and 1.7 of the protocol
 // specification). A cookie with a ticket decides, good or bad; the
 // Authorization header counts only without one. Anything but a valid ticket or
 // token is wire.ErrUnauthenticated, after too many failures ErrThrottled.
-func (s *Store) Authenticate(c Credentials) (wire.AuthID, error) {
+func (s *Store) Authenticate(c Credentials) (Pass, error) {
 	if raw, ok := ticketCookie(c.Cookies); ok {
 		return s.byTicket(raw, c)
 	}
 	if c.Authorization == "" {
-		return "", fmt.Errorf("no credentials given: %w", wire.ErrUnauthenticated)
+		return Pass{}, fmt.Errorf("no credentials given: %w", wire.ErrUnauthenticated)
 	}
 	return s.byToken(c)
 }
@@ -79,27 +79,27 @@ func cookie(header, name string) (string, bool) {
 
 // byTicket checks a cookie. Tickets cannot be guessed, so a genuine one is
 // accepted whatever else comes from the same address.
-func (s *Store) byTicket(raw string, c Credentials) (wire.AuthID, error) {
+func (s *Store) byTicket(raw string, c Credentials) (Pass, error) {
 	if len(raw) > 3*ticketMax {
-		return "", fmt.Errorf("ticket: %w", wire.ErrUnauthenticated)
+		return Pass{}, fmt.Errorf("ticket: %w", wire.ErrUnauthenticated)
 	}
 	// Unlike in a query, "+" stands for itself: it is part of base64.
 	text, err := url.PathUnescape(raw)
 	if err != nil {
-		return "", fmt.Errorf("ticket: %w", wire.ErrUnauthenticated)
+		return Pass{}, fmt.Errorf("ticket: %w", wire.ErrUnauthenticated)
 	}
 	t, err := parseTicket(text)
 	if err != nil {
-		return "", fmt.Errorf("ticket: %w", wire.ErrUnauthenticated)
+		return Pass{}, fmt.Errorf("ticket: %w", wire.ErrUnauthenticated)
 	}
 	cfg, now := s.config.Load(), s.now()
 	if err := s.redeem(cfg, t, c.From); err != nil {
-		return "", err
+		return Pass{}, err
 	}
 	if c.Method != http.MethodGet && !cfg.guards(c.CSRF, t.user, now.Unix()) {
-		return "", fmt.Errorf("ticket of %s: missing or wrong CSRF token: %w", t.user, wire.ErrUnauthenticated)
+		return Pass{}, fmt.Errorf("ticket of %s: missing or wrong CSRF token: %w", t.user, wire.ErrUnauthenticated)
 	}
-	return t.user, nil
+	return Pass{ID: t.user, kind: ticketPass, proof: cfg.users[t.user].Generation, line: t.line}, nil
 }
 
 // redeem checks a ticket. One that this server never made counts as a failure
@@ -152,21 +152,21 @@ func parseAuthorization(h string) (id wire.AuthID, secret string, err error) {
 
 // byToken checks an Authorization header. The right secret is accepted
 // whatever else comes from the same address: it cannot be guessed.
-func (s *Store) byToken(c Credentials) (wire.AuthID, error) {
+func (s *Store) byToken(c Credentials) (Pass, error) {
 	id, secret, err := parseAuthorization(c.Authorization)
 	if err != nil {
-		return "", fmt.Errorf("authorization header: %w: %w", err, wire.ErrUnauthenticated)
+		return Pass{}, fmt.Errorf("authorization header: %w: %w", err, wire.ErrUnauthenticated)
 	}
 	cfg, now := s.config.Load(), s.now()
 	// The zero record of an unknown token has no hash that could be equal.
 	r := cfg.tokens[id]
 	if subtle.ConstantTimeCompare([]byte(hashSecret(secret)), []byte(r.Secret)) != 1 {
-		return "", s.reject(attempt{name: id, from: c.From, now: now}, fmt.Sprintf("token %s", id))
+		return Pass{}, s.reject(attempt{name: id, from: c.From, now: now}, fmt.Sprintf("token %s", id))
 	}
 	if !cfg.active(id, now.Unix()) {
-		return "", fmt.Errorf("token %s: disabled or expired: %w", id, wire.ErrUnauthenticated)
+		return Pass{}, fmt.Errorf("token %s: disabled or expired: %w", id, wire.ErrUnauthenticated)
 	}
-	return id, nil
+	return Pass{ID: id, kind: tokenPass, proof: r.Secret}, nil
 }
 
 // Login checks a password, or a ticket that is still valid in its place, and

@@ -344,7 +344,8 @@ func FuzzCookie(f *testing.F) {
 		f.Add(seed, "x=y")
 	}
 	f.Fuzz(func(t *testing.T, a, b string) {
-		id, err := s.Authenticate(Credentials{Method: "GET", Cookies: []string{a, b}})
+		p, err := s.Authenticate(Credentials{Method: "GET", Cookies: []string{a, b}})
+		id := p.ID
 		if (err == nil) != (id == "root@pam") || err != nil && !errors.Is(err, wire.ErrUnauthenticated) {
 			t.Fatalf("%q, %v", id, err)
 		}

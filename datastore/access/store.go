@@ -152,5 +152,6 @@ func (s *Store) update(fn func(*config) error) error {
 		return err
 	}
 	s.config.Store(next)
+	close(old.replaced)
 	return nil
 }

@@ -29,16 +29,16 @@ func WithIdentity(ctx context.Context, id wire.AuthID) context.Context {
 // identity from WithIdentity. m may be nil.
 func (s *Server) identify(c *call, m *method) (local bool, err error) {
 	if id, ok := c.Context().Value(identityKey{}).(wire.AuthID); ok {
-		c.auth, c.payer = id, ledger.Payer{Account: string(id), Admin: true}
+		c.auth, c.pass, c.payer = id, access.LocalPass(id), ledger.Payer{Account: string(id), Admin: true}
 		return true, nil
 	}
 	if m != nil && m.public {
 		return false, nil
 	}
-	c.auth, err = s.o.Access.Authenticate(credentials(c.Request))
-	if err != nil {
+	if c.pass, err = s.o.Access.Authenticate(credentials(c.Request)); err != nil {
 		return false, s.loginRefused(c.Request, err)
 	}
+	c.auth = c.pass.ID
 	s.trust(c.Request)
 	if c.payer, err = s.payer(c.auth); err != nil {
 		return false, err
@@ -49,6 +49,18 @@ func (s *Server) identify(c *call, m *method) (local bool, err error) {
 		}
 	}
 	return false, err
+}
+
+// still refuses a caller whose credential is not good any more. A name alone does not
+// tell: the token or user of that name may be another by now.
+func (c *call) still() error {
+	if c.auth == "" {
+		return nil // a public method
+	}
+	if err := c.server.o.Access.Holds(c.pass); err != nil {
+		return c.server.loginRefused(c.Request, err)
+	}
+	return nil
 }
 
 // payer is who pays for what a user or token takes. Who may change the server is

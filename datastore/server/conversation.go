@@ -48,6 +48,7 @@ type conversation struct {
 	host     *sessionHost
 	task     *task.Task
 	auth     wire.AuthID
+	pass     access.Pass // what the session was opened with
 	payer    ledger.Payer
 	verbose  bool
 	patience *patience
@@ -61,7 +62,7 @@ type conversation struct {
 
 func (s *Server) newConversation(c *call, t *task.Task) *conversation {
 	return &conversation{
-		server: s, host: s.host, task: t, auth: c.auth, payer: c.payer, verbose: c.bool("debug", false), patience: newPatience(s.o.Limits.StallTimeout),
+		server: s, host: s.host, task: t, auth: c.auth, pass: c.pass, payer: c.payer, verbose: c.bool("debug", false), patience: newPatience(s.o.Limits.StallTimeout),
 		spare: semaphore.NewWeighted(chunkstore.SealedSizeMax),
 	}
 }
@@ -83,7 +84,7 @@ func (v *conversation) handler(table []method) http.Handler {
 		body := &watchedBody{ReadCloser: r.Body, begin: func() *vigil { return v.patience.watch(w) }}
 		defer body.stop()
 		r.Body = body
-		c := &call{ResponseWriter: w, Request: r, server: v.server, auth: v.auth, payer: v.payer, log: v.server.o.Log}
+		c := &call{ResponseWriter: w, Request: r, server: v.server, auth: v.auth, pass: v.pass, payer: v.payer, log: v.server.o.Log}
 		data, err := v.run(tree, c)
 		if why := v.stopped(); why != nil && err != nil && !errors.Is(err, errAnswered) {
 			err = why // whatever it has led to
@@ -118,10 +119,13 @@ type rights struct {
 	owner func() (wire.AuthID, error) // of the group; nil if it does not matter
 }
 
-// allowed asks for the rights of the session, and who owns its group, anew, so
-// that what is taken away ends with the next request. It returns the privileges
-// that there are now.
+// allowed asks for the credential and the rights of the session, and who owns its
+// group, anew, so that what is taken away ends with the next request. It returns the
+// privileges that there are now.
 func (v *conversation) allowed() (access.Privilege, error) {
+	if err := v.server.o.Access.Holds(v.pass); err != nil {
+		return 0, &statusError{code: http.StatusForbidden, text: "permission check failed - " + err.Error()}
+	}
 	have, err := v.server.o.Access.Privileges(v.auth, v.rights.path)
 	if err == nil && !have.Any(v.rights.any) {
 		err = &statusError{code: http.StatusForbidden, text: "permission check failed - the rights of the session were taken away"}

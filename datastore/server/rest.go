@@ -35,6 +35,7 @@ type call struct {
 	*http.Request
 	server *Server
 	auth   wire.AuthID // "" in a public method
+	pass   access.Pass // of auth
 	payer  ledger.Payer
 	params values
 	extra  map[string]any // more members of the answer beside "data"
@@ -246,6 +247,10 @@ func (s *Server) invoke(c *call, parts []string) (any, error) {
 	}
 	c.params, err = parseParams(m.params, paramSource{request: c.Request, uri: uri, raw: m.raw})
 	if err != nil {
+		return nil, err
+	}
+	// A body that comes slowly outlives nothing that was taken away meanwhile.
+	if err := c.still(); err != nil {
 		return nil, err
 	}
 	return m.do(c)

@@ -158,7 +158,7 @@ func (v *verification) soon(spec task.Spec, g wire.Group) error {
 // beginSession takes the steps 7 to 11 of section 2.1.
 func (s *Server) beginSession(c *call, st *openStore, needs rights) (*datastore.Session, error) {
 	// What was allowed when the session began may not be when it ends.
-	still := &conversation{server: s, auth: c.auth, rights: needs}
+	still := &conversation{server: s, auth: c.auth, pass: c.pass, rights: needs}
 	inner, err := st.BeginSession(c.Context(), datastore.SessionOptions{
 		Snapshot: c.snapshot(), Owner: c.auth, Foreign: true, Benchmark: needs.owner == nil, Patience: groupPatience,
 		Allowed: func() error { _, err := still.allowed(); return err }})
