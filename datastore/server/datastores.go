@@ -312,7 +312,7 @@ func listDatastores(c *call) (any, error) {
 	return list, nil
 }
 
-// statusAnswer is how full a datastore is.
+// statusAnswer is how full a datastore is, roughly if the caller may not audit it.
 type statusAnswer struct {
 	usage
 	GC     *gcStatus             `json:"gc-status,omitempty"`
@@ -346,14 +346,21 @@ func datastoreStatus(c *call) (any, error) {
 	if !v.whole {
 		return a, nil
 	}
-	if a.usage, err = storeUsage(st.Path()); err != nil {
-		return nil, fmt.Errorf("status of datastore '%s': %w", c.str("store"), err)
+	if a.usage, err = c.usageFor(st.conf); err != nil {
+		return nil, err
 	}
 	if !c.bool("verbose", false) {
 		return a, nil
 	}
-	last := c.server.gc.last(c.str("store"))
-	a.GC = &last.gcStatus
+	// What a collection has found is of everybody's chunks.
+	audits, err := c.audits(c.str("store"))
+	if err != nil {
+		return nil, err
+	}
+	if audits {
+		last := c.server.gc.last(c.str("store"))
+		a.GC = &last.gcStatus
+	}
 	a.Counts, err = c.counts(st)
 	return a, err
 }
@@ -425,18 +432,18 @@ func datastoreUsage(c *call) (any, error) {
 		}
 		item := usageItem{Store: d.Name, Mount: "nonremovable", Backend: "filesystem"}
 		if v.whole {
-			item.usage, item.Error = usageOf(d)
+			item.usage, item.Error = c.usageOf(d)
 		}
 		list = append(list, item)
 	}
 	return list, nil
 }
 
-func usageOf(d access.Datastore) (*usage, string) {
+func (c *call) usageOf(d access.Datastore) (*usage, string) {
 	if err := maintenance(d, false); err != nil {
 		return nil, err.Error()
 	}
-	u, err := storeUsage(d.Path)
+	u, err := c.usageFor(d)
 	if err != nil {
 		return nil, err.Error()
 	}

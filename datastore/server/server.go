@@ -49,6 +49,7 @@ type Server struct {
 	delays   chan struct{} // one element for each answer that is held back
 	accounts *accounts
 	gc       *collections
+	fullness *fullness
 	host     *sessionHost
 	rows     sync.Mutex // held while a user adds a row to a table of its own
 
@@ -84,6 +85,7 @@ func New(o Options) (*Server, error) {
 	s.accounts = newAccounts(o.Limits)
 	s.metrics = newMetrics(s)
 	s.host = newSessionHost(o.DataDir, s.accounts, openQuotaBook(s.file("quota-today.json"), o.Now, o.Log))
+	s.fullness = newFullness(o.Now)
 	s.gc = openCollections(s.file("collections.json"), o.Log)
 	for _, table := range tables() {
 		for _, m := range table {

@@ -1,0 +1,105 @@
+package server
+
+import (
+	"fmt"
+	"math/bits"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"holdfast/datastore/access"
+)
+
+const (
+	// coarseFor is how long a caller who may not audit is told the same.
+	coarseFor = time.Hour
+	// coarseParts is into how many parts a disk is divided for him, each of them at
+	// least coarseLeast bytes, but for disks that have no coarseFew of these.
+	coarseParts = 64
+	coarseFew   = 4
+	coarseLeast = 16 << 30
+)
+
+// fullness tells those who may not audit how full the disks of the datastores are:
+// roughly, and the same for an hour, since by exact figures whoever sends a chunk
+// would see whether somebody has it. It is safe for concurrent use.
+type fullness struct {
+	now func() time.Time
+
+	mu   sync.Mutex
+	told map[string]toldUsage // by the datastore's directory
+}
+
+// toldUsage is what is said of a disk, and since when.
+type toldUsage struct {
+	usage
+	at time.Time
+}
+
+func newFullness(now func() time.Time) *fullness {
+	return &fullness{now: now, told: make(map[string]toldUsage)}
+}
+
+// of tells roughly how full the disk of a datastore is. That of one which is away is an
+// error.
+func (f *fullness) of(path string) (usage, error) {
+	u, err := storeUsage(path)
+	if err != nil {
+		return usage{}, err
+	}
+	now := f.now()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	last, ok := f.told[path]
+	if since := now.Sub(last.at); ok && since >= 0 && since < coarseFor {
+		return last.usage, nil
+	}
+	said := coarse(u, rand.Uint64())
+	f.told[path] = toldUsage{said, now}
+	return said, nil
+}
+
+// coarse rounds how full a disk is to one of the two nearest parts of it, to the nearer
+// one more often, as dice decide: there is no edge that somebody could fill the disk up
+// to, and then see his next chunk step over it.
+func coarse(u usage, dice uint64) usage {
+	// What a disk has in all moves too, on some file systems.
+	unit := uint64(1) << max(0, bits.Len64(u.Total/coarseParts)-1)
+	total := u.Total - u.Total%unit
+	step := min(max(total/coarseParts, coarseLeast), total/coarseFew)
+	if step == 0 {
+		return usage{Total: total, Avail: total}
+	}
+	// What is kept for the superuser is not there for a backup.
+	used := u.Total - min(u.Total, u.Avail) + dice%step
+	used = min(used-used%step, total)
+	return usage{Total: total, Used: used, Avail: total - used}
+}
+
+// usageFor is how full the disk of a datastore is, exactly to who may audit it or the
+// system.
+func (c *call) usageFor(d access.Datastore) (usage, error) {
+	have, err := c.server.o.Access.Privileges(c.auth, access.DatastorePath(d.Name, ""))
+	if err != nil {
+		return usage{}, err
+	}
+	system, err := c.server.o.Access.Privileges(c.auth, "/system")
+	if err != nil {
+		return usage{}, err
+	}
+	tell := c.server.fullness.of
+	if have.Any(access.DatastoreAudit) || system.Any(access.SysAudit) {
+		tell = storeUsage
+	}
+	u, err := tell(d.Path)
+	if err != nil {
+		err = fmt.Errorf("status of datastore '%s': %w", d.Name, err)
+	}
+	return u, err
+}
+
+// audits reports whether the caller may see what a whole datastore holds.
+func (c *call) audits(store string) (bool, error) {
+	have, err := c.server.o.Access.Privileges(c.auth, access.DatastorePath(store, ""))
+	return have.Any(access.DatastoreAudit), err
+}
