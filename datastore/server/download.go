@@ -211,7 +211,8 @@ func eachEntry(x *index.Reader, do func(index.Entry) error) error {
 }
 
 // uploadLog adds the log of a client to a finished snapshot.
-func uploadLog(c *call) (any, error) {
+// mayLog lets pass who may add a log to a snapshot: the owner of its group.
+func (c *call) mayLog() (*openStore, error) {
 	if _, err := c.namespacePrivileges(access.DatastoreBackup); err != nil {
 		return nil, err
 	}
@@ -219,7 +220,12 @@ func uploadLog(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := c.owned(st, c.group()); err != nil {
+	return st, c.owned(st, c.group())
+}
+
+func uploadLog(c *call) (any, error) {
+	st, err := c.mayLog()
+	if err != nil {
 		return nil, err
 	}
 	if c.ContentLength > chunkstore.SealedSizeMax {
@@ -230,6 +236,13 @@ func uploadLog(c *call) (any, error) {
 		return nil, err
 	}
 	defer body.close()
+	// What was allowed when the body began may not be when it has come.
+	if err := c.still(); err != nil {
+		return nil, err
+	}
+	if _, err := c.mayLog(); err != nil {
+		return nil, err
+	}
 	done, err := c.heavy()
 	if err != nil {
 		return nil, err

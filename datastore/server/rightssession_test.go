@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
-	"strings"
 	"testing"
 
 	"holdfast/chunkstore"
@@ -19,7 +18,7 @@ import (
 const rightsSessionsHead = `
 Who may open a session of one kind or the other is in the rows of ` + "`GET /backup` and `GET /reader`" + ` above; within one every request is asked
 anew who asks, what that may do, and whose the group is. So each of these answers **no** from the next request on when the token or the user is
-removed, disabled or expired, when the role is taken away, or when the group is given to somebody else (` + "`TestSessionsEndWithTheirRights`" + `).
+removed, disabled or expired, when the secret or password is replaced, when the role is taken away, or when the group is given to somebody else (` + "`TestSessionsEndWithTheirRights`" + `).
 `
 
 // walker is a session that is asked everything, and what it has made so far.
@@ -204,7 +203,7 @@ func (w *walker) prepare(rows sessionRows) {
 // loss is an end of what somebody may do.
 type loss struct {
 	name  string
-	group bool // of what may be done with the group alone
+	whose string // "token" or "user" if it is of no matter to the other, "group" if to who reads everything
 	take  func(l *rightsLab, who wire.AuthID, g wire.Group) error
 }
 
@@ -227,23 +226,30 @@ func rightsLosses() []loss {
 		return err
 	}
 	return []loss{
-		{"token removed", false, func(l *rightsLab, who wire.AuthID, _ wire.Group) error { return l.access.RevokeToken(who) }},
-		{"token disabled", false, func(l *rightsLab, who wire.AuthID, _ wire.Group) error {
+		{"token removed", "token", func(l *rightsLab, who wire.AuthID, _ wire.Group) error { return l.access.RevokeToken(who) }},
+		{"token made anew", "token", func(l *rightsLab, who wire.AuthID, _ wire.Group) error {
+			_, err := l.access.RegenerateToken(who)
+			return err
+		}},
+		{"password changed", "user", func(l *rightsLab, who wire.AuthID, _ wire.Group) error {
+			return l.access.SetPassword(who, "another password")
+		}},
+		{"token disabled", "token", func(l *rightsLab, who wire.AuthID, _ wire.Group) error {
 			return token(l, who, func(t *access.Token) { t.Enabled = false })
 		}},
-		{"token expired", false, func(l *rightsLab, who wire.AuthID, _ wire.Group) error {
+		{"token expired", "token", func(l *rightsLab, who wire.AuthID, _ wire.Group) error {
 			return token(l, who, func(t *access.Token) { t.Expire = 1 })
 		}},
-		{"role of the token taken", false, func(l *rightsLab, who wire.AuthID, _ wire.Group) error { return role(l, who) }},
-		{"user removed", false, func(l *rightsLab, who wire.AuthID, _ wire.Group) error { return l.access.RemoveUser(who.User()) }},
-		{"user disabled", false, func(l *rightsLab, who wire.AuthID, _ wire.Group) error {
+		{"role of the token taken", "token", func(l *rightsLab, who wire.AuthID, _ wire.Group) error { return role(l, who) }},
+		{"user removed", "", func(l *rightsLab, who wire.AuthID, _ wire.Group) error { return l.access.RemoveUser(who.User()) }},
+		{"user disabled", "", func(l *rightsLab, who wire.AuthID, _ wire.Group) error {
 			return user(l, who, func(u *access.User) { u.Enabled = false })
 		}},
-		{"user expired", false, func(l *rightsLab, who wire.AuthID, _ wire.Group) error {
+		{"user expired", "", func(l *rightsLab, who wire.AuthID, _ wire.Group) error {
 			return user(l, who, func(u *access.User) { u.Expire = 1 })
 		}},
-		{"role of the user taken", false, func(l *rightsLab, who wire.AuthID, _ wire.Group) error { return role(l, who.User()) }},
-		{"group given to another", true, func(l *rightsLab, _ wire.AuthID, g wire.Group) error {
+		{"role of the user taken", "", func(l *rightsLab, who wire.AuthID, _ wire.Group) error { return role(l, who.User()) }},
+		{"group given to another", "group", func(l *rightsLab, _ wire.AuthID, g wire.Group) error {
 			st, err := l.server.store(l.t.Context(), "tank")
 			if err != nil {
 				return err
@@ -265,8 +271,8 @@ func TestSessionsEndWithTheirRights(t *testing.T) {
 				// One of each kind of caller that has sessions.
 				who := wire.AuthID(c.who())
 				_, isToken := who.Token()
-				matters := isToken || !strings.Contains(loss.name, "token")
-				if slices.Contains([]string{"put", "backup", "self", "keeper"}, c.name) && matters || c.name == "reader" && !loss.group {
+				matters := map[string]bool{"token": isToken, "user": !isToken, "group": c.name != "reader", "": true}[loss.whose]
+				if slices.Contains([]string{"put", "backup", "self", "keeper", "reader"}, c.name) && matters {
 					l.lose(loss, column)
 				}
 			}
@@ -289,7 +295,7 @@ func (l *rightsLab) lose(loss loss, column int) {
 	before := l.groupState(column)
 	for _, row := range rows {
 		w := open[row.kind]
-		if w == nil || loss.group && row.kind == "reader" && c.name == "keeper" { // who reads everything
+		if w == nil || loss.whose == "group" && row.kind == "reader" && c.name == "keeper" { // who reads everything
 			continue
 		}
 		if got := w.word(row); got != "no" {
