@@ -52,7 +52,7 @@ func newLimitedLab(t *testing.T, limits Limits) *sessionLab {
 	t.Helper()
 	l := &sessionLab{t: t, dir: t.TempDir(), tokens: make(map[string]string)}
 	var err error
-	l.access, err = access.Open(filepath.Join(l.dir, "access"), access.Options{})
+	l.access, err = access.Open(filepath.Join(l.dir, "access"), access.Options{PasswordMemory: cheapPassword})
 	l.must(err)
 	l.tasks, err = task.Open(filepath.Join(l.dir, "tasks"), task.Options{Node: "lab"})
 	l.must(err)

@@ -27,7 +27,7 @@ func TestPagesNameTestsThatExist(t *testing.T) {
 	}
 	all := sources.String()
 	name, script := regexp.MustCompile("`(Test[A-Z][A-Za-z0-9]*)`"), regexp.MustCompile("`(tests/[a-z/]+\\.txtar)`")
-	for _, page := range []string{"threat-model.md", "rights.md"} {
+	for _, page := range []string{"threat-model.md", "rights.md", "server.md"} {
 		t.Run(page, func(t *testing.T) {
 			text, err := os.ReadFile(filepath.Join(root, "docs", page))
 			if err != nil {
