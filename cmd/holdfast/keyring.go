@@ -123,8 +123,9 @@ func (a *app) unlock(ctx context.Context, f *crypto.KeyFile, path string) (*cryp
 		defer clear(pass)
 	}
 	k, err := f.Unlock(pass)
-	// The table that a passphrase needs is larger than all that comes after it.
-	debug.FreeOSMemory()
+	if pass != nil { // the table that it needs is larger than all that comes after it
+		debug.FreeOSMemory()
+	}
 	if err != nil {
 		return nil, fmt.Errorf("key file %s: %w", path, err)
 	}
