@@ -40,7 +40,7 @@ type family struct {
 func families() []family {
 	return []family{
 		{"rot", 105, "flipped bits, lost and misdirected blocks, missing and exchanged files"},
-		{"schedule", 5, "interleavings of backup, prune, collection, repair, crash and restart, by the real code on an imitated disk"},
+		{"schedule", 20, "interleavings of backup, prune, collection, repair, crash and restart, by the real code on an imitated disk"},
 		{"power", 14, "power cuts at random moments, ext4 and XFS"},
 		{"kill", 17, "kill -9 of programs, servers and clients"},
 		{"blocks", 7, "reordered, lost and torn writes below ext4 and XFS"},

@@ -23,7 +23,7 @@ const scaleEnv = "HOLDFAST_LAB_SCALE"
 // How many schedules there are at scale 1, and in how many each mutant has to
 // be found.
 const (
-	schedules   = 200_000
+	schedules   = 50_000
 	mutantsMax  = 60_000
 	replays     = 300
 	blockSize   = 5_000 // schedules that one process makes

@@ -17,5 +17,5 @@ var tunings = []change{
 	{"chunkstore/pack/reserve.go", "reserveCatalogue = 4 << 20", "reserveCatalogue = 1 << 8"},
 	{"chunkstore/pack/reserve.go", "const least = 1 << 20", "const least = 1 << 8"},
 	{"chunkstore/pack/scrubpack.go", "const scrubBlock = 256 << 10", "const scrubBlock = 1 << 10"},
-	{"chunkstore/pack/sum.go", "make([]byte, 1<<20)", "make([]byte, 1<<12)"},
+	{"chunkstore/pack/sum.go", "sumBuffer = 64 << 10", "sumBuffer = 1 << 12"},
 }
