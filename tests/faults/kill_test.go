@@ -76,7 +76,7 @@ func newKiller(t *testing.T) *killer {
 		s := snap{"vm/1", int64(i)}
 		k.change()
 		k.sums[s.String()] = sha256.Sum256(k.content)
-		k.full = k.backup(t, s, "disk0.img:"+k.image).want(t, exitOK).took
+		k.full = start(t, command{args: k.backupArgs(s, "disk0.img:"+k.image)}).wait(t).want(t, exitOK).took
 		k.listed = append(k.listed, s.String())
 	}
 	k.wantList(t, snap{"vm/1", 0}, snap{"vm/1", 1})

@@ -17,6 +17,9 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"holdfast/tests/faultlab/lab"
+	"holdfast/tests/resident"
 )
 
 // Exit codes of the program that the tests wait for.
@@ -37,21 +40,28 @@ const (
 )
 
 // patience is how long a command may take before it counts as hanging.
-const patience = 60 * time.Second
+const patience = 3 * time.Minute
 
 // program is the path of the binary under test, home an empty directory where
 // it finds no configuration.
 var program, home string
 
+// here carries out commands of the same program, in processes that stay.
+var here *resident.Pool
+
 func TestMain(m *testing.M) { os.Exit(buildAndRun(m)) }
 
 func buildAndRun(m *testing.M) int {
-	dir, err := os.MkdirTemp("", "holdfast-faults-")
+	dir, err := os.MkdirTemp(memory(), "holdfast-faults-")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
 	defer os.RemoveAll(dir)
+	if err := errors.Join(os.Mkdir(filepath.Join(dir, "tmp"), 0o700), os.Setenv("TMPDIR", filepath.Join(dir, "tmp"))); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
 	program, home = filepath.Join(dir, "holdfast"), filepath.Join(dir, "home")
 	build := exec.Command("go", "build", "-buildvcs=false", "-o", program, "holdfast/cmd/holdfast")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
@@ -59,7 +69,44 @@ func buildAndRun(m *testing.M) int {
 		fmt.Fprintf(os.Stderr, "go build: %v\n%s", err, out)
 		return 1
 	}
+	root, err := filepath.Abs("../..")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	stays := filepath.Join(dir, "holdfast-stays")
+	if err := lab.Build(root, stays, "./cmd/holdfast", lab.Reside()...); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	here = resident.NewPool(stays)
+	defer here.Close()
 	return m.Run()
+}
+
+// memory is a directory in memory with room for what the tests make, "" if there is
+// none. None of them asks what this file system survives: those that do make one.
+func memory() string {
+	const dir, room = "/dev/shm", 4 << 30 // several times what they need
+	var fs syscall.Statfs_t
+	if err := syscall.Statfs(dir, &fs); err != nil || fs.Bavail*uint64(fs.Bsize) < room || available() < 2*room {
+		return ""
+	}
+	return dir
+}
+
+// available is how much memory can be had, in bytes, as far as the system tells.
+func available() uint64 {
+	b, _ := os.ReadFile("/proc/meminfo")
+	_, rest, _ := strings.Cut(string(b), "MemAvailable:")
+	var kib uint64
+	fmt.Sscan(rest, &kib)
+	return kib << 10
+}
+
+// environ is the environment of every command.
+func environ() []string {
+	return []string{"PATH=" + os.Getenv("PATH"), "HOME=" + home, "XDG_CONFIG_HOME=" + home, "TMPDIR=" + os.TempDir()}
 }
 
 // command is one run of the program.
@@ -99,9 +146,7 @@ func start(t testing.TB, c command) *process {
 	argv := append(slices.Clone(c.wrap), program)
 	argv = append(argv, c.args...)
 	p := &process{cmd: exec.CommandContext(ctx, argv[0], argv[1:]...), args: c.args, ctx: ctx, cancel: cancel}
-	p.cmd.Env = append([]string{
-		"PATH=" + os.Getenv("PATH"), "HOME=" + home, "XDG_CONFIG_HOME=" + home, "TMPDIR=" + os.TempDir(),
-	}, c.env...)
+	p.cmd.Env = append(environ(), c.env...)
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	p.cmd.Cancel = func() error { return syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL) }
 	p.cmd.WaitDelay = 10 * time.Second
@@ -152,10 +197,29 @@ func (p *process) wait(t testing.TB) result {
 	return r
 }
 
-// holdfast runs the program.
+// holdfast carries out a command that nothing is done to. A crash or a hang ends
+// the test.
 func holdfast(t testing.TB, args ...string) result {
 	t.Helper()
-	return start(t, command{args: args}).wait(t)
+	var out bytes.Buffer
+	r := holdfastTo(t, &out, args...)
+	r.out = out.String()
+	return r
+}
+
+// holdfastTo is holdfast with a standard output.
+func holdfastTo(t testing.TB, out io.Writer, args ...string) result {
+	t.Helper()
+	begin := time.Now()
+	done, err := here.Do(out, environ(), args...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := result{args: args, code: done.Code, err: done.Err, took: time.Since(begin)}
+	if r.code == exitPanic {
+		t.Errorf("crashed: %s", r)
+	}
+	return r
 }
 
 func (r result) String() string {
@@ -187,7 +251,7 @@ func (r result) says(t testing.TB, words ...string) {
 // inject are its expressions; paths, if there are any, limit both to calls on
 // these files. It counts calls for each thread by itself.
 func strace(trace, inject string, paths ...string) []string {
-	w := []string{"strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=" + trace, "-e", "inject=" + inject}
+	w := []string{"strace", "-f", "-qq", "--seccomp-bpf", "-o", "/dev/null", "-e", "trace=" + trace, "-e", "inject=" + inject}
 	for _, p := range paths {
 		w = append(w, "-P", p)
 	}

@@ -160,7 +160,7 @@ func (r repo) restored(t testing.TB, s snap, archive string, want [32]byte, more
 	t.Helper()
 	h := sha256.New()
 	args := append([]string{"restore", "-r", r.path, "--keyfile", r.key, "--no-progress", s.String(), archive, "-"}, more...)
-	start(t, command{args: args, stdout: h}).wait(t).want(t, exitOK)
+	holdfastTo(t, h, args...).want(t, exitOK)
 	if [32]byte(h.Sum(nil)) != want {
 		t.Errorf("%s of %s came back different", archive, s)
 	}

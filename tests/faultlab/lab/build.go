@@ -7,6 +7,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+
+	"holdfast/tests/resident"
 )
 
 // Patch replaces text in a file of the module. The text must be there exactly
@@ -17,6 +19,11 @@ type Patch struct{ File, Old, New string }
 // Replace is the patch that replaces the text before by after in a file.
 func Replace(file, before, after string) Patch { return Patch{file, before, after} }
 
+// Reside are the patches that let holdfast carry out many commands in one process.
+func Reside() []Patch {
+	return []Patch{Replace(resident.Main, resident.Old, resident.New), {resident.File, "", resident.Source()}}
+}
+
 // Build compiles a package of the module with patches, which change no file.
 // name is that of the binary.
 func (l *Lab) Build(name, pkg string, patches ...Patch) (string, error) {
@@ -24,27 +31,33 @@ func (l *Lab) Build(name, pkg string, patches ...Patch) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	overlay, err := l.overlay(dir, patches)
-	if err != nil {
-		return "", fmt.Errorf("build %s: %w", name, err)
-	}
 	out := filepath.Join(dir, name)
-	build := exec.Command("go", "build", "-buildvcs=false", "-overlay", overlay, "-o", out, pkg)
-	build.Dir = l.root
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if said, err := build.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("build %s: %w\n%s", name, err, said)
-	}
-	return out, nil
+	return out, Build(l.root, out, pkg, patches...)
 }
 
-// overlay writes the patched files, and the list that go build takes.
-func (l *Lab) overlay(dir string, patches []Patch) (string, error) {
+// Build compiles a package of the module in root to the file out, with patches,
+// which change no file. What it needs for that it writes beside out.
+func Build(root, out, pkg string, patches ...Patch) error {
+	overlay, err := writeOverlay(root, filepath.Dir(out), patches)
+	if err != nil {
+		return fmt.Errorf("build %s: %w", filepath.Base(out), err)
+	}
+	build := exec.Command("go", "build", "-buildvcs=false", "-overlay", overlay, "-o", out, pkg)
+	build.Dir = root
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if said, err := build.CombinedOutput(); err != nil {
+		return fmt.Errorf("build %s: %w\n%s", filepath.Base(out), err, said)
+	}
+	return nil
+}
+
+// writeOverlay writes the patched files, and the list that go build takes.
+func writeOverlay(root, dir string, patches []Patch) (string, error) {
 	texts := map[string]string{}
 	for _, p := range patches {
 		path := p.File
 		if !filepath.IsAbs(path) {
-			path = filepath.Join(l.root, path)
+			path = filepath.Join(root, path)
 		}
 		if _, ok := texts[path]; p.Old == "" && !ok {
 			texts[path] = p.New

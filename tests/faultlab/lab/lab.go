@@ -7,7 +7,7 @@
 // so that nothing is left behind, however they end. Everything here returns
 // errors instead of failing a test, because a seeded mistake has to be found.
 //
-// The package imports golang.org/x/sys and the standard library.
+// The package imports tests/resident, golang.org/x/sys and the standard library.
 package lab
 
 import (
@@ -21,6 +21,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"holdfast/tests/resident"
 )
 
 // Environment of the tests.
@@ -44,8 +46,11 @@ type Lab struct {
 	// Scale is by how much the number of faults is multiplied.
 	Scale int
 	// Program is the holdfast binary. It differs from the real one in the size
-	// at which packs are sealed, so that small repositories have many.
+	// at which packs are sealed, so that small repositories have many, and can be told
+	// to stay for many commands.
 	Program string
+
+	resident *resident.Pool // of Program
 
 	home string
 	root string // of the module
@@ -71,6 +76,7 @@ func Run(m *testing.M, l **Lab) int {
 		return 1
 	}
 	*l = made
+	defer made.resident.Close()
 	return m.Run()
 }
 
@@ -135,7 +141,8 @@ func newLab() (*Lab, error) {
 		return nil, fmt.Errorf("go env: %w", err)
 	}
 	l.root = filepath.Dir(strings.TrimSpace(string(gomod)))
-	l.Program, err = l.Build("holdfast", "./cmd/holdfast", SmallPacks())
+	l.Program, err = l.Build("holdfast", "./cmd/holdfast", append(Reside(), SmallPacks())...)
+	l.resident = resident.NewPool(l.Program)
 	return l, err
 }
 

@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/json"
 	"fmt"
+	"io"
 	"path/filepath"
 	"strings"
 	"time"
@@ -40,12 +41,30 @@ func (r Repo) Command(args ...string) Command {
 	return Command{Args: append([]string{r.Program}, args...), Env: r.Env, Wrap: r.Wrap}
 }
 
-// Run runs the program.
+// Run runs the program as a process.
 func (r Repo) Run(args ...string) (Result, error) { return r.lab.Do(r.Command(args...)) }
 
-// Must runs the program; anything but success is an error.
+// Look carries out a command that no fault is put into, and writes what it prints to
+// out; nil keeps it in the result. The sound program does so without a process of
+// its own.
+func (r Repo) Look(out io.Writer, args ...string) (Result, error) {
+	if r.Program != r.lab.Program || len(r.Wrap) > 0 {
+		c := r.Command(args...)
+		c.Stdout = out
+		return r.lab.Do(c)
+	}
+	var kept strings.Builder
+	if out == nil {
+		out = &kept
+	}
+	begin := time.Now()
+	done, err := r.lab.resident.Do(out, append(r.lab.environ(), r.Env...), args...)
+	return Result{append([]string{r.Program}, args...), done.Code, kept.String(), done.Err, time.Since(begin)}, err
+}
+
+// Must is Look; anything but success is an error.
 func (r Repo) Must(args ...string) error {
-	res, err := r.Run(args...)
+	res, err := r.Look(nil, args...)
 	if err == nil && res.Code != ExitOK {
 		err = fmt.Errorf("should have gone well: %s", res)
 	}
@@ -74,7 +93,7 @@ func (r Repo) VerifyArgs() []string {
 // List returns the snapshots that are listed; with the flag --deleted those in
 // the trash.
 func (r Repo) List(flags ...string) ([]string, error) {
-	res, err := r.Run(append([]string{"snapshot", "list", "-r", r.Name, "--json"}, flags...)...)
+	res, err := r.Look(nil, append([]string{"snapshot", "list", "-r", r.Name, "--json"}, flags...)...)
 	if err == nil && res.Code != ExitOK {
 		err = fmt.Errorf("should have been listed: %s", res)
 	}
@@ -99,8 +118,6 @@ func (r Repo) List(flags ...string) ([]string, error) {
 // came.
 func (r Repo) Restore(snap, archive string) (Result, [32]byte, error) {
 	h := sha256.New()
-	c := r.Command("restore", "-r", r.Name, "--keyfile", r.Key, "--no-progress", snap, archive, "-")
-	c.Stdout = h
-	res, err := r.lab.Do(c)
+	res, err := r.Look(h, "restore", "-r", r.Name, "--keyfile", r.Key, "--no-progress", snap, archive, "-")
 	return res, [32]byte(h.Sum(nil)), err
 }

@@ -15,7 +15,7 @@ import (
 )
 
 // patience is how long a command may take before it counts as hanging.
-const patience = time.Minute
+const patience = 3 * time.Minute
 
 // Exit codes of the program.
 const (
@@ -73,15 +73,18 @@ type Process struct {
 	begin    time.Time
 }
 
+// environ is the environment of every program.
+func (l *Lab) environ() []string {
+	return []string{"PATH=" + os.Getenv("PATH"), "HOME=" + l.home, "XDG_CONFIG_HOME=" + l.home, "TMPDIR=" + l.Dir}
+}
+
 // Start begins a command in a process group of its own.
 func (l *Lab) Start(c Command) (*Process, error) {
 	p := &Process{args: c.Args, begin: time.Now()}
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	argv := append(slices.Clone(c.Wrap), c.Args...)
 	p.cmd = exec.CommandContext(p.ctx, argv[0], argv[1:]...)
-	p.cmd.Env = append([]string{
-		"PATH=" + os.Getenv("PATH"), "HOME=" + l.home, "XDG_CONFIG_HOME=" + l.home, "TMPDIR=" + l.Dir,
-	}, c.Env...)
+	p.cmd.Env = append(l.environ(), c.Env...)
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	// It shows where it hangs, and is killed if it does not.
 	p.cmd.Cancel = func() error { return p.Signal(syscall.SIGQUIT) }

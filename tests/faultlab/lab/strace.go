@@ -55,7 +55,7 @@ func (w *World) Trace(op *Op, calls []string) (Calls, error) {
 	log := filepath.Join(dir, "calls")
 	traced := *w
 	traced.Env = OneThread()
-	traced.Wrap = []string{tracer, "-f", "-qq", "-o", log, "-e", "trace=" + strings.Join(calls, ",")}
+	traced.Wrap = []string{tracer, "-f", "-qq", "--seccomp-bpf", "-o", log, "-e", "trace=" + strings.Join(calls, ",")}
 	res, err := traced.Run(w.Args(op)...)
 	if err == nil && res.Code != ExitOK {
 		err = fmt.Errorf("should have gone well: %s", res)

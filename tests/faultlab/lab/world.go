@@ -281,10 +281,13 @@ func (w *World) Unsure() (kinds []string) {
 	return kinds
 }
 
-// Do runs a command of the script. ok tells whether it was acknowledged.
-func (w *World) Do(op *Op) (res Result, ok bool, err error) {
+// Do runs a command of the script as a process. ok tells whether it was
+// acknowledged.
+func (w *World) Do(op *Op) (res Result, ok bool, err error) { return w.doWith(op, w.Run) }
+
+func (w *World) doWith(op *Op, run func(args ...string) (Result, error)) (res Result, ok bool, err error) {
 	w.Begin(op)
-	res, err = w.Run(w.Args(op)...)
+	res, err = run(w.Args(op)...)
 	if err == nil && res.Code == ExitOK {
 		w.Done(op)
 		return res, true, nil
@@ -293,9 +296,9 @@ func (w *World) Do(op *Op) (res Result, ok bool, err error) {
 	return res, false, err
 }
 
-// MustDo runs a command that must go well.
+// MustDo carries out a command that must go well.
 func (w *World) MustDo(op *Op) error {
-	res, ok, err := w.Do(op)
+	res, ok, err := w.doWith(op, func(args ...string) (Result, error) { return w.Look(nil, args...) })
 	if err == nil && !ok {
 		err = fmt.Errorf("should have gone well: %s", res)
 	}
