@@ -90,24 +90,25 @@ func TestBombs(t *testing.T) {
 	w := start(t, setup{limits: quick})
 	digest := digestOf([]byte("bomb"))
 	const sessions = 3
-	var all sync.WaitGroup
+	all := bombs(t)
+	var sent sync.WaitGroup
 	for i := range sessions {
 		s := w.session(t, w.mallory, backupProtocol, snap{"host", "bomb" + strconv.Itoa(i), began})
 		wid, err := s.createIndex("root.pxar.didx")
 		if err != nil {
 			t.Fatal(err)
 		}
-		for name, b := range bombs(t) {
+		for name, b := range all {
 			blob := envelope(magicZstd, b)
 			if len(blob) > chunkMax {
 				t.Fatalf("the bomb %s is too large itself", name)
 			}
 			for _, size := range []int{1, chunkMax} {
-				all.Go(func() { s.refuse(t, name, chunkMessage("dynamic", wid, chunk{digest, size, blob})) })
+				sent.Go(func() { s.refuse(t, name, chunkMessage("dynamic", wid, chunk{digest, size, blob})) })
 			}
 		}
 	}
-	all.Wait()
+	sent.Wait()
 	w.undisturbed(t, atLeast(2))
 	w.bounded(t)
 }

@@ -68,7 +68,7 @@ func newSpecimen(t *testing.T, about int) *specimen {
 
 // sealing is the size of an image in bytes that seals a pack and begins
 // another.
-const sealing = 68 << 20
+const sealing = packSize + 1<<20
 
 // add makes a snapshot of an image and a small file.
 func (s *specimen) add(t *testing.T, name snap, arch string, content []byte) {

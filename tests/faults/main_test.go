@@ -46,8 +46,12 @@ const patience = 3 * time.Minute
 // it finds no configuration.
 var program, home string
 
-// here carries out commands of the same program, in processes that stay.
+// here carries out commands of the same program, in processes that stay. They seal
+// a pack when it has packSize bytes, so that nobody has to read the whole of 64 MiB
+// for each bit that is damaged.
 var here *resident.Pool
+
+const packSize = 16 << 20
 
 func TestMain(m *testing.M) { os.Exit(buildAndRun(m)) }
 
@@ -74,8 +78,9 @@ func buildAndRun(m *testing.M) int {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
+	smaller := lab.Replace("chunkstore/pack/store.go", "PackSizeDefault = 64 << 20", fmt.Sprintf("PackSizeDefault = %d", packSize))
 	stays := filepath.Join(dir, "holdfast-stays")
-	if err := lab.Build(root, stays, "./cmd/holdfast", lab.Reside()...); err != nil {
+	if err := lab.Build(root, stays, "./cmd/holdfast", append(lab.Reside(), smaller)...); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}

@@ -34,12 +34,13 @@ func TestServerKilled(t *testing.T) {
 				t.Fatal(err)
 			}
 			n := tc.kills * here.Scale
-			for i := range n {
+			i := 0
+			for ; lab.More(i, n, s.cut, n/4); i++ {
 				if err := tc.kill(s); err != nil {
 					t.Fatalf("seed %d, kill %d: %v", seed, i, err)
 				}
 			}
-			t.Logf("%d of %d steps were cut off", s.cut, n)
+			t.Logf("%d of %d steps were cut off", s.cut, i)
 			if s.cut < n/4 {
 				t.Error("too few to prove anything")
 			}
@@ -49,7 +50,7 @@ func TestServerKilled(t *testing.T) {
 			if err := s.GoOn(); err != nil {
 				t.Error(err)
 			}
-			t.Attr("faultlab.kills", strconv.Itoa(n))
+			t.Attr("faultlab.kills", strconv.Itoa(i))
 		})
 	}
 }
@@ -60,6 +61,8 @@ type served struct {
 	server *lab.Server
 	random *rand.Rand
 	cut    int
+	// longest is the latest moment of a kill. It follows how long a step takes here.
+	longest time.Duration
 }
 
 func newServed(seed uint64) (*served, error) {
@@ -71,7 +74,7 @@ func newServed(seed uint64) (*served, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &served{World: w, random: rand.New(rand.NewPCG(seed, 15))}
+	s := &served{World: w, random: rand.New(rand.NewPCG(seed, 15)), longest: 90 * time.Millisecond}
 	s.server, err = w.Serve()
 	for range 6 {
 		if err == nil {
@@ -89,7 +92,7 @@ func (s *served) start() (*lab.Op, *lab.Process, error) {
 	}
 	s.Begin(op)
 	p, err := here.Start(s.Command(s.Args(op)...))
-	time.Sleep(time.Duration(s.random.Int64N(int64(90 * time.Millisecond))))
+	time.Sleep(time.Duration(s.random.Int64N(int64(s.longest))))
 	return op, p, err
 }
 
@@ -101,9 +104,11 @@ func (s *served) end(op *lab.Op, p *lab.Process, mayFail func(lab.Result) bool) 
 		return err
 	case res.Code == lab.ExitOK:
 		s.Done(op)
+		s.longest = max(s.longest*3/4, time.Millisecond)
 	case mayFail(res):
 		s.cut++
 		s.Failed(op)
+		s.longest += s.longest / 4
 	default:
 		return fmt.Errorf("should have gone well: %s", res)
 	}

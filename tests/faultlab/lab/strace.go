@@ -41,6 +41,12 @@ const runtimeHit = "runtime: netpollBreak write failed"
 // OneThread lets the runtime use as few threads as it can.
 func OneThread() []string { return []string{"GOMAXPROCS=1"} }
 
+// More reports whether there must be another fault, after done of them: there are n,
+// and more of them until at least so many of them have hit, for what they hit is left
+// to chance and to the machine. That it never ends is prevented by a limit, far above
+// what chance can do.
+func More(done, n, hit, want int) bool { return done < n || hit < want && done < 20*n }
+
 // Calls is how often each of some system calls was made, by the thread that made
 // most of them.
 type Calls map[string]int
