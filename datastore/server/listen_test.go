@@ -29,7 +29,7 @@ func (l *lab) raw(send string) string {
 	if p := c.ConnectionState().NegotiatedProtocol; p != "" {
 		l.t.Errorf("ALPN: %q", p)
 	}
-	_ = c.SetDeadline(time.Now().Add(10 * time.Second))
+	_ = c.SetDeadline(time.Now().Add(3 * time.Minute))
 	if _, err := io.WriteString(c, send); err != nil {
 		l.t.Fatal(err)
 	}
@@ -68,7 +68,7 @@ func TestPlainHTTPIsRedirected(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		_ = c.SetDeadline(time.Now().Add(10 * time.Second))
+		_ = c.SetDeadline(time.Now().Add(3 * time.Minute))
 		_, _ = io.WriteString(c, tc.send)
 		r, err := http.ReadResponse(bufio.NewReader(c), &http.Request{Method: strings.Fields(tc.send)[0]})
 		if err != nil {
@@ -84,7 +84,7 @@ func TestPlainHTTPIsRedirected(t *testing.T) {
 // closes waits for the other side to close a connection.
 func closes(t *testing.T, c net.Conn) {
 	t.Helper()
-	_ = c.SetReadDeadline(time.Now().Add(10 * time.Second))
+	_ = c.SetReadDeadline(time.Now().Add(3 * time.Minute))
 	_, err := io.Copy(io.Discard, c)
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Error("the connection stays open")

@@ -25,7 +25,7 @@ var here *lab.Lab
 func TestMain(m *testing.M) { os.Exit(lab.Run(m, &here)) }
 
 // damages is how many there are at scale 1.
-const damages = 1000
+const damages = 500
 
 // perSpecimen is how many are done to copies of one repository.
 const perSpecimen = 250

@@ -39,7 +39,7 @@ type family struct {
 // families are begun in this order: what takes long comes first.
 func families() []family {
 	return []family{
-		{"rot", 105, "flipped bits, lost and misdirected blocks, missing and exchanged files"},
+		{"rot", 210, "flipped bits, lost and misdirected blocks, missing and exchanged files"},
 		{"schedule", 20, "interleavings of backup, prune, collection, repair, crash and restart, by the real code on an imitated disk"},
 		{"power", 14, "power cuts at random moments, ext4 and XFS"},
 		{"kill", 17, "kill -9 of programs, servers and clients"},
