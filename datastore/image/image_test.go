@@ -207,3 +207,28 @@ func TestKeyIsNeeded(t *testing.T) {
 		t.Errorf("open: %v", err)
 	}
 }
+
+// bounded is a reader of another side, which it does not trust with more than it is told.
+type bounded struct {
+	wire.Reader
+	sizes map[string]uint64
+}
+
+func (b *bounded) Bound(sizes map[string]uint64) { b.sizes = sizes }
+
+// Whoever reads the manifest of a snapshot makes it the bound of what is taken of its files: a
+// server that sends on and on fills no disk before it is found out.
+func TestManifestBoundsItsFiles(t *testing.T) {
+	m, img := open(t, nil, "hello ", "world")
+	r, err := m.Open(t.Context(), snap)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := &bounded{Reader: r}
+	if _, err := image.OpenManifest(t.Context(), b, image.Trust{}); err != nil {
+		t.Fatal(err)
+	}
+	if got := b.sizes["disk.img.didx"]; int64(got) != img.Size() {
+		t.Errorf("the index is bounded by %v, want %d bytes", b.sizes, img.Size())
+	}
+}
