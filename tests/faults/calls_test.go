@@ -40,7 +40,7 @@ var changing = []string{
 func points(t testing.TB, c command, path string) (list []point) {
 	t.Helper()
 	log := filepath.Join(t.TempDir(), "calls.txt")
-	c.wrap = []string{"strace", "-f", "-qq", "--seccomp-bpf", "-o", log, "-e", "trace=" + strings.Join(changing, ",")}
+	c.wrap = []string{"strace", "-f", "-qq", "-o", log, "-e", "trace=" + strings.Join(changing, ",")}
 	if path != "" {
 		c.wrap = append(c.wrap, "-P", path)
 	}

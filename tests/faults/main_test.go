@@ -256,7 +256,7 @@ func (r result) says(t testing.TB, words ...string) {
 // inject are its expressions; paths, if there are any, limit both to calls on
 // these files. It counts calls for each thread by itself.
 func strace(trace, inject string, paths ...string) []string {
-	w := []string{"strace", "-f", "-qq", "--seccomp-bpf", "-o", "/dev/null", "-e", "trace=" + trace, "-e", "inject=" + inject}
+	w := []string{"strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=" + trace, "-e", "inject=" + inject}
 	for _, p := range paths {
 		w = append(w, "-P", p)
 	}
