@@ -7,8 +7,8 @@
 // The nouns:
 //
 //   - ID: the name of a chunk, 32 bytes computed from its plain content.
-//   - Class: plain or encrypted. Chunks of the two are different chunks, whatever
-//     their names.
+//   - Class: plain or encrypted, and whether of an archive of metadata. Chunks of two
+//     classes are different chunks, whatever their names.
 //   - Owner: whose copy of an encrypted chunk it is. Nobody but who has the key can
 //     tell whether an encrypted chunk is what its name says, so nobody reads what
 //     somebody else has sent.
@@ -85,18 +85,34 @@ func (id ID) Short() string { return hex.EncodeToString(id[:4]) }
 // IsZero reports whether id is the zero value, which names nothing.
 func (id ID) IsZero() bool { return id == ID{} }
 
-// Class tells whether a chunk is encrypted.
+// Class tells whether a chunk is encrypted, and whether it is one of an archive of
+// metadata. Who may only put reads the metadata of his last snapshot and nothing else,
+// so that no chunk of another archive may ever be taken for one of these.
 type Class uint8
 
-// The classes.
+// The classes. What a blob says of itself is one of the first two.
 const (
 	ClassPlain Class = iota
 	ClassEncrypted
+	ClassPlainMeta
+	ClassEncryptedMeta
 )
+
+// ClassCount is how many classes there are, a power of two.
+const ClassCount = 4
+
+// Encrypted tells whether the chunk is encrypted.
+func (c Class) Encrypted() bool { return c&ClassEncrypted != 0 }
+
+// Meta tells whether the chunk is one of an archive of metadata.
+func (c Class) Meta() bool { return c&ClassPlainMeta != 0 }
+
+// OfMeta is the class of the same blob in an archive of metadata.
+func (c Class) OfMeta() Class { return c | ClassPlainMeta }
 
 // String is the word for it.
 func (c Class) String() string {
-	if c == ClassEncrypted {
+	if c.Encrypted() {
 		return "encrypted"
 	}
 	return "plain"
@@ -105,8 +121,12 @@ func (c Class) String() string {
 // Classes is a set of classes.
 type Classes uint8
 
-// AllClasses holds every class.
-const AllClasses = Classes(1<<ClassPlain | 1<<ClassEncrypted)
+// Sets of classes: all there are, and those of an archive of metadata and of any other.
+const (
+	AllClasses   = Classes(1<<ClassCount - 1)
+	MetaClasses  = Classes(1<<ClassPlainMeta | 1<<ClassEncryptedMeta)
+	OtherClasses = AllClasses &^ MetaClasses
+)
 
 // Has reports whether a class is in the set.
 func (s Classes) Has(c Class) bool { return s&(1<<c) != 0 }
@@ -125,6 +145,11 @@ func OwnerOf(name string) Owner {
 	return Owner(sum[:len(Owner{})])
 }
 
+// meta is whose the copies of encrypted metadata of the owner are: nobody can tell what
+// is in them, so that what was sent as one is never read as the other. No name of an
+// owner has a line feed.
+func (o Owner) meta() Owner { return OwnerOf("metadata\n" + string(o[:])) }
+
 // Ref is what an index, and the manifest that describes it, say of a chunk: its
 // name, the size of its content in bytes, and its class.
 type Ref struct {
@@ -136,8 +161,11 @@ type Ref struct {
 // Key returns what a store finds the chunk by, for a snapshot that reads the
 // copies of owner.
 func (r Ref) Key(owner Owner) Key {
-	if r.Class != ClassEncrypted {
+	switch {
+	case !r.Class.Encrypted():
 		owner = Owner{}
+	case r.Class.Meta():
+		owner = owner.meta()
 	}
 	return Key{ID: r.ID, Size: r.Size, Owner: owner}
 }
@@ -151,7 +179,7 @@ type Key struct {
 	Owner Owner  // zero for a plain chunk
 }
 
-// Class returns the class of the chunk.
+// Class returns the class of the chunk's blob.
 func (k Key) Class() Class {
 	if k.Owner == (Owner{}) {
 		return ClassPlain

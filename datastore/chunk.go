@@ -10,30 +10,32 @@ import (
 
 	"holdfast/chunkstore"
 	"holdfast/chunkstore/blob"
+	"holdfast/datastore/manifest"
 )
 
 // Put says what has become of a chunk. Ref is what it is now known as, of the class
-// that the bytes have. Added tells whether it was stored anew: whoever is told so of a
+// that the bytes have in the archive they were sent for. Added tells whether it was stored anew: whoever is told so of a
 // plain chunk learns what others have.
 type Put struct {
 	Ref   chunkstore.Ref
 	Added bool
 }
 
-// PutChunk stores a chunk unless it is stored already, as a copy of the group's if it
-// is encrypted. In a foreign session the checksum of the blob may be wrong and is put
+// PutChunk stores a chunk of an archive, that of the index called name, unless it is
+// stored already, as a copy of the group's if it is encrypted. In a foreign session the checksum of the blob may be wrong and is put
 // right in a copy, and a plain chunk whose content is not of its size or name is
 // chunkstore.ErrInvalid, as is an encrypted one that cannot be of its size. It is safe
 // for concurrent use, and neither changes nor keeps c.Sealed.
-func (ss *Session) PutChunk(ctx context.Context, c chunkstore.Chunk) (Put, error) {
+func (ss *Session) PutChunk(ctx context.Context, name string, c chunkstore.Chunk) (Put, error) {
 	if err := ss.running(); err != nil {
 		return Put{}, err
 	}
-	c.Owner = ss.copies
 	if err := c.Validate(); err != nil {
 		return Put{}, err
 	}
 	ref := c.Ref()
+	ref.Class = manifest.ClassIn(name, ref.Class)
+	c.Owner = ref.Key(ss.copies).Owner
 	added, err := ss.put(ctx, c)
 	if err != nil {
 		return Put{}, err

@@ -42,17 +42,17 @@ func TestForeignChunkMustBeWhatItIsCalled(t *testing.T) {
 		bad := good
 		bad.Sealed = bytes.Clone(good.Sealed)
 		change(&bad)
-		if _, err := ss.PutChunk(t.Context(), bad); !errors.Is(err, chunkstore.ErrInvalid) {
+		if _, err := ss.PutChunk(t.Context(), "disk.img.didx", bad); !errors.Is(err, chunkstore.ErrInvalid) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
 	if ok, err := ss.Has(t.Context(), good.Ref()); ok || err != nil {
 		t.Errorf("something of it is stored: %v %v", ok, err)
 	}
-	if put, err := ss.PutChunk(t.Context(), good); err != nil || !put.Added || put.Ref != good.Ref() {
+	if put, err := ss.PutChunk(t.Context(), "disk.img.didx", good); err != nil || !put.Added || put.Ref != good.Ref() {
 		t.Errorf("the good one: %+v %v", put, err)
 	}
-	if put, err := ss.PutChunk(t.Context(), good); err != nil || put.Added || put.Ref != good.Ref() {
+	if put, err := ss.PutChunk(t.Context(), "disk.img.didx", good); err != nil || put.Added || put.Ref != good.Ref() {
 		t.Errorf("again: %+v %v", put, err)
 	}
 }
@@ -67,7 +67,7 @@ func TestForeignChecksumIsPutRight(t *testing.T) {
 			right := bytes.Clone(c.Sealed)
 			binary.LittleEndian.PutUint32(c.Sealed[8:], 0x12345678)
 			given := bytes.Clone(c.Sealed)
-			if _, err := ss.PutChunk(t.Context(), c); err != nil {
+			if _, err := ss.PutChunk(t.Context(), "disk.img.didx", c); err != nil {
 				t.Errorf("%s %s: %v", name, what, err)
 				continue
 			}
@@ -153,7 +153,7 @@ func (l *lab) putNew(ss *datastore.Session, c chunkstore.Chunk) {
 	if ok, err := ss.Has(l.t.Context(), c.Ref()); ok || err != nil {
 		l.t.Errorf("there before it was sent: %v %v", ok, err)
 	}
-	if put, err := ss.PutChunk(l.t.Context(), c); err != nil || !put.Added || put.Ref != c.Ref() {
+	if put, err := ss.PutChunk(l.t.Context(), "disk.img.didx", c); err != nil || !put.Added || put.Ref != c.Ref() {
 		l.t.Fatalf("put: %+v %v", put, err)
 	}
 	if ok, err := ss.Has(l.t.Context(), c.Ref()); !ok || err != nil {
@@ -210,7 +210,7 @@ func TestForeignEncryptedChunkHasItsSize(t *testing.T) {
 	l := newLab(t)
 	c := seal(t, keyCodec(t), "x")
 	c.PlainSize++
-	if _, err := l.foreign(at(10), "eve@pbs").PutChunk(t.Context(), c); !errors.Is(err, chunkstore.ErrInvalid) {
+	if _, err := l.foreign(at(10), "eve@pbs").PutChunk(t.Context(), "disk.img.didx", c); !errors.Is(err, chunkstore.ErrInvalid) {
 		t.Errorf("accepted: %v", err)
 	}
 }
@@ -238,7 +238,7 @@ func TestManifestTellsTheClassThatWasSent(t *testing.T) {
 			for _, codec := range []*blob.Codec{plainCodec(t), keyCodec(t)} { // the name is stored in both classes
 				sealed := seal(t, codec, strings.Repeat("content", 99))
 				sealed.ID = seal(t, l.codec, strings.Repeat("content", 99)).ID
-				if _, err := ss.PutChunk(t.Context(), sealed); err != nil {
+				if _, err := ss.PutChunk(t.Context(), "disk.img.didx", sealed); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -347,7 +347,7 @@ func TestConcurrentForeignUploads(t *testing.T) {
 			if i%2 == 0 {
 				c = poison
 			}
-			if _, err := ss.PutChunk(context.Background(), c); err != nil {
+			if _, err := ss.PutChunk(context.Background(), "disk.img.didx", c); err != nil {
 				t.Errorf("put: %v", err)
 			}
 		})
@@ -382,4 +382,70 @@ func TestUnknownSizeOfAnEncryptedChunkIsProvedAtFinish(t *testing.T) {
 	if err := ss.Finish(t.Context()); err == nil {
 		t.Error("finished")
 	}
+}
+
+// What was sent for an archive of metadata stands for no chunk of another archive, and
+// the other way round, whatever is written into an index.
+func TestMetadataIsStoredApart(t *testing.T) {
+	const metaName, contentName = "root.mpxar.didx", "root.ppxar.didx"
+	l := newLab(t)
+	l.codec = keyCodec(t)
+	secret := seal(t, l.codec, "the content of a file")
+	garbage := secret
+	garbage.Sealed = garbled(t, secret.Sealed)
+	first := l.foreign(at(10), "eve@pbs")
+	for name, c := range map[string]chunkstore.Chunk{contentName: secret, metaName: garbage} {
+		put, err := first.PutChunk(t.Context(), name, c)
+		if err != nil || !put.Added || !put.Ref.Class.Encrypted() || put.Ref.Class.Meta() != (name == metaName) {
+			t.Errorf("%s: %+v, %v", name, put, err)
+		}
+	}
+	files := []manifest.File{l.refer(first, contentName, secret), l.refer(first, metaName, secret)}
+	l.manifestOf(first, files...)
+	if err := first.Finish(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for class, want := range map[chunkstore.Class]chunkstore.Sealed{chunkstore.ClassEncrypted: secret.Sealed, chunkstore.ClassEncryptedMeta: garbage.Sealed} {
+		if got := l.sealed(at(10), chunkstore.Ref{ID: secret.ID, Size: secret.PlainSize, Class: class}); !bytes.Equal(got, want) {
+			t.Errorf("class %d: another chunk", class)
+		}
+	}
+	for sent, name := range map[string]string{contentName: metaName, metaName: contentName} {
+		ss := l.foreign(at(20), "eve@pbs")
+		other := seal(t, l.codec, "what is sent for "+sent)
+		if _, err := ss.PutChunk(t.Context(), sent, other); err != nil {
+			t.Fatal(err)
+		}
+		l.manifestOf(ss, l.refer(ss, name, other))
+		var missing *wire.MissingError
+		if err := ss.Finish(t.Context()); !errors.As(err, &missing) || missing.Count != 1 {
+			t.Errorf("sent for %s, named in %s: %v", sent, name, err)
+		}
+		if err := ss.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// So it is when it has been in the trash.
+	if err := errors.Join(first.Close(), l.Forget(t.Context(), at(10)), l.RestoreDeleted(t.Context(), at(10))); err != nil {
+		t.Fatal(err)
+	}
+	for _, class := range []chunkstore.Class{chunkstore.ClassEncrypted, chunkstore.ClassEncryptedMeta} {
+		l.sealed(at(10), chunkstore.Ref{ID: secret.ID, Size: secret.PlainSize, Class: class})
+	}
+}
+
+// refer writes an index of one chunk, which it does not send.
+func (l *lab) refer(ss *datastore.Session, name string, c chunkstore.Chunk) manifest.File {
+	l.t.Helper()
+	w, err := ss.Create(l.t.Context(), name, -1)
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	e := index.Entry{Size: c.PlainSize, ID: c.ID}
+	sum := index.NewSummer(index.Dynamic)
+	sum.Add(e)
+	if err := errors.Join(w.Append(l.t.Context(), []index.Entry{e}), w.Close(l.t.Context(), sum.Summary())); err != nil {
+		l.t.Fatal(err)
+	}
+	return manifest.File{Name: name, CryptMode: crypto.ModeEncrypt, Size: sum.Summary().Size, Csum: sum.Summary().Csum}
 }

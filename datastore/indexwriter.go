@@ -12,6 +12,7 @@ import (
 
 	"holdfast/chunkstore"
 	"holdfast/datastore/index"
+	"holdfast/datastore/manifest"
 	"holdfast/datastore/wire"
 )
 
@@ -76,7 +77,7 @@ func (ss *Session) create(name string, size int64) (*IndexWriter, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("create %s: %w", name, err), file.Close())
 	}
-	w := &IndexWriter{session: ss, name: name, kind: kind, file: file, out: out, size: size, classes: chunkstore.AllClasses}
+	w := &IndexWriter{session: ss, name: name, kind: kind, file: file, out: out, size: size, classes: manifest.ClassesIn(name)}
 	delete(ss.files, name)
 	ss.open[name] = w
 	return w, nil
@@ -155,7 +156,7 @@ func (w *IndexWriter) Narrow(classes chunkstore.Classes) {
 
 // PutChunk implements wire.IndexWriter.
 func (w *IndexWriter) PutChunk(ctx context.Context, c chunkstore.Chunk) (bool, error) {
-	put, err := w.session.PutChunk(ctx, c)
+	put, err := w.session.PutChunk(ctx, w.name, c)
 	return put.Added, err
 }
 

@@ -83,7 +83,7 @@ func (l *lab) foreign(snap wire.Snapshot, owner wire.AuthID) *datastore.Session 
 func (l *lab) put(ss *datastore.Session, content string) chunkstore.Chunk {
 	l.t.Helper()
 	c := seal(l.t, l.codec, content)
-	if _, err := ss.PutChunk(l.t.Context(), c); err != nil {
+	if _, err := ss.PutChunk(l.t.Context(), "disk.img.didx", c); err != nil {
 		l.t.Fatal(err)
 	}
 	return c

@@ -72,7 +72,7 @@ func (r *reader) Check(ctx context.Context, ref chunkstore.Ref) error {
 
 // Key tells what the store finds a chunk of the snapshot by.
 func (r *reader) Key(ref chunkstore.Ref) (chunkstore.Key, error) {
-	if ref.Class == chunkstore.ClassEncrypted && r.unknown != nil {
+	if ref.Class.Encrypted() && r.unknown != nil {
 		return chunkstore.Key{}, r.unknown
 	}
 	return ref.Key(r.copies), nil

@@ -158,9 +158,10 @@ func (l *resumeList) load() error {
 	return errors.Join(err, l.file.Truncate(size))
 }
 
-// add records a chunk. Not being able to is no reason to fail a backup.
+// add records a chunk, unless it is one of metadata: who is told what need not be sent
+// is not told for which archives. Not being able to is no reason to fail a backup.
 func (l *resumeList) add(c chunkstore.Ref) {
-	if l == nil {
+	if l == nil || c.Class.Meta() {
 		return
 	}
 	var buf [wire.ChunkSizeLen]byte

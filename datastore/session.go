@@ -380,7 +380,7 @@ func (ss *Session) Base() (wire.Snapshot, bool) {
 // BaseClass returns the class that the chunks of an index of the base are of.
 func (ss *Session) BaseClass(name string) chunkstore.Class {
 	if ss.baseOf == nil {
-		return chunkstore.ClassPlain
+		return manifest.ClassIn(name, chunkstore.ClassPlain)
 	}
 	return ss.baseOf.ClassOf(name)
 }

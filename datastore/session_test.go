@@ -206,7 +206,7 @@ func TestAfterFinish(t *testing.T) {
 		t.Fatalf("a second try: %v", err)
 	}
 	c := seal(t, l.codec, "more")
-	_, put := ss.PutChunk(t.Context(), c)
+	_, put := ss.PutChunk(t.Context(), "disk.img.didx", c)
 	_, create := ss.Create(t.Context(), "a.img.didx", -1)
 	_, reuse := ss.CreateReusing(t.Context(), "a.img.fidx", 5, [32]byte{})
 	_, resume := ss.Resume(t.Context())

@@ -164,7 +164,7 @@ func (l *lab) spoiled(snap wire.Snapshot, owner wire.AuthID) {
 	c := seal(l.t, l.codec, "garbage")
 	c.ID = l.codec.Name(chunkstore.Plain("content"))
 	ss := l.foreign(snap, owner)
-	if _, err := ss.PutChunk(l.t.Context(), c); err != nil {
+	if _, err := ss.PutChunk(l.t.Context(), "disk.img.didx", c); err != nil {
 		l.t.Fatal(err)
 	}
 	l.finish(ss) // what is there is not replaced

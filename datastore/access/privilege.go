@@ -104,7 +104,7 @@ var roles = []Role{
 	{"DatastoreBackup", DatastoreBackup, "May back up, and restore what is its own"},
 	{"DatastorePowerUser", DatastoreBackup | DatastorePrune, "May back up, and restore and prune what is its own"},
 	{"DatastoreAudit", DatastoreAudit, "May see what a datastore holds"},
-	{"DatastorePutOnly", DatastorePut, "May add backups of its own, and neither read, list nor remove any"},
+	{"DatastorePutOnly", DatastorePut, "May add backups of its own, compare with the metadata of the last, and neither read, list nor remove any"},
 	{"RemoteAudit", RemoteAudit, "May see remotes"},
 	{"RemoteAdmin", RemoteAudit | RemoteModify | RemoteRead, "May set up remotes and read from them"},
 	{"RemoteSyncOperator", RemoteAudit | RemoteRead, "May read from remotes"},

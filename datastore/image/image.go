@@ -69,6 +69,15 @@ func OpenIndex(ctx context.Context, r wire.Reader, f manifest.File) (*index.Read
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", f.Name, err)
 	}
+	if err := CheckIndex(idx, f); err != nil {
+		return nil, errors.Join(err, idx.Close())
+	}
+	return idx, nil
+}
+
+// CheckIndex compares checksum and size of an index, computed from its entries, with the
+// manifest's.
+func CheckIndex(idx *index.Reader, f manifest.File) error {
 	sum, err := idx.Summary()
 	if err == nil && sum.Csum != f.Csum {
 		err = fmt.Errorf("checksum %x… is not the manifest's %x…: %w", sum.Csum[:4], f.Csum[:4], chunkstore.ErrCorrupt)
@@ -77,9 +86,9 @@ func OpenIndex(ctx context.Context, r wire.Reader, f manifest.File) (*index.Read
 		err = fmt.Errorf("size %d is not the manifest's %d: %w", sum.Size, f.Size, chunkstore.ErrCorrupt)
 	}
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("check %s: %w", f.Name, err), idx.Close())
+		return fmt.Errorf("check %s: %w", f.Name, err)
 	}
-	return idx, nil
+	return nil
 }
 
 // New returns an image over an index that has been checked. It takes over idx.
@@ -119,7 +128,7 @@ const sealedMore = chunkstore.SealedSizeMax - chunkstore.PlainSizeMax
 
 // sealed gets the chunk of an entry, which is valid until done is called.
 func (m *Image) sealed(ctx context.Context, e index.Entry) (s chunkstore.Sealed, done func(), err error) {
-	ref := chunkstore.Ref{ID: e.ID, Size: e.Size, Class: m.codec.Class()}
+	ref := chunkstore.Ref{ID: e.ID, Size: e.Size, Class: manifest.ClassIn(m.name, m.codec.Class())}
 	get, ok := m.get.(chunkstore.IntoGetter)
 	if !ok {
 		s, err = m.get.Get(ctx, ref)

@@ -76,12 +76,40 @@ type File struct {
 	Csum [32]byte
 }
 
+// metaExt is how the name of an index of metadata ends: of the archive that holds the
+// names and attributes of files whose content is in another one.
+const metaExt = ".mpxar.didx"
+
+// IsMeta tells whether a file of that name is an index of metadata. Where small and
+// capital letters are one, no other name may open what is none.
+func IsMeta(name string) bool {
+	at := len(name) - len(metaExt)
+	return at > 0 && strings.EqualFold(name[at:], metaExt)
+}
+
+// ClassIn returns the class that a chunk, whose blob is of the class given, has in an
+// index of that name.
+func ClassIn(name string, c chunkstore.Class) chunkstore.Class {
+	if IsMeta(name) {
+		return c.OfMeta()
+	}
+	return c
+}
+
+// ClassesIn returns the classes that the chunks of an index of that name may be of.
+func ClassesIn(name string) chunkstore.Classes {
+	if IsMeta(name) {
+		return chunkstore.MetaClasses
+	}
+	return chunkstore.OtherClasses
+}
+
 // Class returns the class of the chunks of an index.
 func (f File) Class() chunkstore.Class {
 	if f.CryptMode == crypto.ModeEncrypt {
-		return chunkstore.ClassEncrypted
+		return ClassIn(f.Name, chunkstore.ClassEncrypted)
 	}
-	return chunkstore.ClassPlain
+	return ClassIn(f.Name, chunkstore.ClassPlain)
 }
 
 // ClassOf returns the class of the chunks of an index. Those of one that the manifest
@@ -90,7 +118,7 @@ func (m *Manifest) ClassOf(name string) chunkstore.Class {
 	if i := slices.IndexFunc(m.Files, func(f File) bool { return f.Name == name }); i >= 0 {
 		return m.Files[i].Class()
 	}
-	return chunkstore.ClassPlain
+	return ClassIn(name, chunkstore.ClassPlain)
 }
 
 // clip keeps foreign text in an error message short.

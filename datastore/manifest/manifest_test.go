@@ -462,3 +462,22 @@ func FuzzDecode(f *testing.F) {
 		_, _ = m.Lookup("x.img")
 	})
 }
+
+// Which archives are metadata is told by their names alone.
+func TestMetadataByName(t *testing.T) {
+	for name, want := range map[string]bool{
+		"root.mpxar.didx": true, "ROOT.MPXAR.didx": true, "a.b.mpxar.didx": true,
+		"root.ppxar.didx": false, "root.pxar.didx": false, "root.mpxar.fidx": false, "root.mpxar.blob": false, "root.mpxar": false,
+		"mpxar.didx": false, ".mpxar.didx": false, "": false, "root.mpxar.didx.didx": false, "rootmpxar.didx": false,
+	} {
+		if got := manifest.IsMeta(name); got != want {
+			t.Errorf("%q: %v", name, got)
+		}
+		m := manifest.Manifest{Files: []manifest.File{{Name: name, CryptMode: crypto.ModeEncrypt}}}
+		for class, of := range map[chunkstore.Class]string{m.ClassOf(name): name, m.ClassOf("x" + name): "x" + name} {
+			if !manifest.ClassesIn(of).Has(class) || class.Encrypted() != (of == name) || class.Meta() != manifest.IsMeta(of) {
+				t.Errorf("%q is of class %d", of, class)
+			}
+		}
+	}
+}

@@ -42,6 +42,7 @@ type backup struct {
 	session *datastore.Session
 	known   *known
 	quota   *reservation
+	basis   *basis // nil if there is none
 
 	verify    func() // starts a verification of the finished snapshot; nil for none
 	benchmark bool   // ends well without finish
@@ -256,6 +257,7 @@ func (b *backup) finish(*call) (any, error) {
 	}
 	b.phase = finished
 	b.quota.end(true)
+	b.basis.end()
 	b.task.Logf("finished: %s", describe(b.stats))
 	if b.verify != nil {
 		b.verify()
@@ -308,6 +310,7 @@ func (b *backup) leave() { b.session.Leave() }
 // end gives back what the session holds, after its last handler.
 func (b *backup) end(ctx context.Context) error {
 	done := b.done()
+	b.basis.end()
 	err := b.session.Close()
 	b.known.free()
 	b.quota.end(false) // unless finish has settled it

@@ -588,8 +588,16 @@ func TestPutOnly(t *testing.T) {
 	k.raw(get("/previous", "archive-name", wire.ManifestName))
 	k.raw(get("/previous", "archive-name", "a.didx"))
 	k.refuses(get("/previous", "archive-name", "secret.conf.blob"), 403, "")
+	// A client that goes by metadata looks for it in what its backup builds on.
+	r := l.begin(readerOf("putter", "vm/100", 1000))
+	r.raw(get("/download", "file-name", wire.ManifestName))
+	r.refuses(get("/download", "file-name", "a.didx"), 403, "permission denied")
+	r.refuses(get("/download", "file-name", "secret.conf.blob"), 403, "permission denied")
+	r.refuses(get("/chunk", "digest", list[0].bit.id), 401, "not allowed")
+	k.conn.Close()
+	l.endedAll("backup")
 	if code, _ := l.refused(readerOf("putter", "vm/100", 1000)); code != 400 {
-		t.Errorf("a reader session: %d", code)
+		t.Errorf("a reader session without a backup: %d", code)
 	}
 }
 

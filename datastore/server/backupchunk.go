@@ -37,7 +37,7 @@ func (b *backup) chunk(c *call, kind index.Kind) (any, error) {
 	if err := b.quota.receive(count); err != nil {
 		return nil, err
 	}
-	put, err := b.put(c.Context(), chunkstore.Chunk{ID: id, PlainSize: size, Sealed: body.data})
+	put, err := b.put(c.Context(), w.name, chunkstore.Chunk{ID: id, PlainSize: size, Sealed: body.data})
 	if err != nil {
 		_ = b.quota.receive(-count) // nothing came of it
 		return nil, err
@@ -69,14 +69,14 @@ func received(plain uint32, stored int) int64 {
 	return max(int64(plain), int64(stored), datastore.EntryBytes)
 }
 
-// put stores a chunk. To be checked a plain one is unpacked, so that only a few
+// put stores a chunk of an archive. To be checked a plain one is unpacked, so that only a few
 // are at a time.
-func (b *backup) put(ctx context.Context, c chunkstore.Chunk) (datastore.Put, error) {
+func (b *backup) put(ctx context.Context, name string, c chunkstore.Chunk) (datastore.Put, error) {
 	if err := b.host.unpacking.Acquire(ctx, 1); err != nil {
 		return datastore.Put{}, fmt.Errorf("wait for a processor: %w", err)
 	}
 	defer b.host.unpacking.Release(1)
-	return b.session.PutChunk(ctx, c)
+	return b.session.PutChunk(ctx, name, c)
 }
 
 // admit checks a chunk against those that were sent for the writer before. What it

@@ -117,6 +117,8 @@ type rights struct {
 	// all is enough for the groups of others; 0 if nothing is.
 	all   access.Privilege
 	owner func() (wire.AuthID, error) // of the group; nil if it does not matter
+	// still is what else must be so for who needs the owner; nil for nothing.
+	still func() error
 }
 
 // allowed asks for the credential and the rights of the session, and who owns its
@@ -136,6 +138,9 @@ func (v *conversation) allowed() (access.Privilege, error) {
 	owner, err := v.rights.owner()
 	if err == nil && !v.auth.Owns(owner) {
 		err = badRequest("backup owner check failed (%s != %s)", v.auth, owner)
+	}
+	if err == nil && v.rights.still != nil {
+		err = v.rights.still()
 	}
 	return have, err
 }

@@ -11,9 +11,10 @@ import (
 )
 
 // known is what a session may refer to: chunks with their sizes in bytes, those of each
-// class for itself. It is safe for concurrent use.
+// class for itself, so that what was sent or inherited as metadata counts for metadata
+// and for nothing else, and the other way round. It is safe for concurrent use.
 //
-// A chunk is remembered by 95 bits of a hash that nobody outside can compute: that a
+// A chunk is remembered by 94 bits of a hash that nobody outside can compute: that a
 // name which is not known has those of one that is takes more tries than anybody has.
 type known struct {
 	hold   *ledger.Hold // of what all sessions may remember
@@ -29,7 +30,7 @@ type known struct {
 // what the pages leave free.
 type mark struct {
 	hi   uint64
-	lo   uint32 // its last bit is the class
+	lo   uint32 // its last two bits are the class
 	size uint32
 }
 
@@ -41,7 +42,7 @@ func (m mark) compare(o mark) int { return cmp.Or(cmp.Compare(m.hi, o.hi), cmp.C
 // markOf makes the mark of a chunk but for its size.
 func (k *known) markOf(id chunkstore.ID, class chunkstore.Class) mark {
 	hi, lo := k.hasher.Of(chunkstore.Key{ID: id})
-	return mark{hi: hi, lo: uint32(lo)&^1 | uint32(class)}
+	return mark{hi: hi, lo: uint32(lo)&^(chunkstore.ClassCount-1) | uint32(class)}
 }
 
 // find tells where a mark is, or belongs. The lock must be held.
@@ -75,33 +76,24 @@ func (k *known) insert(page, at int, m mark) {
 }
 
 // sizes are those of the chunks of one name, by class; 0 means that there is none.
-type sizes [2]uint32
-
-// classes are those in which there is a chunk.
-func (s sizes) classes() (set chunkstore.Classes) {
-	for c, size := range s {
-		if size > 0 {
-			set = set.With(chunkstore.Class(c))
-		}
-	}
-	return set
-}
+type sizes [chunkstore.ClassCount]uint32
 
 // in chooses what a reference means in an archive whose chunks may be of some classes
 // only, and tells which they may be of with it. If both would do and differ, it is the
 // encrypted one. There may be none.
 func (s sizes) in(allowed chunkstore.Classes) (size uint32, classes chunkstore.Classes) {
-	classes = allowed & s.classes()
-	if classes == chunkstore.AllClasses && s[chunkstore.ClassPlain] != s[chunkstore.ClassEncrypted] {
-		classes = chunkstore.Classes(0).With(chunkstore.ClassEncrypted)
+	for c := range chunkstore.Class(chunkstore.ClassCount) {
+		if !allowed.Has(c) || s[c] == 0 {
+			continue
+		}
+		if size == 0 || s[c] != size && c.Encrypted() {
+			size, classes = s[c], 0
+		}
+		if s[c] == size {
+			classes = classes.With(c)
+		}
 	}
-	if classes.Has(chunkstore.ClassPlain) {
-		return s[chunkstore.ClassPlain], classes
-	}
-	if classes.Has(chunkstore.ClassEncrypted) {
-		return s[chunkstore.ClassEncrypted], classes
-	}
-	return 0, 0
+	return size, classes
 }
 
 func newKnown(all *ledger.Resource, p ledger.Payer) *known {

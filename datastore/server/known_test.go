@@ -112,7 +112,7 @@ func TestKnownSizesByClass(t *testing.T) {
 		{sizes{0, 9}, plain, 0, 0},
 		{sizes{7, 9}, chunkstore.AllClasses, 9, sealed},
 		{sizes{7, 9}, plain, 7, plain},
-		{sizes{7, 7}, chunkstore.AllClasses, 7, chunkstore.AllClasses},
+		{sizes{7, 7}, chunkstore.AllClasses, 7, chunkstore.OtherClasses},
 	} {
 		if size, left := tc.known.in(tc.allowed); size != tc.size || left != tc.left {
 			t.Errorf("%v in %b: %d, %b", tc.known, tc.allowed, size, left)

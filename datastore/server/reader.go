@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/bits"
 	"net/http"
 	"sync"
 	"sync/atomic"
@@ -21,6 +22,7 @@ type reading struct {
 	snapshot wire.Reader
 	manifest func() (*manifest.Manifest, error) // of the snapshot, read when first asked
 	allowed  *known                             // chunks of the indexes that were downloaded
+	metadata bool                               // nothing else is read
 	chunks   atomic.Int64
 	bytes    atomic.Int64
 }
@@ -35,16 +37,22 @@ func newReading(c *conversation, snapshot wire.Reader) *reading {
 // methods is the table of the session (section 3.2 of the protocol
 // specification).
 func (r *reading) methods() []method {
-	return []method{
+	table := []method{
 		{verb: http.MethodGet, path: "/download", do: r.download, params: []param{{name: "file-name", check: checkFile}}},
 		{verb: http.MethodGet, path: "/chunk", do: r.chunk, params: []param{{name: "digest", check: checkDigest}}},
-		{verb: http.MethodGet, path: "/speedtest", do: sendSpeedTest},
 	}
+	if !r.metadata {
+		table = append(table, method{verb: http.MethodGet, path: "/speedtest", do: sendSpeedTest})
+	}
+	return table
 }
 
 // download sends a file. The chunks of an index may be asked for afterwards.
 func (r *reading) download(c *call) (any, error) {
 	name := c.str("file-name")
+	if err := r.mayRead(name); err != nil {
+		return nil, err
+	}
 	r.task.Logf("sending %s", name)
 	return nil, r.sendFile(c, r.snapshot, file{name, func(_ context.Context, idx *index.Reader) error { return r.allow(name, idx) }})
 }
@@ -52,6 +60,9 @@ func (r *reading) download(c *call) (any, error) {
 // allow makes the chunks of an index known, in the class that the manifest says.
 func (r *reading) allow(name string, idx *index.Reader) error {
 	m, err := r.manifest()
+	if err == nil && r.metadata {
+		err = described(m, name, idx)
+	}
 	if err != nil {
 		return err
 	}
@@ -72,10 +83,7 @@ func (r *reading) allow(name string, idx *index.Reader) error {
 func (r *reading) chunk(c *call) (any, error) {
 	id := digest(c.str("digest"))
 	plain, classes := r.allowed.of(id).in(chunkstore.AllClasses)
-	ref := chunkstore.Ref{ID: id, Size: plain, Class: chunkstore.ClassPlain}
-	if !classes.Has(chunkstore.ClassPlain) {
-		ref.Class = chunkstore.ClassEncrypted
-	}
+	ref := chunkstore.Ref{ID: id, Size: plain, Class: chunkstore.Class(bits.TrailingZeros8(uint8(classes)))}
 	if classes == 0 {
 		return nil, &statusError{code: http.StatusUnauthorized, delay: r.server.o.Limits.LoginDelay,
 			text: fmt.Sprintf("download chunk %s not allowed", id)}

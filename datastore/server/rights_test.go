@@ -365,4 +365,7 @@ compares the group before and after: who is refused has changed nothing.
 - **yes**: done. **empty**: a list that shows only what the caller may see, which is nothing.
 - **log in**: refused for want of credentials. **no**: refused for want of rights or because the group is another's.
 - **not there**: as if it did not exist. **past the check**: refused, but for what was asked and not for who asks.
+
+` + "`GET /reader`" + ` for PutOnly is "no" but for one case: while a backup of the same token runs, it reads of the snapshot that this one builds on the manifest
+and the metadata (` + "`*.mpxar.didx`" + `), and nothing else ([why](threat-model.md#a-thief-of-a-token-that-may-only-put-datastoreputonly)).
 `

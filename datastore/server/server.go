@@ -51,6 +51,7 @@ type Server struct {
 	gc       *collections
 	fullness *fullness
 	host     *sessionHost
+	bases    bases
 	rows     sync.Mutex // held while a user adds a row to a table of its own
 
 	// ctx ends with Shutdown or Close; sessions and openings of stores live

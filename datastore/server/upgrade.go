@@ -94,6 +94,7 @@ func (s *Server) backupUpgrade(c *call) (any, error) {
 		start: func(v *conversation) session {
 			b := newBackup(v, inner, quota)
 			b.benchmark = benchmark
+			b.basis = s.bases.begin(c.str("store"), c.auth, inner)
 			b.verify = v.verifyNew(c, st)
 			b.announce(c)
 			return b
@@ -196,7 +197,7 @@ func (s *Server) readerUpgrade(c *call) (any, error) {
 		return nil, err
 	}
 	if !have.Any(access.DatastoreRead | access.DatastoreBackup) {
-		return nil, badRequest("no permissions on %s", path)
+		return s.metadataUpgrade(c, path, have)
 	}
 	st, err := c.store()
 	if err != nil {
@@ -225,9 +226,8 @@ func (s *Server) readerUpgrade(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	id := fmt.Sprintf("%s:%s/%08X", c.str("store"), c.group(), c.snapshot().Time)
 	return nil, s.upgrade(c, opening{
-		store: st, spec: task.Spec{Type: "reader", ID: id, Auth: c.auth}, protocol: wire.ReaderProtocol,
+		store: st, spec: readerSpec(c), protocol: wire.ReaderProtocol,
 		rights: rights{path: path, any: access.DatastoreRead | access.DatastoreBackup, all: access.DatastoreRead,
 			owner: func() (wire.AuthID, error) { return st.OwnerNow(c.group()) }},
 		cancel: snapshot.Close,
@@ -236,6 +236,11 @@ func (s *Server) readerUpgrade(c *call) (any, error) {
 			return newReading(v, snapshot)
 		},
 	})
+}
+
+// readerSpec is the task of a reader session.
+func readerSpec(c *call) task.Spec {
+	return task.Spec{Type: "reader", ID: fmt.Sprintf("%s:%s/%08X", c.str("store"), c.group(), c.snapshot().Time), Auth: c.auth}
 }
 
 // opening is a session that has passed all checks.

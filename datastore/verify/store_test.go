@@ -100,7 +100,7 @@ func (s *shop) backup(snap wire.Snapshot, words ...string) (added int) {
 			s.t.Fatal(err)
 		}
 		e := index.Entry{Off: off, Size: uint32(len(content(word))), ID: s.id(word)}
-		put, err := ss.PutChunk(ctx, chunkstore.Chunk{ID: e.ID, PlainSize: e.Size, Sealed: sealed})
+		put, err := ss.PutChunk(ctx, "disk.img.didx", chunkstore.Chunk{ID: e.ID, PlainSize: e.Size, Sealed: sealed})
 		if err != nil {
 			s.t.Fatal(err)
 		}

@@ -406,7 +406,7 @@ func (c *check) checkSealed(ctx context.Context, w wanted) error {
 	if err != nil {
 		return err
 	}
-	if sealed.Class() != w.ref.Class {
+	if sealed.Class().Encrypted() != w.ref.Class.Encrypted() {
 		return fmt.Errorf("chunk %s is %s where the manifest says %s: %w", w.ref.ID.Short(), sealed.Class(), w.ref.Class, chunkstore.ErrCorrupt)
 	}
 	if n, ok := blob.ContentSize(sealed); ok && n != int(w.ref.Size) {

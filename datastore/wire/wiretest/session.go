@@ -66,7 +66,7 @@ func (ss *session) Has(_ context.Context, r chunkstore.Ref) (bool, error) {
 
 // hasEntry looks for the chunk of an entry in the classes of a set.
 func (ss *session) hasEntry(e index.Entry, classes chunkstore.Classes) bool {
-	for _, c := range []chunkstore.Class{chunkstore.ClassPlain, chunkstore.ClassEncrypted} {
+	for c := range chunkstore.Class(chunkstore.ClassCount) {
 		if !classes.Has(c) {
 			continue
 		}
@@ -207,6 +207,8 @@ func (w *indexWriter) PutChunk(ctx context.Context, c chunkstore.Chunk) (bool, e
 	if err := c.Validate(); err != nil {
 		return false, err
 	}
+	ref := c.Ref()
+	ref.Class = manifest.ClassIn(w.name, ref.Class)
 	m := w.ss.m
 	if m.PutChunk != nil {
 		if err := m.PutChunk(c); err != nil {
@@ -215,11 +217,11 @@ func (w *indexWriter) PutChunk(ctx context.Context, c chunkstore.Chunk) (bool, e
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if _, ok := m.chunks[c.Ref()]; ok {
+	if _, ok := m.chunks[ref]; ok {
 		return false, nil
 	}
 	c.Sealed = bytes.Clone(c.Sealed)
-	m.chunks[c.Ref()] = c
+	m.chunks[ref] = c
 	return true, nil
 }
 
@@ -227,7 +229,7 @@ func (w *indexWriter) PutChunk(ctx context.Context, c chunkstore.Chunk) (bool, e
 // the caller: a chunk is appended only after it has been put.
 func (w *indexWriter) Append(_ context.Context, entries []index.Entry) error {
 	for _, e := range entries {
-		if !w.ss.hasEntry(e, chunkstore.AllClasses) {
+		if !w.ss.hasEntry(e, manifest.ClassesIn(w.name)) {
 			return fmt.Errorf("append chunk %s before it was put: %w", e.ID.Short(), chunkstore.ErrNotExist)
 		}
 	}

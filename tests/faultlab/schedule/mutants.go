@@ -288,6 +288,18 @@ var ownerMutants = []mutant{
 		"\tif err == nil && ownerTag(copies) != ss.copies {\n",
 		"\tif err == nil && ownerTag(copies) != ss.copies && !sim.Mutant(\"copies-of-nobody\") {\n",
 	}}},
+	{"metadata-marked-as-content", "a collection looks for metadata among metadata", "", []change{{
+		"datastore/collect.go",
+		"\treturn Scope{Class: m.ClassOf(f.Name), Owner: ownerTag(copies), Doubt: err}\n",
+		"\tclass := m.ClassOf(f.Name)\n\tif sim.Mutant(\"metadata-marked-as-content\") {\n\t\tclass &^= chunkstore.ClassPlainMeta\n\t}\n" +
+			"\treturn Scope{Class: class, Owner: ownerTag(copies), Doubt: err}\n",
+	}}},
+	{"content-taken-for-metadata", "what was sent as content stands for no metadata", "", []change{{
+		"datastore/finish.go",
+		"\t\t_, err := ss.puts.Keep(ctx, ref.Key(ss.copies))\n",
+		"\t\t_, err := ss.puts.Keep(ctx, ref.Key(ss.copies))\n\t\tif err != nil && sim.Mutant(\"content-taken-for-metadata\") {\n" +
+			"\t\t\tref.Class &^= chunkstore.ClassPlainMeta\n\t\t\t_, err = ss.puts.Keep(ctx, ref.Key(ss.copies))\n\t\t}\n",
+	}}},
 	{"claim-lost-in-sweep", "a record stays while one of those who claim it needs it", "", []change{{
 		"chunkstore/pack/sweepcount.go",
 		"\treturn slices.ContainsFunc(c.holders, func(h held) bool { return used(h.key) })\n",

@@ -205,8 +205,10 @@ func (l *life) room(h holding, needed map[holding]bool) int64 {
 	}
 	room := record + int64(len(l.chunks[h.chunk].sealed[alike]))
 	for _, o := range owners {
-		if o < h.owner && needed[holding{o, h.chunk}] {
-			return room // counted with the first of them
+		for _, meta := range []bool{false, true} {
+			if other := (holding{o, meta, h.chunk}); other.before(h) && needed[other] {
+				return room // counted with the first of them
+			}
 		}
 	}
 	return room + record

@@ -34,8 +34,8 @@ func (p places) String() string {
 type promise struct {
 	snap      wire.Snapshot
 	archives  []archive
-	copies    wire.AuthID // whose copies of encrypted chunks it reads
-	read      map[int]int // in which way each of them was sealed when it was read first
+	copies    wire.AuthID     // whose copies of encrypted chunks it reads
+	read      map[holding]int // in which way each of them was sealed when it was read first
 	manifest  chunkstore.Sealed
 	may       places
 	protected bool

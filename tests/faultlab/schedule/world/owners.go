@@ -44,17 +44,24 @@ type content struct {
 }
 
 // holding is a content that somebody has sent, as a plain chunk if the owner is "".
+// Metadata that is encrypted is held apart.
 type holding struct {
 	owner wire.AuthID
+	meta  bool
 	chunk int
 }
 
 // heldBy is what an owner's archive of a class has of a content.
 func heldBy(owner wire.AuthID, class chunkstore.Class, c int) holding {
-	if class == chunkstore.ClassPlain {
-		owner = ""
+	if !class.Encrypted() {
+		return holding{"", false, c}
 	}
-	return holding{owner, c}
+	return holding{owner, class.Meta(), c}
+}
+
+// before orders what owners hold of one content.
+func (h holding) before(o holding) bool {
+	return h.owner < o.owner || h.owner == o.owner && !h.meta && o.meta
 }
 
 // fillContents makes the contents.
@@ -105,7 +112,7 @@ func (lab *Lab) ref(class chunkstore.Class, c int) chunkstore.Ref {
 // as is a content as it is sent: plain, or sealed in a way.
 func (lab *Lab) as(class chunkstore.Class, c, way int) chunkstore.Chunk {
 	chunk := lab.chunks[c].Chunk
-	if class == chunkstore.ClassEncrypted {
+	if class.Encrypted() {
 		chunk.Sealed = lab.chunks[c].sealed[way]
 	}
 	return chunk
@@ -174,26 +181,27 @@ func (b *backup) put(w wire.IndexWriter, class chunkstore.Class, c, way int) {
 func (b *backup) forge(c int) {
 	forged := b.chunks[c].Chunk
 	forged.Sealed = b.chunks[(c+8)%len(b.chunks)].Sealed
-	if _, err := b.ss.PutChunk(b.ctx, forged); allow("send what is not of its name", err, chunkstore.ErrInvalid) {
+	if _, err := b.ss.PutChunk(b.ctx, "disk.img.didx", forged); allow("send what is not of its name", err, chunkstore.ErrInvalid) {
 		wrong("I1: %s: a plain chunk of another content was taken for chunk %d", b.p.snap, c)
 	}
 }
 
 // compareEncrypted makes sure that what was read is what has been sent for the owner, and
 // that it stays.
-func (l *life) compareEncrypted(p *promise, sealed chunkstore.Sealed, c int) {
-	sent := l.m.sent[holding{p.copies, c}]
+func (l *life) compareEncrypted(p *promise, class chunkstore.Class, sealed chunkstore.Sealed, c int) {
+	h := heldBy(p.copies, class, c)
+	sent := l.m.sent[h]
 	for way, s := range l.chunks[c].sealed {
 		if !bytes.Equal(sealed, s) {
 			continue
 		}
 		if !sent.has(way) {
-			wrong("I1: %s: chunk %d was sent for another owner than %s (sealing %d)", p.snap, c, p.copies, way)
+			wrong("I1: %s: chunk %d was sent for another owner than %s, or another kind of archive (sealing %d)", p.snap, c, p.copies, way)
 		}
-		if was, ok := p.read[c]; ok && was != way {
+		if was, ok := p.read[h]; ok && was != way {
 			wrong("I1: %s: chunk %d has been replaced (sealing %d by %d)", p.snap, c, was, way)
 		}
-		p.read[c] = way
+		p.read[h] = way
 		return
 	}
 	wrong("I1: %s: the encrypted chunk %d is not what was sent", p.snap, c)

@@ -87,8 +87,8 @@ func (l *life) compare(p *promise, r wire.Reader) {
 func (l *life) compareChunk(p *promise, r wire.Reader, class chunkstore.Class, c int) {
 	sealed, err := r.Get(l.ctx, l.ref(class, c))
 	allow(fmt.Sprintf("I1: %s, chunk %d", p.snap, c), err)
-	if class == chunkstore.ClassEncrypted {
-		l.compareEncrypted(p, sealed, c)
+	if class.Encrypted() {
+		l.compareEncrypted(p, class, sealed, c)
 		return
 	}
 	if !slices.Equal(sealed, l.chunks[c].Sealed) {

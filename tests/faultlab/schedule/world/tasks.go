@@ -64,7 +64,7 @@ func (l *life) write(lies bool) {
 	g := groups[l.rnd.IntN(len(groups))]
 	l.m.last++
 	b := &backup{life: l, quit: -1, known: make(map[chunkstore.Ref]bool), lies: lies, turns: lies && l.rnd.IntN(3) == 0}
-	b.p = &promise{snap: wire.Snapshot{Group: g, Time: l.m.last}, may: absent, read: make(map[int]int)}
+	b.p = &promise{snap: wire.Snapshot{Group: g, Time: l.m.last}, may: absent, read: make(map[holding]int)}
 	l.m.all[b.p.snap] = b.p
 	if l.rnd.IntN(8) == 0 {
 		b.quit = l.rnd.IntN(4)
@@ -92,7 +92,7 @@ func (l *life) write(lies bool) {
 // send sends all. With forges it tries to get in what is not of its name.
 func (b *backup) send(forges bool) {
 	b.learn()
-	files := b.archive("disk.img.didx", 1+b.rnd.IntN(5))
+	files := b.archive(b.oneOf("disk.img.didx", "disk.mpxar.didx"), 1+b.rnd.IntN(5))
 	if files == nil {
 		return
 	}
@@ -100,7 +100,7 @@ func (b *backup) send(forges bool) {
 		b.forge(b.rnd.IntN(len(b.chunks)))
 	}
 	if b.rnd.IntN(4) == 0 {
-		more := b.archive("more.img.didx", 1+b.rnd.IntN(2))
+		more := b.archive(b.oneOf("more.img.didx", "more.mpxar.didx"), 1+b.rnd.IntN(2))
 		if more == nil {
 			return
 		}
@@ -192,12 +192,20 @@ func (b *backup) fromBase() {
 	}
 }
 
+// oneOf picks the name of an archive of content or, less often, of metadata.
+func (b *backup) oneOf(content, meta string) string {
+	if b.rnd.IntN(3) == 0 {
+		return meta
+	}
+	return content
+}
+
 // archive writes one index; nil means that the session is to be given up.
 func (b *backup) archive(name string, n int) []manifest.File {
 	w, err := b.ss.Create(b.ctx, name, -1)
 	allow("create "+name, err)
 	sum, off := index.NewSummer(index.Dynamic), uint64(0)
-	class, way := chunkstore.Class(b.rnd.IntN(2)), b.rnd.IntN(garbage)
+	class, way := manifest.ClassIn(name, chunkstore.Class(b.rnd.IntN(2))), b.rnd.IntN(garbage)
 	if b.bogus {
 		way = garbage
 	}
@@ -221,7 +229,7 @@ func (b *backup) archive(name string, n int) []manifest.File {
 	allow("close "+name, w.Close(b.ctx, s))
 	b.p.archives = append(b.p.archives, a)
 	mode := crypto.ModeNone
-	if (class == chunkstore.ClassEncrypted) != b.turns {
+	if class.Encrypted() != b.turns {
 		mode = crypto.ModeEncrypt
 	}
 	return []manifest.File{{Name: name, CryptMode: mode, Size: s.Size, Csum: s.Csum}}
