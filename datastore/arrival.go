@@ -167,7 +167,7 @@ func (s *Store) newest(g wire.Group, times []int64) (last wire.Dated) {
 // not touched.
 func (s *Store) RepairArrival(ctx context.Context, snap wire.Snapshot) error {
 	defer s.locks.edit(snap)()
-	if err := s.change(ctx, snap); err != nil {
+	if err := s.change(ctx, nil, snap); err != nil {
 		return err
 	}
 	if _, err := s.arrival(snap); !errors.Is(err, ErrArrival) {

@@ -117,6 +117,10 @@ func unusable(err error) bool {
 // a group that is being written to wire.ErrBusy, and one that has gone to
 // somebody else since ErrOwner.
 func (s *Store) RestoreDeleted(ctx context.Context, snap wire.Snapshot) error {
+	return s.restoreDeletedFor(ctx, nil, snap)
+}
+
+func (s *Store) restoreDeletedFor(ctx context.Context, may Guard, snap wire.Snapshot) error {
 	if err := errors.Join(checkGroup(snap.Group), snap.Validate()); err != nil {
 		return err
 	}
@@ -127,6 +131,9 @@ func (s *Store) RestoreDeleted(ctx context.Context, snap wire.Snapshot) error {
 	defer s.tree.RUnlock()
 	defer s.locks.edit(snap.Group)()
 	defer s.locks.edit(snap)()
+	if err := s.ask(may, snap.Group); err != nil {
+		return err
+	}
 	if err := s.restoreDeleted(snap); err != nil {
 		return fmt.Errorf("restore deleted snapshot %s: %w", snap, err)
 	}
@@ -285,15 +292,22 @@ func (s *Store) destroyEntry(e trashed) (gone bool, err error) {
 // trash, or both. It can be brought back by nobody. The errors are those of
 // Forget.
 func (s *Store) ForgetNow(ctx context.Context, snap wire.Snapshot) error {
+	return s.forgetNow(ctx, nil, snap)
+}
+
+func (s *Store) forgetNow(ctx context.Context, may Guard, snap wire.Snapshot) error {
 	if err := errors.Join(checkGroup(snap.Group), snap.Validate()); err != nil {
 		return err
 	}
-	absent := s.forget(ctx, snap, s.destroySnapshot)
+	absent := s.forget(ctx, may, snap, s.destroySnapshot)
 	if absent != nil && !errors.Is(absent, chunkstore.ErrNotExist) {
 		return absent
 	}
 	entries, _, err := s.find(snap)
 	if err != nil {
+		return err
+	}
+	if err := s.mayEmpty(may, snap.Group); err != nil && len(entries) > 0 {
 		return err
 	}
 	for _, e := range entries {
@@ -307,7 +321,14 @@ func (s *Store) ForgetNow(ctx context.Context, snap wire.Snapshot) error {
 		}
 		return nil
 	}
-	return s.removeEmpty(snap.Group)
+	return s.removeEmpty(may, snap.Group)
+}
+
+// mayEmpty asks a guard about what a group has in the trash, where owners do not
+// matter to who may destroy it.
+func (s *Store) mayEmpty(may Guard, g wire.Group) error {
+	defer s.locks.edit(g)()
+	return s.ask(may, g)
 }
 
 func (s *Store) destroySnapshot(snap wire.Snapshot) error {

@@ -226,10 +226,8 @@ func (ss *Session) commit() error {
 	if err := ss.checkCopies(); err != nil {
 		return err
 	}
-	if ss.o.Allowed != nil {
-		if err := ss.o.Allowed(); err != nil {
-			return err
-		}
+	if err := ss.store.ask(ss.still, ss.snap.Group); err != nil {
+		return err
 	}
 	final := snapshotPath(ss.snap)
 	if _, err := ss.store.root.Lstat(final); !errors.Is(err, fs.ErrNotExist) {

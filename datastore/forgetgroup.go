@@ -34,6 +34,10 @@ func (r *Removed) add(more Removed) {
 // that is being written to stays whole; that is wire.ErrBusy. What it returns
 // has been done, with an error as well.
 func (s *Store) ForgetGroup(ctx context.Context, g wire.Group) (Removed, error) {
+	return s.forgetGroupFor(ctx, nil, g)
+}
+
+func (s *Store) forgetGroupFor(ctx context.Context, may Guard, g wire.Group) (Removed, error) {
 	if err := checkGroup(g); err != nil {
 		return Removed{}, err
 	}
@@ -43,10 +47,10 @@ func (s *Store) ForgetGroup(ctx context.Context, g wire.Group) (Removed, error) 
 	if err := s.checkDir(groupPath(g)); err != nil {
 		return Removed{}, fmt.Errorf("backup group %s: %w", g, err)
 	}
-	return s.forgetGroup(ctx, g)
+	return s.forgetGroup(ctx, may, g)
 }
 
-func (s *Store) forgetGroup(ctx context.Context, g wire.Group) (r Removed, err error) {
+func (s *Store) forgetGroup(ctx context.Context, may Guard, g wire.Group) (r Removed, err error) {
 	if err := s.locks.occupy(g); err != nil {
 		return r, err
 	}
@@ -57,7 +61,7 @@ func (s *Store) forgetGroup(ctx context.Context, g wire.Group) (r Removed, err e
 	}
 	var errs []error
 	for _, t := range times {
-		err := s.forget(ctx, wire.Snapshot{Group: g, Time: t}, s.takeAway)
+		err := s.forget(ctx, may, wire.Snapshot{Group: g, Time: t}, s.takeAway)
 		switch {
 		case err == nil:
 			r.Snapshots++
@@ -68,6 +72,9 @@ func (s *Store) forgetGroup(ctx context.Context, g wire.Group) (r Removed, err e
 		}
 	}
 	defer s.locks.edit(g)()
+	if err := s.ask(may, g); err != nil && !errors.Is(err, chunkstore.ErrNotExist) {
+		return r, errors.Join(append(errs, err)...)
+	}
 	gone, err := s.removeGroup(g)
 	if gone {
 		r.Groups++
@@ -76,10 +83,10 @@ func (s *Store) forgetGroup(ctx context.Context, g wire.Group) (r Removed, err e
 }
 
 // removeEmpty removes a group with its last snapshot, unless a session writes
-// to it.
-func (s *Store) removeEmpty(g wire.Group) error {
+// to it or it has become somebody else's.
+func (s *Store) removeEmpty(may Guard, g wire.Group) error {
 	defer s.locks.edit(g)()
-	if s.locks.occupied(g) {
+	if s.locks.occupied(g) || s.ask(may, g) != nil {
 		return nil
 	}
 	_, err := s.removeGroup(g)

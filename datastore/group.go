@@ -125,7 +125,7 @@ func (s *Store) BadOwners(ctx context.Context) ([]BadOwner, error) {
 // remembers, or else wire.RootUser, who can give the group to somebody. An owner
 // that can be read is not touched.
 func (s *Store) RepairOwner(ctx context.Context, g wire.Group) (id wire.AuthID, err error) {
-	err = s.editGroup(ctx, g, func() error {
+	err = s.editGroup(ctx, nil, g, func() error {
 		if id, err = s.owner(g); !errors.Is(err, chunkstore.ErrCorrupt) {
 			return err
 		}
@@ -223,10 +223,14 @@ func ownerTag(id wire.AuthID) chunkstore.Owner { return chunkstore.OwnerOf(strin
 // SetOwner gives a group to somebody else, with those of its snapshots that are
 // in the trash. It goes on reading the chunks it has.
 func (s *Store) SetOwner(ctx context.Context, g wire.Group, id wire.AuthID) error {
+	return s.setOwner(ctx, nil, g, id)
+}
+
+func (s *Store) setOwner(ctx context.Context, may Guard, g wire.Group, id wire.AuthID) error {
 	if _, err := wire.ParseAuthID(string(id)); err != nil {
 		return err
 	}
-	return s.editGroup(ctx, g, func() error {
+	return s.editGroup(ctx, may, g, func() error {
 		copies, err := s.Copies(g)
 		if err == nil {
 			err = s.writeCopies(g, copies)
@@ -251,8 +255,8 @@ func (s *Store) writeOwner(g wire.Group, id wire.AuthID) error {
 }
 
 // editGroup calls change while nobody else changes the group, which must be
-// there.
-func (s *Store) editGroup(ctx context.Context, g wire.Group, change func() error) error {
+// there, if may lets it.
+func (s *Store) editGroup(ctx context.Context, may Guard, g wire.Group, change func() error) error {
 	if err := checkGroup(g); err != nil {
 		return err
 	}
@@ -261,6 +265,9 @@ func (s *Store) editGroup(ctx context.Context, g wire.Group, change func() error
 	}
 	defer s.locks.edit(g)()
 	if _, err := s.owner(g); err != nil && !errors.Is(err, chunkstore.ErrCorrupt) {
+		return err
+	}
+	if err := s.ask(may, g); err != nil {
 		return err
 	}
 	if err := change(); err != nil {
@@ -407,10 +414,14 @@ func (s *Store) readNotes(g wire.Group) (string, error) {
 
 // SetGroupNotes replaces the comment of a group; "" removes it.
 func (s *Store) SetGroupNotes(ctx context.Context, g wire.Group, text string) error {
+	return s.setGroupNotes(ctx, nil, g, text)
+}
+
+func (s *Store) setGroupNotes(ctx context.Context, may Guard, g wire.Group, text string) error {
 	if err := checkNotes(text); err != nil {
 		return err
 	}
-	return s.editGroup(ctx, g, func() error {
+	return s.editGroup(ctx, may, g, func() error {
 		name := filepath.Join(s.path, groupPath(g), notesName)
 		if text == "" {
 			return durable.Remove(name)

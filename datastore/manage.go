@@ -20,10 +20,14 @@ import (
 // brings it back until it has been there for the trash time. One that is being
 // read, or that a running backup builds on, is wire.ErrBusy.
 func (s *Store) Forget(ctx context.Context, snap wire.Snapshot) error {
-	if err := s.forget(ctx, snap, s.takeAway); err != nil {
+	return s.forgetFor(ctx, nil, snap)
+}
+
+func (s *Store) forgetFor(ctx context.Context, may Guard, snap wire.Snapshot) error {
+	if err := s.forget(ctx, may, snap, s.takeAway); err != nil {
 		return err
 	}
-	return s.removeEmpty(snap.Group)
+	return s.removeEmpty(may, snap.Group)
 }
 
 // takeAway moves a snapshot to the trash, or removes it if the store has none.
@@ -35,10 +39,10 @@ func (s *Store) takeAway(snap wire.Snapshot) error {
 }
 
 // forget has takeAway take a snapshot out of the tree, if that may be done.
-func (s *Store) forget(ctx context.Context, snap wire.Snapshot, takeAway func(wire.Snapshot) error) error {
+func (s *Store) forget(ctx context.Context, may Guard, snap wire.Snapshot, takeAway func(wire.Snapshot) error) error {
 	defer s.locks.edit(snap.Group)() // so that the group does not go meanwhile
 	defer s.locks.edit(snap)()
-	if err := s.change(ctx, snap); err != nil {
+	if err := s.change(ctx, may, snap); err != nil {
 		return err
 	}
 	release, err := s.locks.remove(snap)
@@ -59,12 +63,16 @@ func (s *Store) forget(ctx context.Context, snap wire.Snapshot, takeAway func(wi
 	return nil
 }
 
-// change checks that a snapshot is there and may be changed.
-func (s *Store) change(ctx context.Context, snap wire.Snapshot) error {
+// change checks that a snapshot is there and may be changed. The caller has its edit
+// lock and that of its group.
+func (s *Store) change(ctx context.Context, may Guard, snap wire.Snapshot) error {
 	if _, err := s.writable(ctx); err != nil {
 		return err
 	}
-	return s.exists(snap)
+	if err := s.exists(snap); err != nil {
+		return err
+	}
+	return s.ask(may, snap.Group)
 }
 
 // Notes implements wire.Manager.
@@ -93,10 +101,14 @@ func checkNotes(text string) error {
 // SetNotes implements wire.Manager. Notes lie in the part of the manifest that
 // the signature does not cover.
 func (s *Store) SetNotes(ctx context.Context, snap wire.Snapshot, text string) error {
+	return s.setNotes(ctx, nil, snap, text)
+}
+
+func (s *Store) setNotes(ctx context.Context, may Guard, snap wire.Snapshot, text string) error {
 	if err := checkNotes(text); err != nil {
 		return err
 	}
-	return s.editManifest(ctx, snap, func(m *manifest.Manifest) error {
+	return s.editManifest(ctx, may, snap, func(m *manifest.Manifest) error {
 		m.SetNotes(text)
 		return nil
 	})
@@ -111,16 +123,17 @@ func (s *Store) SetVerifyState(ctx context.Context, snap wire.Snapshot, v wire.V
 	if v.State != wire.VerifyOK && v.State != wire.VerifyFailed || len(v.UPID) > upidMax {
 		return fmt.Errorf("snapshot %s: the result of a verification is %q or %q: %w", snap, wire.VerifyOK, wire.VerifyFailed, chunkstore.ErrInvalid)
 	}
-	return s.editManifest(ctx, snap, func(m *manifest.Manifest) error {
+	return s.editManifest(ctx, nil, snap, func(m *manifest.Manifest) error {
 		return m.SetVerification(manifest.Verification{State: v.State, UPID: v.UPID})
 	})
 }
 
 // editManifest rewrites the unprotected part of a manifest. Changes of one
 // snapshot come one after the other, so that none is lost.
-func (s *Store) editManifest(ctx context.Context, snap wire.Snapshot, edit func(*manifest.Manifest) error) error {
+func (s *Store) editManifest(ctx context.Context, may Guard, snap wire.Snapshot, edit func(*manifest.Manifest) error) error {
+	defer s.locks.edit(snap.Group)() // so that the group stays whose it is
 	defer s.locks.edit(snap)()
-	if err := s.change(ctx, snap); err != nil {
+	if err := s.change(ctx, may, snap); err != nil {
 		return err
 	}
 	m, err := s.manifest(snap)
@@ -143,8 +156,13 @@ func (s *Store) editManifest(ctx context.Context, snap wire.Snapshot, edit func(
 
 // SetProtected implements wire.Manager.
 func (s *Store) SetProtected(ctx context.Context, snap wire.Snapshot, protected bool) error {
+	return s.setProtected(ctx, nil, snap, protected)
+}
+
+func (s *Store) setProtected(ctx context.Context, may Guard, snap wire.Snapshot, protected bool) error {
+	defer s.locks.edit(snap.Group)()
 	defer s.locks.edit(snap)()
-	if err := s.change(ctx, snap); err != nil {
+	if err := s.change(ctx, may, snap); err != nil {
 		return err
 	}
 	name := filepath.Join(s.path, snapshotPath(snap), protectedName)
@@ -167,16 +185,25 @@ const LogName = "client.log.blob"
 // AddLog stores the log of a finished snapshot; a second one is
 // wire.ErrExists.
 func (s *Store) AddLog(ctx context.Context, snap wire.Snapshot, sealed chunkstore.Sealed) error {
-	return s.addBlob(ctx, snap, LogName, sealed)
+	return s.addBlob(ctx, nil, blobOf{snap, LogName, sealed})
+}
+
+// blobOf is a file for a snapshot.
+type blobOf struct {
+	snap   wire.Snapshot
+	name   string
+	sealed chunkstore.Sealed
 }
 
 // addBlob adds a file to a finished snapshot, beside its manifest.
-func (s *Store) addBlob(ctx context.Context, snap wire.Snapshot, name string, sealed chunkstore.Sealed) error {
+func (s *Store) addBlob(ctx context.Context, may Guard, b blobOf) error {
+	snap, name, sealed := b.snap, b.name, b.sealed
 	if err := checkBlob(name, sealed); err != nil {
 		return err
 	}
+	defer s.locks.edit(snap.Group)()
 	defer s.locks.edit(snap)()
-	if err := s.change(ctx, snap); err != nil {
+	if err := s.change(ctx, may, snap); err != nil {
 		return err
 	}
 	if _, err := s.root.Lstat(path.Join(snapshotPath(snap), name)); !errors.Is(err, fs.ErrNotExist) {

@@ -141,7 +141,7 @@ func (s *Store) removeNamespace(ctx context.Context, ns wire.Namespace) (r Remov
 	}
 	var errs []error
 	for _, g := range groups {
-		more, err := s.forgetGroup(ctx, g)
+		more, err := s.forgetGroup(ctx, nil, g)
 		r.add(more)
 		errs = append(errs, err)
 	}

@@ -418,13 +418,21 @@ func (ss *Session) Blob(ctx context.Context, name string, sealed chunkstore.Seal
 		if !errors.Is(err, ErrFinished) || ss.o.Benchmark {
 			return err
 		}
-		return ss.store.addBlob(ctx, ss.snap, name, sealed)
+		return ss.store.addBlob(ctx, ss.still, blobOf{ss.snap, name, sealed})
 	}
 	if err := ss.store.root.WriteFile(path.Join(ss.dir, name), sealed, 0o600); err != nil {
 		return fmt.Errorf("write %s: %w", name, noSpace(err))
 	}
 	ss.files[name] = written{size: uint64(len(sealed)), csum: crypto.Sum(sealed)}
 	return nil
+}
+
+// still is the guard of whoever has the session.
+func (ss *Session) still(func() (wire.AuthID, error)) error {
+	if ss.o.Allowed == nil {
+		return nil
+	}
+	return ss.o.Allowed()
 }
 
 // SetStats sets what Finish writes into the manifest about the upload.

@@ -62,34 +62,39 @@ func listDeleted(c *call) (any, error) {
 
 // changeDeleted returns the datastore for a change of its trash. The owner of a
 // group that is gone has no say: its name may be somebody else's by now.
-func (c *call) changeDeleted() (*openStore, error) {
+func (c *call) changeDeleted() (*openStore, datastore.Guarded, error) {
 	if _, err := c.namespacePrivileges(access.DatastoreModify); err != nil {
-		return nil, err
+		return nil, datastore.Guarded{}, err
 	}
-	return c.writable()
+	st, err := c.writable()
+	if err != nil {
+		return nil, datastore.Guarded{}, err
+	}
+	return st, c.guarded(st, access.DatastoreModify, 0), nil
 }
 
 func restoreDeleted(c *call) (any, error) {
-	st, err := c.changeDeleted()
+	_, changes, err := c.changeDeleted()
 	if err != nil {
 		return nil, err
 	}
-	return nil, st.RestoreDeleted(c.Context(), c.snapshot())
+	return nil, changes.RestoreDeleted(c.Context(), c.snapshot())
 }
 
 // destroyDeleted removes a snapshot for good, from the tree and from the trash.
 func destroyDeleted(c *call) (any, error) {
-	st, err := c.changeDeleted()
+	st, changes, err := c.changeDeleted()
 	if err != nil {
 		return nil, err
 	}
-	return nil, destroyer{st, c.server}.ForgetNow(c.Context(), c.snapshot())
+	return nil, destroyer{changes, st, c.server}.ForgetNow(c.Context(), c.snapshot())
 }
 
 // destroyer removes snapshots for good. What they have counted goes on counting until a
 // collection has freed it: the disk has got nothing back yet.
 type destroyer struct {
-	*openStore
+	datastore.Guarded
+	store  *openStore
 	server *Server
 }
 
@@ -101,17 +106,17 @@ func (d destroyer) ForgetNow(ctx context.Context, snap wire.Snapshot) error {
 	}
 	var list []datastore.Usage
 	if len(all) > 0 {
-		if list, err = d.UsageOf(snap); err != nil {
+		if list, err = d.store.UsageOf(snap); err != nil {
 			return err
 		}
 	}
-	if err := d.openStore.ForgetNow(ctx, snap); err != nil {
+	if err := d.Guarded.ForgetNow(ctx, snap); err != nil {
 		return err
 	}
 	for _, u := range list {
 		for _, q := range all {
-			if applies(q.Subject, u.Owner, access.DatastorePath(d.conf.Name, snap.Group.NS)) {
-				d.server.host.quotas.removed(q.Subject, d.conf.Name, u.Bytes)
+			if applies(q.Subject, u.Owner, access.DatastorePath(d.store.conf.Name, snap.Group.NS)) {
+				d.server.host.quotas.removed(q.Subject, d.store.conf.Name, u.Bytes)
 			}
 		}
 	}

@@ -260,7 +260,7 @@ func uploadLog(c *call) (any, error) {
 		return nil, err
 	}
 	if err = quota.charge(int64(len(raw))); err == nil {
-		err = st.AddLog(c.Context(), c.snapshot(), chunkstore.Sealed(raw))
+		err = c.guarded(st, 0, access.DatastoreBackup).AddLog(c.Context(), c.snapshot(), chunkstore.Sealed(raw))
 	}
 	quota.end(err == nil)
 	if errors.Is(err, wire.ErrExists) {

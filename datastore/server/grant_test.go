@@ -4,9 +4,13 @@ import (
 	"errors"
 	"net/http"
 	"net/netip"
+	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 
 	"holdfast/datastore/access"
+	"holdfast/datastore/task"
 	"holdfast/datastore/wire"
 )
 
@@ -86,5 +90,101 @@ func (k *talk) ended(what string, q request) {
 	code, text, err := k.send(k.lab.t.Context(), q)
 	if err == nil && code != http.StatusForbidden && code != http.StatusUnauthorized {
 		k.lab.t.Errorf("%s: %d %.80q, want that it is not allowed", what, code, text)
+	}
+}
+
+// An owner whose group is given away does not get it back by handing it over between
+// itself and its tokens all the time: what he may is asked inside the lock of the change.
+func TestAGroupThatWasGivenAwayStaysSo(t *testing.T) {
+	l := newSessionLab(t)
+	l.simple("alice", "vm/100", 1000)
+	handler := func(to wire.AuthID) {
+		r, err := http.NewRequestWithContext(WithIdentity(t.Context(), "alice@pbs"), "POST", "/api2/json/admin/datastore/tank/change-owner",
+			strings.NewReader(vals("backup-type", "vm", "backup-id", "100", "new-owner", to).Encode()))
+		if err != nil {
+			t.Error(err)
+		}
+		r.RequestURI = r.URL.RequestURI()
+		r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+		l.server.Handler().ServeHTTP(newMemoryWriter(), r)
+	}
+	var stop atomic.Bool
+	var all sync.WaitGroup
+	for i := range 8 {
+		all.Go(func() {
+			for n := i; !stop.Load(); n++ {
+				handler([]wire.AuthID{"alice@pbs", "alice@pbs!key"}[n%2])
+			}
+		})
+	}
+	defer all.Wait()
+	defer stop.Store(true)
+	g, st := wire.Group{Type: "vm", ID: "100"}, l.store()
+	for range 10 {
+		l.must(st.SetOwner(t.Context(), g, "bob@pbs!key"))
+		for range 4 { // what was under way has ended
+			handler("alice@pbs")
+		}
+		if owner, err := st.Owner(g); err != nil || owner != "bob@pbs!key" {
+			t.Fatalf("after the group was given to bob it is %s's, %v", owner, err)
+		}
+		l.must(st.SetOwner(t.Context(), g, "alice@pbs"))
+	}
+}
+
+// A task asks for the rights of who has begun it before each group: nothing is removed or
+// read with a credential that is gone, or in a group that is somebody else's by now.
+func TestTasksAskForTheirRightsBeforeEachGroup(t *testing.T) {
+	g := wire.Group{Type: "vm", ID: "100"}
+	for name, tc := range map[string]struct {
+		take  func(*sessionLab) error
+		words string
+	}{
+		"nothing": {func(*sessionLab) error { return nil }, ""},
+		"the secret is made anew": {func(l *sessionLab) error {
+			_, err := l.access.RegenerateToken("alice@pbs!key")
+			return err
+		}, "not good any more"},
+		"the role is taken":       {func(l *sessionLab) error { l.role("alice", "DatastorePowerUser", "DatastoreAudit"); return nil }, "missing"},
+		"the group is given away": {func(l *sessionLab) error { return l.store().SetOwner(l.t.Context(), g, "bob@pbs!key") }, "owner check failed"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := newSessionLab(t)
+			l.role("alice", "DatastoreBackup", "DatastorePowerUser")
+			l.simple("alice", "vm/100", 1000)
+			l.simple("alice", "vm/100", 2000)
+			st, err := l.server.use("tank")
+			l.must(err)
+			defer st.release()
+			c := &call{server: l.server, params: values{"store": "tank", "keep-last": int64(1)}}
+			c.pass, err = l.access.Authenticate(access.Credentials{Method: "POST", Authorization: l.tokens["alice"]})
+			l.must(err)
+			c.auth = c.pass.ID
+			verify := &verification{server: l.server, st: st, days: -1,
+				may: func(g wire.Group) error {
+					return c.grantOn(g.NS, access.DatastoreVerify, access.DatastoreBackup).ask(st, g)
+				}}
+			prune := c.pruning(st)
+			l.must(tc.take(l))
+			job, err := l.tasks.Begin(t.Context(), task.Spec{Type: "verify", ID: "tank", Auth: c.auth})
+			l.must(err)
+			verifyErr := verify.run(job, []wire.Group{g})
+			_, pruneErr := prune.group(job, g)
+			job.End(nil)
+			list, err := l.store().Snapshots(t.Context(), g)
+			l.must(err)
+			if tc.words == "" {
+				if verifyErr != nil || pruneErr != nil || len(list) != 1 || list[0].Verify == nil {
+					t.Errorf("allowed: %v, %v, %+v", verifyErr, pruneErr, list)
+				}
+				return
+			}
+			if pruneErr == nil || !strings.Contains(pruneErr.Error(), tc.words) || over(pruneErr) != over(verifyErr) {
+				t.Errorf("prune: %v, verify: %v; want a refusal with %q", pruneErr, verifyErr, tc.words)
+			}
+			if len(list) != 2 || list[0].Verify != nil || list[1].Verify != nil {
+				t.Errorf("something was done: %+v", list)
+			}
+		})
 	}
 }

@@ -102,17 +102,22 @@ func deleteGroup(c *call) (any, error) {
 	return removedAnswer{Groups: r.Groups, Protected: r.Protected, Snapshots: r.Snapshots}, nil
 }
 
-// changeGroup is forGroup for methods that write.
-func (c *call) changeGroup(full, owned access.Privilege) (*openStore, error) {
+// changeGroup is forGroup for methods that write: what it returns asks again inside the
+// lock of the change.
+func (c *call) changeGroup(full, owned access.Privilege) (datastore.Guarded, error) {
 	if _, err := c.forGroup(full, owned); err != nil {
-		return nil, err
+		return datastore.Guarded{}, err
 	}
-	return c.writable()
+	st, err := c.writable()
+	if err != nil {
+		return datastore.Guarded{}, err
+	}
+	return c.guarded(st, full, owned), nil
 }
 
 func changeOwner(c *call) (any, error) {
-	have, err := c.namespacePrivileges(access.DatastoreModify, access.DatastoreBackup)
-	if err != nil {
+	may := c.grantOn(c.namespace(), access.DatastoreModify, access.DatastoreBackup)
+	if _, err := may.everything(); err != nil {
 		return nil, err
 	}
 	st, err := c.writable()
@@ -120,20 +125,22 @@ func changeOwner(c *call) (any, error) {
 		return nil, err
 	}
 	target := wire.AuthID(c.str("new-owner"))
-	if !have.Any(access.DatastoreModify) {
-		if err := c.mayHandOver(st, target); err != nil {
-			return nil, err
+	guard := func(owner func() (wire.AuthID, error)) error {
+		all, err := may.everything()
+		if err == nil && !all {
+			err = c.mayHandOver(owner, target)
 		}
+		if err != nil {
+			return err
+		}
+		return c.server.active(target)
 	}
-	if err := c.server.active(target); err != nil {
-		return nil, err
-	}
-	return nil, st.SetOwner(c.Context(), c.group(), target)
+	return nil, st.Guarded(guard).SetOwner(c.Context(), c.group(), target)
 }
 
 // mayHandOver lets a user move groups between itself and its own tokens.
-func (c *call) mayHandOver(st *openStore, target wire.AuthID) error {
-	owner, err := st.Owner(c.group())
+func (c *call) mayHandOver(now func() (wire.AuthID, error), target wire.AuthID) error {
+	owner, err := now()
 	if err != nil {
 		return err
 	}

@@ -76,7 +76,7 @@ func pruneGroup(c *call) (any, error) {
 	if err := c.mayPruneNow(); err != nil {
 		return nil, err
 	}
-	g, k, now := c.group(), c.keep(), c.bool("now", false)
+	g, k := c.group(), c.keep()
 	if c.bool("dry-run", false) {
 		list, err := prune.Group(c.Context(), st, g, prune.Options{Keep: k, DryRun: true})
 		return pruneItems(g, list, true), err
@@ -87,10 +87,11 @@ func pruneGroup(c *call) (any, error) {
 	if _, err := st.Owner(g); err != nil {
 		return nil, err // a group that is not there makes no task
 	}
+	p := c.pruning(st)
 	spec := task.Spec{Type: "prune", ID: fmt.Sprintf("%s:%s:%s", c.str("store"), g.NS, g), Auth: c.auth}
 	if c.bool("use-task", false) {
 		return c.spawn(st, spec, func(t *task.Task) error {
-			_, err := (&pruning{server: c.server, t: t, st: st, keep: k, now: now}).group(g)
+			_, err := p.group(t, g)
 			return err
 		})
 	}
@@ -103,7 +104,7 @@ func pruneGroup(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	list, err := (&pruning{server: c.server, t: t, st: st, keep: k, now: now}).group(g)
+	list, err := p.group(t, g)
 	t.End(err)
 	return pruneItems(g, list, false), err
 }
@@ -123,11 +124,22 @@ func pruneItems(g wire.Group, list []prune.Decision, dry bool) []pruneItem {
 // pruning is the pruning of groups within one task.
 type pruning struct {
 	server *Server
-	t      *task.Task
 	st     *openStore
 	keep   prune.Keep
 	dry    bool
-	now    bool // for good
+	now    bool                          // for good
+	grant  func(ns wire.Namespace) grant // of who has begun it, in a namespace
+}
+
+// pruning is what the call asks for.
+func (c *call) pruning(st *openStore) *pruning {
+	p := &pruning{server: c.server, st: st, keep: c.keep(), dry: c.bool("dry-run", false), now: c.bool("now", false)}
+	owned := access.DatastorePrune
+	if p.now {
+		owned = 0 // see mayPruneNow
+	}
+	p.grant = func(ns wire.Namespace) grant { return c.grantOn(ns, access.DatastoreModify, owned) }
+	return p
 }
 
 // mayPruneNow refuses to remove for good, where that is asked for, unless the
@@ -140,26 +152,30 @@ func (c *call) mayPruneNow() error {
 	return err
 }
 
-// store is where snapshots are removed.
-func (p *pruning) store() prune.Store {
+// store is where snapshots of a namespace are removed.
+func (p *pruning) store(ns wire.Namespace) prune.Store {
+	to := p.st.Guarded(p.grant(ns).may)
 	if p.now {
-		return prune.ForGood(destroyer{p.st, p.server})
+		return prune.ForGood(destroyer{to, p.st, p.server})
 	}
-	return p.st
+	return to
 }
 
-// group prunes one group and logs what was decided.
-func (p *pruning) group(g wire.Group) ([]prune.Decision, error) {
-	p.t.Logf("prune group %s of namespace '%s'", g, g.NS)
-	list, err := prune.Group(p.t.Context(), p.store(), g, prune.Options{
-		Keep: p.keep, DryRun: p.dry, Warn: func(err error) { p.t.Warnf("%v", err) },
+// group prunes one group, if that may still be done, and logs what was decided.
+func (p *pruning) group(t *task.Task, g wire.Group) ([]prune.Decision, error) {
+	t.Logf("prune group %s of namespace '%s'", g, g.NS)
+	if err := p.grant(g.NS).ask(p.st, g); err != nil {
+		return nil, fmt.Errorf("prune %s: %w", g, err)
+	}
+	list, err := prune.Group(t.Context(), p.store(g.NS), g, prune.Options{
+		Keep: p.keep, DryRun: p.dry, Warn: func(err error) { t.Warnf("%v", err) },
 	})
 	for _, d := range list {
 		word := "remove"
 		if d.Keep {
 			word = "keep"
 		}
-		p.t.Logf("%s %s (%s)", word, wire.Snapshot{Group: g, Time: d.Time}, d.Reason)
+		t.Logf("%s %s (%s)", word, wire.Snapshot{Group: g, Time: d.Time}, d.Reason)
 	}
 	return list, err
 }
@@ -214,12 +230,11 @@ func pruneDatastore(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	k, dry, now := c.keep(), c.bool("dry-run", false), c.bool("now", false)
+	p := c.pruning(st)
 	spec := task.Spec{Type: "prune", ID: fmt.Sprintf("%s:%s", c.str("store"), c.namespace())}
 	return c.spawn(st, spec, func(t *task.Task) error {
-		p := pruning{server: c.server, t: t, st: st, keep: k, dry: dry, now: now}
 		for _, g := range groups {
-			if _, err := p.group(g); t.Context().Err() != nil {
+			if _, err := p.group(t, g); t.Context().Err() != nil || over(err) {
 				return err
 			} else if err != nil {
 				t.Warnf("%v", err)
@@ -263,6 +278,9 @@ func startVerify(c *call) (any, error) {
 	v := &verification{
 		server: c.server, payer: c.payer, st: st, only: c.int("backup-time", 0),
 		ignore: c.bool("ignore-verified", true), days: c.int("outdated-after", -1), workers: int(c.int("verify-threads", 0)),
+		may: func(g wire.Group) error {
+			return c.grantOn(g.NS, access.DatastoreVerify, access.DatastoreBackup).ask(st, g)
+		},
 	}
 	return c.spawn(st, spec, func(t *task.Task) error { return v.run(t, groups) })
 }
@@ -293,6 +311,9 @@ type verification struct {
 	ignore  bool  // leaves out what was verified
 	days    int64 // after which a verification is outdated, below 0 for never
 	workers int
+	// may asks whether who has begun it may still verify a group; nil if that is the
+	// server.
+	may func(wire.Group) error
 }
 
 func (v *verification) run(t *task.Task, groups []wire.Group) error {
@@ -329,6 +350,12 @@ func (v *verification) group(t *task.Task, checker *verify.Verifier, g wire.Grou
 		if !v.due(list[i]) {
 			continue
 		}
+		if err := v.still(g); over(err) {
+			return failed, err
+		} else if err != nil {
+			t.Warnf("group %s: %v", g, err)
+			return failed, nil
+		}
 		if list[i].Undated {
 			t.Warnf("%s: %v", list[i].Snapshot, datastore.ErrArrival)
 		}
@@ -344,6 +371,14 @@ func (v *verification) group(t *task.Task, checker *verify.Verifier, g wire.Grou
 		}
 	}
 	return failed, nil
+}
+
+// still asks for the rights to verify a group.
+func (v *verification) still(g wire.Group) error {
+	if v.may == nil {
+		return nil
+	}
+	return v.may(g)
 }
 
 // due reports whether a snapshot is to be verified: always if the last time
