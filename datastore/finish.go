@@ -30,6 +30,7 @@ func (ss *Session) Finish(ctx context.Context) error {
 	// From here on the snapshot says what is needed. Whoever stays connected with
 	// nothing left to do holds nothing.
 	_ = ss.puts.Close()
+	ss.unbase()
 	// The snapshot is there; what is left in .tmp goes at the next opening
 	// if it cannot go now.
 	_ = ss.resume.close(ss.store, false)

@@ -132,6 +132,7 @@ func (s *Store) RepairOwner(ctx context.Context, g wire.Group) (id wire.AuthID, 
 		if id, err = s.rememberedOwner(g); err != nil {
 			return err
 		}
+		defer s.locks.give()
 		return s.writeOwner(g, id)
 	})
 	return id, err
@@ -245,9 +246,14 @@ func (s *Store) setOwner(ctx context.Context, may Guard, g wire.Group, id wire.A
 		if err != nil && !errors.Is(err, chunkstore.ErrCorrupt) {
 			return err
 		}
+		defer s.locks.give()
 		return s.writeOwner(g, id)
 	})
 }
+
+// OwnersChanged returns what is closed when a group gets another owner the next time,
+// so that whoever has asked may ask again.
+func (s *Store) OwnersChanged() <-chan struct{} { return s.locks.giving() }
 
 func (s *Store) writeOwner(g wire.Group, id wire.AuthID) error {
 	name := filepath.Join(s.path, groupPath(g), ownerName)

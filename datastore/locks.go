@@ -21,6 +21,7 @@ type locks struct {
 	busy  map[wire.Group]*occupant // groups that a session writes to
 	held  map[wire.Snapshot]int    // open readers and bases, or removing
 	edits map[any]*countedMutex    // changes, by wire.Snapshot or wire.Group
+	given chan struct{}            // closed when a group gets another owner
 }
 
 // occupant has a group.
@@ -37,7 +38,7 @@ type countedMutex struct {
 }
 
 func newLocks() *locks {
-	return &locks{busy: make(map[wire.Group]*occupant), held: make(map[wire.Snapshot]int), edits: make(map[any]*countedMutex)}
+	return &locks{busy: make(map[wire.Group]*occupant), held: make(map[wire.Snapshot]int), edits: make(map[any]*countedMutex), given: make(chan struct{})}
 }
 
 // occupy takes a group for a session, or for its removal.
@@ -134,6 +135,21 @@ func (l *locks) leave(g wire.Group) {
 	default:
 		close(o.left)
 	}
+}
+
+// give says that a group has got another owner.
+func (l *locks) give() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	close(l.given)
+	l.given = make(chan struct{})
+}
+
+// giving is closed by the next give.
+func (l *locks) giving() <-chan struct{} {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.given
 }
 
 func (l *locks) occupied(g wire.Group) bool {

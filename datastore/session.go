@@ -369,7 +369,7 @@ func (ss *Session) Snapshot() wire.Snapshot { return ss.snap }
 
 // Base returns the snapshot that this one builds on: the newest finished one of
 // the group, unless a verification has found it damaged. It cannot be removed
-// while the session is open.
+// before the session is finished or closed.
 func (ss *Session) Base() (wire.Snapshot, bool) {
 	if ss.base == nil {
 		return wire.Snapshot{}, false

@@ -61,6 +61,7 @@ type backup struct {
 }
 
 func newBackup(c *conversation, session *datastore.Session, quota *reservation) *backup {
+	c.rest = newRest(c.server.o.Limits.SessionIdleTime, c.idle)
 	return &backup{
 		conversation: c, session: session, quota: quota,
 		known: newKnown(c.server.accounts.known, c.payer), writers: make(map[int64]*writer),
@@ -244,7 +245,7 @@ func (b *backup) finish(*call) (any, error) {
 		return nil, err
 	}
 	// A client that goes away now cannot take back what it has asked for.
-	err := b.session.Finish(b.task.Context())
+	err := b.session.Finish(b.ctx)
 	if errors.Is(err, manifest.ErrFormat) {
 		err = fmt.Errorf("%w - %w", errNoManifest, err)
 	}
@@ -256,6 +257,7 @@ func (b *backup) finish(*call) (any, error) {
 		return nil, err
 	}
 	b.phase = finished
+	b.rest.finish(b.server.o.Limits.FinishedTime, b.part)
 	b.quota.end(true)
 	b.basis.end()
 	b.task.Logf("finished: %s", describe(b.stats))

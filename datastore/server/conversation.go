@@ -52,8 +52,13 @@ type conversation struct {
 	payer    ledger.Payer
 	verbose  bool
 	patience *patience
-	rights   rights
-	window   *ledger.Hold // bytes that may arrive before they are read
+	rest     *rest
+	// ctx ends with the task, and when the server ends the session.
+	ctx    context.Context
+	cancel context.CancelCauseFunc
+	given  func() <-chan struct{} // closed when a group has got another owner
+	rights rights
+	window *ledger.Hold // bytes that may arrive before they are read
 
 	// spare is for one answer by way of a file, so that those who read slowly
 	// keep nobody waiting.
@@ -61,10 +66,13 @@ type conversation struct {
 }
 
 func (s *Server) newConversation(c *call, t *task.Task) *conversation {
-	return &conversation{
+	v := &conversation{
 		server: s, host: s.host, task: t, auth: c.auth, pass: c.pass, payer: c.payer, verbose: c.bool("debug", false), patience: newPatience(s.o.Limits.StallTimeout),
 		spare: semaphore.NewWeighted(chunkstore.SealedSizeMax),
 	}
+	v.within(t.Context())
+	v.rest = newRest(0, func() {})
+	return v
 }
 
 // handler answers the requests of the session from its table.
@@ -81,6 +89,8 @@ func (v *conversation) handler(table []method) http.Handler {
 			return
 		}
 		defer stream.Free()
+		v.rest.begin()
+		defer v.rest.end()
 		body := &watchedBody{ReadCloser: r.Body, begin: func() *vigil { return v.patience.watch(w) }}
 		defer body.stop()
 		r.Body = body

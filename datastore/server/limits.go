@@ -35,6 +35,13 @@ type Limits struct {
 	BodyRate int
 	// WriteTimeout is how long a peer may not read an answer; default 5 min.
 	WriteTimeout time.Duration
+	// SessionIdleTime is after how long without a request a backup session ends;
+	// default 6 h. It keeps its group from others, and its client may have to wait
+	// for what it is to send.
+	SessionIdleTime time.Duration
+	// FinishedTime is how long a backup session lives when its snapshot is
+	// finished; default 10 min.
+	FinishedTime time.Duration
 	// LoginDelay and DenyDelay hold back the answers 401 and 403; default 3 s
 	// and 0.5 s, negative for none.
 	LoginDelay, DenyDelay time.Duration
@@ -62,6 +69,7 @@ func (l Limits) withDefaults() Limits {
 	}{
 		{&l.HeaderTimeout, 10 * time.Second}, {&l.HandshakeTimeout, 10 * time.Second}, {&l.IdleTimeout, 2 * time.Minute},
 		{&l.BodyTimeout, 30 * time.Second}, {&l.StallTimeout, 5 * time.Minute}, {&l.WriteTimeout, 5 * time.Minute},
+		{&l.SessionIdleTime, 6 * time.Hour}, {&l.FinishedTime, 10 * time.Minute},
 		{&l.LoginDelay, 3 * time.Second}, {&l.DenyDelay, 500 * time.Millisecond},
 	} {
 		if *f.field == 0 {

@@ -15,8 +15,11 @@ import (
 // role gives the user and its token another role on tank in place of one.
 func (l *sessionLab) role(name, old, now string) {
 	l.t.Helper()
-	for _, id := range []wire.AuthID{wire.AuthID(name + "@pbs"), wire.AuthID(name + "@pbs!key")} {
+	both := []wire.AuthID{wire.AuthID(name + "@pbs"), wire.AuthID(name + "@pbs!key")}
+	for _, id := range both { // so that there is no moment without either
 		l.must(l.access.SetACL(access.ACL{Path: "/datastore/tank", Role: now, ID: id, Propagate: true}))
+	}
+	for _, id := range both {
 		l.must(l.access.RemoveACL(access.ACL{Path: "/datastore/tank", Role: old, ID: id}))
 	}
 }
@@ -39,8 +42,9 @@ func TestSessionsDoNotOutliveTheirRights(t *testing.T) {
 		l.role("reader", "DatastoreReader", "DatastoreBackup")
 		refused(t, k, "a chunk", get("/chunk", "digest", list[0].bit.id.String()), "owner check failed")
 		refused(t, k, "a file", get("/download", "file-name", wire.ManifestName), "owner check failed")
+		l.ended("reader") // and does not come back
 		l.role("reader", "DatastoreBackup", "DatastoreReader")
-		k.raw(get("/chunk", "digest", list[0].bit.id.String()))
+		refused(t, k, "a chunk", get("/chunk", "digest", list[0].bit.id.String()), "owner check failed")
 	})
 	t.Run("the group is given away", func(t *testing.T) {
 		l := newSessionLab(t)

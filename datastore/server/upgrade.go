@@ -285,6 +285,7 @@ func (s *Server) upgrade(c *call, o opening) (err error) {
 	leave := c.takePlace()
 	v := s.newConversation(c, t)
 	v.rights, v.window = o.rights, window
+	v.given = o.store.OwnersChanged
 	running := o.start(v)
 	go func() {
 		defer done()
@@ -332,7 +333,9 @@ const farewell = 10 * time.Second
 // converse answers the upgrade and runs the session to its end. The connection may
 // still be open then: nil if it never spoke HTTP/2.
 func (v *conversation) converse(u *upgraded, running session, protocol string) (last *line, err error) {
-	ctx := v.task.Context()
+	ctx := v.ctx
+	defer v.rest.stop()
+	defer v.guarded()()
 	_ = u.SetDeadline(time.Now().Add(answerWait))
 	_, err = fmt.Fprintf(u, "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: %s\r\n%s: %s\r\n\r\n",
 		protocol, wire.ExtensionHeader, wire.ExtensionVersion)
@@ -347,12 +350,17 @@ func (v *conversation) converse(u *upgraded, running session, protocol string) (
 	return last, running.end(ctx)
 }
 
-// stopped is what a client is told whose session somebody has stopped, nil if
-// nobody has.
+// stopped is what a client is told whose session somebody has stopped, or the server
+// has ended, nil if nobody has.
 func (v *conversation) stopped() error {
+	cause := context.Cause(v.ctx)
 	var by *task.StopError
-	if errors.As(context.Cause(v.task.Context()), &by) {
+	if errors.As(cause, &by) {
 		return badRequest("the session was %v: %v", by, wire.ErrStopped)
+	}
+	var ended *endedError
+	if errors.As(cause, &ended) {
+		return ended.why
 	}
 	return nil
 }
@@ -366,9 +374,10 @@ func (v *conversation) refuse(w http.ResponseWriter, r *http.Request) {
 	v.answer(&call{ResponseWriter: w, Request: r, server: v.server}, nil, err)
 }
 
-// interrupted is why a session whose task was stopped has ended.
+// interrupted is why a session whose context was cancelled has ended.
 func interrupted(ctx context.Context) error {
-	if cause := context.Cause(ctx); errors.Is(cause, task.ErrAborted) {
+	cause := context.Cause(ctx)
+	if errors.Is(cause, task.ErrAborted) || errors.As(cause, new(*endedError)) {
 		return cause
 	}
 	return errors.New("the server has ended")
