@@ -225,6 +225,7 @@ type call struct {
 	*app
 	flags *cli.Context
 	args  []string
+	anew  bool // log in with the password, whatever ticket there is
 }
 
 // arity says how many arguments a command takes; max < 0 means any number.

@@ -155,6 +155,13 @@ func (c *call) asking(ctx context.Context, q client.Call, into any) error {
 	return c.managing(ctx, func(s *client.Client) error { return s.Do(ctx, q) })
 }
 
+// askingAnew is asking for what a server gives to those only who have logged in lately:
+// a ticket that is kept does not do.
+func (c *call) askingAnew(ctx context.Context, q client.Call, into any) error {
+	c.anew = true
+	return c.asking(ctx, q, into)
+}
+
 // restPath joins parts of a path, each of which is one component.
 func restPath(parts ...string) string {
 	var b strings.Builder

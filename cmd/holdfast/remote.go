@@ -77,7 +77,7 @@ func (c *call) dialOptions(r wire.Repository) (client.Options, error) {
 		LockWait:  c.flags.Duration("lock-wait"),
 		Log:       func(text string) { c.ui.Verbosef("%s", text) },
 	}
-	if path := c.ticketPath(); path != "" {
+	if path := c.ticketPath(); path != "" && !c.anew {
 		o.Tickets = ticketFile{path: path, warn: c.ui.Warnf}
 	}
 	if o.Fingerprint, err = c.fingerprint(); err != nil {

@@ -77,6 +77,7 @@ func tokenCreate(ctx context.Context, c *call) error {
 	if (role == "") != (path == "") {
 		return term.Usagef("--role and --path belong together")
 	}
+	c.anew = true // see askingAnew
 	return c.managing(ctx, func(s *client.Client) error {
 		var made struct {
 			Value string `json:"value"`

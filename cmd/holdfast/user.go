@@ -97,7 +97,7 @@ func userCreate(ctx context.Context, c *call) error {
 		return err
 	}
 	comment, email := c.flags.String("comment"), c.flags.String("email")
-	err = c.asking(ctx, client.Call{
+	err = c.askingAnew(ctx, client.Call{
 		Method: http.MethodPost, Path: "/access/users",
 		Params: fields("userid", string(id), "password", password, "comment", comment, "email", email),
 	}, nil)
@@ -148,6 +148,21 @@ func userList(ctx context.Context, c *call) error {
 	return nil
 }
 
+// confirmation is the password of the user who changes one from afar, "" if nobody has
+// to give it: a token, or who is on the machine.
+func (c *call) confirmation(ctx context.Context) (string, error) {
+	m, err := c.managed()
+	if err != nil || m.data != "" {
+		return "", err
+	}
+	id := wire.AuthID(withDefaults(m.remote).AuthID)
+	if _, isToken := id.Token(); isToken {
+		return "", nil
+	}
+	p, err := c.passphrase(ctx, loginSecret(id))
+	return string(p), err
+}
+
 func userPassword(ctx context.Context, c *call) error {
 	id, err := authID(c.arg(0), false)
 	if err != nil {
@@ -157,9 +172,13 @@ func userPassword(ctx context.Context, c *call) error {
 	if err != nil {
 		return err
 	}
-	err = c.asking(ctx, client.Call{
-		Method: http.MethodPut, Path: "/access/password", Params: fields("userid", string(id), "password", password),
-	}, nil)
+	confirmation, err := c.confirmation(ctx)
+	if err == nil {
+		err = c.askingAnew(ctx, client.Call{
+			Method: http.MethodPut, Path: "/access/password",
+			Params: fields("userid", string(id), "password", password, "confirmation-password", confirmation),
+		}, nil)
+	}
 	if err != nil {
 		return fmt.Errorf("change password of %s: %w", id, err)
 	}

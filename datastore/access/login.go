@@ -195,6 +195,15 @@ func (s *Store) Login(ctx context.Context, user wire.AuthID, password string, fr
 	return cfg.issue(user, s.now().Unix(), l), nil
 }
 
+// Confirm checks the password of a user who is logged in: unlike for Login a ticket does
+// not stand in its place. The errors are those of Login.
+func (s *Store) Confirm(ctx context.Context, user wire.AuthID, password string, from netip.Addr) error {
+	if err := s.checkPassword(ctx, s.config.Load(), attempt{name: user, from: from, now: s.now()}, password); err != nil {
+		return fmt.Errorf("confirm the password of %s: %w", user, err)
+	}
+	return nil
+}
+
 // Logout ends the ticket in the cookies, and all that it was renewed from or to.
 // Without a genuine one it does nothing. If it cannot be written down the ticket is
 // at its end until the server is started anew, which is the error. Who has logged out

@@ -2,8 +2,10 @@ package server
 
 import (
 	"errors"
+	"fmt"
 	"net/http"
 	"slices"
+	"time"
 
 	"holdfast/chunkstore"
 	"holdfast/datastore/access"
@@ -151,12 +153,43 @@ func setPassword(c *call) (any, error) {
 	if err := c.manages(); err != nil {
 		return nil, err
 	}
-	if c.has("confirmation-password") {
-		if _, err := c.server.o.Access.Login(c.Context(), c.auth.User(), c.str("confirmation-password"), from(c.Request)); err != nil {
-			return nil, c.server.loginRefused(c.Request, err)
-		}
+	if err := c.confirmed(); err != nil {
+		return nil, err
 	}
 	return nil, missing(c.server.o.Access.SetPassword(c.user(), c.str("password")))
+}
+
+// loginAgeMax is how old a login may be for what outlives the ticket that came of it.
+const loginAgeMax = 10 * time.Minute
+
+// lately refuses whoever has a ticket alone, stolen maybe: what he makes would outlive
+// it. A token, and the machine itself, need no login.
+func (c *call) lately() error {
+	at, ticket := c.pass.LoggedIn()
+	if !ticket || c.server.o.Now().Sub(at) <= loginAgeMax {
+		return nil
+	}
+	return &statusError{code: http.StatusForbidden, delay: c.server.o.Limits.DenyDelay,
+		text: fmt.Sprintf("permission check failed - what outlives a login can be made for %v after it: log in with the password of %s again", loginAgeMax, c.auth)}
+}
+
+// confirmed refuses to set a password for whoever has a ticket and does not give the
+// password of its user, which no ticket stands in for. Section 4.9 of the protocol
+// specification lets root@pam leave it out, who must have logged in lately then.
+func (c *call) confirmed() error {
+	if c.has("confirmation-password") {
+		if err := c.server.o.Access.Confirm(c.Context(), c.auth.User(), c.str("confirmation-password"), from(c.Request)); err != nil {
+			return c.server.loginRefused(c.Request, err)
+		}
+		return c.still() // it took a while
+	}
+	if c.auth == wire.RootUser {
+		return c.lately()
+	}
+	if _, ticket := c.pass.LoggedIn(); ticket {
+		return badRequest("parameter verification failed - 'confirmation-password': the password of %s is needed, too", c.auth)
+	}
+	return nil
 }
 
 // userItem is a user in a listing.
@@ -223,6 +256,9 @@ func (c *call) validity(enabled bool, expire int64) (bool, int64) {
 
 func createUser(c *call) (any, error) {
 	if err := c.require("/access/users", access.PermissionsModify); err != nil {
+		return nil, err
+	}
+	if err := c.lately(); err != nil {
 		return nil, err
 	}
 	u := access.User{ID: c.user(), Enabled: true}
@@ -297,6 +333,9 @@ func createToken(c *call) (any, error) {
 	if err := c.manages(); err != nil {
 		return nil, err
 	}
+	if err := c.lately(); err != nil {
+		return nil, err
+	}
 	t := access.Token{ID: c.tokenID(), Enabled: true}
 	c.text("comment", &t.Comment)
 	t.Enabled, t.Expire = c.validity(t.Enabled, t.Expire)
@@ -314,6 +353,11 @@ func createToken(c *call) (any, error) {
 func setToken(c *call) (any, error) {
 	if err := c.manages(); err != nil {
 		return nil, err
+	}
+	if c.has("regenerate") || c.has("expire") || c.has("enable") || c.has("delete") {
+		if err := c.lately(); err != nil {
+			return nil, err
+		}
 	}
 	err := c.server.o.Access.ChangeToken(c.tokenID(), func(t *access.Token) {
 		c.text("comment", &t.Comment)

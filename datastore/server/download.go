@@ -48,7 +48,7 @@ func (c *call) heavy() (done func(), err error) {
 // stream writes an answer of unknown length. An error in the middle cuts the
 // connection, so that the caller cannot take a part for the whole.
 func (c *call) stream(send func(io.Writer) error) error {
-	begun := &began{Writer: c.ResponseWriter}
+	begun := &began{Writer: c.ResponseWriter, ask: c.ask}
 	err := send(begun)
 	if err == nil {
 		return errAnswered
@@ -63,14 +63,27 @@ func (c *call) stream(send func(io.Writer) error) error {
 	panic(http.ErrAbortHandler)
 }
 
-// began notes whether anything was written.
+// began notes whether anything was written, and asks now and then whether more of it
+// may be.
 type began struct {
 	io.Writer
-	yes bool
+	ask  func() error // nil if there is nothing to ask
+	yes  bool
+	left int // bytes that may be written until then
 }
+
+// askEvery is how much of a transfer somebody gets, in bytes, before it is asked again
+// whether he may have it.
+const askEvery = 1 << 20
 
 // Write implements io.Writer.
 func (b *began) Write(p []byte) (int, error) {
+	if b.left -= len(p); b.left < 0 && b.ask != nil {
+		if err := b.ask(); err != nil {
+			return 0, err
+		}
+		b.left = askEvery
+	}
 	b.yes = true
 	return b.Writer.Write(p)
 }
@@ -81,6 +94,9 @@ func (c *call) reading() (*openStore, wire.Reader, error) {
 	st, err := c.forGroup(access.DatastoreRead, access.DatastoreBackup)
 	if err != nil {
 		return nil, nil, err
+	}
+	c.ask = func() error {
+		return c.grantOn(c.namespace(), access.DatastoreRead, access.DatastoreBackup).ask(st, c.group())
 	}
 	r, err := st.Open(c.Context(), c.snapshot())
 	return st, r, err

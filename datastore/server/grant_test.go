@@ -2,12 +2,15 @@ package server
 
 import (
 	"errors"
+	"io"
+	"log/slog"
 	"net/http"
 	"net/netip"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"holdfast/datastore/access"
 	"holdfast/datastore/task"
@@ -187,4 +190,121 @@ func TestTasksAskForTheirRightsBeforeEachGroup(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Who has nothing but a ticket, and what goes with it, makes nothing of it that outlives
+// it: no password, which needs the old one, and no token or user later than a few
+// minutes after the login.
+func TestAStolenTicketBecomesNothingThatLasts(t *testing.T) {
+	const path = "/access/users/owner@pbs/token/"
+	for name, tc := range map[string]struct {
+		later time.Duration
+		token int // the answer to who wants one
+	}{"at once": {0, 200}, "later": {11 * time.Minute, 403}} {
+		t.Run(name, func(t *testing.T) {
+			l := newLab(t, Options{Now: func() time.Time { return time.Now().Add(tc.later) }})
+			if err := l.access.SetPassword("owner@pbs", "correct horse"); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := l.access.CreateToken(access.Token{ID: "owner@pbs!old", Enabled: true, Expire: 4102444800}); err != nil {
+				t.Fatal(err)
+			}
+			k, err := l.access.Login(t.Context(), "owner@pbs", "correct horse", netip.Addr{})
+			if err == nil {
+				k, err = l.access.Login(t.Context(), "owner@pbs", k.Ticket, netip.Addr{}) // renewed, it is as old as before
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			ask := func(verb, path, params string) reply {
+				h := http.Header{"Cookie": {"PBSAuthCookie=" + k.Ticket}, "CSRFPreventionToken": {k.CSRF}, "Content-Type": {"application/x-www-form-urlencoded"}}
+				return l.request("", verb, "/api2/json"+path, strings.NewReader(params), h)
+			}
+			l.want(ask("POST", path+"new", ""), tc.token, "")
+			l.want(ask("PUT", path+"old", "regenerate=1"), tc.token, "")
+			l.want(ask("PUT", path+"old", "expire=0"), tc.token, "")
+			l.want(ask("PUT", path+"old", "delete=expire"), tc.token, "")
+			l.want(ask("PUT", path+"old", "comment=x"), 200, "")
+			set := func(confirmation string) reply {
+				v := vals("userid", "owner@pbs", "password", "battery staple")
+				if confirmation != "" {
+					v.Set("confirmation-password", confirmation)
+				}
+				return ask("PUT", "/access/password", v.Encode())
+			}
+			l.want(set(""), 400, "confirmation-password")
+			l.want(set(k.Ticket), 401, "") // stands for the password nowhere here
+			l.want(set("wrong horse"), 401, "")
+			if _, err := l.access.Login(t.Context(), "owner@pbs", "correct horse", netip.Addr{}); err != nil {
+				t.Errorf("the password was changed: %v", err)
+			}
+			l.want(set("correct horse"), 200, "")
+		})
+	}
+}
+
+// The protocol lets root@pam set passwords without a word more, which is enough for who
+// has just logged in.
+func TestRootSetsPasswordsRightAfterItsLogin(t *testing.T) {
+	for name, tc := range map[string]struct {
+		later  time.Duration
+		answer int
+	}{"at once": {0, 200}, "later": {11 * time.Minute, 403}} {
+		t.Run(name, func(t *testing.T) {
+			l := newLab(t, Options{Now: func() time.Time { return time.Now().Add(tc.later) }})
+			if err := l.access.SetPassword(wire.RootUser, "correct horse"); err != nil {
+				t.Fatal(err)
+			}
+			k, err := l.access.Login(t.Context(), wire.RootUser, "correct horse", netip.Addr{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			for path, params := range map[string]string{"/access/password": "userid=owner@pbs&password=longenough", "/access/users": "userid=new@pbs&password=longenough"} {
+				verb := map[bool]string{true: "PUT", false: "POST"}[path == "/access/password"]
+				h := http.Header{"Cookie": {"PBSAuthCookie=" + k.Ticket}, "CSRFPreventionToken": {k.CSRF}, "Content-Type": {"application/x-www-form-urlencoded"}}
+				l.want(l.request("", verb, "/api2/json"+path, strings.NewReader(params), h), tc.answer, "")
+			}
+			l.want(l.call(admin, "PUT", "/access/password", "userid=owner@pbs&password=longenough"), 200, "") // a token
+		})
+	}
+}
+
+// A long transfer outside of sessions ends with the rights of who has asked for it.
+func TestTransfersEndWithTheirRights(t *testing.T) {
+	l := newSessionLab(t)
+	l.simple("alice", "vm/100", 1000)
+	r, err := http.NewRequestWithContext(t.Context(), "GET", "/", nil)
+	l.must(err)
+	w := newMemoryWriter()
+	c := &call{ResponseWriter: w, Request: r, server: l.server, log: slog.New(slog.DiscardHandler),
+		params: values{"store": "tank", "backup-type": "vm", "backup-id": "100", "backup-time": int64(1000)}}
+	c.pass, err = l.access.Authenticate(access.Credentials{Authorization: l.tokens["alice"]})
+	l.must(err)
+	c.auth = c.pass.ID
+	defer c.release()
+	_, snapshot, err := c.reading()
+	l.must(err)
+	defer snapshot.Close()
+	const part = 64 << 10
+	sent := 0
+	defer func() {
+		if cut := recover(); cut != http.ErrAbortHandler || sent < 2*askEvery || w.body.Len() > 3*askEvery+part {
+			t.Errorf("%v after %d bytes, of which %d have left", cut, sent, w.body.Len())
+		}
+	}()
+	_ = c.stream(func(to io.Writer) error {
+		for range 100 {
+			if sent == 2*askEvery {
+				if _, err := l.access.RegenerateToken("alice@pbs!key"); err != nil {
+					return err
+				}
+			}
+			if _, err := to.Write(make([]byte, part)); err != nil {
+				return err
+			}
+			sent += part
+		}
+		return nil
+	})
+	t.Error("the whole transfer has come")
 }

@@ -42,6 +42,7 @@ type call struct {
 	log    *slog.Logger
 	held   []*openStore // released when the method returns
 	leave  func()       // gives back the caller's place
+	ask    func() error // whether what is being sent may still be; nil if it is short
 	extjs  bool         // the answer is for the web page
 }
 

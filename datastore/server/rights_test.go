@@ -93,14 +93,15 @@ func rightsValue(m method, name string, column int) (string, bool) {
 		"store": "tank", "name": "tank", "node": "localhost", "backup-type": "vm", "backup-time": fmt.Sprint(rightsOld),
 		"backup-id": rightsGroup(column).ID, "file-name": wire.ManifestName, "notes": "x", "protected": "1", "ns": string(rightsNamespace(column)),
 		"userid": string(c.object().User()), "token-name": "tok", "username": string(c.object().User()), "password": "wrong password",
-		"path": "/datastore/tank", "role": "Audit", "auth-id": string(c.object()), "subject": string(c.object()), "keep-last": "1",
+		"confirmation-password": map[bool]string{true: selfPassword}[c.ticket], // a token has none
+		"path":                  "/datastore/tank", "role": "Audit", "auth-id": string(c.object()), "subject": string(c.object()), "keep-last": "1",
 		"upid": "backup", "new-owner": "", "bytes-max": "5", "comment": "x",
 	}[name]
 	return v, ok
 }
 
 // rightsAlso are parameters that are given though they are optional.
-var rightsAlso = []string{"backup-id", "backup-type", "bytes-max", "comment"}
+var rightsAlso = []string{"backup-id", "backup-type", "bytes-max", "comment", "confirmation-password"}
 
 // target is the path of a route and what it is asked with.
 func (l *rightsLab) target(row rightsRow, column int) (path string, v url.Values) {
