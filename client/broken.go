@@ -13,13 +13,14 @@ import (
 	"syscall"
 
 	"holdfast/chunkstore"
+	"holdfast/datastore/wire"
 )
 
 // ErrUnavailable is wrapped by every error of a connection: the server cannot
 // be reached, the connection broke, or the server said nothing for too long.
 // The same command may work later. What was asked for last may have been done
 // or not, unless the error says more.
-var ErrUnavailable = errors.New("the server is not available")
+var ErrUnavailable = wire.ErrUnavailable
 
 // brokenError is how a connection failed.
 type brokenError struct {

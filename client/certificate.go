@@ -81,6 +81,10 @@ func (c *Client) accept(ctx context.Context, chain []*x509.Certificate) error {
 		return fmt.Errorf("%s sent no certificate: %w", c.host, ErrCertificate)
 	}
 	leaf := chain[0]
+	if c.shown != nil {
+		c.shown(leaf)
+		return nil
+	}
 	got := fingerprint(leaf)
 	if c.opts.Fingerprint != "" {
 		// Whoever names a certificate means that one, not any that some
@@ -104,6 +108,24 @@ func (c *Client) accept(ctx context.Context, chain []*x509.Certificate) error {
 		return fmt.Errorf("%s has the certificate %s: %w (%w)", c.host, got, ErrCertificate, err)
 	}
 	return nil
+}
+
+// ShownCertificate fetches the certificate that the server of o shows, whoever that
+// is, for people to compare. Nothing is sent to it, and nothing of o but how to
+// reach the server counts.
+func ShownCertificate(ctx context.Context, o Options) (*x509.Certificate, error) {
+	c, err := newClient(o)
+	if err != nil {
+		return nil, err
+	}
+	defer c.Close()
+	var leaf *x509.Certificate
+	c.shown = func(cert *x509.Certificate) { leaf = cert }
+	conn, err := c.connect(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return leaf, conn.Close()
 }
 
 // compare holds the certificate against the configured fingerprint.

@@ -120,6 +120,9 @@ type Client struct {
 	round atomic.Int64  // the shortest TLS handshake so far, in nanoseconds
 	poll  time.Duration // between looks at a task
 
+	// shown takes any certificate, if it is set, instead of a decision about it.
+	shown func(*x509.Certificate)
+
 	ctx  context.Context // ends with Close
 	stop context.CancelFunc
 }
@@ -221,10 +224,10 @@ func blank(o Options) *Client {
 }
 
 // Local returns a Client for the server that listens on a Unix socket; the
-// server takes who may connect to it for its superuser. It belongs to no
-// datastore: it is for Do and FollowTask.
-func Local(socketPath string) *Client {
-	c := blank(Options{})
+// server takes who may connect to it for its superuser. silence is that of
+// Options. It belongs to no datastore: it is for Do and FollowTask.
+func Local(socketPath string, silence time.Duration) *Client {
+	c := blank(Options{Silence: silence})
 	c.id, c.host = wire.RootUser, "localhost"
 	c.base = "http://localhost" + apiRoot
 	c.dial = func(ctx context.Context) (net.Conn, error) {

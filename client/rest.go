@@ -32,6 +32,8 @@ type Call struct {
 	// Params go into the query, for POST and PUT into a form. A list is its
 	// name with several values.
 	Params url.Values
+	// Body, if it is not nil, is sent as it is, and Params go into the query.
+	Body []byte
 	// Into is a pointer that the answer's data is decoded into; nil drops it.
 	Into any
 	// Whole is a pointer that the whole answer is decoded into, data and what
@@ -113,8 +115,14 @@ func (c *Client) request(ctx context.Context, call Call) (*http.Request, error) 
 		return nil, fmt.Errorf("call %q: want a path: %w", call.Path, chunkstore.ErrInvalid)
 	}
 	target, params := c.base+call.Path, call.Params.Encode()
+	kind := "application/x-www-form-urlencoded"
 	var body io.Reader
 	switch {
+	case call.Body != nil:
+		body, kind = bytes.NewReader(call.Body), "application/octet-stream"
+		if params != "" {
+			target += "?" + params
+		}
 	case call.Method == http.MethodPost || call.Method == http.MethodPut:
 		body = strings.NewReader(params)
 	case params != "":
@@ -128,7 +136,7 @@ func (c *Client) request(ctx context.Context, call Call) (*http.Request, error) 
 		return nil, err
 	}
 	req.Header.Set("User-Agent", c.opts.UserAgent)
-	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	req.Header.Set("Content-Type", kind)
 	return req, nil
 }
 

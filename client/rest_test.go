@@ -226,7 +226,7 @@ func TestLocal(t *testing.T) {
 	})}
 	go s.Serve(l)
 	defer s.Close()
-	c := Local(path)
+	c := Local(path, 0)
 	defer c.Close()
 	var got string
 	if err := c.Do(t.Context(), Call{Method: "POST", Path: "/access/users", Into: &got}); err != nil || got != "/api2/json/access/users" {

@@ -27,6 +27,12 @@ func (e *StatusError) Error() string {
 	return e.Text
 }
 
+// Temporary reports whether the server says that it has no time or no means now.
+func (e *StatusError) Temporary() bool {
+	return slices.Contains([]int{http.StatusRequestTimeout, http.StatusTooManyRequests, http.StatusBadGateway,
+		http.StatusServiceUnavailable, http.StatusGatewayTimeout}, e.Code)
+}
+
 // sentinels are the errors that a Holdfast server ends its text with.
 var sentinels = []error{
 	chunkstore.ErrNotExist, chunkstore.ErrCorrupt, chunkstore.ErrInvalid, chunkstore.ErrLocked, chunkstore.ErrReadOnly,

@@ -129,20 +129,23 @@ func TestTargetsAreRefusedAtOnce(t *testing.T) {
 	dir := t.TempDir()
 	at := func(name string) string { return filepath.Join(dir, name) }
 	writeFile(t, at("file"), []byte("old"))
-	if err := errors.Join(os.Symlink("nowhere", at("dangling")), os.Symlink("file", at("link")), unix.Mkfifo(at("pipe"), 0o600)); err != nil {
+	if err := errors.Join(os.Symlink("nowhere", at("dangling")), os.Symlink("file", at("link")), os.Symlink("loop", at("loop")), unix.Mkfifo(at("pipe"), 0o600)); err != nil {
 		t.Fatal(err)
 	}
 	for target, c := range map[string]struct {
 		want error
 		say  string
 	}{
-		at("dangling"):     {ErrTarget, "symbolic link to nowhere"},
-		at("link"):         {ErrTarget, "exists already"},
-		at("pipe"):         {ErrTarget, "neither a file nor a block device"},
-		"/dev/null":        {ErrTarget, "neither a file nor a block device"},
-		dir:                {ErrTarget, "is a directory"},
-		at("new") + "/":    {ErrTarget, "directory"},
-		at("missing/disk"): {fs.ErrNotExist, "the directory of target"},
+		at("dangling"):  {ErrTarget, "symbolic link to nowhere"},
+		at("link"):      {ErrTarget, "exists already"},
+		at("pipe"):      {ErrTarget, "neither a file nor a block device"},
+		"/dev/null":     {ErrTarget, "neither a file nor a block device"},
+		dir:             {ErrTarget, "is a directory"},
+		at("new") + "/": {ErrTarget, "directory"},
+		at("loop"):      {ErrTarget, "symbolic links"},
+
+		at(strings.Repeat("n", 256)): {ErrTarget, "name too long"},
+		at("missing/disk"):           {fs.ErrNotExist, "the directory of target"},
 	} {
 		o := options(t, m, target)
 		nothingWritten(t, o, c.want, c.say, strings.TrimSuffix(target, "/"))

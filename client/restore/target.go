@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 
 	"holdfast/client/source"
 )
@@ -87,6 +88,8 @@ func chooseTarget(o *Options, w wanted) (*guarded, error) {
 		warnOfName(o.Target, w)
 		t, err := newFile(o.Target, w, false)
 		return &guarded{target: t, name: o.Target}, err
+	case errors.Is(err, syscall.ENAMETOOLONG), errors.Is(err, syscall.ELOOP):
+		return nil, fmt.Errorf("target %s: %w: %w", o.Target, cause(err), ErrTarget)
 	case err != nil:
 		return nil, fmt.Errorf("open target: %w", err)
 	case st.Mode()&fs.ModeDevice != 0 && st.Mode()&fs.ModeCharDevice == 0:

@@ -7,11 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"path/filepath"
-	"strings"
 
 	"github.com/urfave/cli/v2"
 
@@ -117,7 +115,12 @@ func (c *call) importInto(ctx context.Context, dir string, b []byte) error {
 		return err
 	}
 	if runs {
-		return postLocal(ctx, socket, "/api2/json/access/import", b)
+		s, err := c.localServer(socket)
+		if err != nil {
+			return err
+		}
+		defer s.Close()
+		return s.Do(ctx, client.Call{Method: http.MethodPost, Path: "/access/import", Body: b})
 	}
 	if err := checkDataDir(dir); err != nil {
 		return err
@@ -131,30 +134,6 @@ func (c *call) importInto(ctx context.Context, dir string, b []byte) error {
 		return err
 	}
 	return errors.Join(data.access.Import(bytes.NewReader(b)), data.close(context.WithoutCancel(ctx)))
-}
-
-// postLocal sends a body to a method that takes it as it is.
-func postLocal(ctx context.Context, socket, path string, body []byte) error {
-	t := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return new(net.Dialer).DialContext(ctx, "unix", socket)
-	}}
-	defer t.CloseIdleConnections()
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://localhost"+path, bytes.NewReader(body))
-	if err != nil {
-		return err
-	}
-	req.Header.Set("Content-Type", "application/octet-stream")
-	resp, err := (&http.Client{Transport: t}).Do(req)
-	if err != nil {
-		return err
-	}
-	defer resp.Body.Close()
-	if resp.StatusCode == http.StatusOK {
-		return nil
-	}
-	const most = 8 << 10 // of the text of an error
-	text, _ := io.ReadAll(io.LimitReader(resp.Body, most))
-	return &client.StatusError{Code: resp.StatusCode, Text: term.Printable(strings.TrimSpace(string(text)))}
 }
 
 // readAccessFile reads what export has written.

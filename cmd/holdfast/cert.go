@@ -3,19 +3,18 @@ package main
 import (
 	"context"
 	"crypto/sha256"
-	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"strings"
 
 	"github.com/urfave/cli/v2"
 
+	"holdfast/client"
 	"holdfast/command/term"
 	"holdfast/datastore"
 	"holdfast/datastore/wire"
@@ -116,22 +115,11 @@ func readCertificate(path string) (*x509.Certificate, error) {
 	return cert, nil
 }
 
-// shownBy fetches the certificate that a server shows, and sends nothing.
+// shownBy fetches the certificate that a server shows.
 func (c *call) shownBy(ctx context.Context, r wire.Repository) (*x509.Certificate, error) {
-	d := tls.Dialer{Config: &tls.Config{
-		ServerName: withDefaults(r).Host,
-		// Nothing is sent to whoever that is; the fingerprint is for people
-		// to compare.
-		InsecureSkipVerify: true,
-	}}
-	conn, err := d.DialContext(ctx, "tcp", serverOf(r))
+	o, err := c.dialOptions(r)
 	if err != nil {
-		return nil, fmt.Errorf("connect to %s: %w", serverOf(r), err)
+		return nil, err
 	}
-	defer conn.Close()
-	chain := conn.(*tls.Conn).ConnectionState().PeerCertificates
-	if len(chain) == 0 {
-		return nil, fmt.Errorf("%s shows no certificate: %w", serverOf(r), os.ErrNotExist)
-	}
-	return chain[0], nil
+	return client.ShownCertificate(ctx, o)
 }

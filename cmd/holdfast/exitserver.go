@@ -5,7 +5,6 @@ import (
 	"net"
 	"net/http"
 	"regexp"
-	"slices"
 	"strings"
 
 	"holdfast/chunkstore"
@@ -19,8 +18,7 @@ import (
 // that may pass: the connection broke, or the server has no time.
 func unavailable(err error) bool {
 	var refused *client.StatusError
-	return errors.Is(err, client.ErrUnavailable) || errors.As(err, &refused) && slices.Contains([]int{http.StatusRequestTimeout,
-		http.StatusTooManyRequests, http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout}, refused.Code)
+	return errors.Is(err, client.ErrUnavailable) || errors.As(err, &refused) && refused.Temporary()
 }
 
 // unreachable reports whether a connection could not be made at all.

@@ -103,11 +103,23 @@ func (c *call) managingHere(ctx context.Context, dir string, do func(*client.Cli
 		return err
 	}
 	if runs {
-		s := client.Local(socket)
+		s, err := c.localServer(socket)
+		if err != nil {
+			return err
+		}
 		defer s.Close()
 		return do(s)
 	}
 	return c.inProcess(ctx, dir, do)
+}
+
+// localServer is the server that listens on a socket of this machine.
+func (c *call) localServer(socket string) (*client.Client, error) {
+	silence, err := c.timeout()
+	if err != nil {
+		return nil, err
+	}
+	return client.Local(socket, silence), nil
 }
 
 // answers tells whether somebody listens on a socket.

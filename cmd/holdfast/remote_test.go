@@ -1,7 +1,11 @@
 package main
 
 import (
+	"net"
+	"os"
+	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/urfave/cli/v2"
@@ -92,4 +96,54 @@ func TestErrorsNameTheProxy(t *testing.T) {
 	b := newBench(t, "ALL_PROXY=127.0.0.1:1", "HOLDFAST_PASSWORD=x")
 	b.do(t, term.ExitUnreachable, "list", "-r", "root@pam!a@backup.example.org:tank")
 	b.wantErr(t, "through the proxy 127.0.0.1:1")
+}
+
+// A server that takes connections and says nothing holds no command up, whichever
+// way there is to it.
+func TestSilentServers(t *testing.T) {
+	b := newBench(t)
+	data := b.path("data")
+	if err := os.Mkdir(data, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	export := b.path("export.json")
+	if err := os.WriteFile(export, []byte("{}"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	tcp := mute(t, "tcp", "127.0.0.1:0")
+	mute(t, "unix", filepath.Join(data, dataSocketName))
+	for name, args := range map[string][]string{
+		"certificate":   {"cert", "show", "-r", tcp + ":tank"},
+		"through proxy": {"cert", "show", "-r", "203.0.113.1:8007:tank", "--proxy", "http://" + tcp},
+		"socket":        {"datastore", "list", "--data", data},
+		"import":        {"access", "import", "--data", data, export},
+		"export":        {"access", "export", "--data", data},
+	} {
+		t.Run(name, func(t *testing.T) { b.do(t, term.ExitUnreachable, append(args, "--timeout", "1s")...) })
+	}
+}
+
+// mute listens, accepts and says nothing until the test ends.
+func mute(t *testing.T, network, address string) string {
+	t.Helper()
+	ln, err := net.Listen(network, address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var open sync.WaitGroup
+	open.Go(func() {
+		var held []net.Conn
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				break
+			}
+			held = append(held, c)
+		}
+		for _, c := range held {
+			c.Close()
+		}
+	})
+	t.Cleanup(func() { ln.Close(); open.Wait() })
+	return ln.Addr().String()
 }

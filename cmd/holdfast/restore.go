@@ -2,9 +2,11 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
+	"syscall"
 
 	"github.com/urfave/cli/v2"
 
@@ -85,6 +87,10 @@ func runRestore(ctx context.Context, c *call) error {
 	stop := c.ui.Watch(ctx, restoreStatus(o.Progress))
 	report, err := restore.Run(ctx, o)
 	stop()
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+		// A restore writes nowhere else.
+		err = term.Hintf(err, "make room where the restore goes to, or name another target")
+	}
 	if err != nil {
 		return interruptedRestore(ctx, fmt.Errorf("restore of %s from %s%s: %w", o.Archive, snap, within(snap.Group.NS), err))
 	}

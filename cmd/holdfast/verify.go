@@ -183,10 +183,14 @@ func (c *call) snapshotsToVerify(ctx context.Context, s *repository) ([]wire.Sna
 // first reason why a snapshot could not be verified.
 func (c *call) verifyAll(ctx context.Context, v *verify.Verifier, list []wire.Snapshot) (sum verifySummary, failure error) {
 	sum.MessageType, sum.Operation = "summary", "verify"
-	for _, snap := range list {
+	for i, snap := range list {
 		r, err := v.Snapshot(ctx, snap)
 		if ctx.Err() != nil {
 			return sum, ctx.Err()
+		}
+		if errors.Is(err, wire.ErrUnavailable) { // each other one would wait as long
+			sum.Failed += len(list) - i
+			return sum, errors.Join(failure, err)
 		}
 		if err != nil {
 			sum.Failed++

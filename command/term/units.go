@@ -15,6 +15,7 @@ var sizeUnits = map[string]float64{
 	"g": 1e9, "gb": 1e9, "gib": 1 << 30,
 	"t": 1e12, "tb": 1e12, "tib": 1 << 40,
 	"p": 1e15, "pb": 1e15, "pib": 1 << 50,
+	"e": 1e18, "eb": 1e18, "eib": 1 << 60,
 }
 
 var (

@@ -20,7 +20,7 @@ func TestParseSize(t *testing.T) {
 			t.Errorf("parseSize(%q) = %d, want an error", text, got)
 		}
 	}
-	for _, text := range []string{"9223372036854775808", "99999999P", "99999999999999TiB", strings.Repeat("9", 400)} {
+	for _, text := range []string{"9223372036854775808", "8EiB", "16 eb", "99999999P", "99999999999999TiB", strings.Repeat("9", 400)} {
 		if _, err := ParseSize(text); !errors.Is(err, errSizeLarge) {
 			t.Errorf("parseSize(%q): %v, want it to be too large", text, err)
 		}

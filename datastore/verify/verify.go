@@ -21,9 +21,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"runtime"
 	"sync"
 	"sync/atomic"
+	"syscall"
 
 	"golang.org/x/sync/errgroup"
 
@@ -214,15 +216,29 @@ func (c *check) follows(ctx context.Context, prev wire.Snapshot, want [32]byte) 
 	return nil
 }
 
-// found adds a problem, unless it is only that the work was interrupted.
+// prevented reports whether an error says only that there was no looking: the
+// connection broke, the store is in use, somebody may not look or has stopped it,
+// or this machine or the server lacks the means. It tells nothing of what is stored.
+func prevented(err error) bool {
+	for _, end := range []error{
+		wire.ErrUnavailable, chunkstore.ErrLocked, chunkstore.ErrFenced, wire.ErrBusy, wire.ErrStopped, wire.ErrPermission,
+		wire.ErrUnauthenticated, fs.ErrPermission, syscall.ENOMEM, context.Canceled, context.DeadlineExceeded,
+	} {
+		if errors.Is(err, end) {
+			return true
+		}
+	}
+	var passing interface{ Temporary() bool } // EMFILE and ENFILE, too
+	return errors.As(err, &passing) && passing.Temporary()
+}
+
+// found adds a problem, unless it is only that there was no looking.
 func (c *check) found(ctx context.Context, p Problem) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	for _, end := range []error{chunkstore.ErrLocked, chunkstore.ErrFenced} {
-		if errors.Is(p.Err, end) {
-			return p.Err
-		}
+	if prevented(p.Err) {
+		return p.Err
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -315,7 +331,9 @@ func (c *check) entry(ctx context.Context, f manifest.File, e index.Entry, open 
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		c.remember(w.key, err)
+		if err == nil || !prevented(err) {
+			c.remember(w.key, err)
+		}
 	}
 	if err == nil {
 		return nil

@@ -4,10 +4,14 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
+	"io/fs"
+	"syscall"
 	"testing"
 
 	"holdfast/chunkstore"
 	"holdfast/chunkstore/blob"
+	"holdfast/client"
 	"holdfast/crypto"
 	"holdfast/datastore/manifest"
 	"holdfast/datastore/verify"
@@ -206,5 +210,59 @@ func TestInterrupted(t *testing.T) {
 	cancel()
 	if _, err := verify.New(verify.Options{Source: stored(t, nil)}).Snapshot(ctx, snapshot(1)); !errors.Is(err, context.Canceled) {
 		t.Errorf("%v", err)
+	}
+}
+
+// breaking is a source that gives nothing while its failure is set.
+type breaking struct {
+	wire.Source
+	failure *error
+}
+
+func (b breaking) Open(ctx context.Context, s wire.Snapshot) (wire.Reader, error) {
+	r, err := b.Source.Open(ctx, s)
+	return breakingReader{r, b.failure}, err
+}
+
+type breakingReader struct {
+	wire.Reader
+	failure *error
+}
+
+func (b breakingReader) Get(ctx context.Context, r chunkstore.Ref) (chunkstore.Sealed, error) {
+	if *b.failure != nil {
+		return chunkstore.Sealed{}, *b.failure
+	}
+	return b.Reader.Get(ctx, r)
+}
+
+// What kept the verifier from looking is no damage, and is forgotten when it has passed.
+func TestWhatPreventsLookingIsNoDamage(t *testing.T) {
+	for name, failure := range map[string]error{
+		"connection":  fmt.Errorf("read: %w", wire.ErrUnavailable),
+		"locked":      chunkstore.ErrLocked,
+		"stopped":     wire.ErrStopped,
+		"rights":      wire.ErrPermission,
+		"login":       wire.ErrUnauthenticated,
+		"file rights": &fs.PathError{Op: "open", Path: "x", Err: syscall.EACCES},
+		"descriptors": &fs.PathError{Op: "open", Path: "x", Err: syscall.EMFILE},
+		"memory":      syscall.ENOMEM,
+		"busy server": &client.StatusError{Code: 503, Text: "too much to do"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			now := failure
+			v := verify.New(verify.Options{Source: breaking{stored(t, nil), &now}})
+			if r, err := v.Snapshot(t.Context(), snapshot(1)); !errors.Is(err, failure) || r.Count != 0 {
+				t.Errorf("%+v, %v", r, err)
+			}
+			now = nil
+			if r, err := v.Snapshot(t.Context(), snapshot(1)); err != nil || !r.OK() || r.Chunks != 4 {
+				t.Errorf("afterwards: %+v, %v", r, err)
+			}
+		})
+	}
+	damage := error(&fs.PathError{Op: "read", Path: "x", Err: syscall.EIO})
+	if r := check(t, verify.Options{Source: breaking{stored(t, nil), &damage}}, 1); r.OK() {
+		t.Error("a sector that cannot be read is damage")
 	}
 }

@@ -223,6 +223,11 @@ var ErrBusy = errors.New("busy")
 // task that the work belongs to.
 var ErrStopped = errors.New("task aborted")
 
+// ErrUnavailable is wrapped by every error of a conversation that broke: the other
+// side cannot be reached, fell silent, or has no time. It says nothing about what
+// was asked for.
+var ErrUnavailable = errors.New("the server is not available")
+
 // ErrUnknown is returned by Finish when nobody can tell whether the snapshot
 // was made.
 var ErrUnknown = errors.New("whether the snapshot was made is not known")
