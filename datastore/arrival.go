@@ -74,7 +74,7 @@ func (s *Store) arriving(snap wire.Snapshot) arrival {
 
 // stamp writes down when the snapshot arrived, for syncFiles to make durable.
 func (ss *Session) stamp() error {
-	if err := ss.store.root.WriteFile(path.Join(ss.dir, ArrivedName), ss.arrived.encode(), 0o600); err != nil {
+	if err := durable.WriteIn(ss.store.root, path.Join(ss.dir, ArrivedName), ss.arrived.encode(), 0o600); err != nil {
 		return fmt.Errorf("write %s: %w", ArrivedName, err)
 	}
 	return nil

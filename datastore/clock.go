@@ -6,10 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"sync"
 	"time"
 
+	"holdfast/chunkstore"
 	"holdfast/chunkstore/durable"
 	"holdfast/crypto"
 	"holdfast/datastore/boot"
@@ -180,23 +180,13 @@ func passed(from, to int64) int64 {
 	return min(to-from, clockStep.Milliseconds())
 }
 
+// readFile returns nothing if there is no file or it is damaged.
 func (c *clock) readFile() ([]byte, error) {
-	f, err := os.Open(c.path)
-	if errors.Is(err, fs.ErrNotExist) {
+	raw, err := durable.ReadFile(c.path, clockMax)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, chunkstore.ErrCorrupt) {
 		return nil, nil
 	}
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	st, err := f.Stat()
-	if err != nil {
-		return nil, err
-	}
-	if !st.Mode().IsRegular() || st.Size() > clockMax {
-		return nil, nil // damaged
-	}
-	return readCapped(f, clockMax)
+	return raw, err
 }
 
 // read returns the mark.

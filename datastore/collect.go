@@ -95,7 +95,7 @@ func (s *Store) treeIndexes(ctx context.Context) ([]IndexFile, error) {
 				return nil, fmt.Errorf("list groups: %w", err)
 			}
 			for _, g := range groups {
-				if g.Type().IsRegular() {
+				if g.Type()&(fs.ModeDir|fs.ModeSymlink) == 0 {
 					continue // not ours
 				}
 				if list, err = s.groupIndexes(ctx, wire.Group{NS: ns, Type: typ, ID: g.Name()}, list); err != nil {

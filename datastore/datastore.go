@@ -302,7 +302,7 @@ func hasPacks(path string) bool {
 
 func readConfig(path string) (config, error) {
 	var c config
-	f, err := os.Open(filepath.Join(path, configName))
+	f, err := durable.Open(filepath.Join(path, configName))
 	if errors.Is(err, fs.ErrNotExist) && hasPacks(path) {
 		return c, fmt.Errorf("open store %s: %w: %w", path, ErrConfig, chunkstore.ErrCorrupt)
 	}
@@ -313,7 +313,7 @@ func readConfig(path string) (config, error) {
 		return c, fmt.Errorf("open store: %w", err)
 	}
 	defer f.Close()
-	raw, err := readCapped(f, configMax)
+	raw, err := durable.ReadCapped(f, configMax)
 	if err != nil {
 		return c, fmt.Errorf("open store: %w", err)
 	}
@@ -390,7 +390,7 @@ func (s *Store) begin() error {
 // of what they had received. What they had made durable gets its place. The lock
 // is held, so none of it belongs to anybody.
 func (s *Store) sweepTemp() error {
-	names, err := fs.ReadDir(s.root.FS(), tempDir)
+	names, err := durable.ReadDirIn(s.root, tempDir)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("clean up %s: %w", tempDir, err)
 	}

@@ -204,7 +204,7 @@ func (ss *Session) writeOwned(m *manifest.Manifest) error {
 func (ss *Session) syncFiles() error {
 	names := append(slices.Sorted(maps.Keys(ss.files)), ArrivedName)
 	for _, name := range names {
-		f, err := ss.store.root.Open(path.Join(ss.dir, name))
+		f, err := durable.OpenIn(ss.store.root, path.Join(ss.dir, name))
 		if err != nil {
 			return err
 		}

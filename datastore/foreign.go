@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"holdfast/chunkstore"
+	"holdfast/chunkstore/durable"
 	"holdfast/datastore/wire"
 )
 
@@ -42,16 +43,16 @@ const strayDepthMax = 2*wire.NamespaceDepthMax + 3
 // is empty. A file that has the place of the directory is foreign.
 func (s *Store) readTreeDir(dir string) ([]fs.DirEntry, error) {
 	names, err := s.readDir(dir)
-	if errors.Is(err, unix.ENOTDIR) && s.isFile(dir) {
+	if errors.Is(err, unix.ENOTDIR) && s.noDir(dir) {
 		return nil, nil
 	}
 	return names, err
 }
 
-// isFile reports whether a path of the store is a regular file, for sure.
-func (s *Store) isFile(name string) bool {
+// noDir reports whether what a path of the store names is no directory, for sure.
+func (s *Store) noDir(name string) bool {
 	st, err := s.root.Lstat(name)
-	return err == nil && st.Mode().IsRegular()
+	return err == nil && !st.IsDir()
 }
 
 // checkPlace returns an error if a foreign file has the place of a directory
@@ -169,7 +170,7 @@ func (s *Store) strayIndexes(ctx context.Context, dir string, list []IndexFile, 
 		return list, nil
 	}
 	// Not with dirIndexes: a damaged name may be no UTF-8, which fs.FS refuses.
-	d, err := s.root.Open(dir)
+	d, err := durable.OpenDirIn(s.root, dir)
 	if err != nil {
 		return nil, err
 	}

@@ -96,7 +96,7 @@ func (s *Store) removeEmpty(may Guard, g wire.Group) error {
 // removeGroup removes the directory of a group that holds nothing but owner
 // and notes. The caller has the group's edit lock.
 func (s *Store) removeGroup(g wire.Group) (gone bool, err error) {
-	names, err := fs.ReadDir(s.root.FS(), groupPath(g))
+	names, err := durable.ReadDirIn(s.root, groupPath(g))
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil // it went with another snapshot
 	}

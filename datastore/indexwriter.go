@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"holdfast/chunkstore"
+	"holdfast/chunkstore/durable"
 	"holdfast/datastore/index"
 	"holdfast/datastore/manifest"
 	"holdfast/datastore/wire"
@@ -69,7 +70,7 @@ func (ss *Session) create(name string, size int64) (*IndexWriter, error) {
 	if _, ok := ss.open[name]; ok {
 		return nil, fmt.Errorf("create %s: it is being written: %w", name, wire.ErrBusy)
 	}
-	file, err := ss.store.root.OpenFile(path.Join(ss.dir, name), os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
+	file, err := durable.OpenFileIn(ss.store.root, path.Join(ss.dir, name), os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("create %s: %w", name, noSpace(err))
 	}

@@ -8,6 +8,7 @@ import (
 	"path"
 
 	"holdfast/chunkstore"
+	"holdfast/chunkstore/durable"
 	"holdfast/chunkstore/pack"
 	"holdfast/datastore/index"
 	"holdfast/datastore/wire"
@@ -121,7 +122,7 @@ func (s *Store) openIndex(name string) (*index.Reader, error) {
 	if err != nil {
 		return nil, err
 	}
-	f, err := s.root.Open(name)
+	f, err := durable.OpenIn(s.root, name)
 	if errors.Is(err, fs.ErrNotExist) {
 		err = chunkstore.ErrNotExist
 	}

@@ -33,7 +33,7 @@ func (s *Store) takeBlocks() {
 	if have == reserveSize {
 		return
 	}
-	f, err := s.root.OpenFile(name, os.O_WRONLY|os.O_CREATE, 0o600)
+	f, err := durable.OpenFileIn(s.root, name, os.O_WRONLY|os.O_CREATE, 0o600)
 	if err != nil {
 		return
 	}
@@ -63,7 +63,7 @@ func (s *Store) takeSpares() {
 		return
 	}
 	for n := range sparesCount {
-		f, err := s.root.OpenFile(spareName(n), os.O_WRONLY|os.O_CREATE, 0o600)
+		f, err := durable.OpenFileIn(s.root, spareName(n), os.O_WRONLY|os.O_CREATE, 0o600)
 		if err != nil {
 			return
 		}
@@ -84,7 +84,7 @@ func (s *Store) giveBlocks() bool {
 	if err != nil || st.Size() == 0 {
 		return false
 	}
-	f, err := s.root.OpenFile(name, os.O_WRONLY, 0)
+	f, err := durable.OpenFileIn(s.root, name, os.O_WRONLY, 0)
 	if err != nil {
 		return false
 	}

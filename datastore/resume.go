@@ -17,6 +17,7 @@ import (
 	"sync"
 
 	"holdfast/chunkstore"
+	"holdfast/chunkstore/durable"
 	"holdfast/crypto"
 	"holdfast/datastore/wire"
 )
@@ -128,7 +129,14 @@ func (s *Store) openResume(dir string, key resumeKey) (*resumeList, error) {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
-	if l.file, err = s.root.OpenFile(l.path, os.O_RDWR|os.O_CREATE, 0o600); err != nil {
+	l.file, err = durable.OpenFileIn(s.root, l.path, os.O_RDWR|os.O_CREATE, 0o600)
+	if errors.Is(err, chunkstore.ErrCorrupt) {
+		// No list can be read there; the backup sends everything.
+		if err = s.root.RemoveAll(l.path); err == nil {
+			l.file, err = durable.OpenFileIn(s.root, l.path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+		}
+	}
+	if err != nil {
 		return nil, err
 	}
 	if err := l.load(); err != nil {
@@ -219,7 +227,7 @@ func (s *Store) salvageResume(dir string) {
 	if st, err := s.root.Lstat(name); err != nil || !st.Mode().IsRegular() {
 		return
 	}
-	f, err := s.root.Open(name)
+	f, err := durable.OpenIn(s.root, name)
 	if err != nil {
 		return
 	}

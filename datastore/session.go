@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"holdfast/chunkstore"
+	"holdfast/chunkstore/durable"
 	"holdfast/chunkstore/pack"
 	"holdfast/crypto"
 	"holdfast/datastore/manifest"
@@ -420,7 +421,7 @@ func (ss *Session) Blob(ctx context.Context, name string, sealed chunkstore.Seal
 		}
 		return ss.store.addBlob(ctx, ss.still, blobOf{ss.snap, name, sealed})
 	}
-	if err := ss.store.root.WriteFile(path.Join(ss.dir, name), sealed, 0o600); err != nil {
+	if err := durable.WriteIn(ss.store.root, path.Join(ss.dir, name), sealed, 0o600); err != nil {
 		return fmt.Errorf("write %s: %w", name, noSpace(err))
 	}
 	ss.files[name] = written{size: uint64(len(sealed)), csum: crypto.Sum(sealed)}

@@ -5,9 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
-	"os"
 	"path"
 	"slices"
 	"strings"
@@ -15,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"holdfast/chunkstore"
+	"holdfast/chunkstore/durable"
 	"holdfast/datastore/manifest"
 	"holdfast/datastore/wire"
 )
@@ -37,7 +36,7 @@ func snapshotPath(s wire.Snapshot) string { return path.Join(groupPath(s.Group),
 
 // readDir lists a directory of the tree; one that is not there is empty.
 func (s *Store) readDir(dir string) ([]fs.DirEntry, error) {
-	names, err := fs.ReadDir(s.root.FS(), dir)
+	names, err := durable.ReadDirIn(s.root, dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
@@ -223,7 +222,7 @@ func (s *Store) readManifest(snap wire.Snapshot) (m *manifest.Manifest, size int
 
 // readFile reads a file of the tree of at most limit bytes.
 func (s *Store) readFile(name string, limit int64) ([]byte, error) {
-	f, err := s.root.Open(name)
+	f, err := durable.OpenIn(s.root, name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("%s: %w", path.Base(name), chunkstore.ErrNotExist)
 	}
@@ -231,23 +230,7 @@ func (s *Store) readFile(name string, limit int64) ([]byte, error) {
 		return nil, err
 	}
 	defer f.Close()
-	return readCapped(f, limit)
-}
-
-// readCapped reads a file whole, unless it is larger than limit bytes.
-func readCapped(f *os.File, limit int64) ([]byte, error) {
-	st, err := f.Stat()
-	if err != nil {
-		return nil, err
-	}
-	if !st.Mode().IsRegular() || st.Size() > limit {
-		return nil, fmt.Errorf("%s: not a file of at most %d bytes: %w", f.Name(), limit, chunkstore.ErrCorrupt)
-	}
-	b, err := io.ReadAll(io.LimitReader(f, limit+1))
-	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", f.Name(), err)
-	}
-	return b, nil
+	return durable.ReadCapped(f, limit)
 }
 
 // noSpace marks errors of a full disk.

@@ -16,7 +16,10 @@
 // An fsync that fails is never tried again: the kernel may have dropped the
 // pages and would call the second one a success.
 //
-// The package imports the standard library only.
+// It also opens what must be a file, so that nothing else that has its name holds a
+// caller up.
+//
+// The package imports package chunkstore and the standard library only.
 package durable
 
 import (
@@ -54,7 +57,7 @@ func SyncFile(f *os.File) error {
 // cannot sync a directory at all write their entries through or not at all;
 // their EINVAL and ENOTSUP are no error.
 func SyncDir(path string) error {
-	d, err := os.Open(path)
+	d, err := OpenDir(path)
 	if err != nil {
 		return fmt.Errorf("sync directory: %w", err)
 	}

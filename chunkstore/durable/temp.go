@@ -44,7 +44,7 @@ func Create(path string, mode fs.FileMode) (*Temp, error) {
 		return nil, fmt.Errorf("create %s: %w", path, err)
 	}
 	name := filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+tempMark+hex.EncodeToString(r[:]))
-	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	f, err := OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("create %s: %w", path, unwrapPath(err))
 	}

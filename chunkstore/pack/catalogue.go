@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"holdfast/chunkstore"
+	"holdfast/chunkstore/durable"
 )
 
 // The catalogue is a bbolt file. Keys that are numbers are big-endian, so that
@@ -77,7 +78,7 @@ func openBolt(path string, readOnly, bulk bool) (*catalogue, error) {
 		NoGrowSync:   bulk,
 		NoStatistics: true,
 		OpenFile: func(name string, flag int, mode fs.FileMode) (*os.File, error) {
-			f, err := os.OpenFile(name, flag, mode)
+			f, err := durable.OpenFile(name, flag, mode)
 			c.file = f
 			return f, err
 		},

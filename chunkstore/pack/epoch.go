@@ -34,7 +34,7 @@ func epochPath(dir string) string { return filepath.Join(dir, "epoch") }
 
 // readEpoch reads the file. One that is missing or damaged is an error.
 func readEpoch(dir string) (epoch, error) {
-	f, err := os.Open(epochPath(dir))
+	f, err := durable.Open(epochPath(dir))
 	if err != nil {
 		return epoch{}, fmt.Errorf("read epoch: %w", err)
 	}
@@ -84,7 +84,7 @@ func (e epoch) write(d disk, dir string) error {
 }
 
 func overwrite(path string, b []byte) error {
-	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	f, err := durable.OpenFile(path, os.O_WRONLY, 0)
 	if err != nil {
 		return err
 	}

@@ -10,6 +10,7 @@ import (
 	"sync"
 
 	"holdfast/chunkstore"
+	"holdfast/chunkstore/durable"
 )
 
 // handlesMax is how many packs are kept open for reading.
@@ -75,7 +76,7 @@ func openPack(dir string, id packID, state packState) (*os.File, string, error) 
 	var err error
 	for _, name := range names {
 		var f *os.File
-		f, err = os.Open(filepath.Join(dir, name))
+		f, err = durable.Open(filepath.Join(dir, name))
 		if err == nil {
 			return f, name, nil
 		}

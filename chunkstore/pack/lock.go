@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"holdfast/chunkstore"
+	"holdfast/chunkstore/durable"
 )
 
 // lockPoll is how often a lock that somebody else holds is asked for again.
@@ -54,14 +55,14 @@ func acquireLock(ctx context.Context, dir string, shared bool, wait time.Duratio
 
 func (l *lockFile) open(shared bool) error {
 	var err error
-	l.f, err = os.OpenFile(l.path, os.O_RDWR|os.O_CREATE, 0o640)
+	l.f, err = durable.OpenFile(l.path, os.O_RDWR|os.O_CREATE, 0o640)
 	if err == nil {
 		return nil
 	}
 	if !shared || !isReadOnlyDisk(err) {
 		return fmt.Errorf("lock: %w", err)
 	}
-	l.f, err = os.Open(l.path)
+	l.f, err = durable.Open(l.path)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("lock: %w", err)
 	}

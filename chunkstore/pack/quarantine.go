@@ -7,7 +7,6 @@ import (
 	"errors"
 	"io"
 	"maps"
-	"os"
 	"path/filepath"
 	"slices"
 
@@ -52,7 +51,7 @@ type quarantine struct {
 // load reads the list of a store. One that is missing or damaged is empty.
 func (q *quarantine) load(dir string) {
 	q.bad = make(map[place]chunkstore.ID)
-	f, err := os.Open(filepath.Join(dir, quarantineName))
+	f, err := durable.Open(filepath.Join(dir, quarantineName))
 	if err != nil {
 		return
 	}

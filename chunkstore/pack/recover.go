@@ -91,7 +91,7 @@ func (s *Store) recoverPack(ctx context.Context, no uint32, f packFile) error {
 // adoptSealed teaches the catalogue a sealed pack.
 func (s *Store) adoptSealed(ctx context.Context, no uint32, pf packFile) error {
 	p := s.packs[no]
-	f, err := os.Open(filepath.Join(packsDir(s.dir), pf.name()))
+	f, err := durable.Open(filepath.Join(packsDir(s.dir), pf.name()))
 	if err != nil {
 		return err
 	}
@@ -271,11 +271,11 @@ func (s *Store) recoverWriter(no uint32) (*writer, error) {
 	w := &writer{disk: s.disk, no: no, id: p.id, header: make([]byte, headerSize), isNew: true}
 	w.path = filepath.Join(packsDir(s.dir), p.id.String()+openExt)
 	var err error
-	w.f, err = os.OpenFile(w.path, os.O_RDWR, 0)
+	w.f, err = durable.OpenFile(w.path, os.O_RDWR, 0)
 	if errors.Is(err, fs.ErrPermission) {
 		// The crash was between the two last steps of sealing it.
 		if err = s.disk.do("chmod", w.path, func() error { return os.Chmod(w.path, 0o640) }); err == nil {
-			w.f, err = os.OpenFile(w.path, os.O_RDWR, 0)
+			w.f, err = durable.OpenFile(w.path, os.O_RDWR, 0)
 		}
 	}
 	if err != nil {

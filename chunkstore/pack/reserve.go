@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"holdfast/chunkstore"
+	"holdfast/chunkstore/durable"
 )
 
 // A store keeps a file of real, empty blocks, so that on a full disk a sweep
@@ -103,7 +104,7 @@ func (s *Store) keepReserve(spare int64) {
 
 // allocate gives a file real blocks up to size, or as few as it had.
 func allocate(path string, size int64) error {
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o640)
+	f, err := durable.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o640)
 	if err != nil {
 		return err
 	}
@@ -147,7 +148,7 @@ func (s *Store) hasRoom(size int64) (bool, error) {
 	if err != nil || free < size {
 		return false, err
 	}
-	f, err := os.OpenFile(filepath.Join(s.dir, reserveName), os.O_RDWR|os.O_CREATE, 0o640)
+	f, err := durable.OpenFile(filepath.Join(s.dir, reserveName), os.O_RDWR|os.O_CREATE, 0o640)
 	if err != nil {
 		return false, forgiveFull(err)
 	}
@@ -222,7 +223,7 @@ func giveReserve(d disk, dir string) (gave bool, err error) {
 // has it give the blocks free now, and not some seconds later: one that copies
 // on write keeps them until its next transaction.
 func empty(path string) error {
-	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	f, err := durable.OpenFile(path, os.O_RDWR, 0)
 	if err != nil {
 		return err
 	}
@@ -237,7 +238,7 @@ func empty(path string) error {
 	if err != nil {
 		return err
 	}
-	dir, err := os.Open(filepath.Dir(path))
+	dir, err := durable.OpenDir(filepath.Dir(path))
 	if err != nil {
 		return err
 	}

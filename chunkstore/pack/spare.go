@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
+
+	"holdfast/chunkstore/durable"
 )
 
 // Beside the blocks of the reserve there are empty files, which give up their
@@ -29,7 +31,7 @@ func keepSpares(dir string) {
 		return // they are not counted, or there are too few to set some aside
 	}
 	for n := range spareFiles {
-		f, err := os.OpenFile(spareFile(dir, n), os.O_WRONLY|os.O_CREATE, 0o640)
+		f, err := durable.OpenFile(spareFile(dir, n), os.O_WRONLY|os.O_CREATE, 0o640)
 		if err != nil {
 			return
 		}

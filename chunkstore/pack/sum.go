@@ -16,6 +16,7 @@ import (
 
 const (
 	sumName = "catalogue.sum"
+	sumMax  = 1 << 10 // of the file of that name, in bytes
 	// sumSizeMax is the largest catalogue that gets a checksum when it is
 	// closed: reading it takes a fraction of a second.
 	sumSizeMax = 256 << 20
@@ -38,7 +39,7 @@ type catalogueSum struct {
 
 // fileSum reads a file to its end.
 func fileSum(path string) (catalogueSum, error) {
-	f, err := os.Open(path)
+	f, err := durable.Open(path)
 	if err != nil {
 		return catalogueSum{}, err
 	}
@@ -83,7 +84,10 @@ func removeSum(d disk, dir string) error {
 // checksum if it has one, else by walking it. Doubt is errCatalogue.
 func checkCatalogue(dir string) error {
 	path := filepath.Join(dir, catalogueName)
-	f, err := os.Open(path)
+	f, err := durable.Open(path)
+	if errors.Is(err, chunkstore.ErrCorrupt) {
+		return fmt.Errorf("%w: %w", errCatalogue, err)
+	}
 	if err != nil {
 		return fmt.Errorf("open catalogue: %w", err)
 	}
@@ -92,7 +96,7 @@ func checkCatalogue(dir string) error {
 	if err != nil {
 		return fmt.Errorf("open catalogue: %w", err)
 	}
-	b, err := os.ReadFile(filepath.Join(dir, sumName))
+	b, err := durable.ReadFile(filepath.Join(dir, sumName), sumMax)
 	if err == nil {
 		return compareSum(path, b, size)
 	}

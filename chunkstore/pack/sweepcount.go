@@ -3,11 +3,11 @@ package pack
 import (
 	"context"
 	"fmt"
-	"os"
 	"path/filepath"
 	"slices"
 
 	"holdfast/chunkstore"
+	"holdfast/chunkstore/durable"
 )
 
 // census counts use and garbage by pack, from the catalogue in its order.
@@ -73,7 +73,7 @@ func (c current) used(used func(chunkstore.Key) bool) bool {
 // the pack was cut once, the catalogue knows them, too.
 func (s *Store) currentEntries(ctx context.Context, v victim, p packInfo) ([]current, error) {
 	no := v.no
-	f, err := os.Open(filepath.Join(packsDir(s.dir), p.name()))
+	f, err := durable.Open(filepath.Join(packsDir(s.dir), p.name()))
 	if err != nil {
 		return nil, fmt.Errorf("pack %s: %w: %w", p.name(), errLeft, err)
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 
 	"holdfast/chunkstore"
@@ -126,7 +125,7 @@ func (s *Store) cataloguedHolders(k chunkstore.Key, at spot) (list []held, cat *
 // fileEntries lists the records of a sealed pack from its table or, if that is
 // damaged, from the records, all of which must be sound then.
 func (s *Store) fileEntries(ctx context.Context, p packInfo) ([]entry, error) {
-	f, err := os.Open(filepath.Join(packsDir(s.dir), p.name()))
+	f, err := durable.Open(filepath.Join(packsDir(s.dir), p.name()))
 	if err != nil {
 		return nil, err
 	}

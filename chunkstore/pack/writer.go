@@ -44,7 +44,7 @@ func createWriter(d disk, dir string, epoch uint64) (*writer, error) {
 	w.path = filepath.Join(dir, w.id.String()+openExt)
 	w.header = encodeHeader(w.id, epoch)
 	err := d.do("create", w.path, func() (err error) {
-		w.f, err = os.OpenFile(w.path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o640)
+		w.f, err = durable.OpenFile(w.path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o640)
 		return err
 	})
 	if err == nil {
@@ -68,7 +68,7 @@ func createWriter(d disk, dir string, epoch uint64) (*writer, error) {
 func reopenWriter(d disk, dir string, p packInfo) (*writer, error) {
 	w := &writer{disk: d, id: p.id, path: filepath.Join(dir, p.id.String()+openExt), header: make([]byte, headerSize)}
 	var err error
-	if w.f, err = os.OpenFile(w.path, os.O_RDWR, 0); err != nil {
+	if w.f, err = durable.OpenFile(w.path, os.O_RDWR, 0); err != nil {
 		return nil, fmt.Errorf("continue pack: %w", err)
 	}
 	if err = w.load(p.length); err != nil {

@@ -129,7 +129,7 @@ func openBolt(path string, wait time.Duration, readOnly bool) (*file, error) {
 		NoStatistics: true,
 		ReadOnly:     readOnly,
 		OpenFile: func(name string, flag int, mode fs.FileMode) (h *os.File, err error) {
-			f.handle, err = os.OpenFile(name, flag, mode)
+			f.handle, err = durable.OpenFile(name, flag, mode)
 			return f.handle, err
 		},
 	}

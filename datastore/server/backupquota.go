@@ -7,12 +7,10 @@ import (
 	"io/fs"
 	"log/slog"
 	"math"
-	"os"
 	"slices"
 	"sync"
 	"time"
 
-	"holdfast/chunkstore"
 	"holdfast/chunkstore/durable"
 	"holdfast/datastore/access"
 	"holdfast/datastore/wire"
@@ -128,17 +126,10 @@ func (b *quotaBook) load() (f dayFile, err error) {
 	if b.path == "" {
 		return f, nil
 	}
-	st, err := os.Stat(b.path)
+	raw, err := durable.ReadFile(b.path, dayFileMax)
 	if errors.Is(err, fs.ErrNotExist) {
 		return f, nil
 	}
-	if err == nil && st.Size() > dayFileMax {
-		err = fmt.Errorf("%s has %d bytes: %w", b.path, st.Size(), chunkstore.ErrCorrupt)
-	}
-	if err != nil {
-		return f, err
-	}
-	raw, err := os.ReadFile(b.path)
 	if err != nil {
 		return f, err
 	}

@@ -6,10 +6,8 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
-	"os"
 	"sync"
 
-	"holdfast/chunkstore"
 	"holdfast/chunkstore/durable"
 )
 
@@ -54,17 +52,10 @@ func (c *collections) load() (known map[string]collection, err error) {
 	if c.path == "" {
 		return nil, nil
 	}
-	st, err := os.Stat(c.path)
+	raw, err := durable.ReadFile(c.path, collectionsMax)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
-	if err == nil && st.Size() > collectionsMax {
-		err = fmt.Errorf("%s has %d bytes: %w", c.path, st.Size(), chunkstore.ErrCorrupt)
-	}
-	if err != nil {
-		return nil, err
-	}
-	raw, err := os.ReadFile(c.path)
 	if err != nil {
 		return nil, err
 	}

@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 
+	"holdfast/chunkstore"
 	"holdfast/chunkstore/durable"
 	"holdfast/datastore/wire"
 )
@@ -108,7 +109,7 @@ func (r *Registry) rewrite() error {
 	if err := durable.WriteFile(name, b.Bytes(), 0o600); err != nil {
 		return fmt.Errorf("write the index: %w", err)
 	}
-	f, err := os.OpenFile(name, os.O_RDWR, 0)
+	f, err := durable.OpenFile(name, os.O_RDWR, 0)
 	if r.index.f != nil {
 		r.index.f.Close() // it is the old file, which has no name any more
 	}
@@ -214,8 +215,8 @@ func (r *Registry) load() error {
 }
 
 func (r *Registry) loadIndex() (*contents, error) {
-	f, err := r.root.Open(indexName)
-	if errors.Is(err, fs.ErrNotExist) {
+	f, err := durable.OpenIn(r.root, indexName)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, chunkstore.ErrCorrupt) {
 		return readIndex(strings.NewReader(""), r.limits.ended)
 	}
 	if err != nil {
@@ -228,7 +229,7 @@ func (r *Registry) loadIndex() (*contents, error) {
 // lost lists the tasks that began and did not end as far as the index knows,
 // in no order, and tidies up what a process that died has left.
 func (r *Registry) lost(c *contents) ([]wire.UPID, error) {
-	top, err := fs.ReadDir(r.root.FS(), ".")
+	top, err := durable.ReadDirIn(r.root, ".")
 	if err != nil {
 		return nil, err
 	}
@@ -246,7 +247,7 @@ func (r *Registry) lost(c *contents) ([]wire.UPID, error) {
 		if !e.IsDir() || len(e.Name()) != 2 {
 			continue
 		}
-		logs, err := fs.ReadDir(r.root.FS(), e.Name())
+		logs, err := durable.ReadDirIn(r.root, e.Name())
 		if err != nil {
 			return nil, err
 		}
@@ -279,7 +280,7 @@ func (r *Registry) strayLog(name string, c *contents) {
 // recover makes out from its log how a task has ended.
 func (r *Registry) recover(u wire.UPID) *entry {
 	e := &entry{upid: u, end: u.Start, status: statusUnknown}
-	f, err := r.root.Open(logName(u))
+	f, err := durable.OpenIn(r.root, logName(u))
 	if err != nil {
 		return e
 	}

@@ -137,7 +137,7 @@ func createLog(root *os.Root, u wire.UPID) (*os.File, error) {
 	if err := root.MkdirAll(path.Dir(name), 0o700); err != nil {
 		return nil, fmt.Errorf("create the log: %w", err)
 	}
-	f, err := root.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
+	f, err := durable.OpenFileIn(root, name, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("create the log: %w", err)
 	}
@@ -156,7 +156,7 @@ func (r *Registry) OpenLog(u wire.UPID) (*os.File, error) {
 	if !r.knows(u) {
 		return nil, fmt.Errorf("log of task %s: %w", u, chunkstore.ErrNotExist)
 	}
-	f, err := r.root.Open(logName(u))
+	f, err := durable.OpenIn(r.root, logName(u))
 	if errors.Is(err, fs.ErrNotExist) {
 		f, err = r.openMemoryLog(u)
 	}

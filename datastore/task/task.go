@@ -111,9 +111,9 @@ func open(dir string, o Options, l limits) (*Registry, error) {
 // lockDir keeps other processes out. The kernel drops the lock with the
 // process.
 func lockDir(dir string) (*os.File, error) {
-	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	f, err := durable.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR|os.O_CREATE, 0o600)
 	if errors.Is(err, unix.EROFS) {
-		f, err = os.Open(filepath.Join(dir, "lock")) // it can be locked all the same
+		f, err = durable.Open(filepath.Join(dir, "lock")) // it can be locked all the same
 	}
 	if err != nil {
 		return nil, fmt.Errorf("lock the tasks: %w", err)

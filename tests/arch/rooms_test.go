@@ -18,7 +18,7 @@ var rooms = map[string][]string{
 	"chunkstore":           {},
 	"chunkstore/chunker":   {"chunkstore"},
 	"chunkstore/blob":      {"chunkstore", "crypto"},
-	"chunkstore/durable":   {},
+	"chunkstore/durable":   {"chunkstore"},
 	"chunkstore/pack":      {"chunkstore", "chunkstore/blob", "chunkstore/durable", "crypto"},
 	"chunkstore/mem":       {"chunkstore"},
 	"chunkstore/storetest": {"chunkstore"},
