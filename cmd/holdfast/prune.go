@@ -204,7 +204,7 @@ func (c *call) pruneHere(ctx context.Context, s *datastore.Store, g wire.Group, 
 		from = prune.ForGood(s)
 	}
 	list, err := prune.Group(ctx, from, g, prune.Options{
-		Keep: keep, DryRun: c.flags.Bool("dry-run"), Location: time.Local,
+		Keep: keep, DryRun: c.flags.Bool("dry-run"), Location: time.Local, Now: c.now(),
 		Warn: func(err error) {
 			c.ui.Warnf("%v", err)
 			failed = fmt.Errorf("%w: %w", errPrune, err)

@@ -43,6 +43,8 @@ type Options struct {
 	DryRun bool
 	// Location is the calendar of the periods; nil is local time.
 	Location *time.Location
+	// Now is the time; the zero one is that of this machine.
+	Now time.Time
 	// Warn is told of every snapshot that could not be removed; it may be nil.
 	Warn func(error)
 }
@@ -61,7 +63,10 @@ func Group(ctx context.Context, m Store, g wire.Group, o Options) ([]Decision, e
 	for i, s := range list {
 		candidates[i] = candidate(s)
 	}
-	decisions := Select(candidates, o.Keep, o.Location)
+	if o.Now.IsZero() {
+		o.Now = time.Now()
+	}
+	decisions := selectAt(candidates, o.Keep, o.Location, o.Now.Unix())
 	if o.DryRun {
 		return decisions, nil
 	}

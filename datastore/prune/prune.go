@@ -14,6 +14,7 @@ package prune
 import (
 	"cmp"
 	"fmt"
+	"math"
 	"slices"
 	"time"
 
@@ -93,11 +94,17 @@ const (
 // and above, and what is kept by any of these is kept: a snapshot takes no place from
 // one of a higher standing, however many there are of it.
 func Select(list []Candidate, k Keep, loc *time.Location) []Decision {
+	return selectAt(list, k, loc, math.MaxInt64)
+}
+
+// selectAt is Select at a time, in Unix seconds: what says that it arrived later came
+// while the clock was ahead, and does not make the others older.
+func selectAt(list []Candidate, k Keep, loc *time.Location, now int64) []Decision {
 	if loc == nil {
 		loc = time.Local
 	}
 	out := choose(list, k, loc)
-	for _, least := range above(list) {
+	for _, least := range above(list, now) {
 		better := slices.DeleteFunc(slices.Clone(list), func(c Candidate) bool { return c.Standing < least })
 		for _, d := range choose(better, k, loc) {
 			i, found := slices.BinarySearchFunc(out, d.Time, func(d Decision, at int64) int { return cmp.Compare(d.Time, at) })
@@ -110,12 +117,12 @@ func Select(list []Candidate, k Keep, loc *time.Location) []Decision {
 }
 
 // above are the standings that are higher than the lowest one in the list.
-func above(list []Candidate) []Standing {
+func above(list []Candidate, now int64) []Standing {
 	var have []Standing
 	var last, verified int64 // arrivals
 	for _, c := range list {
 		have = append(have, c.Standing)
-		at := cmp.Or(c.Arrived, c.Time)
+		at := min(cmp.Or(c.Arrived, c.Time), now)
 		last = max(last, at)
 		if c.Standing == Verified {
 			verified = max(verified, at)
