@@ -136,7 +136,7 @@ type rights struct {
 // privileges that there are now.
 func (v *conversation) allowed() (access.Privilege, error) {
 	if err := v.server.o.Access.Holds(v.pass); err != nil {
-		return 0, &statusError{code: http.StatusForbidden, text: "permission check failed - " + err.Error()}
+		return 0, &statusError{code: http.StatusForbidden, text: "permission check failed - the rights of the session were taken away, with the credential that it was opened with"}
 	}
 	have, err := v.server.o.Access.Privileges(v.auth, v.rights.path)
 	if err == nil && !have.Any(v.rights.any) {
