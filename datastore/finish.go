@@ -246,7 +246,7 @@ func (ss *Session) commit() error {
 func (ss *Session) checkCopies() error {
 	copies, err := ss.store.Copies(ss.snap.Group)
 	if err == nil && ownerTag(copies) != ss.copies {
-		err = fmt.Errorf("backup group %s reads the encrypted chunks of %s, and these were sent for somebody else: %w", ss.snap.Group, copies, ErrOwner)
+		err = fmt.Errorf("the encrypted chunks of backup group %s are not those of who began this backup: %w", ss.snap.Group, ErrOwner)
 	}
 	return err
 }

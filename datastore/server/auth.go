@@ -217,7 +217,29 @@ func (c *call) owned(st *openStore, g wire.Group) error {
 		return err
 	}
 	if !c.auth.Owns(owner) {
-		return badRequest("backup owner check failed (%s != %s)", c.auth, owner)
+		return c.server.notOwner(c.auth, owner, access.DatastorePath(c.str("store"), g.NS))
 	}
 	return nil
+}
+
+// notOwner refuses a caller that is not the owner of a group of a namespace. Who that is
+// he is told if he may list it, or if it is his own user.
+func (s *Server) notOwner(caller, owner wire.AuthID, path string) error {
+	name, err := s.ownerFor(caller, owner, path)
+	switch {
+	case err != nil:
+		return err
+	case name == "":
+		return badRequest("backup owner check failed (%s is not the owner)", caller)
+	}
+	return badRequest("backup owner check failed (%s != %s)", caller, name)
+}
+
+// ownerFor is the owner of a group of a namespace, or "" for a caller who is not to know.
+func (s *Server) ownerFor(caller, owner wire.AuthID, path string) (wire.AuthID, error) {
+	have, err := s.o.Access.Privileges(caller, path)
+	if err != nil || !have.Any(access.DatastoreAudit) && caller.User() != owner.User() {
+		return "", err
+	}
+	return owner, nil
 }

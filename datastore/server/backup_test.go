@@ -466,7 +466,7 @@ func TestOwnerStays(t *testing.T) {
 	k := l.begin(backupOf("alice", "vm/100", 1000))
 	k.conn.Close()
 	l.ended("backup")
-	if code, text := l.refused(backupOf("bob", "vm/100", 2000)); code != 400 || text != "backup owner check failed (bob@pbs!key != alice@pbs!key)" {
+	if code, text := l.refused(backupOf("bob", "vm/100", 2000)); code != 400 || text != "backup owner check failed (bob@pbs!key is not the owner)" {
 		t.Errorf("%d %s", code, text)
 	}
 	if got := l.times("vm/100"); got != nil {

@@ -147,7 +147,7 @@ func (v *conversation) allowed() (access.Privilege, error) {
 	}
 	owner, err := v.rights.owner()
 	if err == nil && !v.auth.Owns(owner) {
-		err = badRequest("backup owner check failed (%s != %s)", v.auth, owner)
+		err = v.server.notOwner(v.auth, owner, v.rights.path)
 	}
 	if err == nil && v.rights.still != nil {
 		err = v.rights.still()

@@ -148,9 +148,16 @@ func (c *call) mayHandOver(now func() (wire.AuthID, error), target wire.AuthID) 
 	if !isToken && c.auth.Owns(owner) && c.auth.Owns(target) && owner != target {
 		return nil
 	}
+	from, err := c.server.ownerFor(c.auth, owner, access.DatastorePath(c.str("store"), c.namespace()))
+	if err != nil {
+		return err
+	}
+	if from == "" {
+		from = "its owner"
+	}
 	return &statusError{
 		code: http.StatusUnauthorized, delay: c.server.o.Limits.LoginDelay,
-		text: fmt.Sprintf("%s does not have permission to change owner of backup group '%s' from %s to %s", c.auth, c.group(), owner, target),
+		text: fmt.Sprintf("%s does not have permission to change owner of backup group '%s' from %s to %s", c.auth, c.group(), from, target),
 	}
 }
 

@@ -111,7 +111,7 @@ func TestSnapshotListing(t *testing.T) {
 	if got := l.ok(owner, "GET", tank+"/files", first); !reflect.DeepEqual(got, s["files"]) {
 		t.Errorf("files: %v, want %v", got, s["files"])
 	}
-	l.want(l.call(other, "GET", tank+"/files", first), 400, "backup owner check failed ("+other+" != "+owner+")")
+	l.want(l.call(other, "GET", tank+"/files", first), 400, "backup owner check failed ("+other+" is not the owner)")
 	l.want(l.call(put, "GET", tank+"/files", "backup-type=vm&backup-id=300&backup-time=1000"), 403, "missing")
 	l.want(l.call(owner, "GET", tank+"/files", vm100+"&backup-time=7"), 400, "not found")
 	for _, bad := range []string{"backup-time=0", "backup-time=-1", "backup-time=99999999999999", "backup-id=../x", "backup-id=", "backup-type=qemu"} {

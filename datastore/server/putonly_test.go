@@ -1,6 +1,9 @@
 package server
 
 import (
+	"io/fs"
+	"os"
+	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
@@ -210,5 +213,46 @@ func TestRevokedWhileASessionRuns(t *testing.T) {
 	l.endedAll("backup")
 	if got := l.times("vm/100"); len(got) != 0 {
 		t.Errorf("snapshots: %v", got)
+	}
+}
+
+// Who owns a group is told to who may list it, and to nobody else who tries to write to
+// it, take it over, read it or go on with it.
+func TestOwnerIsNamedToWhoMayAudit(t *testing.T) {
+	l := newSessionLab(t)
+	l.user("powerful", "DatastoreAdmin")
+	l.simple("alice", "vm/100", 1000)
+	for who, named := range map[string]bool{"putter": false, "bob": false, "powerful": true} {
+		code, text := l.refused(backupOf(who, "vm/100", 2000))
+		if code != 400 || !strings.Contains(text, "backup owner check failed ("+who+"@pbs!key ") || strings.Contains(text, "alice") != named {
+			t.Errorf("%s is told %d %s", who, code, text)
+		}
+	}
+	k := l.begin(backupOf("bob", "vm/200", 1000))
+	l.must(l.store().SetOwner(t.Context(), wire.Group{Type: "vm", ID: "200"}, "alice@pbs!key"))
+	_, answer, err := k.send(t.Context(), get("/previous_backup_time"))
+	if text := string(answer); err != nil || strings.Contains(text, "alice") || !strings.Contains(text, "owner check failed") {
+		t.Errorf("in a session: %s, %v", text, err)
+	}
+	k.conn.Close()
+	l.endedAll("backup")
+	refusals := 0
+	l.must(filepath.WalkDir(filepath.Join(l.dir, "tasks"), func(path string, e fs.DirEntry, err error) error {
+		if err != nil || e.IsDir() {
+			return err
+		}
+		raw, err := os.ReadFile(path)
+		for line := range strings.Lines(string(raw)) {
+			if strings.Contains(line, "owner check failed") {
+				refusals++
+				if strings.Contains(line, "alice") {
+					t.Errorf("a log of bob's: %s", line)
+				}
+			}
+		}
+		return err
+	}))
+	if refusals == 0 {
+		t.Error("no log tells of the refusal")
 	}
 }
