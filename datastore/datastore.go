@@ -198,6 +198,8 @@ type Store struct {
 	// leaving is held shared while a snapshot leaves for good, until that is
 	// durable.
 	leaving  sync.RWMutex
+	lists    lists
+	claims   claims
 	removals atomic.Uint32     // entries made in the trash by this process
 	onStep   func(name string) // set by tests
 

@@ -192,6 +192,9 @@ func (s *Store) remakeGroup(g wire.Group, w where) error {
 	if err := s.makeGroupFor(g, w.Owner, w.Copies); err != nil {
 		return err
 	}
+	if err := s.unmarkBegun(g); err != nil {
+		return err
+	}
 	s.step("group made")
 	if !gone || w.Notes == "" {
 		return nil

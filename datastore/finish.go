@@ -237,6 +237,9 @@ func (ss *Session) commit() error {
 	if err := ss.store.announce(ss.temp, ss.snap); err != nil {
 		return noSpace(err)
 	}
+	if err := ss.store.unmarkBegun(ss.snap.Group); err != nil {
+		return err
+	}
 	settled, err := ss.store.appear(ss.dir, ss.snap)
 	ss.unsettled = !settled
 	return noSpace(err)

@@ -44,10 +44,29 @@ func (s *Store) forgetGroupFor(ctx context.Context, may Guard, g wire.Group) (Re
 	if _, err := s.writable(ctx); err != nil {
 		return Removed{}, err
 	}
+	if was, err := s.forgetClaim(may, g); err != nil {
+		return Removed{}, err
+	} else if was {
+		return Removed{Groups: 1}, nil
+	}
 	if err := s.checkDir(groupPath(g)); err != nil {
 		return Removed{}, fmt.Errorf("backup group %s: %w", g, err)
 	}
 	return s.forgetGroup(ctx, may, g)
+}
+
+// forgetClaim removes a group that was begun and holds nothing. It reports whether it is
+// one.
+func (s *Store) forgetClaim(may Guard, g wire.Group) (bool, error) {
+	defer s.locks.edit(g)()
+	if _, ok := s.claims.of(g); !ok {
+		return false, nil
+	}
+	err := s.ask(may, g)
+	if err == nil {
+		s.claims.drop(g)
+	}
+	return true, err
 }
 
 func (s *Store) forgetGroup(ctx context.Context, may Guard, g wire.Group) (r Removed, err error) {
@@ -104,7 +123,7 @@ func (s *Store) removeGroup(g wire.Group) (gone bool, err error) {
 		return false, fmt.Errorf("remove backup group %s: %w", g, err)
 	}
 	for _, n := range names {
-		if n.Name() != ownerName && n.Name() != copiesName && n.Name() != notesName && !durable.IsTemp(n.Name()) {
+		if n.Name() != ownerName && n.Name() != begunName && n.Name() != copiesName && n.Name() != notesName && !durable.IsTemp(n.Name()) {
 			return false, nil
 		}
 	}

@@ -74,7 +74,19 @@ func (s *Store) OwnerNow(g wire.Group) (wire.AuthID, error) {
 	return s.owner(g)
 }
 
+// owner is who a group belongs to, one of which there is nothing but that somebody has
+// begun it, too.
 func (s *Store) owner(g wire.Group) (wire.AuthID, error) {
+	id, err := s.recordedOwner(g)
+	if errors.Is(err, chunkstore.ErrNotExist) {
+		if claimed, ok := s.claims.of(g); ok {
+			return claimed, nil
+		}
+	}
+	return id, err
+}
+
+func (s *Store) recordedOwner(g wire.Group) (wire.AuthID, error) {
 	raw, err := s.readFile(path.Join(groupPath(g), ownerName), ownerMax)
 	if errors.Is(err, chunkstore.ErrNotExist) {
 		return s.unrecordedOwner(g)
@@ -202,8 +214,9 @@ func (s *Store) readCopies(name string) (wire.AuthID, error) {
 // inherit takes away a group that holds nothing from who claims it, and what he has
 // said about it, his copies among it. The caller has the group's edit lock.
 func (s *Store) inherit(g wire.Group) error {
+	s.claims.drop(g)
 	gone, err := s.removeGroup(g)
-	if err == nil && !gone {
+	if _, there := s.root.Lstat(groupPath(g)); err == nil && !gone && !errors.Is(there, fs.ErrNotExist) {
 		err = fmt.Errorf("backup group %s: %w", g, ErrOwner)
 	}
 	return err
@@ -231,6 +244,15 @@ func (s *Store) setOwner(ctx context.Context, may Guard, g wire.Group, id wire.A
 	if _, err := wire.ParseAuthID(string(id)); err != nil {
 		return err
 	}
+	if err := checkGroup(g); err != nil {
+		return err
+	}
+	if _, err := s.writable(ctx); err != nil {
+		return err
+	}
+	if was, err := s.passClaim(may, g, id); was || err != nil {
+		return err
+	}
 	return s.editGroup(ctx, may, g, func() error {
 		copies, err := s.Copies(g)
 		if err == nil {
@@ -255,6 +277,26 @@ func (s *Store) setOwner(ctx context.Context, may Guard, g wire.Group, id wire.A
 // so that whoever has asked may ask again.
 func (s *Store) OwnersChanged() <-chan struct{} { return s.locks.giving() }
 
+// passClaim gives a group to somebody that was begun and holds nothing, with what was
+// removed from it. It reports whether it is one.
+func (s *Store) passClaim(may Guard, g wire.Group, id wire.AuthID) (bool, error) {
+	defer s.locks.edit(g)()
+	_, err := s.recordedOwner(g)
+	before, ok := s.claims.of(g)
+	if !ok || !errors.Is(err, chunkstore.ErrNotExist) {
+		return false, nil
+	}
+	if err := s.ask(may, g); err != nil {
+		return true, err
+	}
+	if err := s.passTrash(g, before, id); err != nil && !errors.Is(err, chunkstore.ErrCorrupt) {
+		return true, err
+	}
+	defer s.locks.give()
+	s.claims.add(g, id)
+	return true, nil
+}
+
 func (s *Store) writeOwner(g wire.Group, id wire.AuthID) error {
 	name := filepath.Join(s.path, groupPath(g), ownerName)
 	return noSpace(durable.WriteFile(name, []byte(id+"\n"), 0o600))
@@ -270,7 +312,7 @@ func (s *Store) editGroup(ctx context.Context, may Guard, g wire.Group, change f
 		return err
 	}
 	defer s.locks.edit(g)()
-	if _, err := s.owner(g); err != nil && !errors.Is(err, chunkstore.ErrCorrupt) {
+	if _, err := s.recordedOwner(g); err != nil && !errors.Is(err, chunkstore.ErrCorrupt) {
 		return err
 	}
 	if err := s.ask(may, g); err != nil {
@@ -391,7 +433,11 @@ func (s *Store) makeGroupFor(g wire.Group, caller, copies wire.AuthID) error {
 	if err := s.writeCopies(g, copies); err != nil {
 		return err
 	}
-	return s.writeOwner(g, owner)
+	if err := s.writeOwner(g, owner); err != nil {
+		return err
+	}
+	s.claims.drop(g)
+	return nil
 }
 
 // GroupNotes returns the comment of a group, "" if it has none.

@@ -25,17 +25,19 @@ import (
 // A resume list names the chunks that a session has received, so that the next
 // one of the same group and owner need not get them again if this one ends
 // unfinished. It is a help and no more: what it says is looked up before it is
-// believed, and losing it costs only time.
+// believed, and losing it costs only time. It is good until the next collection
+// (DropUnfinished): until then everything is there that it names, and afterwards
+// what is there of it would tell what others have.
 //
 //	magic 16 | group 16 | owner 16 | records of wire.ChunkSize
 //
 // In the size of an encrypted chunk the highest bit is set.
 //
-// group and owner are the first bytes of SHA-256 sums, and make its name. It
-// lies in the session's directory while the session runs and in .resume
+// group and owner are first bytes of SHA-256 sums, the latter one half of the
+// user's and one half of the owner's, and make its name. It lies in the session's directory while the session runs and in .resume
 // between sessions.
 const (
-	resumeMagic  = "holdfast resume2"
+	resumeMagic  = "holdfast resume3"
 	resumeKeyLen = 32
 	resumeHead   = len(resumeMagic) + resumeKeyLen
 	// resumeMax is how much of a list is kept and read, in bytes.
@@ -50,9 +52,10 @@ type resumeKey [resumeKeyLen]byte
 func newResumeKey(g wire.Group, owner wire.AuthID) (k resumeKey) {
 	// No part can hold a line feed.
 	group := crypto.Sum([]byte(string(g.NS) + "\n" + g.Type + "\n" + g.ID))
-	user := crypto.Sum([]byte(owner))
+	user, whole := crypto.Sum([]byte(owner.User())), crypto.Sum([]byte(owner))
 	copy(k[:resumeKeyLen/2], group[:])
-	copy(k[resumeKeyLen/2:], user[:])
+	copy(k[resumeKeyLen/2:resumeKeyLen*3/4], user[:])
+	copy(k[resumeKeyLen*3/4:], whole[:])
 	return k
 }
 
@@ -119,11 +122,15 @@ type resumeList struct {
 	old  int64 // length of what an earlier session left
 	size int64
 	full bool // or broken: nothing more is recorded
+	// counted tells that the session counts on all of what was there when it began.
+	counted bool
 }
 
 // openResume begins a list in a session's directory, with what an unfinished
 // session has left.
 func (s *Store) openResume(dir string, key resumeKey) (*resumeList, error) {
+	s.lists.turn.RLock()
+	defer s.lists.turn.RUnlock()
 	l := &resumeList{key: key, path: path.Join(dir, resumeName)}
 	err := s.root.Rename(key.path(), l.path)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -142,7 +149,36 @@ func (s *Store) openResume(dir string, key resumeKey) (*resumeList, error) {
 	if err := l.load(); err != nil {
 		return nil, errors.Join(err, l.file.Close())
 	}
+	s.lists.add(l)
 	return l, nil
+}
+
+// forget drops what was there when the session began, unless the session counts on it.
+func (l *resumeList) forget(s *Store) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.counted || l.old == int64(resumeHead) {
+		return nil
+	}
+	fresh := l.path + "-new"
+	f, err := s.root.OpenFile(fresh, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err == nil {
+		_, err = io.Copy(f, io.MultiReader(io.NewSectionReader(l.file, 0, int64(resumeHead)), io.NewSectionReader(l.file, l.old, l.size-l.old)))
+	}
+	if err == nil {
+		err = s.root.Rename(fresh, l.path)
+	}
+	if err != nil {
+		// There is no room for it, perhaps: then all of it is lost.
+		l.full, l.old, l.size = true, int64(resumeHead), int64(resumeHead)
+		if f != nil {
+			_ = f.Close()
+		}
+		return l.file.Truncate(0)
+	}
+	_ = l.file.Close()
+	l.file, l.size, l.old = f, l.size-l.old+int64(resumeHead), int64(resumeHead)
+	return nil
 }
 
 // load cuts the list to what can be used, or begins it.
@@ -190,6 +226,8 @@ func (l *resumeList) earlier() ([]chunkstore.Ref, error) {
 	if l == nil {
 		return nil, nil
 	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	raw, err := io.ReadAll(io.NewSectionReader(l.file, 0, l.old))
 	if err != nil {
 		return nil, fmt.Errorf("read what an interrupted backup has sent: %w", err)
@@ -198,16 +236,28 @@ func (l *resumeList) earlier() ([]chunkstore.Ref, error) {
 	return list, nil
 }
 
-// close ends the list. If it is to be kept, it is filed for the next session.
+// count notes that the session counts on all that was there when it began.
+func (l *resumeList) count() {
+	if l == nil {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.counted = true
+}
+
+// close ends the list. If it is to be kept, it is filed for the next session, unless its
+// user has left too many. The caller has the lists' turn then.
 func (l *resumeList) close(s *Store, keep bool) error {
 	if l == nil {
 		return nil
 	}
+	s.lists.remove(l)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.full = true
 	err := l.file.Close()
-	if keep && l.size > int64(resumeHead) {
+	if keep && l.size > int64(resumeHead) && s.mayKeep(l.key) {
 		err = errors.Join(err, s.fileResume(l.path, l.key))
 	}
 	return err
@@ -276,6 +326,8 @@ func (ss *Session) Resumed(ctx context.Context) ([]chunkstore.Ref, error) {
 	if err := ss.running(); err != nil {
 		return nil, err
 	}
+	ss.store.lists.turn.RLock()
+	defer ss.store.lists.turn.RUnlock()
 	list, err := ss.resume.earlier()
 	if err != nil {
 		return nil, err
@@ -296,5 +348,6 @@ func (ss *Session) Resumed(ctx context.Context) ([]chunkstore.Ref, error) {
 			stored = append(stored, c)
 		}
 	}
+	ss.resume.count()
 	return stored, nil
 }

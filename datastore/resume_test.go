@@ -1,6 +1,7 @@
 package datastore_test
 
 import (
+	"fmt"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -231,5 +232,160 @@ func TestResumeListDamaged(t *testing.T) {
 			}
 			l.finish(ss)
 		})
+	}
+}
+
+// What a session is told of an interrupted one after a collection is what it has sent
+// since, whatever others have: else everybody could ask what is stored.
+func TestCollectionEndsWhatCanBeResumed(t *testing.T) {
+	for name, c := range map[string]struct {
+		during bool // the session that has sent the chunks lives until the sweep has begun
+		open   bool // the next one has begun before it
+		asked  bool // and has asked
+		want   bool
+	}{
+		"ended before":              {},
+		"ended while it runs":       {during: true, want: true},
+		"gone on with, not asked":   {open: true},
+		"gone on with, and counted": {open: true, asked: true, want: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := newLab(t)
+			other := l.foreign(wire.Snapshot{Group: wire.Group{Type: "vm", ID: "200"}, Time: 10}, "bob@pbs")
+			secret := l.put(other, "secret")
+			l.finish(other)
+			l.must(other.Close())
+			ss := l.foreign(at(10), "eve@pbs")
+			old := []chunkstore.ID{l.put(ss, "secret").ID, l.put(ss, "control").ID}
+			if !c.during {
+				l.must(ss.Close())
+			}
+			if c.open {
+				ss = l.foreign(at(20), "eve@pbs")
+				if c.asked && len(resumed(t, ss)) != 2 {
+					t.Fatal("there is nothing to resume before the collection")
+				}
+			}
+			sweep, err := l.BeginSweep(t.Context())
+			l.must(err)
+			l.must(l.DropUnfinished(t.Context()))
+			if c.during {
+				l.must(ss.Close())
+			}
+			_, err = sweep.Run(t.Context(), func(k chunkstore.Key) bool { return k.ID == secret.ID }, pack.SweepOptions{Waste: 0.001})
+			l.must(err)
+			sweep.Close()
+			var fresh chunkstore.ID
+			if c.open {
+				fresh = l.put(ss, "fresh").ID
+				l.must(ss.Close())
+			}
+			got := resumed(t, l.foreign(at(30), "eve@pbs"))
+			for _, id := range old {
+				if slices.Contains(got, id) != c.want {
+					t.Errorf("of the secret %s and the control %s %v is resumed, want both: %v", old[0].Short(), old[1].Short(), got, c.want)
+				}
+			}
+			if c.open && !slices.Contains(got, fresh) {
+				t.Errorf("what was sent since is not resumed: %v", got)
+			}
+		})
+	}
+}
+
+// A session that has sent nothing leaves nothing, and its group is its own all the same
+// until a collection.
+func TestGroupsThatHoldNothingLeaveNothing(t *testing.T) {
+	l := newLab(t)
+	entries := func() (n int) {
+		l.must(filepath.WalkDir(l.path, func(path string, e os.DirEntry, err error) error {
+			n++
+			return err
+		}))
+		return n
+	}
+	named := func(id string, time int64) wire.Snapshot {
+		return wire.Snapshot{Group: wire.Group{Type: "vm", ID: id}, Time: time}
+	}
+	l.must(l.foreign(named("1", 10), "eve@pbs").Close())
+	before := entries()
+	for i := range 20 {
+		l.must(l.foreign(named(fmt.Sprint(i), 10), "eve@pbs").Close())
+	}
+	if n := entries(); n != before {
+		t.Errorf("20 empty sessions leave %d files and directories", n-before)
+	}
+	begin := func(owner wire.AuthID) error {
+		ss, err := l.BeginSession(t.Context(), datastore.SessionOptions{Snapshot: named("5", 20), Owner: owner, Foreign: true})
+		if err == nil {
+			err = ss.Close()
+		}
+		return err
+	}
+	is(t, "somebody else", begin("bob@pbs"), datastore.ErrOwner)
+	l.must(l.SetOwner(t.Context(), named("5", 1).Group, "bob@pbs"))
+	l.must(begin("bob@pbs"))
+	is(t, "who had it before", begin("eve@pbs"), datastore.ErrOwner)
+	r, err := l.ForgetGroup(t.Context(), named("5", 1).Group)
+	if err != nil || r.Groups != 1 {
+		t.Errorf("its removal: %+v, %v", r, err)
+	}
+	l.must(begin("eve@pbs"))
+
+	// What has sent something stays for the next session, and goes with a collection; so
+	// does what a crash has left.
+	ss := l.foreign(named("7", 10), "eve@pbs")
+	l.put(ss, "content")
+	l.must(ss.Close())
+	crashed := filepath.Join(l.path, "vm", "crashed")
+	l.must(os.MkdirAll(crashed, 0o700))
+	for _, name := range []string{"begun", "owner"} {
+		l.must(os.WriteFile(filepath.Join(crashed, name), []byte("eve@pbs\n"), 0o600))
+	}
+	// One that has had a snapshot may have lost it, and wait for it.
+	lost := l.foreign(named("lost", 10), "eve@pbs")
+	l.finish(lost)
+	l.must(lost.Close())
+	l.must(os.Rename(filepath.Join(l.path, "vm", "lost", "1970-01-01T00:00:10Z"), filepath.Join(l.path, "found")))
+	l.must(l.foreign(named("lost", 20), "eve@pbs").Close())
+	busy := l.foreign(named("8", 10), "eve@pbs")
+	l.must(l.DropUnfinished(t.Context()))
+	for id, there := range map[string]bool{"7": false, "8": true, "lost": true, "crashed": false} {
+		if _, err := os.Stat(filepath.Join(l.path, "vm", id)); (err == nil) != there {
+			t.Errorf("group %s after a collection: %v, want it there: %v", id, err, there)
+		}
+	}
+	l.must(busy.Close())
+	if err := begin("bob@pbs"); err != nil {
+		t.Errorf("a group that was begun before the collection: %v", err)
+	}
+}
+
+// A list is kept for so many groups of a user, whichever token it uses.
+func TestListsOfAUserAreBounded(t *testing.T) {
+	l := newLab(t)
+	ss := l.foreign(at(10), "eve@pbs!a")
+	l.put(ss, "one")
+	l.must(ss.Close())
+	dir := filepath.Join(l.path, ".resume")
+	name := lists(t, l.path)[0].Name()
+	for i := range 1023 {
+		l.must(os.WriteFile(filepath.Join(dir, fmt.Sprintf("%032x%s", i, name[32:])), nil, 0o600))
+	}
+	leave := func(id string, owner wire.AuthID) {
+		ss := l.foreign(wire.Snapshot{Group: wire.Group{Type: "vm", ID: id}, Time: 10}, owner)
+		l.put(ss, "two")
+		l.must(ss.Close())
+	}
+	leave("101", "eve@pbs!b")
+	if n := len(lists(t, l.path)); n != 1024 {
+		t.Errorf("%d lists, want 1024", n)
+	}
+	if _, err := os.Stat(filepath.Join(l.path, "vm", "101")); err == nil {
+		t.Error("a group without a list stays")
+	}
+	leave("102", "bob@pbs!a")
+	if n := len(lists(t, l.path)); n != 1025 {
+		t.Errorf("%d lists with that of another user, want 1025", n)
 	}
 }

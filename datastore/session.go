@@ -210,9 +210,28 @@ func (ss *Session) begin(ctx context.Context) error {
 		err = ss.beginChunks(ctx)
 	}
 	if err != nil {
-		return errors.Join(err, ss.leave(true))
+		return errors.Join(err, ss.giveUp())
 	}
 	return nil
+}
+
+// giveUp ends a session that has made no snapshot: it lets go of its chunks, files the
+// list of those that have arrived, and leaves no group that holds nothing.
+func (ss *Session) giveUp() error {
+	err := ss.letGo()
+	if ss.o.Foreign && !ss.o.Benchmark {
+		err = errors.Join(err, ss.store.giveUp(ss.snap.Group))
+	}
+	return err
+}
+
+func (ss *Session) letGo() (err error) {
+	ss.store.lists.turn.RLock()
+	defer ss.store.lists.turn.RUnlock()
+	if ss.puts != nil {
+		err = ss.puts.Close()
+	}
+	return errors.Join(err, ss.leave(true))
 }
 
 func (ss *Session) beginChunks(ctx context.Context) error {
@@ -248,6 +267,9 @@ func (ss *Session) enterGroup(ctx context.Context) error {
 		return err
 	}
 	if ss.o.Foreign {
+		if err := ss.store.markBegun(ss.snap.Group); err != nil {
+			return err
+		}
 		if err := ss.store.makeGroup(ss.snap.Group, ss.o.Owner); err != nil {
 			return err
 		}
@@ -458,11 +480,11 @@ func (ss *Session) Close() error {
 		errs = append(errs, w.file.Close())
 	}
 	clear(ss.open)
-	errs = append(errs, ss.puts.Close())
-	if before == stateRunning {
-		defer ss.store.locks.vacate(ss.snap.Group)
-		errs = append(errs, ss.leave(true))
+	if before != stateRunning {
+		return errors.Join(append(errs, ss.puts.Close())...)
 	}
+	defer ss.store.locks.vacate(ss.snap.Group)
+	errs = append(errs, ss.giveUp())
 	return errors.Join(errs...)
 }
 

@@ -55,11 +55,10 @@ func TestGroupStaysWhenItsFirstBackupIsGivenUp(t *testing.T) {
 	if groups, err := l.Groups(t.Context(), ""); err != nil || len(groups) != 0 {
 		t.Errorf("listed: %+v %v", groups, err)
 	}
-	raw, err := os.ReadFile(filepath.Join(l.path, "vm", "100", "owner"))
-	if err != nil || string(raw) != "eve@pbs\n" {
-		t.Errorf("owner file: %q %v", raw, err)
+	if owner, err := l.Owner(group); err != nil || owner != "eve@pbs" {
+		t.Errorf("owner: %q %v", owner, err)
 	}
-	_, err = l.Begin(t.Context(), at(20))
+	_, err := l.Begin(t.Context(), at(20))
 	is(t, "root@pam on this machine", err, datastore.ErrOwner)
 }
 

@@ -5,7 +5,8 @@
 // trash too; an index that cannot be listed or read, or a store in which none is found
 // though it holds chunks, ends the collection before anything is removed. The
 // sweep is that of the chunk store, which keeps besides what open sessions
-// count on. Mark and sweep ask no clock, the trash has one that cannot be
+// count on. What unfinished sessions have left ends between mark and sweep: lists to
+// resume by, and groups that hold nothing. Mark and sweep ask no clock, the trash has one that cannot be
 // hurried, and backups, restores and verifications go on meanwhile.
 //
 // Memory: 24 to 48 bytes for each chunk in the store.
@@ -34,6 +35,7 @@ import (
 type Store interface {
 	EmptyTrash(ctx context.Context, all bool) (n int, err error)
 	BeginSweep(ctx context.Context) (*pack.Sweep, error)
+	DropUnfinished(ctx context.Context) error
 	Indexes(ctx context.Context) ([]datastore.IndexFile, error)
 	OpenIndex(ctx context.Context, f datastore.IndexFile) (*index.Reader, error)
 	Scope(ctx context.Context, f datastore.IndexFile) datastore.Scope
@@ -109,6 +111,11 @@ func Collect(ctx context.Context, s Store, o Options) (Report, error) {
 			err = ErrNothingFound
 		}
 		if err != nil {
+			return r, fmt.Errorf("collect garbage: %w", err)
+		}
+	}
+	if !o.DryRun {
+		if err := s.DropUnfinished(ctx); err != nil {
 			return r, fmt.Errorf("collect garbage: %w", err)
 		}
 	}

@@ -64,6 +64,7 @@ func greedyRows() []greedyRow {
 		{title: "manifests being taken apart", take: (*greed).unfold},
 		{title: "bytes on the disk, with a quota", take: (*greed).fill},
 		{title: "garbage that a session keeps from a collection", take: (*greed).idle},
+		{title: "groups and lists that interrupted sessions leave", take: (*greed).breakOff},
 		{title: "access rules and tokens that a user makes for itself", take: (*greed).rules},
 		{title: "task records and logs", take: (*greed).records},
 		{title: "connections, before login", take: (*greed).standAround},
@@ -178,6 +179,21 @@ func (g *greed) idle() {
 	k.data(post("/dynamic_index", "archive-name", "a.didx"))
 	k.data(chunkUpload("dynamic", 1, g.bitOf(100, 1<<20)))
 	g.conns = append(g.conns, k.conn)
+}
+
+// breakOff begins groups and leaves, with nothing and with a chunk.
+func (g *greed) breakOff() {
+	if !g.rights {
+		return
+	}
+	for i := range 40 {
+		k := g.begin(backupOf(g.name(), fmt.Sprint("vm/broken", i), 1000))
+		if i%2 == 0 {
+			k.data(post("/dynamic_index", "archive-name", "a.didx"))
+			k.data(chunkUpload("dynamic", 1, g.bitOf(101, 1000)))
+		}
+		k.conn.Close()
+	}
 }
 
 // as asks in process, as a user who is logged in.
