@@ -187,7 +187,7 @@ func (s *Store) Login(ctx context.Context, user wire.AuthID, password string, fr
 		l = t.line
 		err = s.renew(cfg, user, t, from)
 	} else if err == nil {
-		err = s.checkPassword(ctx, cfg, attempt{name: user, from: from, now: s.now()}, password)
+		err = s.checkPassword(ctx, cfg, attempt{cfg: cfg, name: user, from: from, now: s.now()}, password)
 	}
 	if err != nil {
 		return Ticket{}, fmt.Errorf("log in as %s: %w", user, err)

@@ -3,6 +3,7 @@ package access
 import (
 	"container/list"
 	"fmt"
+	"maps"
 	"net/netip"
 	"sync"
 	"time"
@@ -45,14 +46,22 @@ const (
 	// friendFor is how long an address that has logged in as a user is not
 	// held back by what others do to that user.
 	friendFor = 7 * 24 * time.Hour
-	// tableMax is how many addresses, names, pairs of both and friends are
-	// remembered; the oldest go first.
+	// tableMax is how many addresses are remembered, and how many tokens and pairs
+	// of token and address; the oldest go first.
 	tableMax = 10000
+	// addressesMax is how many addresses are remembered for each user, of failures
+	// and of friends.
+	addressesMax = 256
+	// strangersMax is how many names are remembered that are none of a user: more
+	// than one address can try in forgetAfter, and than all can in minutes, since
+	// each is a hash. Otherwise it would show that they are forgotten, unlike users.
+	strangersMax = 32768
 )
 
 // table remembers failures by key. The least recently touched is forgotten
 // when it is full.
 type table struct {
+	max   int
 	by    map[string]*list.Element
 	order *list.List // of *tally, newest first
 }
@@ -65,7 +74,11 @@ type tally struct {
 	next     time.Time // turn of an address
 }
 
-func newTable() *table { return &table{by: map[string]*list.Element{}, order: list.New()} }
+func newTable() *table { return newTableOf(tableMax) }
+
+func newTableOf(most int) *table {
+	return &table{max: most, by: map[string]*list.Element{}, order: list.New()}
+}
 
 // touch finds or makes the tally of key and makes it the newest.
 func (t *table) touch(key string, now time.Time, keep time.Duration) *tally {
@@ -78,7 +91,7 @@ func (t *table) touch(key string, now time.Time, keep time.Duration) *tally {
 		t.order.MoveToFront(e)
 		return y
 	}
-	if t.order.Len() >= tableMax {
+	if t.order.Len() >= t.max {
 		t.remove(t.order.Back().Value.(*tally).key)
 	}
 	y := &tally{key: key, last: now}
@@ -137,20 +150,61 @@ func (t *table) turn(key string, now time.Time) (wait time.Duration, ok bool) {
 // since an attacker tries many users. Only the first two refuse anything, and
 // nothing but tries for that user: there are many users behind one address, and
 // what one of them does is no fault of the others.
+//
+// What a caller can make up pushes nothing out that holds him back: each user has
+// tallies of its own, of which there are as many as users; names that are none of a
+// user have others, and are held back like users; and so do tokens and tickets,
+// which nobody guesses.
 type brake struct {
-	mu      sync.Mutex
+	mu        sync.Mutex
+	users     map[wire.AuthID]*tallies
+	strangers *tallies
+	tokens    *tallies
+	addrs     *table
+}
+
+// tallies are the failures of some names.
+type tallies struct {
 	pairs   *table // "name address"
 	names   *table
-	addrs   *table
 	friends *table // "name address" of successful logins
 }
 
 func newBrake() *brake {
-	return &brake{pairs: newTable(), names: newTable(), addrs: newTable(), friends: newTable()}
+	of := func(names, pairs int) *tallies {
+		return &tallies{pairs: newTableOf(pairs), names: newTableOf(names), friends: newTableOf(0)}
+	}
+	return &brake{users: map[wire.AuthID]*tallies{}, strangers: of(strangersMax, strangersMax), tokens: of(tableMax, tableMax), addrs: newTable()}
+}
+
+// of finds the tallies that a counts for. Those of a user are nil if there are none
+// yet. The lock must be held.
+func (b *brake) of(a attempt) *tallies {
+	switch _, isToken := a.name.Token(); {
+	case isToken || a.name == "":
+		return b.tokens
+	case !a.user():
+		return b.strangers
+	}
+	return b.users[a.name]
+}
+
+// make is of that makes them. The lock must be held.
+func (b *brake) make(a attempt) *tallies {
+	if t := b.of(a); t != nil {
+		return t
+	}
+	if len(b.users) >= len(a.cfg.users) { // some have been removed
+		maps.DeleteFunc(b.users, func(id wire.AuthID, _ *tallies) bool { _, ok := a.cfg.users[id]; return !ok })
+	}
+	t := &tallies{pairs: newTableOf(addressesMax), names: newTableOf(1), friends: newTableOf(addressesMax)}
+	b.users[a.name] = t
+	return t
 }
 
 // attempt is one try to prove to be somebody.
 type attempt struct {
+	cfg  *config // who is a user; nil if that does not matter
 	name wire.AuthID
 	from netip.Addr
 	now  time.Time
@@ -176,9 +230,23 @@ func (a attempt) address() string {
 // pair is what names the user together with the address.
 func (a attempt) pair() string { return string(a.name) + " " + a.address() }
 
-// befriended tells whether a comes from where its name has logged in lately.
+// user tells whether the name is one of a user.
+func (a attempt) user() bool {
+	if a.cfg == nil {
+		return false
+	}
+	_, ok := a.cfg.users[a.name]
+	return ok
+}
+
+// befriended tells whether a comes from where its name has logged in lately. The lock
+// must be held.
 func (b *brake) befriended(a attempt) bool {
-	e, ok := b.friends.by[a.pair()]
+	t := b.of(a)
+	if t == nil {
+		return false
+	}
+	e, ok := t.friends.by[a.pair()]
 	return ok && a.now.Sub(e.Value.(*tally).last) <= friendFor
 }
 
@@ -193,9 +261,13 @@ func (b *brake) knows(a attempt) bool {
 func (b *brake) check(a attempt) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	wait := b.pairs.wait(a.pair(), a.now)
+	t := b.of(a)
+	if t == nil {
+		return nil
+	}
+	wait := t.pairs.wait(a.pair(), a.now)
 	if !b.befriended(a) {
-		wait = max(wait, b.names.wait(string(a.name), a.now))
+		wait = max(wait, t.names.wait(string(a.name), a.now))
 	}
 	if wait > 0 {
 		return ErrThrottled{Wait: wait}
@@ -224,27 +296,29 @@ func (b *brake) turn(a attempt) (time.Duration, error) {
 func (b *brake) failed(a attempt) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.pairs.fail(a.pair(), a.now)
+	t := b.make(a)
+	t.pairs.fail(a.pair(), a.now)
 	if a.name != "" {
-		b.names.fail(string(a.name), a.now)
+		t.names.fail(string(a.name), a.now)
 	}
-	if _, isToken := a.name.Token(); a.address() != "" && a.name != "" && !isToken {
+	if a.address() != "" && t != b.tokens {
 		b.addrs.fail(a.address(), a.now)
 	}
 }
 
-// succeeded forgets the failures of a name, unless they did not hold this one
+// succeeded forgets the failures of a user, unless they did not hold this one
 // back: whoever logs in every few minutes would otherwise give as many free
 // guesses to others. Those of the address stay: whoever has one account could
 // otherwise guess at others for ever.
 func (b *brake) succeeded(a attempt) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	t := b.make(a)
 	if !b.befriended(a) {
-		b.names.remove(string(a.name))
+		t.names.remove(string(a.name))
 	}
-	b.pairs.remove(a.pair())
+	t.pairs.remove(a.pair())
 	if a.address() != "" {
-		b.friends.touch(a.pair(), a.now, friendFor)
+		t.friends.touch(a.pair(), a.now, friendFor)
 	}
 }

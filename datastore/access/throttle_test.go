@@ -336,3 +336,77 @@ func TestTableIsBounded(t *testing.T) {
 		t.Errorf("with a clock that was set back: wait %s", w)
 	}
 }
+
+// What a guesser makes up does not make the server forget how often he has guessed: tokens
+// by the thousands, names that are none of a user, and forged tickets.
+func TestMadeUpNamesForgetNoGuesses(t *testing.T) {
+	s, c := open(t)
+	must(t, s.CreateUser(user("anna@pbs"), "the right one"), s.CreateUser(user("bob@pbs"), "his own"))
+	for wait(t, s, "anna@pbs", away) == 0 {
+		continue
+	}
+	for i := range tableMax + 1 {
+		made := withToken(wire.AuthID(fmt.Sprintf("x%d@pbs!t", i)), "secret")
+		made.From = away
+		if _, err := s.Authenticate(made); err == nil {
+			t.Fatal("a token that was made up is good")
+		}
+	}
+	for i := range strangersMax + 1 { // as if they had all been checked
+		s.brake.failed(attempt{cfg: s.config.Load(), name: wire.AuthID(fmt.Sprintf("n%d@pbs", i)), from: away, now: s.now()})
+	}
+	if w := wait(t, s, "anna@pbs", away); w == 0 {
+		t.Error("the guesses at a user are forgotten")
+	}
+	if n := len(s.brake.users); n != 1 {
+		t.Errorf("%d users are remembered, want 1", n)
+	}
+	if n := len(s.brake.strangers.names.by); n != strangersMax {
+		t.Errorf("%d names are remembered, want %d", n, strangersMax)
+	}
+	if _, err := s.Login(t.Context(), "bob@pbs", "his own", home); err != nil {
+		t.Errorf("a neighbour: %v", err)
+	}
+	// Who is removed is not remembered beside those who are there.
+	for i := range 10 {
+		id := wire.AuthID(fmt.Sprintf("u%d@pbs", i))
+		must(t, s.CreateUser(user(id), "its own"))
+		c.add(time.Minute)
+		wait(t, s, id, home)
+		must(t, s.RemoveUser(id))
+	}
+	if n, most := len(s.brake.users), len(s.config.Load().users)+1; n > most {
+		t.Errorf("%d users are remembered, there are %d", n, most-1)
+	}
+}
+
+// A name that is none of a user is held back like one that is, and a token fails beside
+// both.
+func TestStrangersAreHeldBackLikeUsers(t *testing.T) {
+	s, c := open(t)
+	must(t, s.CreateUser(user("anna@pbs"), "the right one"))
+	for i := range 3 * freeFailures {
+		if a, b := wait(t, s, "anna@pbs", away), wait(t, s, "nobody@pbs", away); a != b {
+			t.Errorf("failure %d: a user waits %s, a name that is none %s", i, a, b)
+		}
+		c.add(time.Duration(i) * time.Second)
+	}
+}
+
+// The addresses of one user push out none of another.
+func TestFriendsOfAUserStay(t *testing.T) {
+	s, _ := open(t)
+	must(t, s.CreateUser(user("anna@pbs"), "the right one"), s.CreateUser(user("mallory@pbs"), "his own"))
+	_, err := s.Login(t.Context(), "anna@pbs", "the right one", home)
+	must(t, err)
+	for i := range tableMax + 1 {
+		a := attempt{cfg: s.config.Load(), name: "mallory@pbs", from: netip.AddrFrom4([4]byte{10, 1, byte(i >> 8), byte(i)}), now: s.now()}
+		s.brake.succeeded(a)
+	}
+	if !s.brake.knows(attempt{cfg: s.config.Load(), name: "anna@pbs", from: home, now: s.now()}) {
+		t.Error("where a user has logged in is forgotten for the sake of another")
+	}
+	if n := len(s.brake.users["mallory@pbs"].friends.by); n != addressesMax {
+		t.Errorf("%d addresses of one user are remembered, want %d", n, addressesMax)
+	}
+}
