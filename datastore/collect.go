@@ -18,13 +18,19 @@ import (
 )
 
 // BeginSweep begins the removal of chunks without use. What is in use has to be
-// found out after it, with EachIndex.
+// found out after it, with Indexes. Before the first chunk goes, what unfinished
+// sessions have left ends (DropUnfinished).
 func (s *Store) BeginSweep(ctx context.Context) (*pack.Sweep, error) {
 	chunks, err := s.writable(ctx)
 	if err != nil {
 		return nil, err
 	}
-	return chunks.BeginSweep(ctx)
+	sw, err := chunks.BeginSweep(ctx)
+	if err != nil {
+		return nil, err
+	}
+	sw.Before = s.DropUnfinished
+	return sw, nil
 }
 
 // IndexFile is one index of one snapshot.

@@ -161,7 +161,7 @@ func (l *resumeList) forget(s *Store) error {
 		return nil
 	}
 	fresh := l.path + "-new"
-	f, err := s.root.OpenFile(fresh, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
+	f, err := durable.OpenFileIn(s.root, fresh, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err == nil {
 		_, err = io.Copy(f, io.MultiReader(io.NewSectionReader(l.file, 0, int64(resumeHead)), io.NewSectionReader(l.file, l.old, l.size-l.old)))
 	}

@@ -146,7 +146,7 @@ func (s *Store) markBegun(g wire.Group) error {
 	if err := durable.MkdirAll(filepath.Join(s.path, groupPath(g)), 0o700); err != nil {
 		return noSpace(err)
 	}
-	return noSpace(s.root.WriteFile(path.Join(groupPath(g), begunName), nil, 0o600))
+	return noSpace(durable.WriteIn(s.root, path.Join(groupPath(g), begunName), nil, 0o600))
 }
 
 // hasBegun reports whether a group has had no snapshot yet, or nothing at all.

@@ -42,6 +42,10 @@ var errLeft = errors.New("left as it is")
 
 // Sweep is one removal of chunks without use.
 type Sweep struct {
+	// Before, if it is set, is called by Run before anything is removed, and not in a
+	// dry run. With an error nothing is.
+	Before func(context.Context) error
+
 	s      *Store
 	number uint64  // Store.order when it began
 	kept   extents // of sessions that have ended since it began; guarded by Store.mu
@@ -146,6 +150,11 @@ func (sw *Sweep) Run(ctx context.Context, used func(chunkstore.Key) bool, o Swee
 	sw.used = used
 	if o.Waste <= 0 {
 		o.Waste = wasteDefault
+	}
+	if !o.DryRun && sw.Before != nil {
+		if err := sw.Before(ctx); err != nil {
+			return r, fmt.Errorf("sweep: %w", err)
+		}
 	}
 	if !o.DryRun {
 		take, err := sw.s.FreeReserve(ctx)

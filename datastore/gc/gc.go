@@ -35,7 +35,6 @@ import (
 type Store interface {
 	EmptyTrash(ctx context.Context, all bool) (n int, err error)
 	BeginSweep(ctx context.Context) (*pack.Sweep, error)
-	DropUnfinished(ctx context.Context) error
 	Indexes(ctx context.Context) ([]datastore.IndexFile, error)
 	OpenIndex(ctx context.Context, f datastore.IndexFile) (*index.Reader, error)
 	Scope(ctx context.Context, f datastore.IndexFile) datastore.Scope
@@ -111,11 +110,6 @@ func Collect(ctx context.Context, s Store, o Options) (Report, error) {
 			err = ErrNothingFound
 		}
 		if err != nil {
-			return r, fmt.Errorf("collect garbage: %w", err)
-		}
-	}
-	if !o.DryRun {
-		if err := s.DropUnfinished(ctx); err != nil {
 			return r, fmt.Errorf("collect garbage: %w", err)
 		}
 	}
