@@ -224,21 +224,16 @@ func (r *Resource) leave(place *list.Element) {
 // lock must be held.
 func (r *Resource) grant() {
 	for {
-		var next *waiter
-		var place *list.Element
-		for _, q := range r.waiting {
-			w := q.Front().Value.(*waiter)
-			no := r.refuse(w.payer, w.n)
-			if no != nil && no.Own {
-				continue // others may pass it: it waits for itself
-			}
-			if next == nil || r.before(w, next) {
-				next, place = w, q.Front()
-			}
+		// Nobody passes the next one, or a large one would never have its turn: but
+		// for administrators, who have a part that it waits for in vain.
+		place := r.next(false)
+		if place == nil || r.waits(place) != nil {
+			place = r.next(true)
 		}
-		if next == nil || r.refuse(next.payer, next.n) != nil {
-			return // nobody passes it, or a large one would never have its turn
+		if place == nil || r.waits(place) != nil {
+			return
 		}
+		next := place.Value.(*waiter)
 		r.leave(place)
 		if r.waiting[next.payer] != nil {
 			r.arrived++
@@ -247,6 +242,29 @@ func (r *Resource) grant() {
 		r.charge(next.payer, next.n)
 		close(next.ready)
 	}
+}
+
+// next is whose turn it is among those who wait, or among the administrators of
+// them, nil if there is nobody. The lock must be held.
+func (r *Resource) next(admins bool) (place *list.Element) {
+	for p, q := range r.waiting {
+		if admins && !p.Admin {
+			continue
+		}
+		if no := r.waits(q.Front()); no != nil && no.Own {
+			continue // others may pass it: it waits for itself
+		}
+		if place == nil || r.before(q.Front().Value.(*waiter), place.Value.(*waiter)) {
+			place = q.Front()
+		}
+	}
+	return place
+}
+
+// waits tells what a waiter waits for, nil if it may go on. The lock must be held.
+func (r *Resource) waits(place *list.Element) *Refusal {
+	w := place.Value.(*waiter)
+	return r.refuse(w.payer, w.n)
 }
 
 // before tells whether a's turn is before b's: its holder has less, its last turn is

@@ -181,3 +181,31 @@ func TestTurnsGoRound(t *testing.T) {
 		}
 	})
 }
+
+// What is kept for administrators is theirs, however many others wait and however long
+// those have waited.
+func TestKeptPartIsNotWaitedFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := New(Limit{Name: "places", Total: 3, Kept: 1, Share: 1})
+		for _, who := range []string{"a", "b"} {
+			if _, err := r.Try(Payer{Account: who}, 1); err != nil {
+				t.Fatal(err)
+			}
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		got := make(chan string, 2)
+		for _, p := range []Payer{{Account: "c"}, {Account: "admin", Admin: true}} {
+			go func() {
+				if _, err := r.Take(ctx, p, 1); err == nil {
+					got <- p.Account
+				}
+			}()
+			synctest.Wait()
+		}
+		if len(got) != 1 || <-got != "admin" {
+			t.Error("the administrator waits for somebody who waits for others")
+		}
+		cancel()
+		synctest.Wait()
+	})
+}
