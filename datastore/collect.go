@@ -244,7 +244,7 @@ func (s *Store) Scope(ctx context.Context, f IndexFile) Scope {
 		if err != nil {
 			return Scope{Doubt: err}
 		}
-		sc := s.scopeIn(dir, f)
+		sc := s.scopeIn(ctx, dir, f)
 		// If it has moved meanwhile, its group may have gone and come again for
 		// somebody else.
 		if again, err := s.locate(f); err == nil && again == dir {
@@ -255,20 +255,20 @@ func (s *Store) Scope(ctx context.Context, f IndexFile) Scope {
 
 // scopeIn reads the scope of an index in the directory where its snapshot is. An index
 // that the manifest does not name is of either class.
-func (s *Store) scopeIn(dir string, f IndexFile) Scope {
-	sealed, err := s.readFile(path.Join(dir, wire.ManifestName), chunkstore.SealedSizeMax)
+func (s *Store) scopeIn(ctx context.Context, dir string, f IndexFile) Scope {
+	var class chunkstore.Class
+	err := s.lookAt(ctx, dir, func(m *manifest.Manifest) error {
+		if !slices.ContainsFunc(m.Files, func(a manifest.File) bool { return a.Name == f.Name }) {
+			return fmt.Errorf("%s: %w", f.Name, ErrNotNamed)
+		}
+		class = m.ClassOf(f.Name)
+		return nil
+	})
 	if err != nil {
 		return Scope{Doubt: err}
-	}
-	m, err := manifest.Open(sealed)
-	if err != nil {
-		return Scope{Doubt: err}
-	}
-	if !slices.ContainsFunc(m.Files, func(a manifest.File) bool { return a.Name == f.Name }) {
-		return Scope{Doubt: fmt.Errorf("%s: %w", f.Name, ErrNotNamed)}
 	}
 	copies, err := s.copiesIn(dir, f.Snapshot.Group)
-	return Scope{Class: m.ClassOf(f.Name), Owner: ownerTag(copies), Doubt: err}
+	return Scope{Class: class, Owner: ownerTag(copies), Doubt: err}
 }
 
 // copiesIn tells whose copies a snapshot reads that lies in a directory of the trash,

@@ -172,6 +172,8 @@ type Options struct {
 	// Uptime is boot.Uptime, or stands for it. If it is nil and Now is set,
 	// nothing is known of starts of the machine.
 	Uptime func() (id string, since time.Duration)
+	// Turns are for the manifests of the store; nil are a few for everybody.
+	Turns Turns
 }
 
 // Store is an open store. All methods but Close are safe for concurrent use.
@@ -187,8 +189,9 @@ type Store struct {
 	// them.
 	making sync.RWMutex
 	proofs *prover
-	// opening has an element for each manifest that is being taken apart.
-	opening chan struct{}
+	turns  Turns // for manifests
+	// counted is what snapshots count.
+	counted *counted
 
 	trashTime time.Duration
 	clock     *clock
@@ -342,7 +345,10 @@ func Open(ctx context.Context, path string, o Options) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open store: %w", err)
 	}
-	s := &Store{path: path, root: root, opts: o, locks: newLocks(), opening: make(chan struct{}, manifestsAtOnce), trashTime: time.Duration(conf.trashDays()) * 24 * time.Hour}
+	s := &Store{path: path, root: root, opts: o, locks: newLocks(), turns: o.Turns, counted: newCounted(), trashTime: time.Duration(conf.trashDays()) * 24 * time.Hour}
+	if s.turns == nil {
+		s.turns = make(fewTurns, manifestsAtOnce)
+	}
 	s.clock = newClock(filepath.Join(path, clockName), o.Now, o.Uptime)
 	if s.proofs, err = newProver(); err != nil {
 		return nil, errors.Join(fmt.Errorf("open store: %w", err), root.Close())

@@ -163,6 +163,7 @@ func (s *Store) restoreDeleted(snap wire.Snapshot) error {
 	if err := s.remakeGroup(snap.Group, w); err != nil {
 		return err
 	}
+	defer s.counted.forgetEntry(entries[0])
 	err = s.keepCopies(entries[0], w)
 	if err == nil {
 		err = s.putBack(entries[0], snap)
@@ -278,6 +279,7 @@ func (s *Store) destroyEntry(e trashed) (gone bool, err error) {
 	if w, err := s.where(e); err == nil {
 		defer s.locks.edit(w.snapshot())()
 	}
+	defer s.counted.forgetEntry(e)
 	if err == nil {
 		there, err = s.holds(e)
 	}

@@ -20,3 +20,10 @@ func (s *Store) Changing(g wire.Group) bool {
 	}
 	return !free
 }
+
+// Remembered is of how many snapshots it is remembered what they count.
+func (s *Store) Remembered() int {
+	s.counted.mu.Lock()
+	defer s.counted.mu.Unlock()
+	return s.counted.count
+}

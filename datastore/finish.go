@@ -51,14 +51,14 @@ func (ss *Session) finish(ctx context.Context) error {
 	if ss.o.Benchmark {
 		return nil
 	}
-	m, err := ss.checkManifest()
+	classes, err := ss.settleManifest(ctx)
 	if err != nil {
 		return err
 	}
-	if err := ss.proveChunks(ctx, m); err != nil {
+	if err := ss.proveChunks(ctx, classes); err != nil {
 		return err
 	}
-	if err := errors.Join(ss.writeOwned(m), ss.stamp()); err != nil {
+	if err := ss.stamp(); err != nil {
 		return noSpace(err)
 	}
 	ss.store.step("stamped")
@@ -69,11 +69,11 @@ func (ss *Session) finish(ctx context.Context) error {
 }
 
 // proveChunks makes sure that every chunk is there, and durable.
-func (ss *Session) proveChunks(ctx context.Context, m *manifest.Manifest) error {
+func (ss *Session) proveChunks(ctx context.Context, classes map[string]chunkstore.Class) error {
 	if err := ss.syncChunks(ctx); err != nil {
 		return err
 	}
-	if err := ss.prove(ctx, m); err != nil {
+	if err := ss.prove(ctx, classes); err != nil {
 		return err
 	}
 	// What another session has put since then was found, too.
@@ -87,41 +87,68 @@ func (ss *Session) syncChunks(ctx context.Context) error {
 	return nil
 }
 
+// settleManifest checks the manifest and replaces what the server owns in it. It
+// returns the classes of the session's indexes, and keeps nothing else of it: what it
+// takes in memory nobody pays for who waits for chunks to be proven.
+func (ss *Session) settleManifest(ctx context.Context) (map[string]chunkstore.Class, error) {
+	done, err := ss.store.turns.Read(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	classes := make(map[string]chunkstore.Class)
+	var sealed chunkstore.Sealed // nil if it can stay as it is
+	_, err = ss.store.useManifest(ctx, ss.dir, func(m *manifest.Manifest) error {
+		if err := ss.checkManifest(m); err != nil {
+			return err
+		}
+		for name := range ss.files {
+			if isIndex(name) {
+				classes[name] = m.ClassOf(name)
+			}
+		}
+		sealed, err = ss.withOwned(m)
+		return err
+	})
+	if err == nil && sealed != nil {
+		err = noSpace(durable.WriteFile(filepath.Join(ss.store.path, ss.dir, wire.ManifestName), sealed, 0o600))
+	}
+	return classes, err
+}
+
+// isIndex tells whether a file of a session is an index.
+func isIndex(name string) bool {
+	kind, err := wire.CheckFileName(name)
+	return err == nil && kind != wire.Blob
+}
+
 // checkManifest makes sure that the manifest is this snapshot's and names only
 // files that are here, as they are.
-func (ss *Session) checkManifest() (*manifest.Manifest, error) {
-	sealed, err := ss.store.readFile(path.Join(ss.dir, wire.ManifestName), chunkstore.SealedSizeMax)
-	if err != nil {
-		return nil, err
-	}
-	m, err := ss.store.openManifest(sealed)
-	if err != nil {
-		return nil, err
-	}
+func (ss *Session) checkManifest(m *manifest.Manifest) error {
 	if err := m.CheckNew(); err != nil {
-		return nil, err
+		return err
 	}
 	g := ss.snap.Group
 	if m.Type != g.Type || m.ID != g.ID || m.Time != ss.snap.Time {
-		return nil, fmt.Errorf("the manifest is that of %s/%s at %d: %w", m.Type, m.ID, m.Time, chunkstore.ErrInvalid)
+		return fmt.Errorf("the manifest is that of %s/%s at %d: %w", m.Type, m.ID, m.Time, chunkstore.ErrInvalid)
 	}
 	for _, f := range m.Files {
 		w, ok := ss.files[f.Name]
 		if !ok {
-			return nil, fmt.Errorf("the manifest names %s, which was not sent: %w", f.Name, chunkstore.ErrInvalid)
+			return fmt.Errorf("the manifest names %s, which was not sent: %w", f.Name, chunkstore.ErrInvalid)
 		}
 		if w.size != f.Size || w.csum != f.Csum {
-			return nil, fmt.Errorf("the manifest describes another %s than was sent: %w", f.Name, chunkstore.ErrInvalid)
+			return fmt.Errorf("the manifest describes another %s than was sent: %w", f.Name, chunkstore.ErrInvalid)
 		}
 	}
-	return m, ss.checkClasses(m)
+	return ss.checkClasses(m)
 }
 
 // checkClasses makes sure that every index is of the class that the manifest says, so
 // that nothing is read through it which has not been sent for it.
 func (ss *Session) checkClasses(m *manifest.Manifest) error {
 	for name, w := range ss.files {
-		if kind, err := wire.CheckFileName(name); err != nil || kind == wire.Blob {
+		if !isIndex(name) {
 			continue
 		}
 		if class := m.ClassOf(name); !w.classes.Has(class) {
@@ -132,13 +159,10 @@ func (ss *Session) checkClasses(m *manifest.Manifest) error {
 }
 
 // prove looks up every reference of every index.
-func (ss *Session) prove(ctx context.Context, m *manifest.Manifest) error {
+func (ss *Session) prove(ctx context.Context, classes map[string]chunkstore.Class) error {
 	missing := &wire.MissingError{}
-	for name := range ss.files {
-		if kind, err := wire.CheckFileName(name); err != nil || kind == wire.Blob {
-			continue
-		}
-		if err := ss.proveIndex(ctx, name, m.ClassOf(name), missing); err != nil {
+	for name, class := range classes {
+		if err := ss.proveIndex(ctx, name, class, missing); err != nil {
 			return fmt.Errorf("prove %s: %w", name, err)
 		}
 	}
@@ -181,23 +205,19 @@ func (ss *Session) proveIndex(ctx context.Context, name string, class chunkstore
 	return nil
 }
 
-// writeOwned replaces what the server owns in the manifest: nothing of it is
-// taken from who has sent it, and the counts of the upload are put in, if there
-// are any.
-func (ss *Session) writeOwned(m *manifest.Manifest) error {
+// withOwned replaces what the server owns in the manifest: nothing of it is taken from
+// who has sent it, and the counts of the upload are put in, if there are any. It returns
+// the blob to be written, nil if nothing has changed.
+func (ss *Session) withOwned(m *manifest.Manifest) (chunkstore.Sealed, error) {
 	if !m.StripOwned() && ss.stats == nil {
-		return nil
+		return nil, nil
 	}
 	if ss.stats != nil {
 		if err := m.SetUploadStats(*ss.stats); err != nil {
-			return err
+			return nil, err
 		}
 	}
-	sealed, err := m.Seal()
-	if err != nil {
-		return err
-	}
-	return durable.WriteFile(filepath.Join(ss.store.path, ss.dir, wire.ManifestName), sealed, 0o600)
+	return m.Seal()
 }
 
 // syncFiles makes the snapshot's files and their directory durable.

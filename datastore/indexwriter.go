@@ -89,7 +89,7 @@ func (ss *Session) create(name string, size int64) (*IndexWriter, error) {
 // specification). What is appended then replaces entries of the copy. No base,
 // or no such index in it, is chunkstore.ErrNotExist, another checksum or size
 // chunkstore.ErrInvalid.
-func (ss *Session) CreateReusing(_ context.Context, name string, size int64, csum [32]byte) (*IndexWriter, error) {
+func (ss *Session) CreateReusing(ctx context.Context, name string, size int64, csum [32]byte) (*IndexWriter, error) {
 	if kind, err := indexKind(name); err != nil || kind != index.Fixed {
 		return nil, fmt.Errorf("reuse %s: only a fixed index can be: %w", name, errors.Join(wire.ErrName, err))
 	}
@@ -107,6 +107,10 @@ func (ss *Session) CreateReusing(_ context.Context, name string, size int64, csu
 	if size < 1 || old.Size() != uint64(size) || old.ChunkSize() != wire.FixedChunkSize {
 		return nil, fmt.Errorf("reuse %s: the image has %d bytes, that of %s has %d: %w", name, size, ss.base, old.Size(), chunkstore.ErrInvalid)
 	}
+	class, err := ss.BaseClass(ctx, name)
+	if err != nil {
+		return nil, fmt.Errorf("reuse %s: %w", name, err)
+	}
 	w, err := ss.create(name, size)
 	if err != nil {
 		return nil, err
@@ -114,6 +118,7 @@ func (ss *Session) CreateReusing(_ context.Context, name string, size int64, csu
 	if err := w.copyFrom(old, csum); err != nil {
 		return nil, fmt.Errorf("reuse %s of %s: %w", name, ss.base, noSpace(errors.Join(err, w.abandon())))
 	}
+	w.Narrow(chunkstore.Classes(0).With(class))
 	return w, nil
 }
 
@@ -136,7 +141,6 @@ func (w *IndexWriter) copyFrom(old *index.Reader, csum [32]byte) error {
 		return fmt.Errorf("its checksum is %x…, not %x…: %w", got[:4], csum[:4], chunkstore.ErrInvalid)
 	}
 	w.reused = true
-	w.classes = chunkstore.Classes(0).With(w.session.BaseClass(w.name))
 	return nil
 }
 

@@ -50,6 +50,7 @@ func (s *Store) forget(ctx context.Context, may Guard, snap wire.Snapshot, takeA
 		return err
 	}
 	defer release()
+	defer s.counted.forget(snap)
 	protected, err := s.protectedAt(snapshotPath(snap))
 	if err != nil {
 		return fmt.Errorf("snapshot %s: %w", snap, err)
@@ -76,16 +77,24 @@ func (s *Store) change(ctx context.Context, may Guard, snap wire.Snapshot) error
 }
 
 // Notes implements wire.Manager.
-func (s *Store) Notes(_ context.Context, snap wire.Snapshot) (string, error) {
+func (s *Store) Notes(ctx context.Context, snap wire.Snapshot) (text string, err error) {
 	if err := s.exists(snap); err != nil {
 		return "", err
 	}
-	defer s.locks.edit(snap)()
-	m, err := s.manifest(snap)
+	done, err := s.turns.Read(ctx)
 	if err != nil {
 		return "", err
 	}
-	return m.Notes(), nil
+	defer done()
+	defer s.locks.edit(snap)()
+	_, err = s.useManifest(ctx, snapshotPath(snap), func(m *manifest.Manifest) error {
+		text = m.Notes()
+		return nil
+	})
+	if err != nil {
+		return "", fmt.Errorf("snapshot %s: %w", snap, err)
+	}
+	return text, nil
 }
 
 // notesMax caps a comment, in bytes.
@@ -131,22 +140,28 @@ func (s *Store) SetVerifyState(ctx context.Context, snap wire.Snapshot, v wire.V
 // editManifest rewrites the unprotected part of a manifest. Changes of one
 // snapshot come one after the other, so that none is lost.
 func (s *Store) editManifest(ctx context.Context, may Guard, snap wire.Snapshot, edit func(*manifest.Manifest) error) error {
+	done, err := s.turns.Read(ctx)
+	if err != nil {
+		return err
+	}
+	defer done()
 	defer s.locks.edit(snap.Group)() // so that the group stays whose it is
 	defer s.locks.edit(snap)()
 	if err := s.change(ctx, may, snap); err != nil {
 		return err
 	}
-	m, err := s.manifest(snap)
-	if err != nil {
+	var sealed chunkstore.Sealed
+	_, err = s.useManifest(ctx, snapshotPath(snap), func(m *manifest.Manifest) error {
+		if err := edit(m); err != nil {
+			return err
+		}
+		sealed, err = m.Seal()
 		return err
-	}
-	if err := edit(m); err != nil {
-		return fmt.Errorf("snapshot %s: %w", snap, err)
-	}
-	sealed, err := m.Seal()
+	})
 	if err != nil {
 		return fmt.Errorf("snapshot %s: %w", snap, err)
 	}
+	defer s.counted.forget(snap)
 	name := filepath.Join(s.path, snapshotPath(snap), wire.ManifestName)
 	if err := durable.WriteFile(name, sealed, 0o600); err != nil {
 		return fmt.Errorf("snapshot %s: write the manifest: %w", snap, noSpace(err))
@@ -209,6 +224,7 @@ func (s *Store) addBlob(ctx context.Context, may Guard, b blobOf) error {
 	if _, err := s.root.Lstat(path.Join(snapshotPath(snap), name)); !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("snapshot %s: %s: %w", snap, name, errors.Join(wire.ErrExists, err))
 	}
+	defer s.counted.forget(snap)
 	if err := durable.WriteFile(filepath.Join(s.path, snapshotPath(snap), name), sealed, 0o600); err != nil {
 		return fmt.Errorf("snapshot %s: write %s: %w", snap, name, noSpace(err))
 	}

@@ -121,12 +121,18 @@ func (s *Store) RemoveNamespace(ctx context.Context, ns wire.Namespace, o Remove
 // snapshot.
 func (s *Store) checkEmpty(ctx context.Context, all []wire.Namespace) error {
 	for _, ns := range all {
-		groups, err := s.Groups(ctx, ns)
+		groups, err := s.Owners(ctx, ns)
 		if err != nil {
 			return err
 		}
-		if len(groups) > 0 {
-			return fmt.Errorf("namespace %q is not empty, it holds backup group %s: %w", ns, groups[0].Group, chunkstore.ErrInvalid)
+		for _, g := range groups {
+			times, err := s.times(g.Group)
+			if err == nil && len(times) > 0 {
+				err = fmt.Errorf("namespace %q is not empty, it holds backup group %s: %w", ns, g.Group, chunkstore.ErrInvalid)
+			}
+			if err != nil {
+				return err
+			}
 		}
 	}
 	return nil

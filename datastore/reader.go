@@ -11,6 +11,7 @@ import (
 	"holdfast/chunkstore/durable"
 	"holdfast/chunkstore/pack"
 	"holdfast/datastore/index"
+	"holdfast/datastore/manifest"
 	"holdfast/datastore/wire"
 )
 
@@ -102,6 +103,16 @@ func (r *reader) Blob(_ context.Context, name string) (chunkstore.Sealed, error)
 		return nil, fmt.Errorf("snapshot %s: %w", r.snap, err)
 	}
 	return b, nil
+}
+
+// Manifest reads the manifest of the snapshot, unauthenticated, when it is the turn of
+// who asks. One that is missing is chunkstore.ErrNotExist.
+func (r *reader) Manifest(ctx context.Context) (found *manifest.Manifest, err error) {
+	err = r.store.lookAt(ctx, snapshotPath(r.snap), func(m *manifest.Manifest) error {
+		found = m
+		return nil
+	})
+	return found, err
 }
 
 // Index implements wire.Reader.

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io/fs"
 	"path"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -38,9 +37,7 @@ type Session struct {
 	resume  *resumeList
 	copies  chunkstore.Owner // whose encrypted chunks it reads and adds to
 	base    *wire.Snapshot   // nil if there is none
-	// baseOf is the manifest of the base.
-	baseOf *manifest.Manifest
-	unbase func() // gives the base free
+	unbase  func()           // gives the base free
 	// unsettled tells that temp must stay until the next opening.
 	unsettled bool
 
@@ -247,8 +244,25 @@ func (ss *Session) beginChunks(ctx context.Context) error {
 }
 
 // enterGroup checks the owner and finds the base, in the order of section 2.1
-// of the protocol specification.
+// of the protocol specification. The group is occupied, and stays.
 func (ss *Session) enterGroup(ctx context.Context) error {
+	if err := ss.claimGroup(ctx); err != nil {
+		return err
+	}
+	// Nobody waits for the turn that this waits for.
+	if err := ss.findBase(ctx); err != nil {
+		return err
+	}
+	_, err := ss.store.root.Lstat(snapshotPath(ss.snap))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return fmt.Errorf("its directory is there: %w", errors.Join(wire.ErrExists, err))
+}
+
+// claimGroup makes sure that the group may be written to, and finds out whose copies
+// it reads.
+func (ss *Session) claimGroup(ctx context.Context) error {
 	// While the tree is held no namespace goes.
 	ss.store.tree.RLock()
 	defer ss.store.tree.RUnlock()
@@ -282,98 +296,7 @@ func (ss *Session) enterGroup(ctx context.Context) error {
 		return err
 	}
 	ss.copies = ownerTag(copies)
-	if err := ss.findBase(); err != nil {
-		return err
-	}
-	_, err = ss.store.root.Lstat(snapshotPath(ss.snap))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	return fmt.Errorf("its directory is there: %w", errors.Join(wire.ErrExists, err))
-}
-
-// ErrOlder is returned, with wire.ErrExists, for a snapshot that is not newer than
-// the last one of its group.
-var ErrOlder = errors.New("backup timestamp is older than last backup")
-
-// findBase takes the newest finished snapshot as the one to build on and keeps
-// it from being removed. One that a verification has found damaged, or whose
-// manifest cannot be read, or that reads the copies of somebody else, is none; older
-// ones are not looked at.
-func (ss *Session) findBase() error {
-	last, release, err := ss.store.holdLast(ss.snap.Group)
-	if err != nil || last == nil {
-		return err
-	}
-	m, err := ss.store.manifest(*last)
-	if err == nil {
-		if v, ok := m.Verification(); ok && v.State == wire.VerifyFailed {
-			release()
-			return nil // an older time is accepted then, too
-		}
-	}
-	if e := ss.checkNewer(); e != nil {
-		release()
-		return e
-	}
-	if err != nil {
-		release()
-		return nil
-	}
-	// What came back from somebody else's time reads other copies than this one adds to.
-	copies, err := ss.store.copiesIn(snapshotPath(*last), last.Group)
-	if err != nil || ownerTag(copies) != ss.copies {
-		release()
-		return nil
-	}
-	ss.base, ss.unbase = last, release
-	ss.baseOf = m
 	return nil
-}
-
-// checkNewer makes sure that a snapshot is newer than the others of the group. One
-// whose own name had not come when it arrived says nothing about time.
-func (ss *Session) checkNewer() error {
-	g := ss.snap.Group
-	times, err := ss.store.times(g)
-	if err != nil {
-		return err
-	}
-	for _, t := range slices.Backward(times) {
-		if t < ss.snap.Time {
-			return nil
-		}
-		if other := (wire.Snapshot{Group: g, Time: t}); !ss.store.dated(other).Ahead() {
-			return fmt.Errorf("the group's newest snapshot %s is not older: %w", other, errors.Join(ErrOlder, wire.ErrExists))
-		}
-	}
-	return nil
-}
-
-// holdLast finds the newest finished snapshot of a group and holds it; nil if
-// there is none. The caller has the group's edit lock, which comes before that
-// of a snapshot.
-func (s *Store) holdLast(g wire.Group) (*wire.Snapshot, func(), error) {
-	for {
-		times, err := s.times(g)
-		if err != nil || len(times) == 0 {
-			return nil, nil, err
-		}
-		last := wire.Snapshot{Group: g, Time: s.newest(g, times).Claimed}
-		release, err := s.locks.hold(last)
-		if err != nil {
-			s.locks.edit(last)() // waits until it has been removed, or not
-			continue
-		}
-		ok, err := s.there(last)
-		if ok {
-			return &last, release, nil
-		}
-		release() // it went before it was held
-		if err != nil {
-			return nil, nil, err
-		}
-	}
 }
 
 // running returns an error if the session has ended.
@@ -389,32 +312,6 @@ func (ss *Session) running() error {
 
 // Snapshot returns the name of the snapshot being written.
 func (ss *Session) Snapshot() wire.Snapshot { return ss.snap }
-
-// Base returns the snapshot that this one builds on: the newest finished one of
-// the group, unless a verification has found it damaged. It cannot be removed
-// before the session is finished or closed.
-func (ss *Session) Base() (wire.Snapshot, bool) {
-	if ss.base == nil {
-		return wire.Snapshot{}, false
-	}
-	return *ss.base, true
-}
-
-// BaseClass returns the class that the chunks of an index of the base are of.
-func (ss *Session) BaseClass(name string) chunkstore.Class {
-	if ss.baseOf == nil {
-		return manifest.ClassIn(name, chunkstore.ClassPlain)
-	}
-	return ss.baseOf.ClassOf(name)
-}
-
-// Previous implements wire.Session: it opens the base.
-func (ss *Session) Previous(ctx context.Context) (wire.Reader, error) {
-	if ss.base == nil {
-		return nil, fmt.Errorf("backup group %s has no snapshot to build on: %w", ss.snap.Group, chunkstore.ErrNotExist)
-	}
-	return ss.store.Open(ctx, *ss.base)
-}
 
 // Has implements wire.Asker.
 func (ss *Session) Has(ctx context.Context, r chunkstore.Ref) (bool, error) {

@@ -176,6 +176,7 @@ func (s *Store) passTrash(g wire.Group, from, to wire.AuthID) error {
 // passEntry replaces where.json of an entry, unless that has gone meanwhile.
 func (s *Store) passEntry(e trashed, w where) error {
 	defer s.locks.edit(w.snapshot())()
+	defer s.counted.forgetEntry(e)
 	if there, err := s.holds(e); err != nil || !there {
 		return err
 	}

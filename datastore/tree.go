@@ -152,6 +152,11 @@ func (s *Store) snapshotInfo(ctx context.Context, snap wire.Snapshot) (wire.Snap
 	if err := ctx.Err(); err != nil {
 		return info, err
 	}
+	done, err := s.turns.Read(ctx)
+	if err != nil {
+		return info, err
+	}
+	defer done()
 	// What is being changed is not told before it is durable.
 	defer s.locks.edit(snap)()
 	var unsure error
@@ -160,15 +165,20 @@ func (s *Store) snapshotInfo(ctx context.Context, snap wire.Snapshot) (wire.Snap
 	if err != nil {
 		return info, err
 	}
-	m, size, err := s.readManifest(snap)
+	size, err := s.useManifest(ctx, snapshotPath(snap), func(m *manifest.Manifest) error {
+		describe(&info, m)
+		return nil
+	})
+	if e := ctx.Err(); e != nil {
+		return info, e // who has gone has found no damage
+	}
 	if err != nil {
-		m = &manifest.Manifest{}
+		err = fmt.Errorf("snapshot %s: %w", snap, err)
 	}
 	if err := errors.Join(unsure, err); err != nil {
 		info.Damage = err.Error()
 	}
 	info.ManifestSize = uint64(size)
-	describe(&info, m)
 	info.Extra = slices.DeleteFunc(names, func(name string) bool {
 		named := func(f wire.FileInfo) bool { return f.Name == name }
 		return name == wire.ManifestName || slices.ContainsFunc(info.Files, named)
@@ -189,35 +199,6 @@ func describe(info *wire.SnapshotInfo, m *manifest.Manifest) {
 	if v, ok := m.Verification(); ok {
 		info.Verify = &wire.VerifyState{State: v.State, UPID: v.UPID}
 	}
-}
-
-// manifest reads a snapshot's manifest, unauthenticated.
-func (s *Store) manifest(snap wire.Snapshot) (*manifest.Manifest, error) {
-	m, _, err := s.readManifest(snap)
-	return m, err
-}
-
-// manifestsAtOnce is how many manifests are taken apart at a time: each takes many times
-// its size, whoever has made it.
-const manifestsAtOnce = 4
-
-// openManifest takes a manifest apart when it is its turn.
-func (s *Store) openManifest(sealed chunkstore.Sealed) (*manifest.Manifest, error) {
-	s.opening <- struct{}{}
-	defer func() { <-s.opening }()
-	return manifest.OpenWith(s.proofs.codec, sealed)
-}
-
-// readManifest also tells how long the manifest's blob is, in bytes.
-func (s *Store) readManifest(snap wire.Snapshot) (m *manifest.Manifest, size int, err error) {
-	sealed, err := s.readFile(path.Join(snapshotPath(snap), wire.ManifestName), chunkstore.SealedSizeMax)
-	if err != nil {
-		return nil, 0, fmt.Errorf("snapshot %s: %w", snap, err)
-	}
-	if m, err = s.openManifest(sealed); err != nil {
-		return nil, len(sealed), fmt.Errorf("snapshot %s: %s: %w", snap, wire.ManifestName, err)
-	}
-	return m, len(sealed), nil
 }
 
 // readFile reads a file of the tree of at most limit bytes.

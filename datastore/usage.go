@@ -4,9 +4,9 @@ import (
 	"context"
 	"errors"
 	"io/fs"
-	"path"
 
 	"holdfast/chunkstore"
+	"holdfast/datastore/manifest"
 	"holdfast/datastore/wire"
 )
 
@@ -55,12 +55,12 @@ func (s *Store) EachUsage(ctx context.Context, visit func(Usage) error) error {
 
 // UsageOf tells what a snapshot counts in its place and, under the same name, in the
 // trash.
-func (s *Store) UsageOf(snap wire.Snapshot) (list []Usage, err error) {
-	n, err := s.filesUsage(snapshotPath(snap))
+func (s *Store) UsageOf(ctx context.Context, snap wire.Snapshot) (list []Usage, err error) {
+	n, there, err := s.usage(ctx, snap)
 	if err != nil {
 		return nil, err
 	}
-	if owner, err := s.owner(snap.Group); err == nil && n > 0 {
+	if owner, err := s.owner(snap.Group); err == nil && there {
 		list = append(list, Usage{Snapshot: snap, Owner: owner, Bytes: n})
 	}
 	entries, _, err := s.find(snap)
@@ -68,14 +68,13 @@ func (s *Store) UsageOf(snap wire.Snapshot) (list []Usage, err error) {
 		return nil, err
 	}
 	for _, e := range entries {
-		w, err := s.where(e)
+		u, there, err := s.entryUsage(ctx, e)
 		if err != nil {
 			return nil, err
 		}
-		if n, err = s.filesUsage(e.snapshot()); err != nil {
-			return nil, err
+		if there {
+			list = append(list, u)
 		}
-		list = append(list, Usage{Snapshot: snap, Owner: w.Owner, Bytes: n})
 	}
 	return list, nil
 }
@@ -94,8 +93,8 @@ func (s *Store) groupUsage(ctx context.Context, g wire.Group, visit func(Usage) 
 			return err
 		}
 		snap := wire.Snapshot{Group: g, Time: t}
-		n, err := s.filesUsage(snapshotPath(snap))
-		if err == nil {
+		n, there, err := s.usage(ctx, snap)
+		if err == nil && there {
 			err = visit(Usage{Snapshot: snap, Owner: owner, Bytes: n})
 		}
 		if err != nil {
@@ -114,13 +113,12 @@ func (s *Store) trashUsage(ctx context.Context, visit func(Usage) error) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		w, err := s.where(e)
-		if err != nil {
+		u, there, err := s.entryUsage(ctx, e)
+		if unusable(err) {
 			continue // it is for Deleted to tell
 		}
-		n, err := s.filesUsage(e.snapshot())
-		if err == nil {
-			err = visit(Usage{Snapshot: w.snapshot(), Owner: w.Owner, Bytes: n})
+		if err == nil && there {
+			err = visit(u)
 		}
 		if err != nil {
 			return err
@@ -129,23 +127,82 @@ func (s *Store) trashUsage(ctx context.Context, visit func(Usage) error) error {
 	return nil
 }
 
-// filesUsage sums what the files of a snapshot count that lies in a directory.
-func (s *Store) filesUsage(dir string) (total uint64, err error) {
-	names, err := s.readDir(dir)
+// usage tells what a snapshot of the tree counts, in bytes. It is found out once.
+func (s *Store) usage(ctx context.Context, snap wire.Snapshot) (bytes uint64, there bool, err error) {
+	if n, ok := s.counted.of(snap); ok {
+		return n, true, nil
+	}
+	done, err := s.turns.Read(ctx)
+	if err != nil {
+		return 0, false, err
+	}
+	defer done()
+	defer s.locks.edit(snap)()
+	if n, ok := s.counted.of(snap); ok {
+		return n, true, nil
+	}
+	bytes, there, err = s.filesUsage(ctx, snapshotPath(snap))
+	if err == nil && there && !s.opts.ReadOnly { // or somebody else changes it
+		s.counted.put(snap, bytes)
+	}
+	return bytes, there, err
+}
+
+// entryUsage is usage for an entry of the trash.
+func (s *Store) entryUsage(ctx context.Context, e trashed) (u Usage, there bool, err error) {
+	if u, ok := s.counted.ofEntry(e); ok {
+		return u, true, nil
+	}
+	w, err := s.where(e)
+	if err != nil {
+		return Usage{}, false, err
+	}
+	done, err := s.turns.Read(ctx)
+	if err != nil {
+		return Usage{}, false, err
+	}
+	defer done()
+	defer s.locks.edit(w.snapshot())()
+	if u, ok := s.counted.ofEntry(e); ok {
+		return u, true, nil
+	}
+	if w, err = s.where(e); err != nil { // it may be somebody else's by now
+		return Usage{}, false, err
+	}
+	u = Usage{Snapshot: w.snapshot(), Owner: w.Owner}
+	u.Bytes, there, err = s.filesUsage(ctx, e.snapshot())
+	if err == nil && there && !s.opts.ReadOnly {
+		s.counted.putEntry(e, u)
+	}
+	return u, there, err
+}
+
+// filesUsage sums what the files of a snapshot count that lies in a directory. The
+// caller has a turn to read its manifest, and the edit lock of the snapshot.
+func (s *Store) filesUsage(ctx context.Context, dir string) (total uint64, there bool, err error) {
+	_, err = s.root.Lstat(dir)
 	if errors.Is(err, fs.ErrNotExist) {
-		return 0, nil
+		return 0, false, nil
 	}
 	if err != nil {
-		return 0, err
+		return 0, false, err
 	}
-	logical := s.logicalSizes(dir)
+	names, err := s.readDir(dir)
+	if err != nil {
+		return 0, false, err
+	}
+	s.step("counted")
+	logical := s.logicalSizes(ctx, dir)
+	if err := ctx.Err(); err != nil {
+		return 0, false, err
+	}
 	for _, name := range names {
 		st, err := name.Info()
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
 		if err != nil {
-			return 0, err
+			return 0, false, err
 		}
 		n := uint64(st.Size())
 		if kind, err := wire.CheckFileName(name.Name()); err == nil && kind != wire.Blob {
@@ -153,23 +210,21 @@ func (s *Store) filesUsage(dir string) (total uint64, err error) {
 		}
 		total += n
 	}
-	return total, nil
+	return total, true, nil
 }
 
 // logicalSizes are what the manifest in a directory says of its archives; a manifest
 // that cannot be read says nothing.
-func (s *Store) logicalSizes(dir string) map[string]uint64 {
-	sealed, err := s.readFile(path.Join(dir, wire.ManifestName), chunkstore.SealedSizeMax)
+func (s *Store) logicalSizes(ctx context.Context, dir string) map[string]uint64 {
+	sizes := make(map[string]uint64)
+	_, err := s.useManifest(ctx, dir, func(m *manifest.Manifest) error {
+		for _, f := range m.Files {
+			sizes[f.Name] = f.Size
+		}
+		return nil
+	})
 	if err != nil {
 		return nil
-	}
-	m, err := s.openManifest(sealed)
-	if err != nil {
-		return nil
-	}
-	sizes := make(map[string]uint64, len(m.Files))
-	for _, f := range m.Files {
-		sizes[f.Name] = f.Size
 	}
 	return sizes
 }

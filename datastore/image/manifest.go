@@ -119,16 +119,28 @@ func readOrigin(ctx context.Context, r wire.Reader, m *manifest.Manifest, key *c
 	return o, true, nil
 }
 
-func readManifest(ctx context.Context, r wire.Reader) (*manifest.Manifest, error) {
+// unfolder is a Reader that takes manifests apart itself, when there is memory for it.
+type unfolder interface {
+	Manifest(ctx context.Context) (*manifest.Manifest, error)
+}
+
+func unfold(ctx context.Context, r wire.Reader) (*manifest.Manifest, error) {
+	if u, ok := r.(unfolder); ok {
+		return u.Manifest(ctx)
+	}
 	sealed, err := r.Blob(ctx, wire.ManifestName)
+	if err != nil {
+		return nil, err
+	}
+	return manifest.Open(sealed)
+}
+
+func readManifest(ctx context.Context, r wire.Reader) (*manifest.Manifest, error) {
+	m, err := unfold(ctx, r)
 	if errors.Is(err, chunkstore.ErrNotExist) {
 		// The snapshot was there when it was opened, and had one once.
 		err = fmt.Errorf("%s is missing: %w", wire.ManifestName, chunkstore.ErrCorrupt)
 	}
-	if err != nil {
-		return nil, err
-	}
-	m, err := manifest.Open(sealed)
 	if err != nil {
 		return nil, err
 	}

@@ -7,6 +7,10 @@ import (
 	"holdfast/chunkstore/blob"
 )
 
+// SealedSizeMax is the longest blob of a manifest, in bytes: the longest text, and what
+// a compressor adds to one that cannot be compressed.
+const SealedSizeMax = jsonSizeMax + jsonSizeMax/64
+
 // Open decodes a manifest from its blob, which is never encrypted (section 4.3
 // of the formats specification). Nothing in it is authenticated until Verify.
 func Open(sealed chunkstore.Sealed) (*Manifest, error) {

@@ -24,6 +24,9 @@ type accounts struct {
 	outgoing *ledger.Resource // what is sent
 	known    *ledger.Resource // chunks that sessions remember
 
+	// unfolding has an element for each manifest that is being taken apart.
+	unfolding chan struct{}
+
 	// Bytes on the disk.
 	spooled *ledger.Resource // bodies that there is no memory for
 	kept    *ledger.Resource // the same for what goes out
@@ -82,6 +85,7 @@ func newAccounts(l Limits) *accounts {
 		arrived:   resource("memory for uploads that have come", arrivedMax, 2*blob, 0),
 		outgoing:  resource("memory for downloads", outgoingMax, 3*blob, blob),
 		known:     resource("references to chunks", knownTotalMax, knownShare, knownTotalMax/16),
+		unfolding: make(chan struct{}, manifestsMax),
 		spooled:   resource("files for uploads", spooledMax, spooledMax/4, spooledMax/16),
 		kept:      resource("files for downloads", keptMax, keptMax/4, keptMax/16),
 		heavy:     resource("places for transfers", heavyMax, 2, 1),

@@ -245,7 +245,7 @@ func (b *backup) finish(*call) (any, error) {
 		return nil, err
 	}
 	// A client that goes away now cannot take back what it has asked for.
-	err := b.session.Finish(b.ctx)
+	err := b.session.Finish(withPayer(b.ctx, b.payer))
 	if errors.Is(err, manifest.ErrFormat) {
 		err = fmt.Errorf("%w - %w", errNoManifest, err)
 	}

@@ -228,7 +228,10 @@ func (b *backup) close(c *call, kind index.Kind) error {
 // registerIndex makes the chunks of an index of the base snapshot known, if the
 // store has every one of them undamaged and in that size.
 func (b *backup) registerIndex(ctx context.Context, name string, idx *index.Reader) error {
-	class := b.session.BaseClass(name)
+	class, err := b.session.BaseClass(ctx, name)
+	if err != nil {
+		return err
+	}
 	var last index.Entry // runs of one chunk are looked up once
 	for e, err := range idx.All(0) {
 		if err == nil && (e.ID != last.ID || e.Size != last.Size) {

@@ -94,6 +94,7 @@ func (v *conversation) handler(table []method) http.Handler {
 		body := &watchedBody{ReadCloser: r.Body, begin: func() *vigil { return v.patience.watch(w) }}
 		defer body.stop()
 		r.Body = body
+		r = r.WithContext(withPayer(r.Context(), v.payer))
 		c := &call{ResponseWriter: w, Request: r, server: v.server, auth: v.auth, pass: v.pass, payer: v.payer, log: v.server.o.Log}
 		data, err := v.run(tree, c)
 		if why := v.stopped(); why != nil && err != nil && !errors.Is(err, errAnswered) {

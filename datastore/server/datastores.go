@@ -20,7 +20,8 @@ import (
 // openStore is a datastore that the server has open, or is opening.
 type openStore struct {
 	*datastore.Store
-	conf access.Datastore
+	conf  access.Datastore
+	turns *turns
 
 	opening sync.Mutex
 	users   atomic.Int64 // calls, sessions and tasks that work on it
@@ -71,10 +72,11 @@ func (s *Server) openOnce(o *openStore, d access.Datastore) error {
 	if o.Store != nil {
 		return nil
 	}
-	st, err := s.openDatastore(d, false)
+	t := s.accounts.newTurns()
+	st, err := s.openDatastore(d, t, false)
 	if cannotWrite(err) {
 		// Reading never needs to write.
-		only, oerr := s.openDatastore(d, true)
+		only, oerr := s.openDatastore(d, t, true)
 		if oerr == nil {
 			s.o.Log.Warn("the datastore can only be read", "datastore", d.Name, "error", err)
 			o.frozen, st, err = err, only, nil
@@ -83,7 +85,7 @@ func (s *Server) openOnce(o *openStore, d access.Datastore) error {
 	if err != nil {
 		return fmt.Errorf("datastore '%s': %w", d.Name, err)
 	}
-	o.Store, o.conf = st, d
+	o.Store, o.conf, o.turns = st, d, t
 	return nil
 }
 

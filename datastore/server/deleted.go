@@ -106,7 +106,7 @@ func (d destroyer) ForgetNow(ctx context.Context, snap wire.Snapshot) error {
 	}
 	var list []datastore.Usage
 	if len(all) > 0 {
-		if list, err = d.store.UsageOf(snap); err != nil {
+		if list, err = d.store.UsageOf(ctx, snap); err != nil {
 			return err
 		}
 	}

@@ -6,13 +6,11 @@ import (
 	"fmt"
 	"math/bits"
 	"net/http"
-	"sync"
 	"sync/atomic"
 
 	"holdfast/chunkstore"
 	"holdfast/datastore/image"
 	"holdfast/datastore/index"
-	"holdfast/datastore/manifest"
 	"holdfast/datastore/wire"
 )
 
@@ -20,18 +18,14 @@ import (
 type reading struct {
 	*conversation
 	snapshot wire.Reader
-	manifest func() (*manifest.Manifest, error) // of the snapshot, read when first asked
-	allowed  *known                             // chunks of the indexes that were downloaded
-	metadata bool                               // nothing else is read
+	allowed  *known // chunks of the indexes that were downloaded
+	metadata bool   // nothing else is read
 	chunks   atomic.Int64
 	bytes    atomic.Int64
 }
 
 func newReading(c *conversation, snapshot wire.Reader) *reading {
-	return &reading{conversation: c, snapshot: snapshot, allowed: newKnown(c.server.accounts.known, c.payer),
-		manifest: sync.OnceValues(func() (*manifest.Manifest, error) {
-			return image.OpenManifest(c.task.Context(), snapshot, image.Trust{})
-		})}
+	return &reading{conversation: c, snapshot: snapshot, allowed: newKnown(c.server.accounts.known, c.payer)}
 }
 
 // methods is the table of the session (section 3.2 of the protocol
@@ -54,12 +48,13 @@ func (r *reading) download(c *call) (any, error) {
 		return nil, err
 	}
 	r.task.Logf("sending %s", name)
-	return nil, r.sendFile(c, r.snapshot, file{name, func(_ context.Context, idx *index.Reader) error { return r.allow(name, idx) }})
+	return nil, r.sendFile(c, r.snapshot, file{name, func(ctx context.Context, idx *index.Reader) error { return r.allow(ctx, name, idx) }})
 }
 
 // allow makes the chunks of an index known, in the class that the manifest says.
-func (r *reading) allow(name string, idx *index.Reader) error {
-	m, err := r.manifest()
+// The manifest is read each time: it may be large, and sessions are many and long.
+func (r *reading) allow(ctx context.Context, name string, idx *index.Reader) error {
+	m, err := image.OpenManifest(ctx, r.snapshot, image.Trust{})
 	if err == nil && r.metadata {
 		err = described(m, name, idx)
 	}

@@ -222,6 +222,9 @@ func (s *Server) invoke(c *call, parts []string) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	if c.auth != "" {
+		c.Request = c.WithContext(withPayer(c.Context(), c.payer))
+	}
 	if !local && c.auth != "" {
 		if err := c.enter(); err != nil {
 			return nil, err

@@ -296,11 +296,12 @@ func (s *Server) waitSessions(ctx context.Context) error {
 }
 
 // openDatastore opens a datastore; it stays open.
-func (s *Server) openDatastore(d access.Datastore, readOnly bool) (*datastore.Store, error) {
+func (s *Server) openDatastore(d access.Datastore, t *turns, readOnly bool) (*datastore.Store, error) {
 	log := s.o.Log.With("datastore", d.Name)
 	return datastore.Open(s.ctx, d.Path, datastore.Options{
 		ReadOnly: readOnly,
 		LockWait: s.o.Limits.LockWait,
+		Turns:    t,
 		Notify:   func(message string) { log.Warn(message) },
 	})
 }

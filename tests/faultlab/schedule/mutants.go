@@ -227,8 +227,8 @@ var treeMutants = []mutant{
 	}}},
 	{"early-name", "a snapshot is in the tree only when it is complete", "", []change{{
 		"datastore/finish.go",
-		"\tm, err := ss.checkManifest()\n",
-		"\tif sim.Mutant(\"early-name\") {\n\t\terr := ss.commit()\n\t\tif err == nil {\n\t\t\terr = ss.puts.Sync(ctx)\n\t\t}\n\t\treturn err\n\t}\n\tm, err := ss.checkManifest()\n",
+		"\tclasses, err := ss.settleManifest(ctx)\n",
+		"\tif sim.Mutant(\"early-name\") {\n\t\terr := ss.commit()\n\t\tif err == nil {\n\t\t\terr = ss.puts.Sync(ctx)\n\t\t}\n\t\treturn err\n\t}\n\tclasses, err := ss.settleManifest(ctx)\n",
 	}}},
 	{"temp-kept", "what a killed session left in .tmp goes when the store is opened", "", []change{{
 		"datastore/datastore.go",
