@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -115,7 +116,6 @@ func TestDrippingListsStopNobody(t *testing.T) {
 	}
 	time.Sleep(time.Second)
 	w.undisturbed(t, atLeast(2))
-	w.bounded(t)
 }
 
 // Logs that drip in take no place for downloads from anybody.
@@ -143,6 +143,71 @@ func TestDrippingLogsStopNobody(t *testing.T) {
 	for how, file := range map[string]string{"/download": manifestName, "/download-decoded": a.name} {
 		w.ask(t, w.alice, "GET", "/admin/datastore/"+store+how, own.params("file-name", file)...).want(t, 200)
 	}
+}
+
+// unfolding is a manifest that takes thousands of times its length when it is read.
+func unfolding(s snap, files ...entry) []byte {
+	const members = 30_000
+	var b strings.Builder
+	for i := range members {
+		fmt.Fprintf(&b, `"%x":1,`, i)
+	}
+	return []byte(strings.Replace(string(manifestOf(s, files...)), `"unprotected":{}`, `"unprotected":{`+b.String()+`"last":1}`, 1))
+}
+
+// Who reads a snapshot whose manifest unfolds, or has it read by the server, in as many
+// sessions and requests as he may have, holds no memory beyond the bound, and others
+// back up meanwhile.
+func TestReadersOfManifestsThatUnfold(t *testing.T) {
+	t.Parallel()
+	w := start(t, setup{})
+	of, a := snap{"host", "unfold", began}, archive{"root.pxar.didx", []chunk{plainChunk(noise(1, 5000))}}
+	s := w.session(t, w.mallory, backupProtocol, of)
+	e, err := s.put(a, map[string]bool{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.do(t, blobMessage(manifestName, squeezed(unfolding(of, e)))).want(t, 200)
+	s.do(t, finishMessage()).want(t, 200)
+	s.Close()
+	const sessions, requests = 60, 20
+	var open, all sync.WaitGroup
+	open.Add(sessions)
+	arriving := make(chan struct{}, 8)
+	for range sessions {
+		all.Go(func() {
+			arriving <- struct{}{}
+			r, err := w.reader(of)
+			<-arriving
+			open.Done()
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer r.Close()
+			open.Wait() // all of them are there
+			// On a slow machine its turn may come after it has gone.
+			if got, err := r.try(message{method: "GET", path: "/download", kv: []string{"file-name", a.name}}); err == nil && got.status != 200 {
+				t.Error(got)
+			}
+		})
+	}
+	open.Wait()
+	for range requests {
+		all.Go(func() {
+			got, err := w.tryAsk("127.0.0.2", w.mallory, "GET", "/admin/datastore/"+store+"/download-decoded", of.params("file-name", a.name)...)
+			if err != nil || got.status != 200 && got.status != 503 && got.status != 429 {
+				t.Errorf("%s (%v)", got, err)
+			}
+		})
+	}
+	w.undisturbed(t, atLeast(1))
+	all.Wait()
+}
+
+// reader begins a session of mallory that reads.
+func (w *world) reader(s snap) (*session, error) {
+	return open("", w.address, upgradeRequest(w.mallory, readerProtocol, s))
 }
 
 // Manifests that are small when sent and large when read cost their listing no memory
@@ -177,5 +242,4 @@ func TestManifestsThatUnfold(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	w.bounded(t)
 }

@@ -417,7 +417,6 @@ func TestLoad(t *testing.T) {
 	if end, err := w.task(w.admin, "POST", "/admin/datastore/"+store+"/verify"); err != nil || end != "OK" {
 		t.Errorf("the verification ended with %q (%v)", end, err)
 	}
-	w.bounded(t)
 }
 
 // escapePath makes one component of a path of any text.

@@ -20,7 +20,8 @@ import (
 // patience is how long anything may take before it counts as hanging.
 const patience = 60 * time.Second
 
-// memoryMax is what a server may hold at its worst, in bytes.
+// memoryMax is what a server may hold at its worst in any of the tests, in bytes: each is
+// held to it when its server ends.
 const memoryMax = 400 << 20
 
 // program is the binary under test: HOLDFAST_ABUSE_PROGRAM, or built here.
@@ -180,6 +181,7 @@ func (w *world) stop(t testing.TB) {
 	if w.process.Process == nil || w.ended == nil {
 		return
 	}
+	w.bounded(t)
 	w.process.Process.Signal(syscall.SIGTERM)
 	select {
 	case err := <-w.ended:
@@ -242,31 +244,33 @@ func (w *world) alive(t testing.TB) {
 	w.ask(t, w.admin, "GET", "/version").want(t, 200)
 }
 
-// memory is the most that the server has held so far, in bytes.
-func (w *world) memory(t testing.TB) int64 {
-	t.Helper()
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", w.process.Process.Pid))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for line := range strings.Lines(string(text)) {
-		var kib int64
-		if n, _ := fmt.Sscanf(line, "VmHWM: %d kB", &kib); n == 1 {
-			return kib << 10
-		}
-	}
-	t.Fatalf("no VmHWM in %q", text)
-	return 0
-}
-
-// bounded fails the test if the server has held too much.
+// bounded fails the test if the server has held too much so far.
 func (w *world) bounded(t testing.TB) {
 	t.Helper()
-	n := w.memory(t)
+	n, err := heldBy(w.process.Process.Pid)
+	if err != nil {
+		t.Errorf("how much the server has held: %v", err)
+		return
+	}
 	t.Logf("the server held %d MiB at most", n>>20)
 	if n > memoryMax {
 		t.Errorf("the server held %d MiB, allowed are %d", n>>20, memoryMax>>20)
 	}
+}
+
+// heldBy is the most memory that a process has held so far, in bytes.
+func heldBy(pid int) (int64, error) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return 0, err
+	}
+	for line := range strings.Lines(string(text)) {
+		var kib int64
+		if n, _ := fmt.Sscanf(line, "VmHWM: %d kB", &kib); n == 1 {
+			return kib << 10, nil
+		}
+	}
+	return 0, fmt.Errorf("no VmHWM in %q", text)
 }
 
 // locked is a buffer that a process writes to while tests read it.

@@ -135,7 +135,6 @@ func TestMalformedHeads(t *testing.T) {
 	}
 	all.Wait()
 	w.alive(t)
-	w.bounded(t)
 }
 
 // brokenHead sends a text and fails the test unless it is answered, or the
@@ -229,7 +228,6 @@ func TestMalformedBodies(t *testing.T) {
 		}
 	}
 	w.alive(t)
-	w.bounded(t)
 }
 
 // oddNumbers are what a number may not be.
@@ -283,7 +281,6 @@ func TestOddNumbers(t *testing.T) {
 		}
 	}
 	w.alive(t)
-	w.bounded(t)
 }
 
 // wrongMessages are requests of a backup session that must be refused. wid is
@@ -370,7 +367,6 @@ func TestMalformedMessages(t *testing.T) {
 	if l := w.listed(t, w.alice, of); len(l) > 0 {
 		t.Errorf("listed: %v", l)
 	}
-	w.bounded(t)
 }
 
 // What is sent to the TLS port instead of TLS is answered, or the connection is

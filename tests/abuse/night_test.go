@@ -9,7 +9,7 @@ import (
 
 // Two hundred machines back up at the same time through one token, each with
 // chunks under way on several streams: all come through, and the server's memory
-// is bounded.
+// is bounded, by memoryMax as in every test.
 func TestNight(t *testing.T) {
 	t.Parallel()
 	w := start(t, setup{})
@@ -39,7 +39,6 @@ func TestNight(t *testing.T) {
 	if t.Failed() {
 		w.tellRefusals(t)
 	}
-	w.bounded(t)
 }
 
 // tellRefusals logs by what the server has sent anybody away.

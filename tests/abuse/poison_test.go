@@ -191,7 +191,6 @@ func TestPoison(t *testing.T) {
 		}
 	}
 	w.bobToo(t, a)
-	w.bounded(t)
 }
 
 // bobToo backs the same up as another user, after a collection.

@@ -202,7 +202,6 @@ func TestSlowCrowd(t *testing.T) {
 	if c.begun.Load() < crowdSize*9/10 {
 		t.Error("the crowd was none")
 	}
-	w.bounded(t)
 }
 
 // A crowd from so many addresses that it takes every place: honest clients have
@@ -222,7 +221,6 @@ func TestFullHouse(t *testing.T) {
 	})
 	eventually(t, "the end of the crowd", func() bool { return c.left() == 0 })
 	w.undisturbed(t, atLeast(2))
-	w.bounded(t)
 }
 
 // deaf opens a session whose answers are never read.
@@ -289,7 +287,6 @@ func TestDeafReaders(t *testing.T) {
 	}
 	all.Wait()
 	w.undisturbed(t, atLeast(3))
-	w.bounded(t)
 }
 
 // Uploads that promise much and drip hold no memory that others need.
@@ -312,7 +309,6 @@ func TestDrippingUploads(t *testing.T) {
 	}
 	time.Sleep(time.Second)
 	w.undisturbed(t, atLeast(3))
-	w.bounded(t)
 }
 
 // drip uploads the largest chunk byte by byte until ctx ends.
@@ -339,7 +335,6 @@ func TestStuffedWindows(t *testing.T) {
 	}
 	all.Wait()
 	w.undisturbed(t, atLeast(3))
-	w.bounded(t)
 }
 
 // stuff begins many of the largest uploads and sends as much of each as the
@@ -406,7 +401,6 @@ func TestDeafDownloads(t *testing.T) {
 	}
 	time.Sleep(time.Second)
 	w.undisturbed(t, atLeast(3))
-	w.bounded(t)
 	// Places come free although nobody reads and nobody goes.
 	eventually(t, "a download", func() bool {
 		a, err := w.tryAsk("", w.mallory, "GET", "/admin/datastore/"+store+"/download", victim.params("file-name", "big.blob")...)
