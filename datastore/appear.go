@@ -132,7 +132,7 @@ func (s *Store) settlePending(ctx context.Context) {
 	if !ok {
 		return
 	}
-	w, err := Open(ctx, s.path, Options{Notify: s.opts.Notify, Now: s.opts.Now, Uptime: s.opts.Uptime})
+	w, err := Open(ctx, s.path, Options{Notify: s.opts.Notify, Now: s.opts.Now, Uptime: s.opts.Uptime, Turns: s.opts.Turns})
 	if err == nil {
 		err = w.Close()
 	}

@@ -54,7 +54,7 @@ func (l *life) tree(seen map[wire.Snapshot]places) {
 // peek lists the store as a process does that only reads. What was listed before
 // is there.
 func (l *life) peek() {
-	s, err := datastore.Open(l.ctx, sim.Dir, datastore.Options{ReadOnly: true, Now: l.now, Uptime: l.uptime})
+	s, err := datastore.Open(l.ctx, sim.Dir, datastore.Options{ReadOnly: true, Now: l.now, Uptime: l.uptime, Turns: freely{}})
 	if err != nil {
 		wrong("I6: open to read: %v", err)
 	}
@@ -76,7 +76,7 @@ func (l *life) watch() {
 	s := l.store
 	if l.rnd.IntN(2) == 0 {
 		var err error
-		s, err = datastore.Open(l.ctx, sim.Dir, datastore.Options{ReadOnly: true, Now: l.now, Uptime: l.uptime})
+		s, err = datastore.Open(l.ctx, sim.Dir, datastore.Options{ReadOnly: true, Now: l.now, Uptime: l.uptime, Turns: freely{}})
 		if err != nil {
 			wrong("I6: open to read: %v", err)
 		}

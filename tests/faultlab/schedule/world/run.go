@@ -139,7 +139,7 @@ func (r *run) live(use func(*life)) {
 		l.peek() // before anybody who writes
 	}
 	var err error
-	l.store, err = datastore.Open(l.ctx, sim.Dir, datastore.Options{Now: l.now, Uptime: l.uptime})
+	l.store, err = datastore.Open(l.ctx, sim.Dir, datastore.Options{Now: l.now, Uptime: l.uptime, Turns: freely{}})
 	if err != nil {
 		wrong("I6: open: %v", err)
 	}
