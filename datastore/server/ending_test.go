@@ -79,8 +79,18 @@ func TestSessionsDoNotStayForEver(t *testing.T) {
 // What counts is how long nothing is asked, and after the end when that was.
 func TestRestCountsBetweenRequests(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		over := ""
-		r := newRest(time.Hour, func() { over += "idle " })
+		said := make(chan string, 9)
+		say := func(word string) func() { return func() { said <- word } }
+		over := func() string {
+			synctest.Wait()
+			select {
+			case word := <-said:
+				return word
+			default:
+				return ""
+			}
+		}
+		r := newRest(time.Hour, say("idle"))
 		for range 5 {
 			time.Sleep(50 * time.Minute)
 			r.begin()
@@ -89,40 +99,38 @@ func TestRestCountsBetweenRequests(t *testing.T) {
 			time.Sleep(5 * time.Hour) // a request that takes its time
 			r.end()
 		}
-		if synctest.Wait(); over != "" {
-			t.Fatal(over)
+		if got := over(); got != "" {
+			t.Fatal(got)
 		}
 		time.Sleep(61 * time.Minute)
-		if synctest.Wait(); over != "idle " {
-			t.Fatalf("%q", over)
+		if got := over(); got != "idle" {
+			t.Fatalf("%q", got)
 		}
-		over = ""
-		r = newRest(time.Hour, func() { over += "idle " })
+		r = newRest(time.Hour, say("idle"))
 		r.begin()
-		r.finish(10*time.Minute, func() { over += "finished " })
+		r.finish(10*time.Minute, say("finished"))
 		r.end()
 		for range 9 {
 			time.Sleep(time.Minute)
 			r.begin()
 			r.end()
 		}
-		if synctest.Wait(); over != "" {
-			t.Fatal(over)
+		if got := over(); got != "" {
+			t.Fatal(got)
 		}
 		time.Sleep(2 * time.Minute)
-		if synctest.Wait(); over != "finished " {
-			t.Fatalf("%q", over)
+		if got := over(); got != "finished" {
+			t.Fatalf("%q", got)
 		}
-		over = ""
-		r = newRest(0, func() { over += "idle " })
+		r = newRest(0, say("idle"))
 		r.begin()
 		r.end()
 		time.Sleep(1000 * time.Hour)
 		r.stop()
-		r.finish(time.Second, func() { over += "finished " })
+		r.finish(time.Second, say("finished"))
 		time.Sleep(time.Hour)
-		if synctest.Wait(); over != "" {
-			t.Fatal(over)
+		if got := over(); got != "" {
+			t.Fatal(got)
 		}
 	})
 }
