@@ -187,7 +187,7 @@ func (s *Store) Login(ctx context.Context, user wire.AuthID, password string, fr
 		l = t.line
 		err = s.renew(cfg, user, t, from)
 	} else if err == nil {
-		err = s.checkPassword(ctx, cfg, attempt{cfg: cfg, name: user, from: from, now: s.now()}, password)
+		err = s.checkPassword(ctx, cfg, attempt{name: user, from: from, now: s.now()}, password)
 	}
 	if err != nil {
 		return Ticket{}, fmt.Errorf("log in as %s: %w", user, err)
@@ -295,6 +295,7 @@ func (s *Store) renew(cfg *config, user wire.AuthID, t ticket, from netip.Addr) 
 // checkPassword checks a password. Whether the user is unknown, disabled or
 // has no password can be told neither from the answer nor from its time.
 func (s *Store) checkPassword(ctx context.Context, cfg *config, a attempt, password string) error {
+	a.cfg = cfg
 	if err := s.await(ctx, &a); err != nil {
 		return err
 	}

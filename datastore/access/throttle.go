@@ -91,7 +91,7 @@ func (t *table) touch(key string, now time.Time, keep time.Duration) *tally {
 		t.order.MoveToFront(e)
 		return y
 	}
-	if t.order.Len() >= t.max {
+	if t.order.Len() >= max(t.max, 1) {
 		t.remove(t.order.Back().Value.(*tally).key)
 	}
 	y := &tally{key: key, last: now}
@@ -172,7 +172,7 @@ type tallies struct {
 
 func newBrake() *brake {
 	of := func(names, pairs int) *tallies {
-		return &tallies{pairs: newTableOf(pairs), names: newTableOf(names), friends: newTableOf(0)}
+		return &tallies{pairs: newTableOf(pairs), names: newTableOf(names), friends: newTableOf(1)}
 	}
 	return &brake{users: map[wire.AuthID]*tallies{}, strangers: of(strangersMax, strangersMax), tokens: of(tableMax, tableMax), addrs: newTable()}
 }

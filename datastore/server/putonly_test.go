@@ -206,9 +206,9 @@ func TestRevokedWhileASessionRuns(t *testing.T) {
 	r.raw(get("/download", "file-name", wire.ManifestName))
 	l.must(l.access.RevokeToken("putter@pbs!key"))
 	l.must(l.access.RevokeToken("alice@pbs!key"))
-	k.refuses(post("/dynamic_index", "archive-name", "b.didx"), 403, "not good any more")
-	k.refuses(post("/finish"), 403, "not good any more")
-	r.refuses(get("/download", "file-name", wire.ManifestName), 403, "not good any more")
+	k.refuses(post("/dynamic_index", "archive-name", "b.didx"), 403, "taken away")
+	k.refuses(post("/finish"), 403, "taken away")
+	r.refuses(get("/download", "file-name", wire.ManifestName), 403, "taken away")
 	k.conn.Close()
 	l.endedAll("backup")
 	if got := l.times("vm/100"); len(got) != 0 {
