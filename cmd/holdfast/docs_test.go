@@ -20,8 +20,8 @@ import (
 // foreign are flags of other programs that the documentation names.
 var foreign = map[string]bool{
 	"--password": true, "--encryption-key": true, // of Proxmox VE
-	"--benchmark": true, // of proxmox-backup-client
-	"--from":      true, // of chown
+	"--benchmark": true, "--change-detection-mode": true, // of proxmox-backup-client
+	"--from": true, // of chown
 }
 
 // vocabulary is what the table of commands knows.

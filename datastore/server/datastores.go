@@ -359,6 +359,7 @@ func datastoreStatus(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	a.GC = new(gcStatus) // clients expect one: that of no collection at all
 	if audits {
 		last := c.server.gc.last(c.str("store"))
 		a.GC = &last.gcStatus
