@@ -80,6 +80,7 @@ func greedyRows() []greedyRow {
 		{title: "places for transfers over REST", resources: []string{"heavy"}},
 		{title: "tasks, running and waiting, but for sessions", resources: []string{"jobs", "verifyNew"}},
 		{title: "verifications that run", resources: []string{"verifying"}},
+		{title: "manifests being taken apart", take: (*greed).read},
 	}
 }
 
@@ -147,6 +148,14 @@ func (g *greed) unfold() {
 			}
 		})
 	}
+}
+
+// read has all turns to read manifests.
+func (g *greed) read() {
+	o, err := g.server.use("tank")
+	g.must(err)
+	defer o.release()
+	g.hog(o.turns.reading)
 }
 
 // fill sends what its quota has room for.

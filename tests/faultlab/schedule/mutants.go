@@ -202,11 +202,11 @@ var sweepMutants = []mutant{
 var treeMutants = []mutant{
 	{"no-proof", "a backup is not acknowledged before every reference has been looked up", "", []change{{
 		"datastore/finish.go",
-		"\tif err := ss.prove(ctx, m); err != nil {\n",
-		"\tif sim.Mutant(\"no-proof\") {\n\t} else if err := ss.prove(ctx, m); err != nil {\n",
+		"\tif err := ss.prove(ctx, classes); err != nil {\n",
+		"\tif sim.Mutant(\"no-proof\") {\n\t} else if err := ss.prove(ctx, classes); err != nil {\n",
 	}}},
 	{"base-not-held", "the snapshot that a session builds on is not removed", "", []change{{
-		"datastore/session.go",
+		"datastore/base.go",
 		"\tss.base, ss.unbase = last, release\n",
 		"\tss.base, ss.unbase = last, release\n\tif sim.Mutant(\"base-not-held\") {\n\t\trelease()\n\t}\n",
 	}}},
@@ -290,8 +290,8 @@ var ownerMutants = []mutant{
 	}}},
 	{"metadata-marked-as-content", "a collection looks for metadata among metadata", "", []change{{
 		"datastore/collect.go",
-		"\treturn Scope{Class: m.ClassOf(f.Name), Owner: ownerTag(copies), Doubt: err}\n",
-		"\tclass := m.ClassOf(f.Name)\n\tif sim.Mutant(\"metadata-marked-as-content\") {\n\t\tclass &^= chunkstore.ClassPlainMeta\n\t}\n" +
+		"\treturn Scope{Class: class, Owner: ownerTag(copies), Doubt: err}\n",
+		"\tif sim.Mutant(\"metadata-marked-as-content\") {\n\t\tclass &^= chunkstore.ClassPlainMeta\n\t}\n" +
 			"\treturn Scope{Class: class, Owner: ownerTag(copies), Doubt: err}\n",
 	}}},
 	{"content-taken-for-metadata", "what was sent as content stands for no metadata", "", []change{{
