@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 
@@ -24,6 +25,7 @@ type file struct {
 	fresh   bool // a new file, not one changed in place
 	dense   bool // it cannot be made long without writing
 	size    int64
+	like    fs.FileInfo // what it replaces, nil if there was nothing
 	touched bool
 	whole   bool  // everything is written and synced
 	pushed  int64 // up to where the kernel has been asked to write
@@ -35,7 +37,8 @@ const pushSize = 16 << 20
 
 // newFile makes a file that finish will call path, after it has found out that
 // everything will succeed that can be known before the first byte.
-func newFile(path string, w wanted, replace bool) (*file, error) {
+// One that replaces another, which like describes, resembles it then.
+func newFile(path string, w wanted, like fs.FileInfo) (*file, error) {
 	if err := refuseSecond(path); err != nil {
 		return nil, err
 	}
@@ -43,8 +46,8 @@ func newFile(path string, w wanted, replace bool) (*file, error) {
 	if err != nil {
 		return nil, fmt.Errorf("create target %s: %w", path, cause(err))
 	}
-	t := &file{f: f, path: path, temp: f.Name(), fresh: true, size: w.size}
-	if replace {
+	t := &file{f: f, path: path, temp: f.Name(), fresh: true, size: w.size, like: like}
+	if like != nil {
 		t.naming = byReplace
 	}
 	if err := t.prepare(w); err != nil {
@@ -94,6 +97,24 @@ func openExisting(path string, w wanted) (*file, error) {
 		return nil, errors.Join(err, f.Close())
 	}
 	return t, nil
+}
+
+// resemble gives a complete file the owner and the mode of the one that it replaces, as
+// far as that may be done, so that whoever was to read that reads this. Who may not give
+// it to the group of the other does not let his own group at it.
+func (t *file) resemble() {
+	if t.like == nil {
+		return
+	}
+	mode := t.like.Mode().Perm()
+	if st, ok := t.like.Sys().(*syscall.Stat_t); ok {
+		_ = t.f.Chown(int(st.Uid), -1) // for root only
+		if t.f.Chown(-1, int(st.Gid)) != nil {
+			const group = 0o070
+			mode &^= group
+		}
+	}
+	_ = t.f.Chmod(mode) // some file systems have no modes at all
 }
 
 // errorf names the target and tells a full disk from other errors.
@@ -166,6 +187,7 @@ func (t *file) finish() error {
 			return t.errorf("set the size of", err)
 		}
 	}
+	t.resemble()
 	if err := t.f.Sync(); err != nil && !cannotSync(err) {
 		return t.errorf("sync", err)
 	}

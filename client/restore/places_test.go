@@ -278,17 +278,17 @@ func TestNoRoom(t *testing.T) {
 // Two restores to one name do not both write everything.
 func TestSecondRestoreToOneName(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "disk.raw")
-	first, err := newFile(path, wanted{size: 10, warn: func(string) {}}, false)
+	first, err := newFile(path, wanted{size: 10, warn: func(string) {}}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := newFile(path, wanted{size: 10}, false); !errors.Is(err, ErrTarget) || !strings.Contains(err.Error(), "another restore") {
+	if _, err := newFile(path, wanted{size: 10}, nil); !errors.Is(err, ErrTarget) || !strings.Contains(err.Error(), "another restore") {
 		t.Errorf("the second: %v", err)
 	}
 	if err := first.finish(); err != nil {
 		t.Fatal(err)
 	}
-	third, err := newFile(path, wanted{size: 10, warn: func(string) {}}, false)
+	third, err := newFile(path, wanted{size: 10, warn: func(string) {}}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

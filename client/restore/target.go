@@ -86,7 +86,7 @@ func chooseTarget(o *Options, w wanted) (*guarded, error) {
 			return nil, err
 		}
 		warnOfName(o.Target, w)
-		t, err := newFile(o.Target, w, false)
+		t, err := newFile(o.Target, w, nil)
 		return &guarded{target: t, name: o.Target}, err
 	case errors.Is(err, syscall.ENAMETOOLONG), errors.Is(err, syscall.ELOOP):
 		return nil, fmt.Errorf("target %s: %w: %w", o.Target, cause(err), ErrTarget)
@@ -117,8 +117,12 @@ func chooseExisting(o *Options, w wanted) (*guarded, error) {
 		if err := refuseInUse(real); err != nil {
 			return nil, err
 		}
+		like, err := os.Stat(real)
+		if err != nil {
+			return nil, fmt.Errorf("open target: %w", err)
+		}
 		warnOfName(real, w)
-		t, err := newFile(real, w, true)
+		t, err := newFile(real, w, like)
 		return &guarded{target: t, name: o.Target}, err
 	}
 	return nil, fmt.Errorf("%s exists already; give another name, --overwrite to replace it, or --differential to write only what differs: %w", o.Target, ErrTarget)
