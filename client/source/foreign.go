@@ -223,7 +223,7 @@ func (f *file) checkContent() error {
 	}
 	n, err := f.f.ReadAt(make([]byte, 1), 0)
 	if n > 0 {
-		return fmt.Errorf("source %s says that its size is 0, but it has content: feed it to standard input: %w", f.path, ErrUnsupported)
+		return fmt.Errorf("source %s says that its size is 0, but it has content: read it through standard input, as NAME.img:- < %s: %w", f.path, f.path, ErrSizeless)
 	}
 	if err != nil && !errors.Is(err, io.EOF) {
 		return fmt.Errorf("read %s: %w", f.path, cause(err))

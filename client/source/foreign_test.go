@@ -118,7 +118,7 @@ func TestStreamsOfQcow2AreRefused(t *testing.T) {
 // A file that says its size is 0 and has content would be an empty disk.
 func TestContentWithoutSize(t *testing.T) {
 	_, err := Open("/proc/self/status", Options{})
-	wantError(t, err, ErrUnsupported, "/proc/self/status", "has content")
+	wantError(t, err, ErrSizeless, "/proc/self/status", "has content", "- < /proc/self/status")
 }
 
 // A backing file of which the image does not tell the format is looked at, too.

@@ -54,6 +54,9 @@ var (
 	// ErrEmpty is returned by those who back up for a source without a byte,
 	// which is seldom what was meant: whoever was to write it has failed.
 	ErrEmpty = errors.New("empty source")
+	// ErrSizeless is returned for a file that has content though its size is 0, as
+	// those of /proc are.
+	ErrSizeless = errors.New("source without a size")
 	// ErrCommand is returned when the command that makes a stream has failed.
 	ErrCommand = errors.New("its output may be incomplete")
 )
