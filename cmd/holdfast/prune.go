@@ -210,10 +210,18 @@ func (c *call) pruneHere(ctx context.Context, s *datastore.Store, g wire.Group, 
 			failed = fmt.Errorf("%w: %w", errPrune, err)
 		},
 	})
-	if errors.Is(failed, chunkstore.ErrNoSpace) && !c.flags.Bool("now") {
-		failed = term.Hintf(failed, noTrashRoom)
+	if errors.Is(err, chunkstore.ErrNoSpace) {
+		err = nil // it has been told of
 	}
-	return list, errors.Join(err, failed)
+	return list, c.noTrash(errors.Join(err, failed))
+}
+
+// noTrash adds the next step where a disk is too full for the trash.
+func (c *call) noTrash(err error) error {
+	if errors.Is(err, chunkstore.ErrNoSpace) && !c.flags.Bool("now") {
+		err = term.Hintf(err, noTrashRoom)
+	}
+	return err
 }
 
 // noTrashRoom is the next step where a disk is too full for the trash.
@@ -240,7 +248,7 @@ func (c *call) pruneThere(ctx context.Context, s *repository, g wire.Group, keep
 	}
 	path := restPath("admin", "datastore", s.name.Datastore, "prune")
 	if err := s.remote.Do(ctx, client.Call{Method: http.MethodPost, Path: path, Params: params, Into: &answer}); err != nil {
-		return nil, onlyHoldfast(fmt.Errorf("prune %s%s: %w", g, within(g.NS), err), pruneNowElsewhere)
+		return nil, c.noTrash(onlyHoldfast(fmt.Errorf("prune %s%s: %w", g, within(g.NS), err), pruneNowElsewhere))
 	}
 	var list []prune.Decision
 	for _, d := range answer {

@@ -2,10 +2,12 @@ package prune
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
 
+	"holdfast/chunkstore"
 	"holdfast/datastore/wire"
 )
 
@@ -52,8 +54,9 @@ type Options struct {
 // Group prunes one group and returns what was decided about each of its
 // snapshots, as Select does. A snapshot that cannot be removed is passed to Warn
 // and the others are removed nevertheless; its decision still says that it was
-// to go. When ctx ends the rest stays, and the decisions come with the error
-// of the context.
+// to go. If there was no room to keep one in the trash, the decisions come with
+// chunkstore.ErrNoSpace in the end. When ctx ends the rest stays, and they come with
+// the error of the context.
 func Group(ctx context.Context, m Store, g wire.Group, o Options) ([]Decision, error) {
 	list, err := m.Snapshots(ctx, g)
 	if err != nil {
@@ -70,6 +73,7 @@ func Group(ctx context.Context, m Store, g wire.Group, o Options) ([]Decision, e
 	if o.DryRun {
 		return decisions, nil
 	}
+	var full error
 	for _, d := range decisions {
 		if d.Keep {
 			continue
@@ -78,9 +82,16 @@ func Group(ctx context.Context, m Store, g wire.Group, o Options) ([]Decision, e
 			return decisions, fmt.Errorf("prune %s: %w", g, err)
 		}
 		snap := wire.Snapshot{Group: g, Time: d.Time}
-		if err := m.Forget(ctx, snap); err != nil && o.Warn != nil {
+		err := m.Forget(ctx, snap)
+		if errors.Is(err, chunkstore.ErrNoSpace) {
+			full = err
+		}
+		if err != nil && o.Warn != nil {
 			o.Warn(fmt.Errorf("remove snapshot %s: %w", snap, err))
 		}
+	}
+	if full != nil {
+		return decisions, fmt.Errorf("prune %s: not everything could be removed: %w", g, full)
 	}
 	return decisions, nil
 }

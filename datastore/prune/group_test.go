@@ -126,3 +126,22 @@ func TestGroupSetsDamageAside(t *testing.T) {
 		t.Errorf("decided: %+v", d)
 	}
 }
+
+// A disk without room for the trash fails the pruning, wherever it is done: the rest is
+// removed, and who has asked is told.
+func TestGroupTellsOfAFullDisk(t *testing.T) {
+	s := newFake()
+	s.refuse[2] = fmt.Errorf("make room in the trash: %w", chunkstore.ErrNoSpace)
+	s.refuse[4] = wire.ErrBusy // passes, and is for the log
+	list, err := Group(t.Context(), s, group, Options{Keep: Keep{Last: 1}})
+	if !errors.Is(err, chunkstore.ErrNoSpace) || len(list) != 6 {
+		t.Errorf("%d decisions, %v", len(list), err)
+	}
+	if want := []int64{1, 5}; !slices.Equal(s.gone, want) {
+		t.Errorf("gone are %v, want %v", s.gone, want)
+	}
+	delete(s.refuse, 2)
+	if _, err := Group(t.Context(), s, group, Options{Keep: Keep{Last: 1}}); err != nil {
+		t.Errorf("a busy one: %v", err)
+	}
+}

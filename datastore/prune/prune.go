@@ -8,7 +8,7 @@
 // no option given everything is kept, and a protected or damaged snapshot is
 // never asked to go.
 //
-// The package imports datastore/wire and the standard library.
+// The package imports chunkstore, datastore/wire and the standard library.
 package prune
 
 import (

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"strconv"
 
+	"holdfast/chunkstore"
 	"holdfast/datastore"
 	"holdfast/datastore/access"
 	"holdfast/datastore/prune"
@@ -233,14 +234,19 @@ func pruneDatastore(c *call) (any, error) {
 	p := c.pruning(st)
 	spec := task.Spec{Type: "prune", ID: fmt.Sprintf("%s:%s", c.str("store"), c.namespace())}
 	return c.spawn(st, spec, func(t *task.Task) error {
+		var full error
 		for _, g := range groups {
-			if _, err := p.group(t, g); t.Context().Err() != nil || over(err) {
+			_, err := p.group(t, g)
+			if t.Context().Err() != nil || over(err) {
 				return err
+			}
+			if errors.Is(err, chunkstore.ErrNoSpace) {
+				full = err
 			} else if err != nil {
 				t.Warnf("%v", err)
 			}
 		}
-		return nil
+		return full
 	})
 }
 

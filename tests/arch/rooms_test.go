@@ -36,7 +36,7 @@ var rooms = map[string][]string{
 		"datastore/index", "datastore/manifest", "datastore/wire"},
 
 	"datastore/access": {"chunkstore", "chunkstore/durable", "crypto", "datastore/wire"},
-	"datastore/prune":  {"datastore/wire"},
+	"datastore/prune":  {"chunkstore", "datastore/wire"},
 	"datastore/task":   {"chunkstore", "chunkstore/durable", "datastore/wire"},
 	"datastore/gc":     {"chunkstore", "chunkstore/pack", "datastore", "datastore/index"},
 
