@@ -40,6 +40,7 @@ type limitsConfig struct {
 	Connections   int      `toml:"connections"`
 	PerAddress    int      `toml:"connections_per_address"`
 	PerToken      int      `toml:"requests_per_token"`
+	References    int      `toml:"references"`
 	HeaderTimeout duration `toml:"header_timeout"`
 	IdleTimeout   duration `toml:"idle_timeout"`
 	BodyTimeout   duration `toml:"body_timeout"`
@@ -70,7 +71,7 @@ func defaultConfig() serveConfig {
 		LogLevel:    slog.LevelInfo,
 		StopTimeout: duration(30 * time.Second),
 		Limits: limitsConfig{
-			Connections: 1024, PerAddress: 256, PerToken: 256,
+			Connections: 1024, PerAddress: 256, PerToken: 256, References: 10_000_000,
 			HeaderTimeout: duration(10 * time.Second), IdleTimeout: duration(2 * time.Minute),
 			BodyTimeout: duration(30 * time.Second), BodyRate: "1KiB", StallTimeout: duration(5 * time.Minute), WriteTimeout: duration(5 * time.Minute),
 		},
@@ -152,13 +153,13 @@ func (s *serveConfig) check() error {
 // limits are those of the server; what is zero has its default there.
 func (s *serveConfig) limits() (server.Limits, error) {
 	l := server.Limits{
-		Connections: s.Limits.Connections, PerAddress: s.Limits.PerAddress, PerToken: s.Limits.PerToken,
+		Connections: s.Limits.Connections, PerAddress: s.Limits.PerAddress, PerToken: s.Limits.PerToken, References: s.Limits.References,
 		HeaderTimeout: time.Duration(s.Limits.HeaderTimeout), IdleTimeout: time.Duration(s.Limits.IdleTimeout),
 		BodyTimeout: time.Duration(s.Limits.BodyTimeout), StallTimeout: time.Duration(s.Limits.StallTimeout),
 		WriteTimeout: time.Duration(s.Limits.WriteTimeout),
 	}
-	if l.Connections < 0 || l.PerAddress < 0 || l.PerToken < 0 {
-		return l, term.Usagef("configuration: limits of connections and requests must not be negative")
+	if l.Connections < 0 || l.PerAddress < 0 || l.PerToken < 0 || l.References < 0 {
+		return l, term.Usagef("configuration: limits of connections, requests and references must not be negative")
 	}
 	if s.Limits.BodyRate != "" {
 		n, err := term.ParseSize(s.Limits.BodyRate)

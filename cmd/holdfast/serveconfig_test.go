@@ -60,7 +60,7 @@ func TestConfigFile(t *testing.T) {
 		}
 	}
 	for _, text := range []string{
-		"listen = []", "listen = ['8007']", "certificate = 'x'", "[limits]\nconnections = -1", "[limits]\nrequests_per_token = -1", "[limits]\nbody_rate = 'fast'",
+		"listen = []", "listen = ['8007']", "certificate = 'x'", "[limits]\nconnections = -1", "[limits]\nrequests_per_token = -1", "[limits]\nreferences = -1", "[limits]\nbody_rate = 'fast'",
 	} {
 		conf := defaultConfig()
 		if err := conf.decode(text); err != nil {

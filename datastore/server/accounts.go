@@ -54,11 +54,14 @@ const (
 	keptMax       = 4 << 30
 )
 
-// How many chunks all sessions remember, and those of one user. The share is 9 TiB in
-// chunks of a megabyte and a half, and some 150 MB of memory.
+// How many chunks all sessions remember by default, and the part of them that those of
+// one user may. That is 9 TiB in chunks of a megabyte and a half, and some 150 MB of
+// memory.
 const (
-	knownTotalMax = 10_000_000
-	knownShare    = 6_000_000
+	knownDefault  = 10_000_000
+	knownMax      = 1 << 31
+	knownShareNum = 3
+	knownShareDen = 5
 )
 
 // Places. A verification keeps a disk busy; a job is one task with its log.
@@ -74,6 +77,7 @@ func newAccounts(l Limits) *accounts {
 	resource := func(name string, total, share, kept int64) *ledger.Resource {
 		return ledger.New(ledger.Limit{Name: name, Total: total, Share: share, Kept: kept})
 	}
+	known := int64(l.References)
 	const blob = chunkstore.SealedSizeMax
 	return &accounts{
 		requests:  ledger.New(ledger.Limit{Name: "requests and sessions", Total: max(int64(l.Connections), 3*each), Kept: each / 2, Share: 2 * each, Each: each}),
@@ -84,7 +88,7 @@ func newAccounts(l Limits) *accounts {
 		incoming:  resource("memory for uploads", incomingMax, 3*blob, blob),
 		arrived:   resource("memory for uploads that have come", arrivedMax, 2*blob, 0),
 		outgoing:  resource("memory for downloads", outgoingMax, 3*blob, blob),
-		known:     resource("references to chunks", knownTotalMax, knownShare, knownTotalMax/16),
+		known:     resource("references to chunks", known, known*knownShareNum/knownShareDen, known/16),
 		unfolding: make(chan struct{}, manifestsMax),
 		spooled:   resource("files for uploads", spooledMax, spooledMax/4, spooledMax/16),
 		kept:      resource("files for downloads", keptMax, keptMax/4, keptMax/16),

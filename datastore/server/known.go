@@ -114,7 +114,7 @@ func (k *known) add(r chunkstore.Ref) (fresh bool, err error) {
 		return false, nil
 	}
 	if k.count >= k.max || k.hold.More(1) != nil {
-		return false, fmt.Errorf("the sessions of this user refer to more chunks than the server remembers for one, %d in this one: %w", k.count, chunkstore.ErrInvalid)
+		return false, fmt.Errorf("the sessions of this user refer to more chunks than the server remembers for one, %d in this one; run fewer at a time, or raise references in the configuration of the server: %w", k.count, chunkstore.ErrInvalid)
 	}
 	k.insert(page, at, m)
 	return true, nil

@@ -18,6 +18,10 @@ type Limits struct {
 	// PerToken are requests and sessions at once of one user or token;
 	// default 256.
 	PerToken int
+	// References is how many chunks all sessions at once may refer to, those of one
+	// user three fifths of that; default 10 million, at most 1<<31. Each takes some 24
+	// bytes of memory.
+	References int
 	// ReservedFiles are file descriptors kept for datastores; default 256.
 	ReservedFiles    int
 	HeaderTimeout    time.Duration // for the head of a request; default 10 s
@@ -57,7 +61,7 @@ func (l Limits) withDefaults() Limits {
 		field *int
 		value int
 	}{
-		{&l.Connections, 1024}, {&l.PerAddress, 256}, {&l.PerToken, 256}, {&l.ReservedFiles, 256}, {&l.BodyRate, 1024}, {&l.DelayedAnswers, 64},
+		{&l.Connections, 1024}, {&l.PerAddress, 256}, {&l.PerToken, 256}, {&l.References, knownDefault}, {&l.ReservedFiles, 256}, {&l.BodyRate, 1024}, {&l.DelayedAnswers, 64},
 	} {
 		if *f.field <= 0 {
 			*f.field = f.value
@@ -76,6 +80,7 @@ func (l Limits) withDefaults() Limits {
 			*f.field = f.value
 		}
 	}
+	l.References = min(l.References, knownMax)
 	return l
 }
 
