@@ -122,6 +122,8 @@ type resumeList struct {
 	old  int64 // length of what an earlier session left
 	size int64
 	full bool // or broken: nothing more is recorded
+	// closed tells that the session has ended, and the list with it or filed.
+	closed bool
 	// counted tells that the session counts on all of what was there when it began.
 	counted bool
 }
@@ -157,7 +159,7 @@ func (s *Store) openResume(dir string, key resumeKey) (*resumeList, error) {
 func (l *resumeList) forget(s *Store) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.counted || l.old == int64(resumeHead) {
+	if l.closed || l.counted || l.old == int64(resumeHead) {
 		return nil
 	}
 	fresh := l.path + "-new"
@@ -255,7 +257,7 @@ func (l *resumeList) close(s *Store, keep bool) error {
 	s.lists.remove(l)
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.full = true
+	l.full, l.closed = true, true
 	err := l.file.Close()
 	if keep && l.size > int64(resumeHead) && s.mayKeep(l.key) {
 		err = errors.Join(err, s.fileResume(l.path, l.key))

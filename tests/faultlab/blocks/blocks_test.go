@@ -223,8 +223,8 @@ const (
 	syncFile   = "if err := f.Sync(); err != nil {"
 	syncDir    = "err = d.Sync()"
 	syncPack   = "if err := w.disk.do(\"sync\", w.path, w.f.Sync); err != nil {"
-	syncChunks = "if err := ss.proveChunks(ctx, m); err != nil {"
-	onlyProve  = "if err := ss.prove(ctx, m); err != nil {"
+	syncChunks = "if err := ss.proveChunks(ctx, classes); err != nil {"
+	onlyProve  = "if err := ss.prove(ctx, classes); err != nil {"
 	commit     = "return ss.commit()\n"
 	noError    = "if err := error(nil); err != nil {"
 )

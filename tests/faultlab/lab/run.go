@@ -87,7 +87,7 @@ func (l *Lab) Start(c Command) (*Process, error) {
 	p.cmd.Env = append(l.environ(), c.Env...)
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	// It shows where it hangs, and is killed if it does not.
-	p.cmd.Cancel = func() error { return p.Signal(syscall.SIGQUIT) }
+	p.cmd.Cancel = func() error { return p.Signal(syscall.SIGABRT) }
 	p.cmd.WaitDelay = 10 * time.Second
 	p.cmd.Stdin, p.cmd.Stderr = c.Stdin, &p.err
 	if p.cmd.Stdout = c.Stdout; c.Stdout == nil {
