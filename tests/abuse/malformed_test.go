@@ -257,7 +257,7 @@ var numbers = []struct {
 
 func TestOddNumbers(t *testing.T) {
 	t.Parallel()
-	w := start(t, setup{limits: quick})
+	w := start(t, setup{})
 	var all sync.WaitGroup
 	for _, m := range numbers {
 		all.Go(func() {

@@ -337,13 +337,19 @@ func (w *world) harmless(t testing.TB, a answer) {
 
 // namesInSession sends names to the places inside sessions.
 func (w *world) namesInSession(t testing.TB, names []string) {
-	b, err := open("", w.address, upgradeRequest(w.alice, backupProtocol, snap{"host", "honest", began + 1000}))
+	// In a group that nobody gives away meanwhile, which would end the sessions.
+	own := snap{"host", "inside", began}
+	if err := w.backup(w.alice, own, victim()); err != nil {
+		t.Error(err)
+		return
+	}
+	b, err := open("", w.address, upgradeRequest(w.alice, backupProtocol, snap{own.kind, own.id, began + 1000}))
 	if err != nil {
 		t.Error(err)
 		return
 	}
 	defer b.Close()
-	r, err := open("", w.address, upgradeRequest(w.alice, readerProtocol, snap{"host", "honest", began}))
+	r, err := open("", w.address, upgradeRequest(w.alice, readerProtocol, own))
 	if err != nil {
 		t.Error(err)
 		return
