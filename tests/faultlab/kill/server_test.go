@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"path/filepath"
 	"strconv"
+	"syscall"
 	"testing"
 	"time"
 
@@ -126,6 +127,10 @@ func (s *served) killServer() error {
 	if err := s.server.Start(); err != nil {
 		return err
 	}
+	// A client whose answer to finish is lost looks for it where the server was, for
+	// ten minutes, unless somebody interrupts it.
+	impatient := time.AfterFunc(30*time.Second, func() { _ = p.Signal(syscall.SIGINT) })
+	defer impatient.Stop()
 	return s.end(op, p, func(r lab.Result) bool { return r.Err != "" })
 }
 
