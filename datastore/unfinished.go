@@ -161,7 +161,7 @@ func (s *Store) unmarkBegun(g wire.Group) error {
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
-	return err
+	return noSpace(err)
 }
 
 // removeEmptyGroups removes the groups that have had no snapshot and that nobody writes to.

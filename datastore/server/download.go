@@ -226,7 +226,6 @@ func eachEntry(x *index.Reader, do func(index.Entry) error) error {
 	return nil
 }
 
-// uploadLog adds the log of a client to a finished snapshot.
 // mayLog lets pass who may add a log to a snapshot: the owner of its group.
 func (c *call) mayLog() (*openStore, error) {
 	if _, err := c.namespacePrivileges(access.DatastoreBackup); err != nil {
@@ -239,6 +238,7 @@ func (c *call) mayLog() (*openStore, error) {
 	return st, c.owned(st, c.group())
 }
 
+// uploadLog adds the log of a client to a finished snapshot.
 func uploadLog(c *call) (any, error) {
 	st, err := c.mayLog()
 	if err != nil {

@@ -37,7 +37,7 @@ func (g grant) may(owner func() (wire.AuthID, error)) error {
 		return err
 	}
 	if !g.pass.ID.Owns(id) {
-		return badRequest("backup owner check failed (%s != %s)", g.pass.ID, id)
+		return g.server.notOwner(g.pass.ID, id, g.path)
 	}
 	return nil
 }

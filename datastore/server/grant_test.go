@@ -308,3 +308,16 @@ func TestTransfersEndWithTheirRights(t *testing.T) {
 	})
 	t.Error("the whole transfer has come")
 }
+
+// A guard that refuses names the owner only to who may list the group.
+func TestGuardsNameTheOwnerToWhoMayAudit(t *testing.T) {
+	l := newSessionLab(t)
+	l.user("auditor", "DatastoreAudit")
+	for user, told := range map[wire.AuthID]bool{"putter@pbs": false, "auditor@pbs": true} {
+		g := grant{server: l.server, pass: access.LocalPass(user), path: "/datastore/tank", owned: access.DatastorePut | access.DatastoreAudit}
+		err := g.may(func() (wire.AuthID, error) { return "alice@pbs", nil })
+		if err == nil || strings.Contains(err.Error(), "alice") != told {
+			t.Errorf("%s is told: %v", user, err)
+		}
+	}
+}
