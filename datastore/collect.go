@@ -105,7 +105,7 @@ func (s *Store) treeIndexes(ctx context.Context) ([]IndexFile, error) {
 					continue // not ours
 				}
 				if list, err = s.groupIndexes(ctx, wire.Group{NS: ns, Type: typ, ID: g.Name()}, list); err != nil {
-					return nil, err
+					return nil, s.explainLink(path.Join(namespacePath(ns), typ, g.Name()), err)
 				}
 			}
 		}
@@ -116,6 +116,20 @@ func (s *Store) treeIndexes(ctx context.Context) ([]IndexFile, error) {
 	}
 	s.tellStrays(foreign)
 	return append(list, foreign.files...), nil
+}
+
+// explainLink tells why what a link leads to cannot be read: there may be snapshots,
+// whose chunks a collection would take.
+func (s *Store) explainLink(name string, err error) error {
+	if _, e := s.root.Stat(name); e == nil || !s.isLink(name) {
+		return err
+	}
+	return fmt.Errorf("%w: %s is a symbolic link that leads out of the repository; move what it leads to into its place, or remove it", err, name)
+}
+
+func (s *Store) isLink(name string) bool {
+	st, err := s.root.Lstat(name)
+	return err == nil && st.Mode()&fs.ModeSymlink != 0
 }
 
 // groupIndexes adds the indexes of a group to list.

@@ -403,7 +403,7 @@ func (s *Store) sweepTemp() error {
 		return fmt.Errorf("clean up %s: %w", tempDir, err)
 	}
 	for _, n := range names {
-		if isLitter(n.Name()) || n.Type().IsRegular() && !durable.IsTemp(n.Name()) {
+		if isLitter(n.Name()) || !n.IsDir() && !durable.IsTemp(n.Name()) {
 			continue // not ours
 		}
 		snap, ok, err := s.announced(path.Join(tempDir, n.Name()))

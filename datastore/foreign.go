@@ -66,7 +66,7 @@ func (s *Store) checkPlace(g wire.Group) error {
 		if err != nil {
 			return fmt.Errorf("backup group %s: %w", g, err)
 		}
-		if st.Mode().IsRegular() {
+		if !st.IsDir() && st.Mode()&fs.ModeSymlink == 0 {
 			return fmt.Errorf("backup group %s: the file %s has the place of a directory and is not part of the repository; move it away: %w",
 				g, dir, wire.ErrExists)
 		}

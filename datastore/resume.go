@@ -135,7 +135,7 @@ func (s *Store) openResume(dir string, key resumeKey) (*resumeList, error) {
 	defer s.lists.turn.RUnlock()
 	l := &resumeList{key: key, path: path.Join(dir, resumeName)}
 	err := s.root.Rename(key.path(), l.path)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err != nil && !errors.Is(err, fs.ErrNotExist) && !s.noDir(resumeDir) {
 		return nil, err
 	}
 	l.file, err = durable.OpenFileIn(s.root, l.path, os.O_RDWR|os.O_CREATE, 0o600)
@@ -296,7 +296,7 @@ func (s *Store) salvageResume(dir string) {
 
 // dropResume removes the lists of a group that is no more.
 func (s *Store) dropResume(g wire.Group) error {
-	names, err := s.readDir(resumeDir)
+	names, err := s.readTreeDir(resumeDir)
 	if err != nil {
 		return fmt.Errorf("list %s: %w", resumeDir, err)
 	}

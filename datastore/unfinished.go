@@ -81,7 +81,7 @@ func (s *Store) dropLists() error {
 			return err
 		}
 	}
-	names, err := s.readDir(resumeDir)
+	names, err := s.readTreeDir(resumeDir)
 	if err != nil || len(names) == 0 {
 		return err
 	}
@@ -104,7 +104,7 @@ func isResumeName(name string) bool {
 
 // mayKeep reports whether the user that a list is of has left few enough.
 func (s *Store) mayKeep(key resumeKey) bool {
-	names, err := s.readDir(resumeDir)
+	names, err := s.readTreeDir(resumeDir)
 	if err != nil {
 		return false
 	}
@@ -119,7 +119,7 @@ func (s *Store) mayKeep(key resumeKey) bool {
 
 // hasList reports whether there is a list of a group, of whomever.
 func (s *Store) hasList(g wire.Group) (bool, error) {
-	names, err := s.readDir(resumeDir)
+	names, err := s.readTreeDir(resumeDir)
 	prefix := newResumeKey(g, "").group()
 	return slices.ContainsFunc(names, func(n fs.DirEntry) bool { return strings.HasPrefix(n.Name(), prefix) }), err
 }

@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"holdfast/datastore"
 	"holdfast/datastore/gc"
 	"holdfast/datastore/wire"
@@ -19,6 +21,7 @@ func TestForeignFilesDoNotStopACollection(t *testing.T) {
 	for _, name := range []string{
 		"vm/Thumbs.db", "vm/100/.DS_Store", "ct", "host/100", "ns/desktop.ini", "ns/a/ns", "ns/a/vm/x.didx", "Thumbs.db", "lost+found/",
 		"vm/@eaDir/", ".trash/Thumbs.db", ".tmp/Thumbs.db", ".chunks/.DS_Store", ".chunks/packs/Thumbs.db",
+		"vm/pipe|", "vm/100/pipe|", "ct|", "ns/pipe|", ".trash/pipe|", ".tmp/pipe|", ".tmp/out@", ".resume|", ".chunks/packs/pipe|",
 	} {
 		t.Run(name, func(t *testing.T) {
 			s, path := newStore(t, 7)
@@ -38,21 +41,41 @@ func TestForeignFilesDoNotStopACollection(t *testing.T) {
 			}
 			s = reopened(t, s, path)
 			s.Close()
-			if _, err := os.Lstat(filepath.Join(path, name)); err != nil {
+			if _, err := os.Lstat(filepath.Join(path, strings.TrimRight(name, "|@"))); err != nil {
 				t.Errorf("the foreign file is gone: %v", err)
 			}
 		})
 	}
 }
 
-// foreign makes a file, or a directory if the name ends with a slash.
+// TestLinkOutOfTheRepository stops a collection: what it leads to may be a group of
+// snapshots, which somebody has moved.
+func TestLinkOutOfTheRepository(t *testing.T) {
+	s, path := newStore(t, 0)
+	backup(t, s, snapshot("", 10), "one")
+	s = reopened(t, s, path)
+	defer func() { s.Close() }()
+	foreign(t, path, "vm/200@")
+	if _, err := gc.Collect(t.Context(), s, gc.Options{}); err == nil || !strings.Contains(err.Error(), "vm/200 is a symbolic link that leads out") {
+		t.Errorf("%v", err)
+	}
+}
+
+// foreign makes a file; a directory if the name ends with a slash, a named pipe with "|",
+// and with "@" a link that leads out of the store.
 func foreign(t *testing.T, path, name string) {
 	t.Helper()
 	full := filepath.Join(path, name)
 	err := os.MkdirAll(filepath.Dir(full), 0o700)
-	if strings.HasSuffix(name, "/") {
+	switch bare := strings.TrimRight(full, "|@"); {
+	case err != nil:
+	case strings.HasSuffix(name, "/"):
 		err = os.MkdirAll(full, 0o700)
-	} else if err == nil {
+	case strings.HasSuffix(name, "|"):
+		err = unix.Mkfifo(bare, 0o600)
+	case strings.HasSuffix(name, "@"):
+		err = os.Symlink("/", bare)
+	default:
 		err = os.WriteFile(full, []byte("not of the store"), 0o600)
 	}
 	if err != nil {

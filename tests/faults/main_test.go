@@ -51,7 +51,7 @@ var program, home string
 // for each bit that is damaged.
 var here *resident.Pool
 
-const packSize = 16 << 20
+const packSize = 24 << 20
 
 func TestMain(m *testing.M) { os.Exit(buildAndRun(m)) }
 
