@@ -25,7 +25,7 @@ type Limits struct {
 	// ReservedFiles are file descriptors kept for datastores; default 256.
 	ReservedFiles    int
 	HeaderTimeout    time.Duration // for the head of a request; default 10 s
-	HandshakeTimeout time.Duration // for TLS; default 10 s
+	HandshakeTimeout time.Duration // for TLS; default 10 s, or HeaderTimeout if that is longer
 	IdleTimeout      time.Duration // between requests; default 2 min
 	// BodyTimeout is how long a body may pause, and how long it may take
 	// before BodyRate counts, if its sender has not logged in; default 30 s.
@@ -71,7 +71,7 @@ func (l Limits) withDefaults() Limits {
 		field *time.Duration
 		value time.Duration
 	}{
-		{&l.HeaderTimeout, 10 * time.Second}, {&l.HandshakeTimeout, 10 * time.Second}, {&l.IdleTimeout, 2 * time.Minute},
+		{&l.HeaderTimeout, 10 * time.Second}, {&l.HandshakeTimeout, max(10*time.Second, l.HeaderTimeout)}, {&l.IdleTimeout, 2 * time.Minute},
 		{&l.BodyTimeout, 30 * time.Second}, {&l.StallTimeout, 5 * time.Minute}, {&l.WriteTimeout, 5 * time.Minute},
 		{&l.SessionIdleTime, 6 * time.Hour}, {&l.FinishedTime, 10 * time.Minute},
 		{&l.LoginDelay, 3 * time.Second}, {&l.DenyDelay, 500 * time.Millisecond},

@@ -130,8 +130,9 @@ type worker struct {
 	kept    map[int64]*backed
 	disk    []chunk // what the machine holds
 	acked   int
-	lost    int // backups whose connection broke
-	waited  int // tries while the server had not seen that yet
+	lost    int     // backups whose connection broke
+	how     []error // it broke
+	waited  int     // tries while the server had not seen that yet
 	removed int
 }
 
@@ -224,6 +225,7 @@ func (k *worker) note(b *backed, asked bool, err error) {
 		k.waited++
 	default:
 		k.lost++
+		k.how = append(k.how, err)
 	}
 }
 
@@ -359,7 +361,7 @@ func (w *world) collect(stop <-chan struct{}) (runs int, err error) {
 // no other one is listed.
 func TestLoad(t *testing.T) {
 	t.Parallel()
-	w := start(t, setup{})
+	w := start(t, setup{limits: unhurried})
 	through := newRelay(t, w.address)
 	end := time.Now().Add(seconds(t))
 
@@ -413,6 +415,10 @@ func TestLoad(t *testing.T) {
 	}
 	if int64(lost) > cuts.Load() {
 		t.Error("more connections broke than were cut")
+		for _, k := range workers {
+			t.Logf("client %d: %v", k.number, k.how)
+		}
+		w.tellRefusals(t)
 	}
 	if end, err := w.task(w.admin, "POST", "/admin/datastore/"+store+"/verify"); err != nil || end != "OK" {
 		t.Errorf("the verification ended with %q (%v)", end, err)

@@ -183,6 +183,9 @@ func atLeast(least int) func(int) bool { return func(rounds int) bool { return r
 // quick are limits that let a test see their end.
 const quick = "header_timeout = \"4s\"\nidle_timeout = \"4s\"\nbody_timeout = \"3s\"\nwrite_timeout = \"4s\"\n"
 
+// unhurried is the deadline of a server on a machine that has much else to do.
+const unhurried = "header_timeout = \"60s\"\n"
+
 // Two thousand connections that never come to the point take nothing from
 // honest clients, although the server may open few files, and are closed.
 func TestSlowCrowd(t *testing.T) {
