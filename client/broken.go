@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 
 	"holdfast/chunkstore"
 	"holdfast/datastore/wire"
@@ -102,21 +103,57 @@ func plainly(err error) string {
 type answerBody struct {
 	io.ReadCloser
 	explain func(error) error
+	pace    pace
 	moved   func() // called for every read that brought something; may be nil
 	done    func()
 }
 
 // Read implements io.Reader.
 func (b *answerBody) Read(p []byte) (int, error) {
+	began := time.Now()
 	n, err := b.ReadCloser.Read(p)
 	if n > 0 && b.moved != nil {
 		b.moved()
+	}
+	if b.pace.add(time.Since(began), n); err == nil {
+		err = b.pace.tooSlow()
 	}
 	if err != nil && !errors.Is(err, io.EOF) {
 		err = b.explain(err)
 	}
 	return n, err
 }
+
+// paceMin is what a server has to send in a second of an answer, on an average and
+// after a long grace, in bytes: whoever sends a byte now and then is not silent, and
+// would hold the caller up for years.
+const paceMin = 256
+
+// pace tells how slowly an answer comes.
+type pace struct {
+	host    string
+	silence time.Duration // that is allowed
+	waited  time.Duration
+	got     int64 // bytes
+}
+
+// add notes what a read has taken and brought. No read counts for more than the silence
+// that is allowed: this process may have been stopped meanwhile.
+func (p *pace) add(took time.Duration, n int) {
+	p.waited += min(took, p.silence)
+	p.got += int64(n)
+}
+
+// tooSlow returns an error when the answer has been waited for too long.
+func (p *pace) tooSlow() error {
+	if p.waited <= workFactor*p.silence+time.Duration(p.got)*(time.Second/paceMin) {
+		return nil
+	}
+	return &brokenError{fmt.Sprintf("%s sends too slowly: %d bytes of an answer in %v", p.host, p.got, p.waited.Round(time.Second)), ErrSilent}
+}
+
+// pace is that of a new answer.
+func (c *Client) pace() pace { return pace{host: c.host, silence: c.silence()} }
 
 // Close implements io.Closer.
 func (b *answerBody) Close() error {

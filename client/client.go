@@ -207,6 +207,7 @@ func newClient(o Options) (*Client, error) {
 		DialTLSContext:         func(ctx context.Context, _, _ string) (net.Conn, error) { return c.connect(ctx) },
 		DisableCompression:     true,
 		MaxResponseHeaderBytes: headerMax,
+		ResponseHeaderTimeout:  workFactor * c.silence(), // though it comes byte by byte
 		IdleConnTimeout:        time.Minute,
 	}
 	c.auth = newAuth(c, d.addr)
@@ -242,6 +243,7 @@ func Local(socketPath string, silence time.Duration) *Client {
 		DialContext:            func(ctx context.Context, _, _ string) (net.Conn, error) { return c.connect(ctx) },
 		DisableCompression:     true,
 		MaxResponseHeaderBytes: headerMax,
+		ResponseHeaderTimeout:  workFactor * c.silence(), // though it comes byte by byte
 		IdleConnTimeout:        time.Minute,
 	}
 	return c

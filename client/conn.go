@@ -162,7 +162,7 @@ func (c *conn) open(ctx context.Context, q query) (*http.Response, error) {
 	}
 	c.work.sign()
 	explain := func(err error) error { return c.broken(ctx, err) }
-	resp.Body = &answerBody{ReadCloser: resp.Body, explain: explain, moved: c.work.sign, done: done}
+	resp.Body = &answerBody{ReadCloser: resp.Body, explain: explain, pace: c.client.pace(), moved: c.work.sign, done: done}
 	if resp.StatusCode/100 != 2 {
 		defer resp.Body.Close()
 		return nil, statusError(resp)

@@ -93,7 +93,7 @@ func (c *Client) exchange(ctx context.Context, call Call, h http.Header) (*reply
 	if err != nil {
 		return nil, fmt.Errorf("%s %s: %w", call.Method, call.Path, explain(err))
 	}
-	resp.Body = &answerBody{ReadCloser: resp.Body, explain: explain, done: func() {}}
+	resp.Body = &answerBody{ReadCloser: resp.Body, explain: explain, pace: c.pace(), done: func() {}}
 	defer resp.Body.Close()
 	if resp.StatusCode/100 != 2 {
 		return nil, statusError(resp)

@@ -88,3 +88,50 @@ func askFinish(ctx context.Context, ss *session) error { return ss.askFinish(ctx
 func sendBlob(ctx context.Context, ss *session) error {
 	return ss.Blob(ctx, "a.conf.blob", make([]byte, 100))
 }
+
+// slowly is a body that brings n bytes after each pause.
+type slowly struct {
+	pause func(read int) time.Duration
+	n     int
+	reads int
+}
+
+func (s *slowly) Read(p []byte) (int, error) {
+	time.Sleep(s.pause(s.reads))
+	s.reads++
+	return min(s.n, len(p)), nil
+}
+
+func (s *slowly) Close() error { return nil }
+
+// A server that sends a byte now and then holds nobody up for long; a slow line does no
+// harm, nor does a pause, or a process that was stopped.
+func TestHowSlowlyAnAnswerMayCome(t *testing.T) {
+	each := func(d time.Duration) func(int) time.Duration { return func(int) time.Duration { return d } }
+	for name, tc := range map[string]struct {
+		pause func(int) time.Duration
+		n     int
+		most  time.Duration // after which it has ended, 0 if it has not after a day
+	}{
+		"a byte a second":         {each(time.Second), 1, 31 * time.Minute},
+		"a byte now and then":     {each(defaultSilence - time.Second), 1, 34 * time.Minute},
+		"9 KB a second":           {each(time.Second), 9000, 0},
+		"9 KB with pauses":        {func(n int) time.Duration { return time.Second + time.Duration(1-min(n%300, 1))*200*time.Second }, 9000, 0},
+		"a process that stopped":  {func(n int) time.Duration { return time.Second + time.Duration(1-min(n, 1))*20*time.Hour }, 9000, 0},
+		"ever less, with a start": {func(n int) time.Duration { return time.Duration(n) * time.Second / 100 }, 10, time.Hour},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c := blank(Options{})
+				b := &answerBody{ReadCloser: &slowly{pause: tc.pause, n: tc.n}, explain: func(err error) error { return err }, pace: c.pace(), done: func() {}}
+				began, err := time.Now(), error(nil)
+				for buf := make([]byte, 16<<10); err == nil && time.Since(began) < 24*time.Hour; {
+					_, err = b.Read(buf)
+				}
+				if tc.most == 0 && err != nil || tc.most > 0 && (!errors.Is(err, ErrUnavailable) || !errors.Is(err, ErrSilent) || time.Since(began) > tc.most) {
+					t.Errorf("after %v: %v", time.Since(began), err)
+				}
+			})
+		})
+	}
+}
