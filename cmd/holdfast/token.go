@@ -85,19 +85,24 @@ func tokenCreate(ctx context.Context, c *call) error {
 		if err := s.Do(ctx, client.Call{Method: http.MethodPost, Path: tokenPath(id), Params: fields("comment", comment), Into: &made}); err != nil {
 			return fmt.Errorf("make token %s: %w", id, err)
 		}
+		undo := func(what string) {
+			if err := s.Do(ctx, client.Call{Method: http.MethodDelete, Path: tokenPath(id)}); err != nil {
+				c.ui.Warnf("the token %s is left, %s: %v", id, what, err)
+			}
+		}
 		if role != "" {
 			if err := s.Do(ctx, setACL(path, role, id)); err != nil {
-				// Without its rights nobody needs the secret.
-				undone := s.Do(ctx, client.Call{Method: http.MethodDelete, Path: tokenPath(id)})
-				if undone != nil {
-					c.ui.Warnf("the token %s is left without rights: %v", id, undone)
-				}
+				undo("without rights") // and so nobody needs the secret
 				return fmt.Errorf("make token %s: give it the role %s on %s: %w", id, role, path, knownRoles(err))
 			}
 		}
 		c.ui.Result(tokenRecord{"token", string(id), made.Value, role, path, comment, true, ""}, func(w io.Writer) {
 			fmt.Fprintf(w, "made token %s; its secret is shown this once:\n%s\n", id, made.Value)
 		})
+		if err := c.ui.WriteError(); err != nil {
+			undo("with a secret that nobody has seen")
+			return fmt.Errorf("the token %s was not made, since its secret could not be shown: %w", id, err)
+		}
 		if role != "" {
 			c.warnPowerless(ctx, s, id, path)
 		}

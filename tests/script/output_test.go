@@ -50,6 +50,21 @@ func TestStandardOutputThatFails(t *testing.T) {
 	}
 }
 
+// A token whose secret could not be shown is not made: the next try makes it.
+func TestTokenThatCouldNotBeShown(t *testing.T) {
+	h, _ := newServed(t)
+	args := []string{"token", "create", "root@pam!nightly", "--data", filepath.Join(h.dir, "data")}
+	cmd := h.command(args...)
+	var messages strings.Builder
+	cmd.Stdout, cmd.Stderr = full(t), &messages
+	if code := exitCode(cmd.Run()); code != 74 || !strings.Contains(messages.String(), "was not made, since its secret could not be shown") {
+		t.Errorf("exit code %d: %s", code, messages.String())
+	}
+	if code, out := h.do(args...); code != 0 || !strings.Contains(out, "its secret is shown this once") {
+		t.Errorf("exit code %d, %s", code, out)
+	}
+}
+
 func full(t *testing.T) io.Writer {
 	f, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
 	if err != nil {
