@@ -146,9 +146,6 @@ func checkNewName(path string) error {
 // checkFormat refuses to make raw bytes of a file in another format, as
 // a restore in place does that was meant for a raw file.
 func checkFormat(f *os.File, w wanted) error {
-	if strings.EqualFold(filepath.Ext(f.Name()), ".raw") {
-		return nil
-	}
 	st, err := f.Stat()
 	if err != nil {
 		return err

@@ -66,7 +66,7 @@ func exitCode(err error) int {
 	case badParameter(err):
 		return term.ExitUsage
 	case errors.Is(err, wire.ErrProtected), errors.Is(err, wire.ErrExists), errors.Is(err, restore.ErrTarget),
-		errorsIsAny(err, source.ErrBacking, source.ErrForeign, source.ErrInUse, source.ErrEmpty, source.ErrSizeless), errors.Is(err, fs.ErrExist), errors.Is(err, fs.ErrPermission),
+		errorsIsAny(err, source.ErrBacking, source.ErrForeign, source.ErrInUse, source.ErrEmpty, source.ErrSizeless, source.ErrUnsupported), errors.Is(err, fs.ErrExist), errors.Is(err, fs.ErrPermission),
 		errors.Is(err, syscall.EROFS), errors.Is(err, gc.ErrNothingFound), errors.Is(err, datastore.ErrFileSystem),
 		frozenThere(err):
 		return term.ExitRefused

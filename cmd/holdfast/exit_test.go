@@ -28,7 +28,7 @@ import (
 func exits() map[int][]error {
 	return map[int][]error{
 		term.ExitOK:    {nil},
-		term.ExitError: {errors.New("anything"), chunkstore.ErrReadOnly, chunkstore.ErrFenced, source.ErrChanged, source.ErrUnsupported},
+		term.ExitError: {errors.New("anything"), chunkstore.ErrReadOnly, chunkstore.ErrFenced, source.ErrChanged},
 		term.ExitNoRepository: {datastore.ErrNoStore, &client.StatusError{Code: 404, Text: "datastore 'tank' does not exist"},
 			&client.StatusError{Code: 400, Text: "no such datastore 'tank'"}},
 		term.ExitLocked: {chunkstore.ErrLocked, wire.ErrBusy, pack.ErrSweeping},
@@ -39,7 +39,7 @@ func exits() map[int][]error {
 			source.ErrDamaged, errDamage, &wire.MissingError{Count: 1}},
 		term.ExitNotFound: {chunkstore.ErrNotExist, manifest.ErrNotFound, fs.ErrNotExist, syscall.ENOENT},
 		term.ExitNoSpace:  {chunkstore.ErrNoSpace, syscall.ENOSPC, syscall.EDQUOT},
-		term.ExitRefused: {wire.ErrProtected, wire.ErrExists, restore.ErrTarget, source.ErrBacking, fs.ErrExist, fs.ErrPermission, syscall.EROFS, syscall.EACCES,
+		term.ExitRefused: {wire.ErrProtected, wire.ErrExists, restore.ErrTarget, source.ErrBacking, source.ErrUnsupported, fs.ErrExist, fs.ErrPermission, syscall.EROFS, syscall.EACCES,
 			gc.ErrNothingFound, errNotEmpty, term.Meaning(errors.New("exists already"), wire.ErrExists),
 			wire.ErrStopped, &client.StatusError{Code: 400, Text: "the session was stopped by root@pam: task aborted"},
 			&client.TaskError{Status: "abort requested - aborting task"}, &client.TaskError{Status: "task aborted"}},

@@ -37,7 +37,7 @@ const ExitStatus = `    0  done
    74  done, but the result could not be written to standard output
    75  the server cannot be reached or is too busy, it said nothing for too long, or the connection broke
    76  the server did not say whether the snapshot was made
-   77  refused: protected, existing already, in use, empty, in a foreign format, not permitted, a server nobody vouches for, or stopped there
+   77  refused: protected, existing already, in use, empty, in a foreign format, nothing that can be backed up, not permitted, a server nobody vouches for, or stopped there
   129  ended by SIGHUP: the terminal has gone
   130  interrupted by SIGINT
   131  ended by SIGQUIT

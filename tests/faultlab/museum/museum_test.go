@@ -179,7 +179,7 @@ func withoutTheProof(t *testing.T, w *lab.World) {
 	}{
 		{nil, true},
 		{[]lab.Patch{
-			lab.Replace("datastore/finish.go", "if err := ss.prove(ctx, m); err != nil {", "if err := error(nil); err != nil {"),
+			lab.Replace("datastore/finish.go", "if err := ss.prove(ctx, classes); err != nil {", "if err := error(nil); err != nil {"),
 			// and the look at the packs themselves
 			lab.Replace("chunkstore/pack/writer.go", "if st.Nlink == 0 || st.Size < upTo {", "if false {"),
 		}, false},
