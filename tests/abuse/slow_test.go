@@ -180,11 +180,13 @@ func (w *world) undisturbed(t testing.TB, done func(rounds int) bool) {
 // atLeast is enough for undisturbed.
 func atLeast(least int) func(int) bool { return func(rounds int) bool { return rounds >= least } }
 
-// quick are limits that let a test see their end.
+// quick are limits that let a test see their end. A client that the machine lets
+// wait for seconds meets them, too.
 const quick = "header_timeout = \"4s\"\nidle_timeout = \"4s\"\nbody_timeout = \"3s\"\nwrite_timeout = \"4s\"\n"
 
-// unhurried is the deadline of a server on a machine that has much else to do.
-const unhurried = "header_timeout = \"60s\"\n"
+// unhurried are the deadlines of a server on a machine that has much else to do, for
+// what is not about deadlines.
+const unhurried = "header_timeout = \"60s\"\nidle_timeout = \"60s\"\n"
 
 // Two thousand connections that never come to the point take nothing from
 // honest clients, although the server may open few files, and are closed.

@@ -135,6 +135,10 @@ func (p *Process) Wait() (Result, error) {
 		r.Code = ExitSignal
 		return r, nil
 	}
+	if p.cmd.Args[0] == tracer && strings.Contains(r.Err, tracerFailed) {
+		p.Kill9()
+		return r, fmt.Errorf("%w: %s", ErrTracer, r)
+	}
 	if strings.Contains(r.Err, "goroutine ") || strings.Contains(r.Err, "fatal error: ") {
 		return r, fmt.Errorf("it crashed: %s\n%s", r, r.Err)
 	}

@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -37,6 +38,15 @@ func Strace(call, inject string, paths ...string) []string {
 // runtimeHit is what a program says that ends because the tracer has put an error
 // into its runtime's own event descriptor. No disk does that: it was killed.
 const runtimeHit = "runtime: netpollBreak write failed"
+
+// tracerFailed is how a tracer begins what it says that could not follow a thread,
+// as now and then one that ends at that moment.
+const tracerFailed = "strace: ptrace("
+
+// ErrTracer is returned for a program whose tracer failed: what it has done, or
+// still does, nobody can tell, and it says nothing about the program. What it
+// worked on is to be thrown away.
+var ErrTracer = errors.New("the tracer failed")
 
 // OneThread lets the runtime use as few threads as it can.
 func OneThread() []string { return []string{"GOMAXPROCS=1"} }
