@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -81,8 +82,8 @@ func after(ctx context.Context, later time.Duration, begin, end func()) (stop fu
 }
 
 // settle finds out what became of a finish without an answer, which cause has
-// ended. Nobody but this session can have made the snapshot: it held the group
-// until a moment ago, and its time was not taken.
+// ended. It held the group until a moment ago, and its time was not taken, so that
+// hardly anybody else can have made a snapshot of that name.
 func (ss *session) settle(ctx context.Context, cause error) error {
 	c := ss.client
 	c.log("the answer to finish of %s did not come (%v); looking what became of it", ss.snap, cause)
@@ -126,10 +127,27 @@ func (ss *session) outcome(ctx context.Context) (made, busy bool, err error) {
 	}
 	for _, e := range entries {
 		if e.Type == ss.snap.Group.Type && e.ID == ss.snap.Group.ID && e.Time == ss.snap.Time && e.Size != nil {
-			return true, busy, nil
+			return ss.isIn(e), busy, nil
 		}
 	}
 	return false, busy, unseen
+}
+
+// isIn tells whether a snapshot has what this session has sent. One of another
+// session under the same name is possible if this one had lost its group.
+func (ss *session) isIn(e snapshotEntry) bool {
+	ss.mu.Lock()
+	defer ss.mu.Unlock()
+	for name, size := range ss.sent {
+		i := slices.IndexFunc(e.Files, func(f fileEntry) bool { return f.Name == name })
+		if i < 0 {
+			return false
+		}
+		if has := e.Files[i].Size; size != nil && has != nil && *has != *size {
+			return false
+		}
+	}
+	return true
 }
 
 // running looks for a backup of the group among the tasks of the server. The

@@ -240,6 +240,7 @@ func (w *indexWriter) Close(ctx context.Context, want index.Summary) error {
 	if err != nil {
 		return fmt.Errorf("close %s: %w", w.name, w.session.fail(ctx, err))
 	}
+	w.session.hasSent(w.name, &got.Size)
 	return nil
 }
 

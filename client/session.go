@@ -28,7 +28,8 @@ type session struct {
 	mu     sync.Mutex
 	err    error // what made the session fail
 	closed bool
-	prev   *previous // the last one opened
+	prev   *previous          // the last one opened
+	sent   map[string]*uint64 // by file, its size if it is an index
 }
 
 // resumable is a session with a server that can continue an interrupted one. It
@@ -49,7 +50,7 @@ func (c *Client) Begin(ctx context.Context, s wire.Snapshot) (wire.Session, erro
 	if err != nil {
 		return nil, fmt.Errorf("begin snapshot %s: %w", s, err)
 	}
-	ss := &session{client: c, conn: conn, snap: s}
+	ss := &session{client: c, conn: conn, snap: s, sent: map[string]*uint64{}}
 	ss.ctx, ss.cancel = context.WithCancel(context.Background())
 	if conn.holdfast {
 		return resumable{ss}, nil
@@ -208,7 +209,16 @@ func (ss *session) Blob(ctx context.Context, name string, sealed chunkstore.Seal
 	if err := ss.conn.data(ctx, q, nil); err != nil {
 		return fmt.Errorf("send %s: %w", name, err)
 	}
+	ss.hasSent(name, nil)
 	return nil
+}
+
+// hasSent remembers a file of the snapshot; size is that of what an index stands
+// for.
+func (ss *session) hasSent(name string, size *uint64) {
+	ss.mu.Lock()
+	defer ss.mu.Unlock()
+	ss.sent[name] = size
 }
 
 // Close implements wire.Session.

@@ -294,33 +294,48 @@ func TestLoanEnds(t *testing.T) {
 	}
 }
 
+// What becomes of a snapshot whose finish was not answered is looked up, and what
+// is found must be what was sent.
 func TestFinishIsAskedForOnce(t *testing.T) {
-	for _, carriedOut := range []bool{true, false} {
-		f := newFake(t)
-		f.before = func(w http.ResponseWriter, r *http.Request) bool {
-			if r.URL.Path != "/finish" {
-				return false
+	size := func(n uint64) *uint64 { return &n }
+	for name, tc := range map[string]struct {
+		carriedOut bool
+		sent       map[string]*uint64
+		made       bool
+	}{
+		"carried out":            {true, map[string]*uint64{"disk.img.didx": size(1), wire.ManifestName: nil}, true},
+		"not carried out":        {false, nil, false},
+		"another one's archives": {true, map[string]*uint64{"other.img.didx": size(1)}, false},
+		"another one's content":  {true, map[string]*uint64{"disk.img.didx": size(2)}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFake(t)
+			at := wire.Snapshot{Group: wire.Group{Type: "vm", ID: "200"}, Time: 7}
+			f.before = func(w http.ResponseWriter, r *http.Request) bool {
+				if r.URL.Path != "/finish" {
+					return false
+				}
+				if tc.carriedOut {
+					wiretest.Store(t, f.memory, wiretest.Content{Snapshot: at, Chunks: []string{"x"}})
+				}
+				f.cut()
+				return true
 			}
-			if carriedOut {
-				wiretest.Store(t, f.memory, wiretest.Content{Snapshot: wire.Snapshot{Group: wire.Group{Type: "vm", ID: "200"}, Time: 7}, Chunks: []string{"x"}})
+			c := dial(t, f.options())
+			sess, err := c.Begin(t.Context(), wire.Snapshot{Group: wire.Group{Type: "vm", ID: "201"}, Time: 7})
+			if err != nil {
+				t.Fatal(err)
 			}
-			f.cut()
-			return true
-		}
-		at := wire.Snapshot{Group: wire.Group{Type: "vm", ID: "200"}, Time: 7}
-		c := dial(t, f.options())
-		sess, err := c.Begin(t.Context(), wire.Snapshot{Group: wire.Group{Type: "vm", ID: "201"}, Time: 7})
-		if err != nil {
-			t.Fatal(err)
-		}
-		sess.(*session).snap = at // the fake's group of that name is not held
-		if err := sess.Finish(t.Context()); (err == nil) != carriedOut {
-			t.Errorf("carried out %v: %v", carriedOut, err)
-		}
-		sess.Close()
-		if n := f.count("POST /finish"); n != 1 {
-			t.Errorf("asked %d times", n)
-		}
+			defer sess.Close()
+			ss := sess.(*session)
+			ss.snap, ss.sent = at, tc.sent // the fake's group of that name is not held
+			if err := sess.Finish(t.Context()); (err == nil) != tc.made {
+				t.Errorf("made %v: %v", tc.made, err)
+			}
+			if n := f.count("POST /finish"); n != 1 {
+				t.Errorf("asked %d times", n)
+			}
+		})
 	}
 }
 

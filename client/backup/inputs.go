@@ -90,7 +90,7 @@ func openStream(o *Options) (input, error) {
 	if o.Stdin == nil {
 		return input{}, fmt.Errorf("standard input: %w", os.ErrInvalid)
 	}
-	r := bufio.NewReaderSize(o.Stdin, gridSize)
+	r := bufio.NewReaderSize(source.WatchStream(o.Stdin, o.Format), gridSize)
 	head, err := r.Peek(source.HeadSize)
 	if err != nil && err != io.EOF {
 		return input{}, fmt.Errorf("read standard input: %w", err)

@@ -90,6 +90,11 @@ func TestEmptySources(t *testing.T) {
 
 // A stream in a format that is no disk is refused as a file is.
 func TestForeignStreams(t *testing.T) {
+	vhd := append(noise(2, 9<<20), make([]byte, 512)...)
+	copy(vhd[9<<20:], "conectix")
+	if err := refused(t, Options{Archives: archives("disk0.img", "-"), Stdin: bytes.NewReader(vhd)}); !errors.Is(err, source.ErrForeign) {
+		t.Errorf("a fixed VHD: error is %v", err)
+	}
 	b := append([]byte("\x1f\x8b\x08\x00"), noise(1, 5000)...)
 	if err := refused(t, Options{Archives: archives("disk0.img", "-"), Stdin: bytes.NewReader(b)}); !errors.Is(err, source.ErrForeign) {
 		t.Errorf("error is %v", err)

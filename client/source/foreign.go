@@ -180,15 +180,51 @@ func CheckStream(head []byte, format Format) error {
 	if len(head) > HeadSize {
 		head = head[:HeadSize]
 	}
-	r, ok := Recognise(head, nil)
-	if !ok {
-		return nil
+	if r, ok := Recognise(head, nil); ok {
+		return r.refuseStream()
 	}
+	return nil
+}
+
+// refuseStream is the error for standard input that is no disk but holds one.
+func (r Recognised) refuseStream() error {
 	next := r.command("FILE")
 	if r.way == byFilter {
 		next = "let it go through " + r.with + " first"
 	}
 	return fmt.Errorf("standard input is %s, not a raw disk; %s; %s: %w: %w", r.Name, next, rawOverride, ErrForeign, ErrUnsupported)
+}
+
+// WatchStream returns in as it is, except that where a stream ends as a format does
+// whose mark is at its end, there is ErrForeign instead of io.EOF. CheckStream cannot
+// see those.
+func WatchStream(in io.Reader, format Format) io.Reader {
+	if format == Raw {
+		return in
+	}
+	return &watchedStream{in: in}
+}
+
+type watchedStream struct {
+	in   io.Reader
+	tail []byte // the last bytes read, up to TailSize
+}
+
+// Read implements io.Reader.
+func (w *watchedStream) Read(p []byte) (int, error) {
+	n, err := w.in.Read(p)
+	if n >= TailSize {
+		w.tail = append(w.tail[:0], p[n-TailSize:n]...)
+	} else {
+		w.tail = append(w.tail, p[:n]...)
+		w.tail = append(w.tail[:0], w.tail[max(0, len(w.tail)-TailSize):]...)
+	}
+	if err == io.EOF {
+		if r, ok := Recognise(nil, w.tail); ok {
+			err = r.refuseStream()
+		}
+	}
+	return n, err
 }
 
 // recognise looks at the beginning and the end of a file.

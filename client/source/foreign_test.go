@@ -3,6 +3,8 @@ package source
 import (
 	"bytes"
 	"compress/gzip"
+	"fmt"
+	"io"
 	"path/filepath"
 	"testing"
 )
@@ -114,6 +116,41 @@ func TestStreamsOfQcow2AreRefused(t *testing.T) {
 	wantError(t, CheckStream(b, Auto), ErrForeign, "qcow2")
 	wantError(t, CheckStream(make([]byte, 512), Qcow2), ErrUnsupported, "qcow2")
 }
+
+// The mark of a fixed VHD is the last thing in it.
+func TestStreamsThatEndAsAForeignFormat(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "disk.vhd")
+	qemuImg(t, "create", "-q", "-f", "vpc", "-o", "subformat=fixed", path, "4M")
+	vhd := mustRead(t, path)
+	for _, chunk := range []int{1, 100, 511, 512, 4096, len(vhd)} {
+		t.Run(fmt.Sprint(chunk), func(t *testing.T) {
+			got, err := io.ReadAll(WatchStream(pieces{bytes.NewReader(vhd[len(vhd)-6000:]), chunk}, Auto))
+			wantError(t, err, ErrForeign, "VHD", "qemu-img convert -f vpc ", "--source-format raw")
+			if !bytes.Equal(got, vhd[len(vhd)-6000:]) {
+				t.Error("other bytes than those of the stream")
+			}
+		})
+	}
+	for name, in := range map[string]io.Reader{
+		"asked for":               WatchStream(bytes.NewReader(vhd), Raw),
+		"the mark not at the end": WatchStream(io.MultiReader(bytes.NewReader(vhd), bytes.NewReader(make([]byte, 512))), Auto),
+		"nothing":                 WatchStream(bytes.NewReader(nil), Auto),
+	} {
+		t.Run(name, func(t *testing.T) {
+			if _, err := io.Copy(io.Discard, in); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// pieces gives at most n bytes at once.
+type pieces struct {
+	io.Reader
+	n int
+}
+
+func (r pieces) Read(p []byte) (int, error) { return r.Reader.Read(p[:min(len(p), r.n)]) }
 
 // A file that says its size is 0 and has content would be an empty disk.
 func TestContentWithoutSize(t *testing.T) {
