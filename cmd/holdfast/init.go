@@ -54,7 +54,7 @@ func (c *call) newRepository() (wire.Repository, error) {
 		return c.repository()
 	case c.flags.IsSet("repository"):
 		return wire.Repository{}, term.Usagef("give the path once: as argument or with -r")
-	case strings.ContainsAny(path, "/:@~$"):
+	case strings.ContainsAny(path, `/\:@~$`):
 		r, err := wire.ParseRepository(path)
 		if err == nil && !r.IsPath() {
 			err = term.Hintf(term.Usagef("%s is a datastore on a server, and not a path", r), "say -r %s to make that; a path of this name is ./%s", r, path)

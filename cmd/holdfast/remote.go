@@ -30,7 +30,7 @@ func remoteFlags() []cli.Flag {
 		&cli.StringFlag{Name: "rate", Usage: "send and receive at most `SIZE` a second, as 20MiB or 100MB"},
 		&cli.StringFlag{Name: "rate-up", Usage: "send at most `SIZE` a second"},
 		&cli.StringFlag{Name: "rate-down", Usage: "receive at most `SIZE` a second"},
-		&cli.DurationFlag{Name: "timeout", Usage: "give up on a server that says nothing for `DURATION` (as 90s or 10m; or $HOLDFAST_TIMEOUT; default 3m)"},
+		&cli.DurationFlag{Name: "timeout", Usage: "give up on a server that says nothing for `DURATION` (as 90s or 10m; or $HOLDFAST_TIMEOUT; default 3m); a restore looks for one that has gone for ten minutes more"},
 		&cli.StringFlag{Name: "proxy", Usage: "reach the server through the HTTP proxy `URL`, \"\" for none (or $ALL_PROXY, but for what $NO_PROXY names, and this machine)"},
 	}
 }

@@ -18,6 +18,8 @@ func elsewhere(s string) string {
 		return ""
 	case first[0] == '~' || first[0] == '$':
 		return fmt.Sprintf("no shell has put in what %q stands for; write the whole path, or ./%s if that is its name", first, s)
+	case strings.Contains(first, `\`):
+		return fmt.Sprintf(`a path has "/" and no "\": %s; a path with such a name is ./%s`, whatIsMeant(), s)
 	case !strings.ContainsAny(first, ":@"):
 		return ""
 	case strings.HasPrefix(rest, "/") && strings.HasSuffix(first, ":"):

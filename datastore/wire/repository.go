@@ -32,7 +32,7 @@ type Repository struct {
 }
 
 // ParseRepository reads the text form of a repository. What begins with "/" or
-// "." is a path, and so is what contains "/" unless it looks like a location of
+// "." is a path, and so is what contains "/" or "\" unless it looks like a location of
 // another program (elsewhere.go); the rest is
 // [[auth-id@]host[:port]:]datastore, where the auth-id ends at the last "@"
 // before the host and an IPv6 address stands in brackets. Errors wrap ErrName.
@@ -42,7 +42,7 @@ func ParseRepository(s string) (Repository, error) {
 		return Repository{}, repositoryError(s, "empty")
 	case strings.IndexFunc(s, isControl) >= 0:
 		return Repository{}, repositoryError(s, "holds a control character")
-	case strings.Contains(s, "/") || s[0] == '.':
+	case strings.ContainsAny(s, `/\`) || s[0] == '.':
 		if len(s) > RepositoryPathLenMax {
 			return Repository{}, repositoryError(s, fmt.Sprintf("path longer than %d bytes", RepositoryPathLenMax))
 		}
@@ -62,7 +62,7 @@ func (r Repository) IsPath() bool { return r.Path != "" }
 // String returns the form that ParseRepository reads.
 func (r Repository) String() string {
 	if r.Path != "" {
-		if r.Path[0] != '.' && (!strings.Contains(r.Path, "/") || elsewhere(r.Path) != "") {
+		if r.Path[0] != '.' && (!strings.ContainsAny(r.Path, `/\`) || elsewhere(r.Path) != "") {
 			return "./" + r.Path
 		}
 		return r.Path

@@ -187,12 +187,12 @@ func sourceNotThere(t *testing.T) {
 		"no name":               {[]string{"disk0.img:"}, exitUsage},
 		"no sources":            {nil, exitUsage},
 		"twice the same name":   {[]string{"disk0.img:" + good, "disk0.img:" + good}, exitUsage},
-		"directory":             {[]string{"disk0.img:" + dir}, exitError},
-		"pipe":                  {[]string{"disk0.img:" + fifo}, exitError},
-		"character device":      {[]string{"disk0.img:/dev/zero"}, exitError},
+		"directory":             {[]string{"disk0.img:" + dir}, exitRefused},
+		"pipe":                  {[]string{"disk0.img:" + fifo}, exitRefused},
+		"character device":      {[]string{"disk0.img:/dev/zero"}, exitRefused},
 		"below a file":          {[]string{"disk0.img:" + good + "/disk"}, exitError},
 		"small file too large":  {[]string{"machine.conf:/dev/zero"}, exitUsage},
-		"small file is a place": {[]string{"machine.conf:" + dir}, exitError},
+		"small file is a place": {[]string{"machine.conf:" + dir}, exitRefused},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got := holdfast(t, r.backupArgs(snap{"vm/1", 0}, c.sources...)...)
