@@ -4,14 +4,15 @@
 
 GO = go
 FUZZTIME = 10s
-TEST_TIMEOUT = 20m
 
-.PHONY: help build demo test lint bench fuzz faultlab clean
+.PHONY: help build demo check test test-faults lint format bench fuzz faultlab clean
 
 help:
 	@echo "make build   bin/holdfast, one static binary"
 	@echo "make demo    the main job on a real disk image, every command shown (no root, under two minutes)"
-	@echo "make test    gofmt, vet, staticcheck, and all tests with the race detector"
+	@echo "make check   what your changes since main touch, the short way (under two minutes)"
+	@echo "make test    gofmt, vet, staticcheck, and all tests but those of test-faults (about ten minutes on two processors)"
+	@echo "make test-faults  the tests that break disks, programs and servers (about ten minutes more)"
 	@echo "make bench   against restic and borg on real disk images, and the network; writes docs/bench*.md (root, about 25 GiB of disk)"
 	@echo "make fuzz    every fuzz target for FUZZTIME=$(FUZZTIME)"
 	@echo "make faultlab  power cuts, torn writes, kills, I/O errors and rot by the thousand; writes docs/faultlab.md (root, an hour or two)"
@@ -25,14 +26,24 @@ build: .go
 demo: .go
 	@sh tests/demo/demo.sh
 
-test: .go lint
-	@sh tests/run.sh $(TEST_TIMEOUT)
+check: .go format
+	@sh tests/run.sh check
 
-lint: .go
+test: .go lint
+	@sh tests/run.sh test
+
+test-faults: .go
+	@sh tests/run.sh faults
+
+# Without the C library, which nothing here calls: so is the program, and all is
+# compiled once for both.
+lint: .go format
+	CGO_ENABLED=0 $(GO) vet ./...
+	CGO_ENABLED=0 $(GO) tool staticcheck ./...
+
+format: .go
 	@unformatted=$$(gofmt -l .) || exit 1; if [ -n "$$unformatted" ]; then \
 		echo "gofmt would change:" >&2; echo "$$unformatted" >&2; exit 1; fi
-	$(GO) vet ./...
-	$(GO) tool staticcheck ./...
 
 bench: .go
 	@sh tests/needs.sh --bench

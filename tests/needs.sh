@@ -2,7 +2,7 @@
 # Checks what the tests need from Debian. As root it installs what is missing;
 # otherwise it names it. It prints nothing when all is there.
 #
-#   tests/needs.sh            what `make test` needs
+#   tests/needs.sh            what `make test` and `make test-faults` need
 #   tests/needs.sh --demo     what `make demo` needs
 #   tests/needs.sh --bench    what `make bench` needs besides
 #

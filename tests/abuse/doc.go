@@ -7,6 +7,6 @@
 // outside its data directory.
 //
 // The package has no code of its own besides its tests, which import no room of
-// the module. HOLDFAST_ABUSE_SECONDS is how long the load lasts, 20 when it is
+// the module but tests/harness. HOLDFAST_ABUSE_SECONDS is how long the load lasts, 20 when it is
 // not set; from 60 on the other checks are longer too.
 package abuse

@@ -15,6 +15,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"holdfast/tests/harness"
 )
 
 // patience is how long anything may take before it counts as hanging.
@@ -24,7 +26,7 @@ const patience = 60 * time.Second
 // held to it when its server ends.
 const memoryMax = 400 << 20
 
-// program is the binary under test: HOLDFAST_ABUSE_PROGRAM, or built here.
+// program is the binary under test.
 var program string
 
 func TestMain(m *testing.M) { os.Exit(run(m)) }
@@ -36,20 +38,14 @@ func run(m *testing.M) int {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
-	if program = os.Getenv("HOLDFAST_ABUSE_PROGRAM"); program != "" {
-		return m.Run()
-	}
 	dir, err := os.MkdirTemp("", "holdfast-abuse-")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
 	defer os.RemoveAll(dir)
-	program = filepath.Join(dir, "holdfast")
-	build := exec.Command("go", "build", "-buildvcs=false", "-o", program, "holdfast/cmd/holdfast")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		fmt.Fprintf(os.Stderr, "go build: %v\n%s", err, out)
+	if program, err = harness.Program(dir); err != nil {
+		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
 	return m.Run()

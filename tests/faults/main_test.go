@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"holdfast/tests/faultlab/lab"
+	"holdfast/tests/harness"
 	"holdfast/tests/resident"
 )
 
@@ -66,11 +67,9 @@ func buildAndRun(m *testing.M) int {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
-	program, home = filepath.Join(dir, "holdfast"), filepath.Join(dir, "home")
-	build := exec.Command("go", "build", "-buildvcs=false", "-o", program, "holdfast/cmd/holdfast")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		fmt.Fprintf(os.Stderr, "go build: %v\n%s", err, out)
+	home = filepath.Join(dir, "home")
+	if program, err = harness.Program(dir); err != nil {
+		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
 	root, err := filepath.Abs("../..")

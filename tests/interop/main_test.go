@@ -14,6 +14,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"holdfast/tests/harness"
 )
 
 // patience is how long anything may take before it counts as hanging.
@@ -56,7 +58,7 @@ func run(m *testing.M) int {
 		return 1
 	}
 	defer os.RemoveAll(dir)
-	w := &world{program: filepath.Join(dir, "holdfast"), home: filepath.Join(dir, "home"), data: filepath.Join(dir, "data")}
+	w := &world{home: filepath.Join(dir, "home"), data: filepath.Join(dir, "data")}
 	if err := w.start(); err != nil {
 		fmt.Fprintf(os.Stderr, "%v\n%s", err, w.stderr.String())
 		w.stop()
@@ -73,10 +75,9 @@ func run(m *testing.M) int {
 
 // start builds the binary, starts the server and makes stores and users.
 func (w *world) start() error {
-	build := exec.Command("go", "build", "-buildvcs=false", "-o", w.program, "holdfast/cmd/holdfast")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		return fmt.Errorf("go build: %w\n%s", err, out)
+	var err error
+	if w.program, err = harness.Program(filepath.Dir(w.home)); err != nil {
+		return err
 	}
 	secret, err := w.serve()
 	if err != nil {

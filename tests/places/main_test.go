@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"testing"
 	"time"
+
+	"holdfast/tests/harness"
 )
 
 // patience is how long a command may take before it counts as hanging.
@@ -36,11 +38,9 @@ func buildAndRun(m *testing.M) int {
 		return 1
 	}
 	defer os.RemoveAll(dir)
-	program, home = filepath.Join(dir, "holdfast"), filepath.Join(dir, "home")
-	build := exec.Command("go", "build", "-buildvcs=false", "-o", program, "holdfast/cmd/holdfast")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		fmt.Fprintf(os.Stderr, "go build: %v\n%s", err, out)
+	home = filepath.Join(dir, "home")
+	if program, err = harness.Program(dir); err != nil {
+		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
 	return m.Run()

@@ -28,6 +28,8 @@ import (
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"holdfast/tests/harness"
 )
 
 // binaryDir names the variable that tells the tests where the binary is.
@@ -48,11 +50,12 @@ func withBinary(m *testing.M) int {
 		return 1
 	}
 	defer os.RemoveAll(dir)
-	if out, err := exec.Command("go", "build", "-o", filepath.Join(dir, "holdfast"), "holdfast/cmd/holdfast").CombinedOutput(); err != nil {
-		fmt.Fprintf(os.Stderr, "go build: %v\n%s", err, out)
+	program, err := harness.Program(dir)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
-	os.Setenv(binaryDir, dir)
+	os.Setenv(binaryDir, filepath.Dir(program))
 	return m.Run()
 }
 

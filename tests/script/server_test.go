@@ -108,6 +108,9 @@ func (s *backupServer) stop() int {
 // TestScriptsOnServer runs the scripts that are not about files of a repository
 // against a datastore on a server, a fresh one for each.
 func TestScriptsOnServer(t *testing.T) {
+	if testing.Short() {
+		t.Skip("the scripts run on a path")
+	}
 	bin := binary(t)
 	cmd := exec.Command(filepath.Join(bin, "holdfast"), "serve", "--json", "--data", filepath.Join(t.TempDir(), "data"), "--listen", "127.0.0.1:0")
 	cmd.Env = append(os.Environ(), "HOLDFAST_TEST_SERVER=1")
