@@ -45,6 +45,7 @@ const (
 	windowBudget  = 128 << 20
 	windowShare   = 96 << 20
 	windowMin     = 128 << 10
+	windowMax     = 32 << 20
 	windowReserve = 48 << 20 // of a share, for windows of the least size
 	incomingMax   = 6 * chunkstore.SealedSizeMax
 	arrivedMax    = 3 * chunkstore.SealedSizeMax
@@ -99,11 +100,11 @@ func newAccounts(l Limits) *accounts {
 	}
 }
 
-// window takes the window of a session, at most h2ConnWindow bytes. Those who
+// window takes the window of a session, at most windowMax bytes. Those who
 // come while their owner has many get smaller ones.
 func (a *accounts) window(p ledger.Payer) (*ledger.Hold, error) {
 	const part = 4 // of what is left
-	size := min(max((a.windows.Left(p)-windowReserve)/part, windowMin), h2ConnWindow)
+	size := min(max((a.windows.Left(p)-windowReserve)/part, windowMin), windowMax)
 	return a.windows.Try(p, size)
 }
 

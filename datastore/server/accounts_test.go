@@ -24,13 +24,14 @@ import (
 	"holdfast/datastore/wire"
 )
 
-// resources are all that callers take from, by name.
-func (a *accounts) resources() map[string]*ledger.Resource {
+// resourcesOf gives all that callers take from, by name.
+func resourcesOf(a *accounts) map[string]*ledger.Resource {
 	all := make(map[string]*ledger.Resource)
 	v := reflect.ValueOf(a).Elem()
 	for i := range v.NumField() {
 		if r, ok := reflect.NewAt(v.Field(i).Type(), v.Field(i).Addr().UnsafePointer()).Elem().Interface().(*ledger.Resource); ok {
-			all[v.Type().Field(i).Name] = r
+			name := v.Type().Field(i).Name
+			all[strings.ToLower(name[:1])+name[1:]] = r
 		}
 	}
 	return all
@@ -312,7 +313,7 @@ func TestEveryResourceIsWalked(t *testing.T) {
 			t.Errorf("docs/server.md does not tell of %q", title)
 		}
 	}
-	for name := range newAccounts(Limits{}.withDefaults()).resources() {
+	for name := range resourcesOf(newAccounts(Limits{}.withDefaults())) {
 		if !slices.Contains(met, name) {
 			t.Errorf("the resource %q of the ledger is in no row", name)
 		}
@@ -343,7 +344,7 @@ func TestOneCallerTakesAllItCan(t *testing.T) {
 			g := &greed{sessionLab: l, auth: caller.auth, rights: caller.role != "", payers: caller.payers, over: make(chan struct{})}
 			g.client = &http.Client{Transport: &http.Transport{DialTLSContext: g.elsewhere}}
 			l.user("mallory", caller.role)
-			all := l.server.accounts.resources()
+			all := resourcesOf(l.server.accounts)
 			for _, row := range greedyRows() {
 				if row.take != nil {
 					row.take(g)

@@ -39,7 +39,7 @@ func (s *Server) identify(c *call, m *method) (local bool, err error) {
 		return false, s.loginRefused(c.Request, err)
 	}
 	c.auth = c.pass.ID
-	s.trust(c.Request)
+	trust(c.Request, s.o.Limits)
 	if c.payer, err = s.payer(c.auth); err != nil {
 		return false, err
 	}

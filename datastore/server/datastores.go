@@ -17,6 +17,8 @@ import (
 	"holdfast/datastore/wire"
 )
 
+var _ datastore.Turns = (*turns)(nil)
+
 // openStore is a datastore that the server has open, or is opening.
 type openStore struct {
 	*datastore.Store

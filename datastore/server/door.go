@@ -79,6 +79,19 @@ func (d *door) enter(c net.Conn) *gatedConn {
 	}
 }
 
+// neighbours are the addresses that count as one.
+func neighbours(a netip.Addr) netip.Prefix {
+	bits := 64
+	if a = a.Unmap(); a.Is4() {
+		bits = 32
+	}
+	p, err := a.WithZone("").Prefix(bits)
+	if err != nil {
+		return netip.Prefix{}
+	}
+	return p
+}
+
 func (d *door) count() int64 { return d.strangers.Used() + d.callers.Used() }
 
 // fullest is the address with most strangers, of several the one whose first has

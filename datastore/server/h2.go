@@ -15,14 +15,13 @@ import (
 
 // What a session's HTTP/2 connection announces (section 2.2 of the protocol
 // specification), in bytes but for the streams. What has arrived and is not read
-// yet takes memory: at most one window of the connection. A frame is read whole
+// yet takes memory: at most one window of the connection, which its account gives. A frame is read whole
 // before anybody sees any of it, into a buffer that stays as large as the largest
 // of the connection: small ones let a slow line be seen to get on, and many
 // connections be open. Fewer streams would make some clients wait for ever.
 const (
 	h2Streams      = 128
 	h2StreamWindow = 32 << 20
-	h2ConnWindow   = 32 << 20
 	h2FrameMax     = 64 << 10
 	h2HeadersMax   = 64 << 10
 )

@@ -1,11 +1,7 @@
 package server
 
 import (
-	"errors"
 	"fmt"
-	"io"
-	"net/http"
-	"net/netip"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -104,70 +100,4 @@ func (l Limits) withinFiles() (Limits, error) {
 	}
 	l.Connections = min(l.Connections, free)
 	return l, nil
-}
-
-// neighbours are the addresses that count as one.
-func neighbours(a netip.Addr) netip.Prefix {
-	bits := 64
-	if a = a.Unmap(); a.Is4() {
-		bits = 32
-	}
-	p, err := a.WithZone("").Prefix(bits)
-	if err != nil {
-		return netip.Prefix{}
-	}
-	return p
-}
-
-// boundBody gives the body of a request a deadline that moves only while bytes
-// flow.
-func (s *Server) boundBody(w http.ResponseWriter, r *http.Request) {
-	if r.Body == nil || r.Body == http.NoBody {
-		return
-	}
-	l := &s.o.Limits
-	b := &flowingBody{ReadCloser: r.Body, pause: l.BodyTimeout, rate: l.BodyRate, start: time.Now(), control: http.NewResponseController(w)}
-	// For a body that no method reads: net/http reads what is left of it.
-	b.extend()
-	r.Body = b
-}
-
-// flowingBody is a body that ends in an error when it comes too slowly.
-type flowingBody struct {
-	io.ReadCloser
-	pause   time.Duration
-	rate    int // bytes a second
-	control *http.ResponseController
-	start   time.Time
-	got     int64
-}
-
-// extend moves the deadline. Not every transport has one: in process there is
-// none.
-func (b *flowingBody) extend() {
-	earned := time.Duration(float64(b.got) / float64(b.rate) * float64(time.Second))
-	deadline := b.start.Add(b.pause + earned)
-	if pause := time.Now().Add(b.pause); pause.Before(deadline) {
-		deadline = pause
-	}
-	_ = b.control.SetReadDeadline(deadline)
-}
-
-// trust gives the body of a request that has been authenticated more time.
-func (s *Server) trust(r *http.Request) {
-	if b, ok := r.Body.(*flowingBody); ok {
-		b.pause = max(b.pause, s.o.Limits.StallTimeout)
-		b.extend()
-	}
-}
-
-// Read implements io.Reader.
-func (b *flowingBody) Read(p []byte) (int, error) {
-	b.extend()
-	n, err := b.ReadCloser.Read(p)
-	b.got += int64(n)
-	if errors.Is(err, io.EOF) {
-		_ = b.control.SetReadDeadline(time.Time{})
-	}
-	return n, err
 }

@@ -134,7 +134,7 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 		s.metrics.request(r.Method, rec.status(), took)
 		log.Info("request", "method", r.Method, "path", r.URL.Path, "from", r.RemoteAddr, "status", rec.status(), "took", took)
 	}()
-	s.boundBody(rec, r)
+	boundBody(rec, r, s.o.Limits)
 	if g := placeOf(r.Context()); g != nil && g.overdue(s.o.Limits.IdleTimeout) {
 		rec.Header().Set("Connection", "close")
 	}

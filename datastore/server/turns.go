@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 
-	"holdfast/datastore"
 	"holdfast/datastore/server/ledger"
 )
 
@@ -25,14 +24,12 @@ type turns struct {
 	unfolding chan struct{} // of the server
 }
 
-var _ datastore.Turns = (*turns)(nil)
-
 func (a *accounts) newTurns() *turns {
 	return &turns{unfolding: a.unfolding,
 		reading: ledger.New(ledger.Limit{Name: "manifests being read", Total: manifestsMax, Share: manifestsShare, Kept: manifestsKept})}
 }
 
-// Read implements datastore.Turns.
+// Read waits until the payer may read a manifest.
 func (t *turns) Read(ctx context.Context) (done func(), err error) {
 	hold, err := t.reading.Take(ctx, payerOf(ctx), 1)
 	if err != nil {
@@ -41,7 +38,7 @@ func (t *turns) Read(ctx context.Context) (done func(), err error) {
 	return hold.Free, nil
 }
 
-// Unfold implements datastore.Turns.
+// Unfold waits until a manifest that was read may be taken apart.
 func (t *turns) Unfold(ctx context.Context) (done func(), err error) {
 	select {
 	case t.unfolding <- struct{}{}:

@@ -41,7 +41,7 @@ func (l *sessionLab) stuck(user string) (reading func() int64, release func()) {
 	p, err := l.server.payer(wire.AuthID(user + "@pbs!key"))
 	l.must(err)
 	var ends []func()
-	for range manifestsShare {
+	for range o.turns.reading.Limit().Share {
 		done, err := o.turns.Read(withPayer(l.t.Context(), p))
 		l.must(err)
 		ends = append(ends, done)

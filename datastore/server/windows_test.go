@@ -12,7 +12,7 @@ func TestWindows(t *testing.T) {
 	a := newAccounts(Limits{}.withDefaults())
 	night := ledger.Payer{Account: "u!night", Holder: "u"}
 	var all []*ledger.Hold
-	before := int64(h2ConnWindow)
+	before := int64(windowMax)
 	const sessions = 256
 	for i := range sessions {
 		w, err := a.window(night)
