@@ -14,7 +14,7 @@ import (
 	"github.com/BurntSushi/toml"
 
 	"holdfast/command/term"
-	"holdfast/datastore/server"
+	"holdfast/datastore/server/budget"
 	"holdfast/datastore/wire"
 )
 
@@ -151,8 +151,8 @@ func (s *serveConfig) check() error {
 }
 
 // limits are those of the server; what is zero has its default there.
-func (s *serveConfig) limits() (server.Limits, error) {
-	l := server.Limits{
+func (s *serveConfig) limits() (budget.Limits, error) {
+	l := budget.Limits{
 		Connections: s.Limits.Connections, PerAddress: s.Limits.PerAddress, PerToken: s.Limits.PerToken, References: s.Limits.References,
 		HeaderTimeout: time.Duration(s.Limits.HeaderTimeout), IdleTimeout: time.Duration(s.Limits.IdleTimeout),
 		BodyTimeout: time.Duration(s.Limits.BodyTimeout), StallTimeout: time.Duration(s.Limits.StallTimeout),

@@ -19,13 +19,14 @@ import (
 
 	"holdfast/datastore/access"
 	"holdfast/datastore/manifest"
+	"holdfast/datastore/server/budget"
 	"holdfast/datastore/server/ledger"
 	"holdfast/datastore/task"
 	"holdfast/datastore/wire"
 )
 
 // resourcesOf gives all that callers take from, by name.
-func resourcesOf(a *accounts) map[string]*ledger.Resource {
+func resourcesOf(a *budget.Accounts) map[string]*ledger.Resource {
 	all := make(map[string]*ledger.Resource)
 	v := reflect.ValueOf(a).Elem()
 	for i := range v.NumField() {
@@ -156,7 +157,7 @@ func (g *greed) read() {
 	o, err := g.server.use("tank")
 	g.must(err)
 	defer o.release()
-	g.hog(o.turns.reading)
+	g.hog(o.turns.Reading)
 }
 
 // fill sends what its quota has room for.
@@ -313,7 +314,7 @@ func TestEveryResourceIsWalked(t *testing.T) {
 			t.Errorf("docs/server.md does not tell of %q", title)
 		}
 	}
-	for name := range resourcesOf(newAccounts(Limits{}.withDefaults())) {
+	for name := range resourcesOf(budget.NewAccounts(budget.Limits{}.WithDefaults())) {
 		if !slices.Contains(met, name) {
 			t.Errorf("the resource %q of the ledger is in no row", name)
 		}
@@ -339,7 +340,7 @@ func TestOneCallerTakesAllItCan(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			l := newLimitedLab(t, Limits{LoginDelay: -1, DenyDelay: -1, Connections: greedyConnections})
+			l := newLimitedLab(t, budget.Limits{LoginDelay: -1, DenyDelay: -1, Connections: greedyConnections})
 			others := l.others(10)
 			g := &greed{sessionLab: l, auth: caller.auth, rights: caller.role != "", payers: caller.payers, over: make(chan struct{})}
 			g.client = &http.Client{Transport: &http.Transport{DialTLSContext: g.elsewhere}}

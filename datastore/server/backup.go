@@ -13,6 +13,7 @@ import (
 	"holdfast/datastore/access"
 	"holdfast/datastore/index"
 	"holdfast/datastore/manifest"
+	"holdfast/datastore/server/budget"
 	"holdfast/datastore/wire"
 )
 
@@ -64,7 +65,7 @@ func newBackup(c *conversation, session *datastore.Session, quota *reservation) 
 	c.rest = newRest(c.server.o.Limits.SessionIdleTime, c.idle)
 	return &backup{
 		conversation: c, session: session, quota: quota,
-		known: newKnown(c.server.accounts.known, c.payer), writers: make(map[int64]*writer),
+		known: newKnown(c.server.accounts.Known, c.payer), writers: make(map[int64]*writer),
 	}
 }
 
@@ -245,7 +246,7 @@ func (b *backup) finish(*call) (any, error) {
 		return nil, err
 	}
 	// A client that goes away now cannot take back what it has asked for.
-	err := b.session.Finish(withPayer(b.ctx, b.payer))
+	err := b.session.Finish(budget.WithPayer(b.ctx, b.payer))
 	if errors.Is(err, manifest.ErrFormat) {
 		err = fmt.Errorf("%w - %w", errNoManifest, err)
 	}

@@ -424,7 +424,7 @@ func TestDisconnect(t *testing.T) {
 			if left := l.left(); len(left) > 0 {
 				t.Errorf("left behind: %v", left)
 			}
-			if n := l.server.accounts.known.Used(); n != 0 {
+			if n := l.server.accounts.Known.Used(); n != 0 {
 				t.Errorf("%d chunks are still remembered", n)
 			}
 			l.simple("alice", "vm/100", 1000) // the group is free and the name too

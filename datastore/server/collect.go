@@ -192,7 +192,7 @@ func collectionStatus(c *call) (any, error) {
 // The datastore is held until the work has ended.
 func (c *call) spawn(st *openStore, spec task.Spec, work func(*task.Task) error) (string, error) {
 	spec.Auth = c.auth
-	job, err := c.server.accounts.jobs.Try(c.payer, 1)
+	job, err := c.server.accounts.Jobs.Try(c.payer, 1)
 	if err != nil {
 		return "", err
 	}

@@ -15,6 +15,7 @@ import (
 	"holdfast/chunkstore"
 	"holdfast/datastore/access"
 	"holdfast/datastore/index"
+	"holdfast/datastore/server/budget"
 	"holdfast/datastore/server/ledger"
 	"holdfast/datastore/task"
 	"holdfast/datastore/wire"
@@ -31,12 +32,12 @@ type sessionHost struct {
 	quotas    *quotaBook
 }
 
-func newSessionHost(dir string, a *accounts, quotas *quotaBook) *sessionHost {
+func newSessionHost(dir string, a *budget.Accounts, quotas *quotaBook) *sessionHost {
 	return &sessionHost{
-		bodies:    newBodies(a.incoming),
-		whole:     newBodies(a.arrived),
-		spool:     &spool{dir: dir, room: a.spooled},
-		kept:      &spool{dir: dir, room: a.kept},
+		bodies:    newBodies(a.Incoming),
+		whole:     newBodies(a.Arrived),
+		spool:     &spool{dir: dir, room: a.Spooled},
+		kept:      &spool{dir: dir, room: a.Kept},
 		unpacking: semaphore.NewWeighted(int64(2 * runtime.GOMAXPROCS(0))),
 		quotas:    quotas,
 	}
@@ -82,7 +83,7 @@ func (v *conversation) handler(table []method) http.Handler {
 		tree.add(&m)
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		stream, err := v.server.accounts.streams.Try(v.payer, 1)
+		stream, err := v.server.accounts.Streams.Try(v.payer, 1)
 		if err != nil {
 			// Nothing of the body is read, nothing else is kept of it.
 			http.Error(w, err.Error(), asStatus(err).code)
@@ -94,7 +95,7 @@ func (v *conversation) handler(table []method) http.Handler {
 		body := &watchedBody{ReadCloser: r.Body, begin: func() *vigil { return v.patience.watch(w) }}
 		defer body.stop()
 		r.Body = body
-		r = r.WithContext(withPayer(r.Context(), v.payer))
+		r = r.WithContext(budget.WithPayer(r.Context(), v.payer))
 		c := &call{ResponseWriter: w, Request: r, server: v.server, auth: v.auth, pass: v.pass, payer: v.payer, log: v.server.o.Log}
 		data, err := v.run(tree, c)
 		if why := v.stopped(); why != nil && err != nil && !errors.Is(err, errAnswered) {

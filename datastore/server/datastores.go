@@ -14,16 +14,17 @@ import (
 	"holdfast/chunkstore"
 	"holdfast/datastore"
 	"holdfast/datastore/access"
+	"holdfast/datastore/server/budget"
 	"holdfast/datastore/wire"
 )
 
-var _ datastore.Turns = (*turns)(nil)
+var _ datastore.Turns = (*budget.Turns)(nil)
 
 // openStore is a datastore that the server has open, or is opening.
 type openStore struct {
 	*datastore.Store
 	conf  access.Datastore
-	turns *turns
+	turns *budget.Turns
 
 	opening sync.Mutex
 	users   atomic.Int64 // calls, sessions and tasks that work on it
@@ -74,7 +75,7 @@ func (s *Server) openOnce(o *openStore, d access.Datastore) error {
 	if o.Store != nil {
 		return nil
 	}
-	t := s.accounts.newTurns()
+	t := s.accounts.NewTurns()
 	st, err := s.openDatastore(d, t, false)
 	if cannotWrite(err) {
 		// Reading never needs to write.

@@ -13,9 +13,4 @@
 // grammar before they reach a datastore, a list is never null, and nothing that
 // a caller may not see changes the answer it gets. A refused login is answered
 // late, but only a bounded number of answers waits at a time.
-//
-// The package imports chunkstore with its rooms blob and durable, crypto, the
-// rooms access, task, prune, gc, verify and image, datastore itself, the room
-// ledger below it, the shared rooms index, manifest and wire, golang.org/x/sync, golang.org/x/sys and
-// prometheus/client_golang.
 package server

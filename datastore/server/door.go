@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"holdfast/datastore/server/budget"
 	"holdfast/datastore/server/ledger"
 )
 
@@ -27,7 +28,7 @@ type door struct {
 // that has not logged in. An eighth is always
 // there for strangers, or nobody could log in; a quarter is kept for callers,
 // half of it for administrators.
-func newDoor(l Limits, local bool) *door {
+func newDoor(l budget.Limits, local bool) *door {
 	n := int64(l.Connections)
 	d := &door{total: n, local: local, waiting: make(map[netip.Prefix][]*gatedConn)}
 	d.strangers = ledger.New(ledger.Limit{Name: "connections", Total: max(1, n-n/4), Share: int64(l.PerAddress)})

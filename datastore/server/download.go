@@ -15,6 +15,7 @@ import (
 	"holdfast/datastore/image"
 	"holdfast/datastore/index"
 	"holdfast/datastore/manifest"
+	"holdfast/datastore/server/budget"
 	"holdfast/datastore/wire"
 )
 
@@ -38,7 +39,7 @@ func hashed(what, s string) string {
 // heavy waits for a place among those that hold much memory. Nobody who has one waits
 // for a caller.
 func (c *call) heavy() (done func(), err error) {
-	hold, err := takeWithin(c.Context(), c.server.accounts.heavy, c.payer, c.server.o.Limits.BodyTimeout)
+	hold, err := budget.TakeWithin(c.Context(), c.server.accounts.Heavy, c.payer, c.server.o.Limits.BodyTimeout)
 	if err != nil {
 		return nil, err
 	}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"holdfast/datastore/access"
+	"holdfast/datastore/server/budget"
 	"holdfast/datastore/wire"
 )
 
@@ -54,7 +55,7 @@ func TestFinishedSessionsHoldNothing(t *testing.T) {
 // of which nothing is asked.
 func TestSessionsDoNotStayForEver(t *testing.T) {
 	t.Run("finished", func(t *testing.T) {
-		l := newLimitedLab(t, Limits{FinishedTime: time.Millisecond})
+		l := newLimitedLab(t, budget.Limits{FinishedTime: time.Millisecond})
 		b := l.begin(backupOf("alice", "vm/100", 5000))
 		b.data(blobUpload(wire.ManifestName, l.manifestOf("vm/100", 5000)))
 		if code, text, err := b.send(t.Context(), post("/finish")); err == nil && code != 200 {
@@ -68,7 +69,7 @@ func TestSessionsDoNotStayForEver(t *testing.T) {
 		}
 	})
 	t.Run("idle", func(t *testing.T) {
-		l := newLimitedLab(t, Limits{SessionIdleTime: time.Millisecond})
+		l := newLimitedLab(t, budget.Limits{SessionIdleTime: time.Millisecond})
 		l.begin(backupOf("alice", "vm/100", 5000))
 		if status := l.ended("backup"); !strings.Contains(status, "nothing was asked") {
 			t.Errorf("the session has ended with %q", status)

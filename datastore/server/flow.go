@@ -5,11 +5,13 @@ import (
 	"io"
 	"net/http"
 	"time"
+
+	"holdfast/datastore/server/budget"
 )
 
 // boundBody gives the body of a request a deadline that moves only while bytes
 // flow.
-func boundBody(w http.ResponseWriter, r *http.Request, l Limits) {
+func boundBody(w http.ResponseWriter, r *http.Request, l budget.Limits) {
 	if r.Body == nil || r.Body == http.NoBody {
 		return
 	}
@@ -41,7 +43,7 @@ func (b *flowingBody) extend() {
 }
 
 // trust gives the body of a request that has been authenticated more time.
-func trust(r *http.Request, l Limits) {
+func trust(r *http.Request, l budget.Limits) {
 	if b, ok := r.Body.(*flowingBody); ok {
 		b.pause = max(b.pause, l.StallTimeout)
 		b.extend()

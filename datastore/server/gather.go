@@ -28,7 +28,7 @@ type gathered struct {
 // gather reads a body of at most so many bytes; a longer one is errBodyTooLarge. The
 // caller closes what it gets.
 func (s *Server) gather(ctx context.Context, p ledger.Payer, body io.Reader, most int64) (*gathered, error) {
-	hold, err := s.accounts.small.Take(ctx, p, smallBody)
+	hold, err := s.accounts.Small.Take(ctx, p, smallBody)
 	if err != nil {
 		return nil, err
 	}
@@ -114,7 +114,7 @@ func (c *call) parameters(most int64) (done func(), err error) {
 	}
 	defer g.close()
 	const times = 3
-	hold, err := c.server.accounts.lists.Take(c.Context(), c.payer, times*max(g.size, smallBody))
+	hold, err := c.server.accounts.Lists.Take(c.Context(), c.payer, times*max(g.size, smallBody))
 	if err != nil {
 		return nil, err
 	}

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"holdfast/chunkstore"
+	"holdfast/datastore/server/budget"
 	"holdfast/datastore/server/ledger"
 	"holdfast/datastore/wire"
 )
@@ -84,7 +85,7 @@ func (k *talk) stalledUpload(n int) (answer chan string, cut func()) {
 }
 
 func TestStalledUploadLosesItsMemory(t *testing.T) {
-	l := newLimitedLab(t, Limits{LoginDelay: -1, DenyDelay: -1, StallTimeout: 50 * time.Millisecond})
+	l := newLimitedLab(t, budget.Limits{LoginDelay: -1, DenyDelay: -1, StallTimeout: 50 * time.Millisecond})
 	k := l.begin(backupOf("alice", "vm/100", 1000))
 	k.data(post("/dynamic_index", "archive-name", "a.didx"))
 	answer, cut := k.stalledUpload(9 * mib)
@@ -92,7 +93,7 @@ func TestStalledUploadLosesItsMemory(t *testing.T) {
 	if text := <-answer; !strings.Contains(text, "stalled") && !strings.Contains(text, "stream error") {
 		t.Errorf("the stalled upload got %q", text)
 	}
-	eventuallyFree(t, "incoming", l.server.accounts.incoming)
+	eventuallyFree(t, "incoming", l.server.accounts.Incoming)
 }
 
 // An upload that does not get on keeps nobody waiting, neither those of its own
@@ -162,7 +163,7 @@ func TestMemoryIsReturnedOnDisconnect(t *testing.T) {
 func TestSpooledBodies(t *testing.T) {
 	l := newSessionLab(t)
 	host := l.server.host
-	free := takeAll(t, l.server.accounts.incoming)
+	free := takeAll(t, l.server.accounts.Incoming)
 	defer func() { free() }()
 	k := l.begin(backupOf("alice", "vm/100", 1000))
 	k.data(post("/dynamic_index", "archive-name", "a.didx"))
@@ -235,7 +236,7 @@ func eventuallyFree(t *testing.T, name string, r *ledger.Resource) {
 func TestSlowReadersKeepNobodyWaiting(t *testing.T) {
 	l := newSessionLab(t)
 	list := l.simple("alice", "vm/100", 1000)
-	defer takeAll(t, l.server.accounts.outgoing)() // by others
+	defer takeAll(t, l.server.accounts.Outgoing)() // by others
 	k := l.begin(readerOf("alice", "vm/100", 1000))
 	k.raw(get("/download", "file-name", "disk.img.didx"))
 	done := make(chan error, 10)
@@ -281,7 +282,7 @@ func TestSlowAndSuspendedClients(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				p := newPatience(Limits{}.withDefaults().StallTimeout)
+				p := newPatience(budget.Limits{}.WithDefaults().StallTimeout)
 				w := &deadlineWriter{}
 				v := p.watch(w)
 				for range 10 {

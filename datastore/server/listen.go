@@ -68,7 +68,7 @@ type front struct {
 
 // newFront returns the listener for ln. It takes over ln.
 func (s *Server) newFront(ln net.Listener, conf *tls.Config) *front {
-	l, err := s.o.Limits.withinFiles()
+	l, err := s.o.Limits.WithinFiles()
 	if err != nil {
 		s.o.Log.Warn("connections are not bounded by open files", "error", err)
 	}

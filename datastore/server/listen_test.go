@@ -1,8 +1,6 @@
 package server
 
 import (
-	"holdfast/datastore/server/ledger"
-
 	"bufio"
 	"crypto/tls"
 	"errors"
@@ -16,6 +14,9 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"holdfast/datastore/server/budget"
+	"holdfast/datastore/server/ledger"
 )
 
 // raw sends bytes over TLS and returns everything that comes back.
@@ -92,7 +93,7 @@ func closes(t *testing.T, c net.Conn) {
 }
 
 func TestSlowPeersAreCut(t *testing.T) {
-	l := newLab(t, Options{Limits: Limits{
+	l := newLab(t, Options{Limits: budget.Limits{
 		HandshakeTimeout: 50 * time.Millisecond, HeaderTimeout: 50 * time.Millisecond, IdleTimeout: 50 * time.Millisecond, BodyTimeout: 50 * time.Millisecond,
 	}})
 	addr := strings.TrimPrefix(l.base, "https://")
@@ -131,7 +132,7 @@ func dialBriefly(t *testing.T, addr string) *tls.Conn {
 
 // A stranger makes room for whoever comes after it; who has logged in does not.
 func TestStrangersMakeRoom(t *testing.T) {
-	l := newLimitedLab(t, Limits{PerAddress: 2, LoginDelay: -1, DenyDelay: -1})
+	l := newLimitedLab(t, budget.Limits{PerAddress: 2, LoginDelay: -1, DenyDelay: -1})
 	dial := func() *tls.Conn {
 		c, err := tls.Dial("tcp", l.addr, &tls.Config{InsecureSkipVerify: true})
 		l.must(err)
@@ -176,7 +177,7 @@ func TestStrangersMakeRoom(t *testing.T) {
 // When the house is full, the address with most strangers makes room, and a part
 // is left for strangers however many have logged in.
 func TestFullHouse(t *testing.T) {
-	d := newDoor(Limits{Connections: 16, PerAddress: 8, PerToken: 8}, false)
+	d := newDoor(budget.Limits{Connections: 16, PerAddress: 8, PerToken: 8}, false)
 	var closed []string
 	enter := func(name, from string) *gatedConn {
 		return d.enter(namedConn{name: name, from: from, closed: &closed})
@@ -232,9 +233,9 @@ func (c namedConn) Close() error {
 // A token that is at work in many places leaves room for others, and gets its
 // places back when requests return and sessions end.
 func TestTokensAreBounded(t *testing.T) {
-	l := newLimitedLab(t, Limits{PerToken: 2, LoginDelay: -1, DenyDelay: -1})
+	l := newLimitedLab(t, budget.Limits{PerToken: 2, LoginDelay: -1, DenyDelay: -1})
 	busy := func() int {
-		return int(l.server.accounts.requests.Of(ledger.Payer{Account: "alice@pbs!key", Holder: "alice@pbs"}))
+		return int(l.server.accounts.Requests.Of(ledger.Payer{Account: "alice@pbs!key", Holder: "alice@pbs"}))
 	}
 	for n := range 5 { // each gives its place back
 		if code, text := l.refused(backupOf("alice", "vm/100", 1000).with("backup-id", "")); code != 400 {
@@ -259,12 +260,12 @@ func TestTokensAreBounded(t *testing.T) {
 	l.begin(backupOf("alice", "vm/102", 1000)).conn.Close()
 	second.conn.Close()
 	for range 1000 {
-		if l.server.accounts.requests.Used() == 0 {
+		if l.server.accounts.Requests.Used() == 0 {
 			return
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
-	t.Errorf("%d places are not given back", l.server.accounts.requests.Used())
+	t.Errorf("%d places are not given back", l.server.accounts.Requests.Used())
 }
 
 func TestDoorCountsNeighbours(t *testing.T) {
@@ -278,7 +279,7 @@ func TestDoorCountsNeighbours(t *testing.T) {
 }
 
 func TestAnswersAreHeldBack(t *testing.T) {
-	l := newLab(t, Options{Limits: Limits{LoginDelay: time.Hour, DenyDelay: time.Hour, DelayedAnswers: 1}})
+	l := newLab(t, Options{Limits: budget.Limits{LoginDelay: time.Hour, DenyDelay: time.Hour, DelayedAnswers: 1}})
 	held := make(chan struct{})
 	c, err := tls.Dial("tcp", strings.TrimPrefix(l.base, "https://"), &tls.Config{InsecureSkipVerify: true})
 	if err != nil {

@@ -37,7 +37,7 @@ func (b borrowed) release() {
 // lend gets a blob and sends it, within the memory that there is for that.
 func (v *conversation) lend(c *call, get func() (borrowed, error)) error {
 	const most = chunkstore.SealedSizeMax
-	ctx, reads := c.Context(), v.server.accounts.outgoing
+	ctx, reads := c.Context(), v.server.accounts.Outgoing
 	hold, err := takeSoon(ctx, reads, v.payer, most)
 	if errors.Is(err, errCrowded) {
 		if err := v.lendKept(c, get); !errors.Is(err, errCrowded) {
@@ -99,7 +99,7 @@ func (v *conversation) lendKept(c *call, get func() (borrowed, error)) error {
 // The memory that it needs for that is held by nobody who waits for a client.
 func (v *conversation) keep(ctx context.Context, get func() (borrowed, error)) (*spooled, error) {
 	const most = chunkstore.SealedSizeMax
-	hold, err := v.server.accounts.arrived.Take(ctx, v.payer, most)
+	hold, err := v.server.accounts.Arrived.Take(ctx, v.payer, most)
 	if err != nil {
 		return nil, err
 	}

@@ -11,8 +11,8 @@ import (
 func TestReaderWaitsWithoutRoom(t *testing.T) {
 	l := newSessionLab(t)
 	list := l.simple("alice", "vm/100", 1000)
-	free := takeAll(t, l.server.accounts.outgoing) // by others
-	defer takeAll(t, l.server.accounts.kept)()
+	free := takeAll(t, l.server.accounts.Outgoing) // by others
+	defer takeAll(t, l.server.accounts.Kept)()
 	k := l.begin(readerOf("alice", "vm/100", 1000))
 	done := make(chan error, 1)
 	go func() {

@@ -96,7 +96,7 @@ func pruneGroup(c *call) (any, error) {
 			return err
 		})
 	}
-	job, err := c.server.accounts.jobs.Try(c.payer, 1)
+	job, err := c.server.accounts.Jobs.Try(c.payer, 1)
 	if err != nil {
 		return nil, err
 	}

@@ -192,7 +192,7 @@ func TestVanishedConnection(t *testing.T) {
 	l.simple("alice", "vm/100", 2000)
 	l.endedAll("backup") // it builds on the base
 	l.must(l.store().Forget(t.Context(), base))
-	if n := l.server.accounts.known.Used(); n != 0 {
+	if n := l.server.accounts.Known.Used(); n != 0 {
 		t.Errorf("%d chunks are still remembered", n)
 	}
 }

@@ -25,7 +25,7 @@ type reading struct {
 }
 
 func newReading(c *conversation, snapshot wire.Reader) *reading {
-	return &reading{conversation: c, snapshot: snapshot, allowed: newKnown(c.server.accounts.known, c.payer)}
+	return &reading{conversation: c, snapshot: snapshot, allowed: newKnown(c.server.accounts.Known, c.payer)}
 }
 
 // methods is the table of the session (section 3.2 of the protocol

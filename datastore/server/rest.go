@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"holdfast/datastore/access"
+	"holdfast/datastore/server/budget"
 	"holdfast/datastore/server/ledger"
 	"holdfast/datastore/wire"
 )
@@ -223,7 +224,7 @@ func (s *Server) invoke(c *call, parts []string) (any, error) {
 		return nil, err
 	}
 	if c.auth != "" {
-		c.Request = c.WithContext(withPayer(c.Context(), c.payer))
+		c.Request = c.WithContext(budget.WithPayer(c.Context(), c.payer))
 	}
 	if !local && c.auth != "" {
 		if err := c.enter(); err != nil {
@@ -263,7 +264,7 @@ func (s *Server) invoke(c *call, parts []string) (any, error) {
 // enter takes a place for the caller, which the call has until it returns, or
 // the session that it has begun until that ends.
 func (c *call) enter() error {
-	hold, err := c.server.accounts.requests.Try(c.payer, 1)
+	hold, err := c.server.accounts.Requests.Try(c.payer, 1)
 	if err != nil {
 		c.server.metrics.refused("token")
 		return err

@@ -59,7 +59,7 @@ func startScrub(c *call) (any, error) {
 // verifyTurn waits until one more verification may run, one of each caller at a time;
 // done ends it.
 func (s *Server) verifyTurn(t *task.Task, p ledger.Payer) (done func(), err error) {
-	hold, err := s.accounts.verifying.Take(t.Context(), p, 1)
+	hold, err := s.accounts.Verifying.Take(t.Context(), p, 1)
 	if err != nil {
 		return nil, err
 	}

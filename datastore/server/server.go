@@ -18,6 +18,7 @@ import (
 	"holdfast/chunkstore"
 	"holdfast/datastore"
 	"holdfast/datastore/access"
+	"holdfast/datastore/server/budget"
 	"holdfast/datastore/task"
 	"holdfast/datastore/wire"
 )
@@ -29,7 +30,7 @@ type Options struct {
 	Access  *access.Store
 	Tasks   *task.Registry
 	Log     *slog.Logger // nil logs nothing
-	Limits  Limits
+	Limits  budget.Limits
 	// Version is what GET /version tells as "holdfast".
 	Version string
 	// Fingerprint of the certificate, for GET /nodes/localhost/status.
@@ -47,7 +48,7 @@ type Server struct {
 	tree     *node
 	metrics  *metrics
 	delays   chan struct{} // one element for each answer that is held back
-	accounts *accounts
+	accounts *budget.Accounts
 	gc       *collections
 	fullness *fullness
 	host     *sessionHost
@@ -77,13 +78,13 @@ func New(o Options) (*Server, error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	o.Limits = o.Limits.withDefaults()
+	o.Limits = o.Limits.WithDefaults()
 	s := &Server{
 		o: o, tree: &node{}, delays: make(chan struct{}, o.Limits.DelayedAnswers),
 		stores: make(map[string]*openStore), servers: make(map[*http.Server]struct{}),
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
-	s.accounts = newAccounts(o.Limits)
+	s.accounts = budget.NewAccounts(o.Limits)
 	s.metrics = newMetrics(s)
 	s.host = newSessionHost(o.DataDir, s.accounts, openQuotaBook(s.file("quota-today.json"), o.Now, o.Log))
 	s.fullness = newFullness(o.Now)
@@ -296,7 +297,7 @@ func (s *Server) waitSessions(ctx context.Context) error {
 }
 
 // openDatastore opens a datastore; it stays open.
-func (s *Server) openDatastore(d access.Datastore, t *turns, readOnly bool) (*datastore.Store, error) {
+func (s *Server) openDatastore(d access.Datastore, t *budget.Turns, readOnly bool) (*datastore.Store, error) {
 	log := s.o.Log.With("datastore", d.Name)
 	return datastore.Open(s.ctx, d.Path, datastore.Options{
 		ReadOnly: readOnly,

@@ -26,6 +26,7 @@ import (
 	"holdfast/datastore/access"
 	"holdfast/datastore/index"
 	"holdfast/datastore/manifest"
+	"holdfast/datastore/server/budget"
 	"holdfast/datastore/task"
 	"holdfast/datastore/wire"
 )
@@ -45,10 +46,10 @@ type sessionLab struct {
 
 func newSessionLab(t *testing.T) *sessionLab {
 	t.Helper()
-	return newLimitedLab(t, Limits{LoginDelay: -1, DenyDelay: -1})
+	return newLimitedLab(t, budget.Limits{LoginDelay: -1, DenyDelay: -1})
 }
 
-func newLimitedLab(t *testing.T, limits Limits) *sessionLab {
+func newLimitedLab(t *testing.T, limits budget.Limits) *sessionLab {
 	t.Helper()
 	l := &sessionLab{t: t, dir: t.TempDir(), tokens: make(map[string]string)}
 	var err error

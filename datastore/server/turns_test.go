@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"holdfast/datastore/access"
+	"holdfast/datastore/server/budget"
 	"holdfast/datastore/wire"
 )
 
@@ -41,12 +42,12 @@ func (l *sessionLab) stuck(user string) (reading func() int64, release func()) {
 	p, err := l.server.payer(wire.AuthID(user + "@pbs!key"))
 	l.must(err)
 	var ends []func()
-	for range o.turns.reading.Limit().Share {
-		done, err := o.turns.Read(withPayer(l.t.Context(), p))
+	for range o.turns.Reading.Limit().Share {
+		done, err := o.turns.Read(budget.WithPayer(l.t.Context(), p))
 		l.must(err)
 		ends = append(ends, done)
 	}
-	return o.turns.reading.Used, func() {
+	return o.turns.Reading.Used, func() {
 		for _, done := range ends {
 			done()
 		}
@@ -67,7 +68,7 @@ func TestManifestsOfOneOwnerStopNobody(t *testing.T) {
 	for range requests {
 		go func() { answers <- l.list("alice") }()
 	}
-	for within := time.Now().Add(testWait); l.server.accounts.requests.Used() < requests && time.Now().Before(within); {
+	for within := time.Now().Add(testWait); l.server.accounts.Requests.Used() < requests && time.Now().Before(within); {
 		time.Sleep(time.Millisecond)
 	}
 	done := make(chan struct{})
@@ -105,7 +106,7 @@ func TestManifestsOfOneOwnerStopNobody(t *testing.T) {
 func TestTurnsEndWithTheirCaller(t *testing.T) {
 	l := newSessionLab(t)
 	l.simple("alice", "vm/100", 1000)
-	alice := func() int64 { return l.server.accounts.requests.Used() }
+	alice := func() int64 { return l.server.accounts.Requests.Used() }
 	until := func(n int64) {
 		t.Helper()
 		for within := time.Now().Add(testWait); alice() != n && time.Now().Before(within); {

@@ -127,7 +127,7 @@ const groupPatience = 2 * time.Second
 // has more new snapshots than anybody may have tasks.
 func (v *verification) soon(spec task.Spec, g wire.Group) error {
 	s := v.server
-	place, err := s.accounts.verifyNew.Try(v.payer, 1)
+	place, err := s.accounts.VerifyNew.Try(v.payer, 1)
 	if err != nil {
 		return err
 	}
@@ -137,7 +137,7 @@ func (v *verification) soon(spec task.Spec, g wire.Group) error {
 		place.Free()
 	}
 	go func() {
-		job, err := s.accounts.jobs.Take(s.ctx, v.payer, 1)
+		job, err := s.accounts.Jobs.Take(s.ctx, v.payer, 1)
 		if err != nil {
 			end() // so does the server
 			return
@@ -262,7 +262,7 @@ func (s *Server) upgrade(c *call, o opening) (err error) {
 		err = &statusError{code: http.StatusServiceUnavailable, text: "server is shutting down"}
 		return errors.Join(err, o.cancel())
 	}
-	window, err := s.accounts.window(c.payer)
+	window, err := s.accounts.Window(c.payer)
 	if err != nil {
 		done()
 		return errors.Join(err, o.cancel())

@@ -1,4 +1,4 @@
-package server
+package budget
 
 import (
 	"context"
@@ -16,22 +16,23 @@ const (
 	manifestsKept  = 1
 )
 
-// turns are those to read manifests of one datastore. They are charged to who asks. That
+// Turns are those to read manifests of one datastore. They are charged to who asks. That
 // is not one account for all datastores, or one whose disk hangs would keep people from
 // the others; to take apart what was read needs no disk, and has one bound for all.
-type turns struct {
-	reading   *ledger.Resource
-	unfolding chan struct{} // of the server
+type Turns struct {
+	Reading   *ledger.Resource // at once
+	unfolding chan struct{}    // of the server
 }
 
-func (a *accounts) newTurns() *turns {
-	return &turns{unfolding: a.unfolding,
-		reading: ledger.New(ledger.Limit{Name: "manifests being read", Total: manifestsMax, Share: manifestsShare, Kept: manifestsKept})}
+// NewTurns returns those of a datastore that is being opened.
+func (a *Accounts) NewTurns() *Turns {
+	return &Turns{unfolding: a.unfolding,
+		Reading: ledger.New(ledger.Limit{Name: "manifests being read", Total: manifestsMax, Share: manifestsShare, Kept: manifestsKept})}
 }
 
 // Read waits until the payer may read a manifest.
-func (t *turns) Read(ctx context.Context) (done func(), err error) {
-	hold, err := t.reading.Take(ctx, payerOf(ctx), 1)
+func (t *Turns) Read(ctx context.Context) (done func(), err error) {
+	hold, err := t.Reading.Take(ctx, payerOf(ctx), 1)
 	if err != nil {
 		return nil, err
 	}
@@ -39,7 +40,7 @@ func (t *turns) Read(ctx context.Context) (done func(), err error) {
 }
 
 // Unfold waits until a manifest that was read may be taken apart.
-func (t *turns) Unfold(ctx context.Context) (done func(), err error) {
+func (t *Turns) Unfold(ctx context.Context) (done func(), err error) {
 	select {
 	case t.unfolding <- struct{}{}:
 		return func() { <-t.unfolding }, nil
@@ -51,8 +52,8 @@ func (t *turns) Unfold(ctx context.Context) (done func(), err error) {
 // payerKey is the key of a payer in a context.
 type payerKey struct{}
 
-// withPayer says who pays for what is done within a context.
-func withPayer(ctx context.Context, p ledger.Payer) context.Context {
+// WithPayer says who pays for what is done within a context.
+func WithPayer(ctx context.Context, p ledger.Payer) context.Context {
 	return context.WithValue(ctx, payerKey{}, p)
 }
 

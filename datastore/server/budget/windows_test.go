@@ -1,4 +1,4 @@
-package server
+package budget
 
 import (
 	"testing"
@@ -9,13 +9,13 @@ import (
 // However many sessions somebody has, what may arrive for them is bounded, each
 // of them can be begun, and others get theirs.
 func TestWindows(t *testing.T) {
-	a := newAccounts(Limits{}.withDefaults())
+	a := NewAccounts(Limits{}.WithDefaults())
 	night := ledger.Payer{Account: "u!night", Holder: "u"}
 	var all []*ledger.Hold
 	before := int64(windowMax)
 	const sessions = 256
 	for i := range sessions {
-		w, err := a.window(night)
+		w, err := a.Window(night)
 		if err != nil {
 			t.Fatalf("number %d: %v", i, err)
 		}
@@ -30,7 +30,7 @@ func TestWindows(t *testing.T) {
 		t.Errorf("all have %d", n)
 	}
 	for i := range 10 {
-		if w, err := a.window(ledger.Payer{Account: "other"}); err != nil || w.Size() < windowMin {
+		if w, err := a.Window(ledger.Payer{Account: "other"}); err != nil || w.Size() < windowMin {
 			t.Errorf("another one, number %d: %v", i, err)
 		}
 	}
@@ -38,7 +38,7 @@ func TestWindows(t *testing.T) {
 	for _, w := range all {
 		w.Free()
 	}
-	if w, err := a.window(night); err != nil || w.Size() != first {
+	if w, err := a.Window(night); err != nil || w.Size() != first {
 		t.Errorf("after all have gone: %v", err)
 	}
 }

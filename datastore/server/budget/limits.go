@@ -1,4 +1,4 @@
-package server
+package budget
 
 import (
 	"fmt"
@@ -52,7 +52,8 @@ type Limits struct {
 	LockWait time.Duration
 }
 
-func (l Limits) withDefaults() Limits {
+// WithDefaults gives the fields that are zero their defaults.
+func (l Limits) WithDefaults() Limits {
 	for _, f := range []struct {
 		field *int
 		value int
@@ -80,9 +81,9 @@ func (l Limits) withDefaults() Limits {
 	return l
 }
 
-// withinFiles raises the number of files that the process may open as far as
+// WithinFiles raises the number of files that the process may open as far as
 // it may, and lowers the number of connections to what is left of it.
-func (l Limits) withinFiles() (Limits, error) {
+func (l Limits) WithinFiles() (Limits, error) {
 	var r unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &r); err != nil {
 		return l, fmt.Errorf("limit of open files: %w", err)
