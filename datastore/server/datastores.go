@@ -173,7 +173,10 @@ func (s *Server) closeStores(ctx context.Context) error {
 	for _, name := range s.openNames() {
 		err := s.retire(name)
 		for errors.Is(err, wire.ErrBusy) && ctx.Err() == nil {
-			pause(ctx, 20*time.Millisecond)
+			select {
+			case <-time.After(20 * time.Millisecond):
+			case <-ctx.Done():
+			}
 			err = s.retire(name)
 		}
 		errs = append(errs, err)

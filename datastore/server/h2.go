@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"errors"
 	"io"
 	"log"
 	"net"
@@ -52,6 +53,22 @@ func newUpgraded(c net.Conn, buffered *bufio.Reader) (*upgraded, error) {
 	}
 	u := &upgraded{Conn: c, heard: func() {}, closed: make(chan struct{})}
 	u.ahead = io.MultiReader(bytes.NewReader(slices.Clone(held)), c)
+	return u, nil
+}
+
+// hijack takes the connection of a request, with what has been read ahead of it.
+func hijack(w http.ResponseWriter) (*upgraded, error) {
+	conn, rw, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		return nil, err
+	}
+	if f, ok := conn.(*fixedConn); ok {
+		f.release()
+	}
+	u, err := newUpgraded(conn, rw.Reader)
+	if err != nil {
+		return nil, errors.Join(err, conn.Close())
+	}
 	return u, nil
 }
 
@@ -125,6 +142,7 @@ type h2Options struct {
 	answer time.Duration
 	window int    // of the connection, in bytes
 	gone   func() // called when the session is over
+	heard  func() // called when something has come
 	// late reports, when ctx has ended, whether the client is to be told. refuse
 	// answers then what it asks after the last handler has returned.
 	late   func() bool
@@ -159,6 +177,7 @@ func (l *line) linger(ctx context.Context) {
 // client is to be told why. The contexts of the requests are cancelled with the
 // connection.
 func serveH2(ctx context.Context, u *upgraded, h http.Handler, o h2Options) *line {
+	u.heard = o.heard
 	requests, cancel := context.WithCancel(ctx)
 	defer cancel()
 	l := &line{u, make(chan struct{})}

@@ -14,19 +14,53 @@ import (
 	"regexp"
 	"sync"
 	"time"
+
+	"holdfast/datastore/server/budget"
 )
 
-// httpServer returns the HTTP/1.1 server of one listener.
-func (s *Server) httpServer(identity func(context.Context) context.Context) *http.Server {
-	l := s.o.Limits
+// frontOptions says what stands behind a front door.
+type frontOptions struct {
+	limits  budget.Limits // with their defaults
+	log     *slog.Logger
+	handler http.Handler
+	refused func(reason string) // is told of a connection that was refused
+}
+
+// frontDoor is the way into a server: whoever connects takes a place, shows TLS and
+// sends whole heads in time before the handler hears of him. It is safe for concurrent
+// use.
+type frontDoor struct {
+	o frontOptions
+
+	mu    sync.Mutex
+	doors []*door
+}
+
+// newFrontDoor returns a front door without a listener.
+func newFrontDoor(o frontOptions) *frontDoor { return &frontDoor{o: o} }
+
+// connections is how many there are of all listeners.
+func (d *frontDoor) connections() (n int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, each := range d.doors {
+		n += int(each.count())
+	}
+	return n
+}
+
+// httpServer returns the HTTP/1.1 server of one listener. identity may put into the
+// context of its requests who makes them; it may be nil.
+func (d *frontDoor) httpServer(identity func(context.Context) context.Context) *http.Server {
+	l := d.o.limits
 	return &http.Server{
-		Handler:           s.Handler(),
+		Handler:           d.o.handler,
 		ReadHeaderTimeout: l.HeaderTimeout,
 		IdleTimeout:       l.IdleTimeout,
 		// net/http allows 4 KiB more than this.
 		MaxHeaderBytes: headMax - 4<<10,
 		TLSNextProto:   map[string]func(*http.Server, *tls.Conn, http.Handler){},
-		ErrorLog:       slog.NewLogLogger(s.o.Log.Handler(), slog.LevelDebug),
+		ErrorLog:       slog.NewLogLogger(d.o.log.Handler(), slog.LevelDebug),
 		BaseContext: func(net.Listener) context.Context {
 			if identity == nil {
 				return context.Background()
@@ -52,11 +86,11 @@ func placeOf(ctx context.Context) *gatedConn {
 	return g
 }
 
-// front is a listener that hands out connections which have passed the gate
+// listener is one that hands out connections which have passed the gate
 // and TLS. Both happen beside the accepting, so that nobody waits for another.
-type front struct {
+type listener struct {
 	net.Listener
-	server *Server
+	front  *frontDoor
 	conf   *tls.Config // nil for a unix socket
 	door   *door
 	ready  chan net.Conn
@@ -66,20 +100,23 @@ type front struct {
 	once   sync.Once
 }
 
-// newFront returns the listener for ln. It takes over ln.
-func (s *Server) newFront(ln net.Listener, conf *tls.Config) *front {
-	l, err := s.o.Limits.WithinFiles()
+// listen returns a listener for ln, which it takes over. conf is nil for a unix socket.
+// It ends with ctx.
+func (d *frontDoor) listen(ctx context.Context, ln net.Listener, conf *tls.Config) net.Listener {
+	l, err := d.o.limits.WithinFiles()
 	if err != nil {
-		s.o.Log.Warn("connections are not bounded by open files", "error", err)
+		d.o.log.Warn("connections are not bounded by open files", "error", err)
 	}
-	f := &front{Listener: ln, server: s, conf: conf, door: newDoor(l, conf == nil), ready: make(chan net.Conn), failed: make(chan error, 1)}
-	f.ctx, f.cancel = context.WithCancel(s.ctx)
-	s.metrics.watch(f.door)
+	f := &listener{Listener: ln, front: d, conf: conf, door: newDoor(l, conf == nil), ready: make(chan net.Conn), failed: make(chan error, 1)}
+	f.ctx, f.cancel = context.WithCancel(ctx)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.doors = append(d.doors, f.door)
 	return f
 }
 
 // Accept implements net.Listener.
-func (f *front) Accept() (net.Conn, error) {
+func (f *listener) Accept() (net.Conn, error) {
 	f.once.Do(func() { go f.acceptAll() })
 	select {
 	case c := <-f.ready:
@@ -91,13 +128,13 @@ func (f *front) Accept() (net.Conn, error) {
 }
 
 // Close implements net.Listener.
-func (f *front) Close() error {
+func (f *listener) Close() error {
 	f.cancel()
 	return f.Listener.Close()
 }
 
 // acceptAll accepts until the listener is closed.
-func (f *front) acceptAll() {
+func (f *listener) acceptAll() {
 	for {
 		c, err := f.Listener.Accept()
 		if errors.Is(err, net.ErrClosed) {
@@ -107,27 +144,20 @@ func (f *front) acceptAll() {
 		}
 		if err != nil {
 			// Out of file descriptors, or the peer has gone already.
-			f.server.o.Log.Warn("accept", "error", err)
-			pause(f.ctx, 50*time.Millisecond)
+			f.front.o.log.Warn("accept", "error", err)
+			select {
+			case <-time.After(50 * time.Millisecond):
+			case <-f.ctx.Done():
+			}
 			continue
 		}
 		g := f.door.enter(c)
 		if g == nil {
-			f.server.metrics.refused("connections")
+			f.front.o.refused("connections")
 			c.Close()
 			continue
 		}
 		go f.receive(g)
-	}
-}
-
-// pause waits, or less if ctx ends.
-func pause(ctx context.Context, d time.Duration) {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-	case <-ctx.Done():
 	}
 }
 
@@ -140,18 +170,18 @@ func remote(c net.Conn) netip.Addr {
 }
 
 // receive makes a connection ready and hands it to Accept.
-func (f *front) receive(c *gatedConn) {
+func (f *listener) receive(c *gatedConn) {
 	stop := context.AfterFunc(f.ctx, func() { c.Close() })
 	ready, err := f.secure(c)
 	if err != nil {
 		stop()
-		f.server.metrics.refused("handshake")
-		f.server.o.Log.Debug("connection refused", "from", c.RemoteAddr().String(), "error", err)
+		f.front.o.refused("handshake")
+		f.front.o.log.Debug("connection refused", "from", c.RemoteAddr().String(), "error", err)
 		c.Close()
 		return
 	}
 	select {
-	case f.ready <- newFixedConn(ready, c, f.server.o.Limits.WriteTimeout):
+	case f.ready <- newFixedConn(ready, c, f.front.o.limits.WriteTimeout):
 		stop()
 	case <-f.ctx.Done():
 		c.Close()
@@ -162,11 +192,11 @@ func (f *front) receive(c *gatedConn) {
 const recordHandshake = 0x16
 
 // secure does the TLS handshake, or answers a caller that speaks plain HTTP.
-func (f *front) secure(c net.Conn) (net.Conn, error) {
+func (f *listener) secure(c net.Conn) (net.Conn, error) {
 	if f.conf == nil {
 		return c, nil
 	}
-	if err := c.SetDeadline(time.Now().Add(f.server.o.Limits.HandshakeTimeout)); err != nil {
+	if err := c.SetDeadline(time.Now().Add(f.front.o.limits.HandshakeTimeout)); err != nil {
 		return nil, err
 	}
 	first := make([]byte, 1)

@@ -27,9 +27,6 @@ type metrics struct {
 	refusals *prometheus.CounterVec
 	sessions *prometheus.GaugeVec
 	bytes    *prometheus.CounterVec
-
-	mu    sync.Mutex
-	doors []*door
 }
 
 func newMetrics(s *Server) *metrics {
@@ -75,22 +72,6 @@ func (m *metrics) moved(direction string, n int) {
 	m.bytes.WithLabelValues(direction).Add(float64(n))
 }
 
-// watch adds the connections of a listener.
-func (m *metrics) watch(d *door) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.doors = append(m.doors, d)
-}
-
-func (m *metrics) connections() (n int) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	for _, d := range m.doors {
-		n += int(d.count())
-	}
-	return n
-}
-
 // disks tells at the moment of asking how full the datastores are.
 type disks struct{ m *metrics }
 
@@ -101,7 +82,7 @@ func (disks) Describe(chan<- *prometheus.Desc) {}
 // Collect implements prometheus.Collector.
 func (d disks) Collect(ch chan<- prometheus.Metric) {
 	conns := prometheus.NewDesc("holdfast_connections", "Open connections.", nil, nil)
-	ch <- prometheus.MustNewConstMetric(conns, prometheus.GaugeValue, float64(d.m.connections()))
+	ch <- prometheus.MustNewConstMetric(conns, prometheus.GaugeValue, float64(d.m.server.front.connections()))
 	list, err := d.m.server.o.Access.Datastores()
 	if err != nil {
 		return

@@ -46,6 +46,7 @@ type Options struct {
 type Server struct {
 	o        Options
 	tree     *node
+	front    *frontDoor
 	metrics  *metrics
 	delays   chan struct{} // one element for each answer that is held back
 	accounts *budget.Accounts
@@ -86,6 +87,7 @@ func New(o Options) (*Server, error) {
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.accounts = budget.NewAccounts(o.Limits)
 	s.metrics = newMetrics(s)
+	s.front = newFrontDoor(frontOptions{limits: o.Limits, log: o.Log, handler: s.Handler(), refused: s.metrics.refused})
 	s.host = newSessionHost(o.DataDir, s.accounts, openQuotaBook(s.file("quota-today.json"), o.Now, o.Log))
 	s.fullness = newFullness(o.Now)
 	s.gc = openCollections(s.file("collections.json"), o.Log)
@@ -195,21 +197,20 @@ func requestID() string {
 // Serve answers connections of a TCP listener, with TLS inside, until ctx ends
 // or Shutdown is called. It closes the listener.
 func (s *Server) Serve(ctx context.Context, ln net.Listener, conf *tls.Config) error {
-	front := s.newFront(ln, conf)
-	return s.run(ctx, front, nil)
+	return s.run(ctx, s.front.listen(s.ctx, ln, conf), nil)
 }
 
 // ServeLocal answers connections of a unix socket; all of them are root@pam. It
 // closes the listener.
 func (s *Server) ServeLocal(ctx context.Context, ln net.Listener) error {
-	return s.run(ctx, s.newFront(ln, nil), func(base context.Context) context.Context {
+	return s.run(ctx, s.front.listen(s.ctx, ln, nil), func(base context.Context) context.Context {
 		return WithIdentity(base, wire.RootUser)
 	})
 }
 
 // run serves a listener until the end of ctx or of the server.
 func (s *Server) run(ctx context.Context, ln net.Listener, identity func(context.Context) context.Context) error {
-	srv := s.httpServer(identity)
+	srv := s.front.httpServer(identity)
 	s.mu.Lock()
 	if s.closing {
 		s.mu.Unlock()

@@ -306,22 +306,6 @@ func (s *Server) upgrade(c *call, o opening) (err error) {
 	return errAnswered
 }
 
-// hijack takes the connection of a request, with what has been read ahead of it.
-func hijack(w http.ResponseWriter) (*upgraded, error) {
-	conn, rw, err := http.NewResponseController(w).Hijack()
-	if err != nil {
-		return nil, err
-	}
-	if f, ok := conn.(*fixedConn); ok {
-		f.release()
-	}
-	u, err := newUpgraded(conn, rw.Reader)
-	if err != nil {
-		return nil, errors.Join(err, conn.Close())
-	}
-	return u, nil
-}
-
 // answerWait is how long the client may take to read the 101.
 const answerWait = time.Minute
 
@@ -341,9 +325,8 @@ func (v *conversation) converse(u *upgraded, running session, protocol string) (
 		protocol, wire.ExtensionHeader, wire.ExtensionVersion)
 	if err == nil {
 		_ = u.SetDeadline(time.Time{})
-		u.heard = v.patience.heard
 		l := &v.server.o.Limits
-		last = serveH2(ctx, u, v.handler(running.methods()), h2Options{window: int(v.window.Size()), gone: running.leave,
+		last = serveH2(ctx, u, v.handler(running.methods()), h2Options{window: int(v.window.Size()), gone: running.leave, heard: v.patience.heard,
 			late: func() bool { return v.stopped() != nil }, refuse: v.refuse,
 			log: slog.NewLogLogger(v.server.o.Log.Handler(), slog.LevelDebug), stall: l.WriteTimeout, answer: l.StallTimeout})
 	}
