@@ -22,6 +22,7 @@ import (
 	"holdfast/datastore"
 	"holdfast/datastore/access"
 	"holdfast/datastore/server"
+	"holdfast/datastore/server/front"
 	"holdfast/datastore/task"
 	"holdfast/datastore/wire"
 )
@@ -238,7 +239,7 @@ func newWalkLab(t *testing.T, files string, user bool) *walkLab {
 		must(users.CreateUser(access.User{ID: walkUser, Enabled: true}, walkPassword))
 		must(users.SetACL(access.ACL{Path: "/", Role: "Admin", ID: walkUser, Propagate: true}))
 	}
-	cert, err := server.EnsureCertificate(filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem"), []string{"localhost"})
+	cert, err := front.EnsureCertificate(filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem"), []string{"localhost"})
 	must(err)
 	l.print = cert.Fingerprint()
 	l.server, err = server.New(server.Options{DataDir: dir, Access: users, Tasks: tasks})

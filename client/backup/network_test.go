@@ -16,6 +16,7 @@ import (
 	"holdfast/datastore"
 	"holdfast/datastore/access"
 	"holdfast/datastore/server"
+	"holdfast/datastore/server/front"
 	"holdfast/datastore/task"
 	"holdfast/datastore/wire"
 	"holdfast/datastore/wire/wiretest"
@@ -119,7 +120,7 @@ func remote(t *testing.T) *client.Client {
 	secret, err := users.CreateToken(access.Token{ID: "root@pam!lab", Enabled: true})
 	must(err)
 	must(users.SetACL(access.ACL{Path: "/", Role: "Admin", ID: "root@pam!lab", Propagate: true}))
-	cert, err := server.EnsureCertificate(filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem"), []string{"localhost"})
+	cert, err := front.EnsureCertificate(filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem"), []string{"localhost"})
 	must(err)
 	s, err := server.New(server.Options{DataDir: dir, Access: users, Tasks: tasks})
 	must(err)

@@ -17,6 +17,7 @@ import (
 
 	"holdfast/command/term"
 	"holdfast/datastore/server"
+	"holdfast/datastore/server/front"
 )
 
 func (a *app) serveCommand() *cli.Command {
@@ -54,7 +55,7 @@ type running struct {
 	*call
 	conf   serveConfig
 	data   *dataDir
-	cert   *server.Certificate
+	cert   *front.Certificate
 	server *server.Server
 	log    *slog.Logger
 
@@ -109,9 +110,9 @@ func (r *running) start() error {
 	certFile, keyFile := r.conf.certificateFiles()
 	var err error
 	if r.conf.Certificate == "" {
-		r.cert, err = server.EnsureCertificate(certFile, keyFile, r.names())
+		r.cert, err = front.EnsureCertificate(certFile, keyFile, r.names())
 	} else {
-		r.cert, err = server.LoadCertificate(certFile, keyFile)
+		r.cert, err = front.LoadCertificate(certFile, keyFile)
 	}
 	if err != nil {
 		return r.conf.certificateError(err)

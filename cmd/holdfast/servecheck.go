@@ -15,7 +15,7 @@ import (
 
 	"holdfast/chunkstore"
 	"holdfast/command/term"
-	"holdfast/datastore/server"
+	"holdfast/datastore/server/front"
 )
 
 // configRecord is a configuration that a server can start with.
@@ -109,7 +109,7 @@ func (s *serveConfig) checkCertificate() error {
 			return nil
 		}
 	}
-	_, err := server.LoadCertificate(certFile, keyFile)
+	_, err := front.LoadCertificate(certFile, keyFile)
 	return s.certificateError(err)
 }
 

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"holdfast/datastore/access"
+	"holdfast/datastore/server/front"
 	"holdfast/datastore/server/ledger"
 	"holdfast/datastore/wire"
 )
@@ -39,12 +40,12 @@ func (s *Server) identify(c *call, m *method) (local bool, err error) {
 		return false, s.loginRefused(c.Request, err)
 	}
 	c.auth = c.pass.ID
-	trust(c.Request, s.o.Limits)
+	front.Trust(c.Request, s.o.Limits)
 	if c.payer, err = s.payer(c.auth); err != nil {
 		return false, err
 	}
-	if g := placeOf(c.Context()); g != nil {
-		if err = g.login(c.payer); err == nil {
+	if g := front.PlaceOf(c.Context()); g != nil {
+		if err = g.Login(c.payer); err == nil {
 			c.Header().Del("Connection") // it is overdue no more
 		}
 	}

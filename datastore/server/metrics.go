@@ -82,7 +82,7 @@ func (disks) Describe(chan<- *prometheus.Desc) {}
 // Collect implements prometheus.Collector.
 func (d disks) Collect(ch chan<- prometheus.Metric) {
 	conns := prometheus.NewDesc("holdfast_connections", "Open connections.", nil, nil)
-	ch <- prometheus.MustNewConstMetric(conns, prometheus.GaugeValue, float64(d.m.server.front.connections()))
+	ch <- prometheus.MustNewConstMetric(conns, prometheus.GaugeValue, float64(d.m.server.front.Connections()))
 	list, err := d.m.server.o.Access.Datastores()
 	if err != nil {
 		return

@@ -10,6 +10,7 @@ import (
 
 	"holdfast/datastore/access"
 	"holdfast/datastore/server/budget"
+	"holdfast/datastore/server/front"
 	"holdfast/datastore/server/ledger"
 	"holdfast/datastore/wire"
 )
@@ -242,7 +243,7 @@ func (s *Server) invoke(c *call, parts []string) (any, error) {
 		if c.auth == "" {
 			// A stranger has a name and a password to say.
 			most = smallBody
-			c.payer = ledger.Payer{Account: neighbours(from(c.Request)).String()}
+			c.payer = ledger.Payer{Account: front.Neighbours(from(c.Request)).String()}
 		}
 		done, err := c.parameters(most)
 		if err != nil {

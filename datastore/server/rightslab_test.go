@@ -16,6 +16,7 @@ import (
 	"holdfast/chunkstore/blob"
 	"holdfast/datastore"
 	"holdfast/datastore/access"
+	"holdfast/datastore/server/front"
 	"holdfast/datastore/wire"
 	"holdfast/datastore/wire/wiretest"
 )
@@ -123,7 +124,7 @@ func rightsNamespace(column int) wire.Namespace {
 func newRightsTemplate(t *testing.T) *rightsTemplate {
 	t.Helper()
 	r := &rightsTemplate{dir: t.TempDir(), secrets: map[string]string{}, tickets: map[string]access.Ticket{}}
-	_, err := EnsureCertificate(filepath.Join(r.dir, "cert.pem"), filepath.Join(r.dir, "key.pem"), []string{"localhost", "127.0.0.1"})
+	_, err := front.EnsureCertificate(filepath.Join(r.dir, "cert.pem"), filepath.Join(r.dir, "key.pem"), []string{"localhost", "127.0.0.1"})
 	if err != nil {
 		t.Fatal(err)
 	}

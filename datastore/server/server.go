@@ -19,6 +19,7 @@ import (
 	"holdfast/datastore"
 	"holdfast/datastore/access"
 	"holdfast/datastore/server/budget"
+	"holdfast/datastore/server/front"
 	"holdfast/datastore/task"
 	"holdfast/datastore/wire"
 )
@@ -46,7 +47,7 @@ type Options struct {
 type Server struct {
 	o        Options
 	tree     *node
-	front    *frontDoor
+	front    *front.Door
 	metrics  *metrics
 	delays   chan struct{} // one element for each answer that is held back
 	accounts *budget.Accounts
@@ -87,7 +88,7 @@ func New(o Options) (*Server, error) {
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.accounts = budget.NewAccounts(o.Limits)
 	s.metrics = newMetrics(s)
-	s.front = newFrontDoor(frontOptions{limits: o.Limits, log: o.Log, handler: s.Handler(), refused: s.metrics.refused})
+	s.front = front.New(front.Options{Limits: o.Limits, Log: o.Log, Handler: s.Handler(), Refused: s.metrics.refused})
 	s.host = newSessionHost(o.DataDir, s.accounts, openQuotaBook(s.file("quota-today.json"), o.Now, o.Log))
 	s.fullness = newFullness(o.Now)
 	s.gc = openCollections(s.file("collections.json"), o.Log)
@@ -137,8 +138,8 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 		s.metrics.request(r.Method, rec.status(), took)
 		log.Info("request", "method", r.Method, "path", r.URL.Path, "from", r.RemoteAddr, "status", rec.status(), "took", took)
 	}()
-	boundBody(rec, r, s.o.Limits)
-	if g := placeOf(r.Context()); g != nil && g.overdue(s.o.Limits.IdleTimeout) {
+	front.BoundBody(rec, r, s.o.Limits)
+	if g := front.PlaceOf(r.Context()); g != nil && g.Overdue(s.o.Limits.IdleTimeout) {
 		rec.Header().Set("Connection", "close")
 	}
 	switch r.URL.Path {
@@ -197,20 +198,20 @@ func requestID() string {
 // Serve answers connections of a TCP listener, with TLS inside, until ctx ends
 // or Shutdown is called. It closes the listener.
 func (s *Server) Serve(ctx context.Context, ln net.Listener, conf *tls.Config) error {
-	return s.run(ctx, s.front.listen(s.ctx, ln, conf), nil)
+	return s.run(ctx, s.front.Listen(s.ctx, ln, conf), nil)
 }
 
 // ServeLocal answers connections of a unix socket; all of them are root@pam. It
 // closes the listener.
 func (s *Server) ServeLocal(ctx context.Context, ln net.Listener) error {
-	return s.run(ctx, s.front.listen(s.ctx, ln, nil), func(base context.Context) context.Context {
+	return s.run(ctx, s.front.Listen(s.ctx, ln, nil), func(base context.Context) context.Context {
 		return WithIdentity(base, wire.RootUser)
 	})
 }
 
 // run serves a listener until the end of ctx or of the server.
 func (s *Server) run(ctx context.Context, ln net.Listener, identity func(context.Context) context.Context) error {
-	srv := s.front.httpServer(identity)
+	srv := s.front.HTTPServer(identity)
 	s.mu.Lock()
 	if s.closing {
 		s.mu.Unlock()

@@ -17,6 +17,7 @@ import (
 
 	"holdfast/datastore"
 	"holdfast/datastore/access"
+	"holdfast/datastore/server/front"
 	"holdfast/datastore/task"
 	"holdfast/datastore/wire"
 	"holdfast/datastore/wire/wiretest"
@@ -126,7 +127,7 @@ func (l *lab) people() {
 // listen begins to serve on a TLS port.
 func (l *lab) listen() {
 	l.t.Helper()
-	cert, err := EnsureCertificate(filepath.Join(l.dir, "cert.pem"), filepath.Join(l.dir, "key.pem"), []string{"localhost", "127.0.0.1"})
+	cert, err := front.EnsureCertificate(filepath.Join(l.dir, "cert.pem"), filepath.Join(l.dir, "key.pem"), []string{"localhost", "127.0.0.1"})
 	if err != nil {
 		l.t.Fatal(err)
 	}

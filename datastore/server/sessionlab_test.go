@@ -27,6 +27,7 @@ import (
 	"holdfast/datastore/index"
 	"holdfast/datastore/manifest"
 	"holdfast/datastore/server/budget"
+	"holdfast/datastore/server/front"
 	"holdfast/datastore/task"
 	"holdfast/datastore/wire"
 )
@@ -95,7 +96,7 @@ func (l *sessionLab) user(name, role string) {
 
 func (l *sessionLab) listen() {
 	l.t.Helper()
-	cert, err := EnsureCertificate(filepath.Join(l.dir, "cert.pem"), filepath.Join(l.dir, "key.pem"), []string{"localhost"})
+	cert, err := front.EnsureCertificate(filepath.Join(l.dir, "cert.pem"), filepath.Join(l.dir, "key.pem"), []string{"localhost"})
 	l.must(err)
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	l.must(err)

@@ -11,6 +11,7 @@ import (
 	"holdfast/chunkstore"
 	"holdfast/datastore"
 	"holdfast/datastore/access"
+	"holdfast/datastore/server/front"
 	"holdfast/datastore/task"
 	"holdfast/datastore/wire"
 )
@@ -273,7 +274,7 @@ func (s *Server) upgrade(c *call, o opening) (err error) {
 		done()
 		return errors.Join(err, o.cancel())
 	}
-	u, err := hijack(c.ResponseWriter)
+	u, err := front.Hijack(c.ResponseWriter)
 	if err != nil {
 		err = errors.Join(badRequest("the connection cannot be upgraded: %v", err), o.cancel())
 		window.Free()
@@ -300,7 +301,7 @@ func (s *Server) upgrade(c *call, o opening) (err error) {
 		if last != nil {
 			until, cancel := context.WithTimeout(s.ctx, farewell)
 			defer cancel()
-			last.linger(until)
+			last.Linger(until)
 		}
 	}()
 	return errAnswered
@@ -316,7 +317,7 @@ const farewell = 10 * time.Second
 
 // converse answers the upgrade and runs the session to its end. The connection may
 // still be open then: nil if it never spoke HTTP/2.
-func (v *conversation) converse(u *upgraded, running session, protocol string) (last *line, err error) {
+func (v *conversation) converse(u *front.Upgraded, running session, protocol string) (last *front.Line, err error) {
 	ctx := v.ctx
 	defer v.rest.stop()
 	defer v.guarded()()
@@ -326,9 +327,9 @@ func (v *conversation) converse(u *upgraded, running session, protocol string) (
 	if err == nil {
 		_ = u.SetDeadline(time.Time{})
 		l := &v.server.o.Limits
-		last = serveH2(ctx, u, v.handler(running.methods()), h2Options{window: int(v.window.Size()), gone: running.leave, heard: v.patience.heard,
-			late: func() bool { return v.stopped() != nil }, refuse: v.refuse,
-			log: slog.NewLogLogger(v.server.o.Log.Handler(), slog.LevelDebug), stall: l.WriteTimeout, answer: l.StallTimeout})
+		last = front.ServeH2(ctx, u, v.handler(running.methods()), front.H2Options{Window: int(v.window.Size()), Gone: running.leave, Heard: v.patience.heard,
+			Late: func() bool { return v.stopped() != nil }, Refuse: v.refuse,
+			Log: slog.NewLogLogger(v.server.o.Log.Handler(), slog.LevelDebug), Stall: l.WriteTimeout, Answer: l.StallTimeout})
 	}
 	return last, running.end(ctx)
 }

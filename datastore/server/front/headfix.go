@@ -1,4 +1,4 @@
-package server
+package front
 
 import (
 	"bytes"
@@ -155,14 +155,14 @@ func (f *headFixer) endHead() {
 // does, when a session has been authorised.
 type fixedConn struct {
 	net.Conn
-	place    *gatedConn // nil in tests
+	place    *Place // nil in tests
 	fix      headFixer
 	buf      []byte
 	stall    time.Duration // 0 for none
 	released atomic.Bool
 }
 
-func newFixedConn(c net.Conn, place *gatedConn, stall time.Duration) *fixedConn {
+func newFixedConn(c net.Conn, place *Place, stall time.Duration) *fixedConn {
 	return &fixedConn{Conn: c, place: place, stall: stall}
 }
 

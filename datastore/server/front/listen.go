@@ -1,4 +1,4 @@
-package server
+package front
 
 import (
 	"bufio"
@@ -18,49 +18,49 @@ import (
 	"holdfast/datastore/server/budget"
 )
 
-// frontOptions says what stands behind a front door.
-type frontOptions struct {
-	limits  budget.Limits // with their defaults
-	log     *slog.Logger
-	handler http.Handler
-	refused func(reason string) // is told of a connection that was refused
+// Options says what stands behind a front door.
+type Options struct {
+	Limits  budget.Limits // with their defaults
+	Log     *slog.Logger
+	Handler http.Handler
+	Refused func(reason string) // is told of a connection that was refused
 }
 
-// frontDoor is the way into a server: whoever connects takes a place, shows TLS and
+// Door is the way into a server: whoever connects takes a place, shows TLS and
 // sends whole heads in time before the handler hears of him. It is safe for concurrent
 // use.
-type frontDoor struct {
-	o frontOptions
+type Door struct {
+	o Options
 
-	mu    sync.Mutex
-	doors []*door
+	mu      sync.Mutex
+	keepers []*doorkeeper
 }
 
-// newFrontDoor returns a front door without a listener.
-func newFrontDoor(o frontOptions) *frontDoor { return &frontDoor{o: o} }
+// New returns a front door without a listener.
+func New(o Options) *Door { return &Door{o: o} }
 
-// connections is how many there are of all listeners.
-func (d *frontDoor) connections() (n int) {
+// Connections is how many there are of all listeners.
+func (d *Door) Connections() (n int) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	for _, each := range d.doors {
+	for _, each := range d.keepers {
 		n += int(each.count())
 	}
 	return n
 }
 
-// httpServer returns the HTTP/1.1 server of one listener. identity may put into the
+// HTTPServer returns the HTTP/1.1 server of one listener. identity may put into the
 // context of its requests who makes them; it may be nil.
-func (d *frontDoor) httpServer(identity func(context.Context) context.Context) *http.Server {
-	l := d.o.limits
+func (d *Door) HTTPServer(identity func(context.Context) context.Context) *http.Server {
+	l := d.o.Limits
 	return &http.Server{
-		Handler:           d.o.handler,
+		Handler:           d.o.Handler,
 		ReadHeaderTimeout: l.HeaderTimeout,
 		IdleTimeout:       l.IdleTimeout,
 		// net/http allows 4 KiB more than this.
 		MaxHeaderBytes: headMax - 4<<10,
 		TLSNextProto:   map[string]func(*http.Server, *tls.Conn, http.Handler){},
-		ErrorLog:       slog.NewLogLogger(d.o.log.Handler(), slog.LevelDebug),
+		ErrorLog:       slog.NewLogLogger(d.o.Log.Handler(), slog.LevelDebug),
 		BaseContext: func(net.Listener) context.Context {
 			if identity == nil {
 				return context.Background()
@@ -79,10 +79,10 @@ func (d *frontDoor) httpServer(identity func(context.Context) context.Context) *
 // placeKey is the key of a connection's place in the context of its requests.
 type placeKey struct{}
 
-// placeOf is the place of the connection that a request came on, nil if it came
+// PlaceOf is the place of the connection that a request came on, nil if it came
 // on none.
-func placeOf(ctx context.Context) *gatedConn {
-	g, _ := ctx.Value(placeKey{}).(*gatedConn)
+func PlaceOf(ctx context.Context) *Place {
+	g, _ := ctx.Value(placeKey{}).(*Place)
 	return g
 }
 
@@ -90,9 +90,9 @@ func placeOf(ctx context.Context) *gatedConn {
 // and TLS. Both happen beside the accepting, so that nobody waits for another.
 type listener struct {
 	net.Listener
-	front  *frontDoor
+	front  *Door
 	conf   *tls.Config // nil for a unix socket
-	door   *door
+	keeper *doorkeeper
 	ready  chan net.Conn
 	failed chan error
 	ctx    context.Context
@@ -100,18 +100,18 @@ type listener struct {
 	once   sync.Once
 }
 
-// listen returns a listener for ln, which it takes over. conf is nil for a unix socket.
+// Listen returns a listener for ln, which it takes over. conf is nil for a unix socket.
 // It ends with ctx.
-func (d *frontDoor) listen(ctx context.Context, ln net.Listener, conf *tls.Config) net.Listener {
-	l, err := d.o.limits.WithinFiles()
+func (d *Door) Listen(ctx context.Context, ln net.Listener, conf *tls.Config) net.Listener {
+	l, err := d.o.Limits.WithinFiles()
 	if err != nil {
-		d.o.log.Warn("connections are not bounded by open files", "error", err)
+		d.o.Log.Warn("connections are not bounded by open files", "error", err)
 	}
-	f := &listener{Listener: ln, front: d, conf: conf, door: newDoor(l, conf == nil), ready: make(chan net.Conn), failed: make(chan error, 1)}
+	f := &listener{Listener: ln, front: d, conf: conf, keeper: newDoorkeeper(l, conf == nil), ready: make(chan net.Conn), failed: make(chan error, 1)}
 	f.ctx, f.cancel = context.WithCancel(ctx)
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.doors = append(d.doors, f.door)
+	d.keepers = append(d.keepers, f.keeper)
 	return f
 }
 
@@ -144,16 +144,16 @@ func (f *listener) acceptAll() {
 		}
 		if err != nil {
 			// Out of file descriptors, or the peer has gone already.
-			f.front.o.log.Warn("accept", "error", err)
+			f.front.o.Log.Warn("accept", "error", err)
 			select {
 			case <-time.After(50 * time.Millisecond):
 			case <-f.ctx.Done():
 			}
 			continue
 		}
-		g := f.door.enter(c)
+		g := f.keeper.enter(c)
 		if g == nil {
-			f.front.o.refused("connections")
+			f.front.o.Refused("connections")
 			c.Close()
 			continue
 		}
@@ -170,18 +170,18 @@ func remote(c net.Conn) netip.Addr {
 }
 
 // receive makes a connection ready and hands it to Accept.
-func (f *listener) receive(c *gatedConn) {
+func (f *listener) receive(c *Place) {
 	stop := context.AfterFunc(f.ctx, func() { c.Close() })
 	ready, err := f.secure(c)
 	if err != nil {
 		stop()
-		f.front.o.refused("handshake")
-		f.front.o.log.Debug("connection refused", "from", c.RemoteAddr().String(), "error", err)
+		f.front.o.Refused("handshake")
+		f.front.o.Log.Debug("connection refused", "from", c.RemoteAddr().String(), "error", err)
 		c.Close()
 		return
 	}
 	select {
-	case f.ready <- newFixedConn(ready, c, f.front.o.limits.WriteTimeout):
+	case f.ready <- newFixedConn(ready, c, f.front.o.Limits.WriteTimeout):
 		stop()
 	case <-f.ctx.Done():
 		c.Close()
@@ -196,7 +196,7 @@ func (f *listener) secure(c net.Conn) (net.Conn, error) {
 	if f.conf == nil {
 		return c, nil
 	}
-	if err := c.SetDeadline(time.Now().Add(f.front.o.limits.HandshakeTimeout)); err != nil {
+	if err := c.SetDeadline(time.Now().Add(f.front.o.Limits.HandshakeTimeout)); err != nil {
 		return nil, err
 	}
 	first := make([]byte, 1)

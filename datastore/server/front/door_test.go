@@ -1,4 +1,4 @@
-package server
+package front
 
 import (
 	"fmt"
@@ -13,9 +13,9 @@ import (
 // When the house is full, the address with most strangers makes room, and a part
 // is left for strangers however many have logged in.
 func TestFullHouse(t *testing.T) {
-	d := newDoor(budget.Limits{Connections: 16, PerAddress: 8, PerToken: 8}, false)
+	d := newDoorkeeper(budget.Limits{Connections: 16, PerAddress: 8, PerToken: 8}, false)
 	var closed []string
-	enter := func(name, from string) *gatedConn {
+	enter := func(name, from string) *Place {
 		return d.enter(namedConn{name: name, from: from, closed: &closed})
 	}
 	enter("victim", "192.0.2.9:1")
@@ -30,14 +30,14 @@ func TestFullHouse(t *testing.T) {
 	}
 	for i := range 20 { // a hog, and another one
 		if g := enter("m", "192.0.2.3:1"); g != nil {
-			_ = g.login(ledger.Payer{Account: fmt.Sprint("u", i%3)})
+			_ = g.Login(ledger.Payer{Account: fmt.Sprint("u", i%3)})
 		}
 	}
 	if n := d.callers.Used(); n != 12 {
 		t.Errorf("%d places are those of callers", n)
 	}
 	admin := enter("admin", "192.0.2.4:1")
-	if admin == nil || admin.login(ledger.Payer{Account: "admin", Admin: true}) != nil {
+	if admin == nil || admin.Login(ledger.Payer{Account: "admin", Admin: true}) != nil {
 		t.Error("the administrator has no place")
 	}
 	if n := d.count(); n > 16 {
@@ -70,7 +70,7 @@ func TestDoorCountsNeighbours(t *testing.T) {
 	for _, tc := range []struct{ a, b, same string }{
 		{"2001:db8::1", "2001:db8::2", "yes"}, {"192.0.2.1", "::ffff:192.0.2.1", "yes"}, {"192.0.2.1", "192.0.2.2", "no"}, {"2001:db8::1", "2001:db8:0:1::1", "no"},
 	} {
-		if same := neighbours(netip.MustParseAddr(tc.a)) == neighbours(netip.MustParseAddr(tc.b)); same != (tc.same == "yes") {
+		if same := Neighbours(netip.MustParseAddr(tc.a)) == Neighbours(netip.MustParseAddr(tc.b)); same != (tc.same == "yes") {
 			t.Errorf("%s and %s: %v", tc.a, tc.b, same)
 		}
 	}

@@ -1,4 +1,4 @@
-package server
+package front
 
 import (
 	"errors"
@@ -9,9 +9,9 @@ import (
 	"holdfast/datastore/server/budget"
 )
 
-// boundBody gives the body of a request a deadline that moves only while bytes
+// BoundBody gives the body of a request a deadline that moves only while bytes
 // flow.
-func boundBody(w http.ResponseWriter, r *http.Request, l budget.Limits) {
+func BoundBody(w http.ResponseWriter, r *http.Request, l budget.Limits) {
 	if r.Body == nil || r.Body == http.NoBody {
 		return
 	}
@@ -42,8 +42,8 @@ func (b *flowingBody) extend() {
 	_ = b.control.SetReadDeadline(deadline)
 }
 
-// trust gives the body of a request that has been authenticated more time.
-func trust(r *http.Request, l budget.Limits) {
+// Trust gives the body of a request that has been authenticated more time.
+func Trust(r *http.Request, l budget.Limits) {
 	if b, ok := r.Body.(*flowingBody); ok {
 		b.pause = max(b.pause, l.StallTimeout)
 		b.extend()

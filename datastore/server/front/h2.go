@@ -1,4 +1,4 @@
-package server
+package front
 
 import (
 	"bufio"
@@ -33,9 +33,9 @@ const h2Ping = time.Minute
 // h2PrefaceWait is how long a client may take to speak after the 101.
 const h2PrefaceWait = time.Minute
 
-// upgraded is a connection that has left HTTP/1.1. It is its own listener, which
+// Upgraded is a connection that has left HTTP/1.1. It is its own listener, which
 // accepts nothing but the connection.
-type upgraded struct {
+type Upgraded struct {
 	net.Conn
 	ahead    io.Reader
 	heard    func() // is told that something has come
@@ -46,18 +46,18 @@ type upgraded struct {
 
 // newUpgraded takes over c together with the bytes that the parser of HTTP/1.1
 // has read ahead.
-func newUpgraded(c net.Conn, buffered *bufio.Reader) (*upgraded, error) {
+func newUpgraded(c net.Conn, buffered *bufio.Reader) (*Upgraded, error) {
 	held, err := buffered.Peek(buffered.Buffered())
 	if err != nil {
 		return nil, err
 	}
-	u := &upgraded{Conn: c, heard: func() {}, closed: make(chan struct{})}
+	u := &Upgraded{Conn: c, heard: func() {}, closed: make(chan struct{})}
 	u.ahead = io.MultiReader(bytes.NewReader(slices.Clone(held)), c)
 	return u, nil
 }
 
-// hijack takes the connection of a request, with what has been read ahead of it.
-func hijack(w http.ResponseWriter) (*upgraded, error) {
+// Hijack takes the connection of a request, with what has been read ahead of it.
+func Hijack(w http.ResponseWriter) (*Upgraded, error) {
 	conn, rw, err := http.NewResponseController(w).Hijack()
 	if err != nil {
 		return nil, err
@@ -73,7 +73,7 @@ func hijack(w http.ResponseWriter) (*upgraded, error) {
 }
 
 // Read implements net.Conn.
-func (u *upgraded) Read(p []byte) (int, error) {
+func (u *Upgraded) Read(p []byte) (int, error) {
 	n, err := u.ahead.Read(p)
 	if n > 0 {
 		u.heard()
@@ -82,7 +82,7 @@ func (u *upgraded) Read(p []byte) (int, error) {
 }
 
 // Close implements net.Conn and net.Listener.
-func (u *upgraded) Close() error {
+func (u *Upgraded) Close() error {
 	err := net.ErrClosed
 	u.once.Do(func() {
 		close(u.closed)
@@ -92,7 +92,7 @@ func (u *upgraded) Close() error {
 }
 
 // Accept implements net.Listener. The second call waits for the end.
-func (u *upgraded) Accept() (net.Conn, error) {
+func (u *Upgraded) Accept() (net.Conn, error) {
 	if !u.accepted {
 		u.accepted = true
 		return u, nil
@@ -102,7 +102,7 @@ func (u *upgraded) Accept() (net.Conn, error) {
 }
 
 // Addr implements net.Listener.
-func (u *upgraded) Addr() net.Addr { return u.LocalAddr() }
+func (u *Upgraded) Addr() net.Addr { return u.LocalAddr() }
 
 // gate counts the handlers of a session, which may outlive its connection.
 type gate struct {
@@ -132,55 +132,55 @@ func (g *gate) shut(late time.Duration, over func()) {
 	g.inside.Wait()
 }
 
-// h2Options says where faults are told, how much the client may send that is not
+// H2Options says where faults are told, how much the client may send that is not
 // read yet, and how long a peer that has gone, and whose connection does not say
 // so, may leave what was sent to it unread, or the question whether it is there
 // unanswered.
-type h2Options struct {
-	log    *log.Logger
-	stall  time.Duration
-	answer time.Duration
-	window int    // of the connection, in bytes
-	gone   func() // called when the session is over
-	heard  func() // called when something has come
-	// late reports, when ctx has ended, whether the client is to be told. refuse
+type H2Options struct {
+	Log    *log.Logger
+	Stall  time.Duration
+	Answer time.Duration
+	Window int    // of the connection, in bytes
+	Gone   func() // called when the session is over
+	Heard  func() // called when something has come
+	// Late reports, when ctx has ended, whether the client is to be told. Refuse
 	// answers then what it asks after the last handler has returned.
-	late   func() bool
-	refuse http.HandlerFunc
+	Late   func() bool
+	Refuse http.HandlerFunc
 }
 
 // lastWords is how long the handlers of a session that is to be told of its end
 // may take to answer.
 const lastWords = 10 * time.Second
 
-// line is a connection with HTTP/2.
-type line struct {
-	*upgraded
+// Line is a connection with HTTP/2.
+type Line struct {
+	*Upgraded
 	over chan struct{} // closed when the connection has ended
 }
 
 // cut ends the connection, also when the peer does not read.
-func (l *line) cut() {
+func (l *Line) cut() {
 	_ = l.SetDeadline(time.Now())
 	_ = l.Close()
 }
 
-// linger waits until the connection has ended, which it does with ctx at the
+// Linger waits until the connection has ended, which it does with ctx at the
 // latest.
-func (l *line) linger(ctx context.Context) {
+func (l *Line) Linger(ctx context.Context) {
 	defer context.AfterFunc(ctx, l.cut)()
 	<-l.over
 }
 
-// serveH2 speaks HTTP/2 on the connection until it ends or ctx is cancelled, and
+// ServeH2 speaks HTTP/2 on the connection until it ends or ctx is cancelled, and
 // returns when the last handler has. The connection is closed then, unless the
 // client is to be told why. The contexts of the requests are cancelled with the
 // connection.
-func serveH2(ctx context.Context, u *upgraded, h http.Handler, o h2Options) *line {
-	u.heard = o.heard
+func ServeH2(ctx context.Context, u *Upgraded, h http.Handler, o H2Options) *Line {
+	u.heard = o.Heard
 	requests, cancel := context.WithCancel(ctx)
 	defer cancel()
-	l := &line{u, make(chan struct{})}
+	l := &Line{u, make(chan struct{})}
 	var g gate
 	engine := &http.Server{
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -189,21 +189,21 @@ func serveH2(ctx context.Context, u *upgraded, h http.Handler, o h2Options) *lin
 				h.ServeHTTP(w, r)
 				return
 			}
-			o.refuse(w, r)
+			o.Refuse(w, r)
 		}),
 		BaseContext:       func(net.Listener) context.Context { return requests },
 		ReadHeaderTimeout: h2PrefaceWait,
 		MaxHeaderBytes:    h2HeadersMax,
-		ErrorLog:          o.log,
+		ErrorLog:          o.Log,
 		Protocols:         new(http.Protocols),
 		HTTP2: &http.HTTP2Config{
 			MaxConcurrentStreams:          h2Streams,
 			MaxReadFrameSize:              h2FrameMax,
-			MaxReceiveBufferPerConnection: o.window,
+			MaxReceiveBufferPerConnection: o.Window,
 			MaxReceiveBufferPerStream:     h2StreamWindow,
-			WriteByteTimeout:              o.stall,
+			WriteByteTimeout:              o.Stall,
 			SendPingTimeout:               h2Ping,
-			PingTimeout:                   o.answer,
+			PingTimeout:                   o.Answer,
 		},
 	}
 	// The connection is encrypted underneath, or local; the protocol is begun
@@ -217,11 +217,11 @@ func serveH2(ctx context.Context, u *upgraded, h http.Handler, o h2Options) *lin
 	case <-l.over:
 	case <-ctx.Done():
 	}
-	if ctx.Err() == nil || !o.late() {
+	if ctx.Err() == nil || !o.Late() {
 		l.cut()
 		<-l.over
 	}
-	o.gone()
+	o.Gone()
 	cancel()
 	g.shut(lastWords, l.cut)
 	return l

@@ -1,4 +1,4 @@
-package server
+package front
 
 import (
 	"net"
@@ -10,39 +10,39 @@ import (
 	"holdfast/datastore/server/ledger"
 )
 
-// door gives connections their places. Whoever connects is a stranger, whose
+// doorkeeper gives connections their places. Whoever connects is a stranger, whose
 // address pays, until a request of the connection has been authenticated: then
 // the user or token pays. Nothing else that a stranger says, and no time, makes
 // its place its own: when there is none left the strangers of the address that
 // has most of them make room, the one that came first before the others.
-type door struct {
+type doorkeeper struct {
 	total              int64
 	local              bool // callers of a unix socket are who they say they are
 	strangers, callers *ledger.Resource
 
 	mu      sync.Mutex
-	waiting map[netip.Prefix][]*gatedConn // strangers, in the order of their coming
+	waiting map[netip.Prefix][]*Place // strangers, in the order of their coming
 }
 
-// newDoor returns a door for so many connections, so many of them of one address
+// newDoorkeeper returns a door for so many connections, so many of them of one address
 // that has not logged in. An eighth is always
 // there for strangers, or nobody could log in; a quarter is kept for callers,
 // half of it for administrators.
-func newDoor(l budget.Limits, local bool) *door {
+func newDoorkeeper(l budget.Limits, local bool) *doorkeeper {
 	n := int64(l.Connections)
-	d := &door{total: n, local: local, waiting: make(map[netip.Prefix][]*gatedConn)}
+	d := &doorkeeper{total: n, local: local, waiting: make(map[netip.Prefix][]*Place)}
 	d.strangers = ledger.New(ledger.Limit{Name: "connections", Total: max(1, n-n/4), Share: int64(l.PerAddress)})
 	most := max(1, n-n/8)
 	d.callers = ledger.New(ledger.Limit{Name: "open connections", Total: most, Kept: n / 8, Share: most / 2, Each: most * 3 / 8})
 	return d
 }
 
-// gatedConn is a connection with a place, which it gives back when it is closed.
-type gatedConn struct {
+// Place is a connection with a place, which it gives back when it is closed.
+type Place struct {
 	net.Conn
-	door *door
-	from netip.Prefix
-	came time.Time
+	keeper *doorkeeper
+	from   netip.Prefix
+	came   time.Time
 
 	// Guarded by the door.
 	hold  *ledger.Hold // nil once it is given back
@@ -50,8 +50,8 @@ type gatedConn struct {
 }
 
 // enter takes a place for a connection, or returns nil if there is none.
-func (d *door) enter(c net.Conn) *gatedConn {
-	g := &gatedConn{Conn: c, door: d, from: neighbours(remote(c)), came: time.Now()}
+func (d *doorkeeper) enter(c net.Conn) *Place {
+	g := &Place{Conn: c, keeper: d, from: Neighbours(remote(c)), came: time.Now()}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.local {
@@ -80,8 +80,8 @@ func (d *door) enter(c net.Conn) *gatedConn {
 	}
 }
 
-// neighbours are the addresses that count as one.
-func neighbours(a netip.Addr) netip.Prefix {
+// Neighbours are the addresses that count as one.
+func Neighbours(a netip.Addr) netip.Prefix {
 	bits := 64
 	if a = a.Unmap(); a.Is4() {
 		bits = 32
@@ -93,11 +93,11 @@ func neighbours(a netip.Addr) netip.Prefix {
 	return p
 }
 
-func (d *door) count() int64 { return d.strangers.Used() + d.callers.Used() }
+func (d *doorkeeper) count() int64 { return d.strangers.Used() + d.callers.Used() }
 
 // fullest is the address with most strangers, of several the one whose first has
 // been there longest. The lock must be held.
-func (d *door) fullest() (most netip.Prefix) {
+func (d *doorkeeper) fullest() (most netip.Prefix) {
 	for p, list := range d.waiting {
 		best := d.waiting[most]
 		if len(list) > len(best) || len(list) == len(best) && list[0].came.Before(best[0].came) {
@@ -109,7 +109,7 @@ func (d *door) fullest() (most netip.Prefix) {
 
 // turnOut closes the oldest connection of a stranger from an address. The lock
 // must be held.
-func (d *door) turnOut(from netip.Prefix) bool {
+func (d *doorkeeper) turnOut(from netip.Prefix) bool {
 	list := d.waiting[from]
 	if len(list) == 0 {
 		return false
@@ -124,7 +124,7 @@ func (d *door) turnOut(from netip.Prefix) bool {
 
 // forget takes a connection from the list of the strangers. The lock must be
 // held.
-func (d *door) forget(g *gatedConn) {
+func (d *doorkeeper) forget(g *Place) {
 	list := d.waiting[g.from]
 	for i, other := range list {
 		if other == g {
@@ -138,22 +138,22 @@ func (d *door) forget(g *gatedConn) {
 }
 
 // Close implements net.Conn.
-func (g *gatedConn) Close() error {
-	g.door.mu.Lock()
+func (g *Place) Close() error {
+	g.keeper.mu.Lock()
 	if g.hold != nil {
-		g.door.forget(g)
+		g.keeper.forget(g)
 		g.hold.Free()
 		g.hold = nil
 	}
-	g.door.mu.Unlock()
+	g.keeper.mu.Unlock()
 	return g.Conn.Close()
 }
 
-// login makes the connection that of a caller, who pays for it from now on. A
+// Login makes the connection that of a caller, who pays for it from now on. A
 // *ledger.Refusal says that the caller has as many as it may; the connection
 // stays a stranger's then.
-func (g *gatedConn) login(p ledger.Payer) error {
-	d := g.door
+func (g *Place) Login(p ledger.Payer) error {
+	d := g.keeper
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if g.hold == nil || d.local || g.payer == p {
@@ -169,10 +169,10 @@ func (g *gatedConn) login(p ledger.Payer) error {
 	return nil
 }
 
-// overdue tells whether a stranger has been here for longer than a caller may
+// Overdue tells whether a stranger has been here for longer than a caller may
 // rest between two requests.
-func (g *gatedConn) overdue(most time.Duration) bool {
-	g.door.mu.Lock()
-	defer g.door.mu.Unlock()
+func (g *Place) Overdue(most time.Duration) bool {
+	g.keeper.mu.Lock()
+	defer g.keeper.mu.Unlock()
 	return g.payer == ledger.Payer{} && time.Since(g.came) > most
 }
