@@ -1,13 +1,10 @@
 package server
 
 import (
-	"fmt"
 	"math/bits"
 	"math/rand/v2"
 	"sync"
 	"time"
-
-	"holdfast/datastore/access"
 )
 
 const (
@@ -74,32 +71,4 @@ func coarse(u usage, dice uint64) usage {
 	used := u.Total - min(u.Total, u.Avail) + dice%step
 	used = min(used-used%step, total)
 	return usage{Total: total, Used: used, Avail: total - used}
-}
-
-// usageFor is how full the disk of a datastore is, exactly to who may audit it or the
-// system.
-func (c *call) usageFor(d access.Datastore) (usage, error) {
-	have, err := c.server.o.Access.Privileges(c.auth, access.DatastorePath(d.Name, ""))
-	if err != nil {
-		return usage{}, err
-	}
-	system, err := c.server.o.Access.Privileges(c.auth, "/system")
-	if err != nil {
-		return usage{}, err
-	}
-	tell := c.server.fullness.of
-	if have.Any(access.DatastoreAudit) || system.Any(access.SysAudit) {
-		tell = storeUsage
-	}
-	u, err := tell(d.Path)
-	if err != nil {
-		err = fmt.Errorf("status of datastore '%s': %w", d.Name, err)
-	}
-	return u, err
-}
-
-// audits reports whether the caller may see what a whole datastore holds.
-func (c *call) audits(store string) (bool, error) {
-	have, err := c.server.o.Access.Privileges(c.auth, access.DatastorePath(store, ""))
-	return have.Any(access.DatastoreAudit), err
 }

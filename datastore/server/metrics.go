@@ -1,8 +1,6 @@
 package server
 
 import (
-	"bufio"
-	"net"
 	"net/http"
 	"strconv"
 	"sync"
@@ -11,15 +9,13 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
-	"golang.org/x/sys/unix"
 
-	"holdfast/datastore"
 	"holdfast/datastore/access"
 )
 
 // metrics is what /metrics shows.
 type metrics struct {
-	server   *Server
+	from     metricsFrom
 	registry *prometheus.Registry
 	inFlight prometheus.Gauge
 	requests *prometheus.CounterVec
@@ -29,8 +25,14 @@ type metrics struct {
 	bytes    *prometheus.CounterVec
 }
 
-func newMetrics(s *Server) *metrics {
-	m := &metrics{server: s, registry: prometheus.NewRegistry()}
+// metricsFrom says where figures come from that are looked up at the moment of asking.
+type metricsFrom struct {
+	connections func() int
+	stores      func() ([]access.Datastore, error)
+}
+
+func newMetrics(from metricsFrom) *metrics {
+	m := &metrics{from: from, registry: prometheus.NewRegistry()}
 	m.inFlight = prometheus.NewGauge(prometheus.GaugeOpts{Name: "holdfast_requests_in_flight", Help: "Requests being answered."})
 	m.requests = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "holdfast_requests_total", Help: "Requests answered, by method and status."}, []string{"method", "code"})
@@ -47,6 +49,17 @@ func newMetrics(s *Server) *metrics {
 	return m
 }
 
+// begin counts a request as being answered, until end.
+func (m *metrics) begin() (end func()) {
+	m.inFlight.Inc()
+	return m.inFlight.Dec
+}
+
+// page writes all figures in the format that monitoring reads.
+func (m *metrics) page(w http.ResponseWriter, r *http.Request) {
+	promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{}).ServeHTTP(w, r)
+}
+
 // request counts an answered request.
 func (m *metrics) request(verb string, code int, took time.Duration) {
 	switch verb {
@@ -58,6 +71,7 @@ func (m *metrics) request(verb string, code int, took time.Duration) {
 	m.seconds.WithLabelValues(verb).Observe(took.Seconds())
 }
 
+// refused counts a refusal of a connection, a login or a request.
 func (m *metrics) refused(reason string) { m.refusals.WithLabelValues(reason).Inc() }
 
 // session counts an upgraded connection; done ends it.
@@ -82,8 +96,8 @@ func (disks) Describe(chan<- *prometheus.Desc) {}
 // Collect implements prometheus.Collector.
 func (d disks) Collect(ch chan<- prometheus.Metric) {
 	conns := prometheus.NewDesc("holdfast_connections", "Open connections.", nil, nil)
-	ch <- prometheus.MustNewConstMetric(conns, prometheus.GaugeValue, float64(d.m.server.front.Connections()))
-	list, err := d.m.server.o.Access.Datastores()
+	ch <- prometheus.MustNewConstMetric(conns, prometheus.GaugeValue, float64(d.m.from.connections()))
+	list, err := d.m.from.stores()
 	if err != nil {
 		return
 	}
@@ -99,92 +113,4 @@ func (d disks) Collect(ch chan<- prometheus.Metric) {
 			ch <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, float64(n), st.Name, kind)
 		}
 	}
-}
-
-// usage is how full a file system is, in bytes.
-type usage struct {
-	Total uint64 `json:"total"`
-	Used  uint64 `json:"used"`
-	Avail uint64 `json:"avail"`
-}
-
-// storeUsage is how full the file system of a datastore is. One whose disk is
-// away is an error: what its directory lies on then is another one.
-func storeUsage(path string) (usage, error) {
-	if err := datastore.Probe(path); err != nil {
-		return usage{}, err
-	}
-	return diskUsage(path)
-}
-
-func diskUsage(path string) (usage, error) {
-	var fs unix.Statfs_t
-	if err := unix.Statfs(path, &fs); err != nil {
-		return usage{}, err
-	}
-	unit := uint64(fs.Bsize)
-	return usage{Total: fs.Blocks * unit, Used: (fs.Blocks - fs.Bfree) * unit, Avail: fs.Bavail * unit}, nil
-}
-
-// metricsPage answers GET /metrics.
-func (s *Server) metricsPage(w http.ResponseWriter, r *http.Request) answer {
-	if r.Method != http.MethodGet {
-		return answer{err: notFound("Path '/metrics' not found.")}
-	}
-	if !s.o.OpenMetrics || !from(r).IsLoopback() {
-		c := &call{ResponseWriter: w, Request: r, server: s, log: s.o.Log}
-		if _, err := s.identify(c, nil); err != nil {
-			return answer{err: err}
-		}
-		if err := c.require("/system", access.SysAudit); err != nil {
-			return answer{err: err}
-		}
-	}
-	promhttp.HandlerFor(s.metrics.registry, promhttp.HandlerOpts{}).ServeHTTP(w, r)
-	return answer{err: errAnswered}
-}
-
-// recorder remembers the status of an answer.
-type recorder struct {
-	http.ResponseWriter
-	code     int
-	hijacked bool
-}
-
-// WriteHeader implements http.ResponseWriter.
-func (w *recorder) WriteHeader(code int) {
-	if w.code == 0 {
-		w.code = code
-	}
-	w.ResponseWriter.WriteHeader(code)
-}
-
-// Write implements http.ResponseWriter.
-func (w *recorder) Write(p []byte) (int, error) {
-	if w.code == 0 {
-		w.code = http.StatusOK
-	}
-	return w.ResponseWriter.Write(p)
-}
-
-// Hijack implements http.Hijacker.
-func (w *recorder) Hijack() (net.Conn, *bufio.ReadWriter, error) {
-	c, rw, err := http.NewResponseController(w.ResponseWriter).Hijack()
-	if err == nil {
-		w.hijacked = true
-	}
-	return c, rw, err
-}
-
-// Unwrap lets http.ResponseController reach the writer below.
-func (w *recorder) Unwrap() http.ResponseWriter { return w.ResponseWriter }
-
-func (w *recorder) status() int {
-	switch {
-	case w.hijacked:
-		return http.StatusSwitchingProtocols
-	case w.code == 0:
-		return http.StatusOK
-	}
-	return w.code
 }

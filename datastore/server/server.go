@@ -87,7 +87,7 @@ func New(o Options) (*Server, error) {
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.accounts = budget.NewAccounts(o.Limits)
-	s.metrics = newMetrics(s)
+	s.metrics = newMetrics(metricsFrom{connections: func() int { return s.front.Connections() }, stores: o.Access.Datastores})
 	s.front = front.New(front.Options{Limits: o.Limits, Log: o.Log, Handler: s.Handler(), Refused: s.metrics.refused})
 	s.host = newSessionHost(o.DataDir, s.accounts, openQuotaBook(s.file("quota-today.json"), o.Now, o.Log))
 	s.fullness = newFullness(o.Now)
@@ -128,9 +128,9 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	log := s.o.Log.With("request", id)
 	rec.Header().Set("Request-Id", id)
 	start := time.Now()
-	s.metrics.inFlight.Inc()
+	answered := s.metrics.begin()
 	defer func() {
-		s.metrics.inFlight.Dec()
+		answered()
 		if p := recover(); p != nil {
 			s.panicked(rec, log, p)
 		}

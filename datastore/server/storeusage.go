@@ -1,0 +1,35 @@
+package server
+
+import (
+	"fmt"
+
+	"holdfast/datastore/access"
+)
+
+// usageFor is how full the disk of a datastore is, exactly to who may audit it or the
+// system.
+func (c *call) usageFor(d access.Datastore) (usage, error) {
+	have, err := c.server.o.Access.Privileges(c.auth, access.DatastorePath(d.Name, ""))
+	if err != nil {
+		return usage{}, err
+	}
+	system, err := c.server.o.Access.Privileges(c.auth, "/system")
+	if err != nil {
+		return usage{}, err
+	}
+	tell := c.server.fullness.of
+	if have.Any(access.DatastoreAudit) || system.Any(access.SysAudit) {
+		tell = storeUsage
+	}
+	u, err := tell(d.Path)
+	if err != nil {
+		err = fmt.Errorf("status of datastore '%s': %w", d.Name, err)
+	}
+	return u, err
+}
+
+// audits reports whether the caller may see what a whole datastore holds.
+func (c *call) audits(store string) (bool, error) {
+	have, err := c.server.o.Access.Privileges(c.auth, access.DatastorePath(store, ""))
+	return have.Any(access.DatastoreAudit), err
+}
