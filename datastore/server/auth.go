@@ -109,11 +109,11 @@ func (s *Server) loginRefused(r *http.Request, err error) error {
 	refusal := &statusError{code: http.StatusUnauthorized, text: "authentication failed", delay: s.o.Limits.LoginDelay}
 	switch {
 	case errors.As(err, &throttled):
-		s.metrics.refused("throttled")
+		s.metrics.Refused("throttled")
 		refusal.delay = 0
 		return &throttledError{statusError: refusal, wait: throttled.Wait}
 	case errors.Is(err, wire.ErrUnauthenticated), errors.Is(err, wire.ErrName):
-		s.metrics.refused("login")
+		s.metrics.Refused("login")
 		s.o.Log.Warn("authentication failed", "from", r.RemoteAddr, "error", err)
 		return refusal
 	case r.Context().Err() != nil:
@@ -141,7 +141,7 @@ func (s *Server) holdBack(ctx context.Context, delay time.Duration) bool {
 	select {
 	case s.delays <- struct{}{}:
 	default:
-		s.metrics.refused("undelayed")
+		s.metrics.Refused("undelayed")
 		return false
 	}
 	defer func() { <-s.delays }()

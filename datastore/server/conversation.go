@@ -214,7 +214,7 @@ func (v *conversation) payload(c *call, size int64) (*loan, error) {
 	}
 	l, err := v.receive(c.Context(), c.Body, int(size))
 	if err == nil {
-		v.server.metrics.moved("in", int(size))
+		v.server.metrics.Moved("in", int(size))
 	}
 	return l, err
 }
@@ -258,7 +258,7 @@ func (v *conversation) sendFile(c *call, from wire.Reader, f file) error {
 	}
 	c.Header().Set("Content-Type", "application/octet-stream")
 	n, err := io.Copy(c.ResponseWriter, idx.Raw())
-	v.server.metrics.moved("out", int(n))
+	v.server.metrics.Moved("out", int(n))
 	if err != nil && c.Context().Err() == nil {
 		panic(http.ErrAbortHandler) // so that the client does not take it for the end
 	}

@@ -15,6 +15,7 @@ import (
 	"holdfast/datastore"
 	"holdfast/datastore/access"
 	"holdfast/datastore/server/budget"
+	"holdfast/datastore/server/meter"
 	"holdfast/datastore/wire"
 )
 
@@ -322,7 +323,7 @@ func listDatastores(c *call) (any, error) {
 
 // statusAnswer is how full a datastore is, roughly if the caller may not audit it.
 type statusAnswer struct {
-	usage
+	meter.Usage
 	GC     *gcStatus             `json:"gc-status,omitempty"`
 	Counts map[string]*typeCount `json:"counts,omitempty"`
 }
@@ -354,7 +355,7 @@ func datastoreStatus(c *call) (any, error) {
 	if !v.whole {
 		return a, nil
 	}
-	if a.usage, err = c.usageFor(st.conf); err != nil {
+	if a.Usage, err = c.usageFor(st.conf); err != nil {
 		return nil, err
 	}
 	if !c.bool("verbose", false) {
@@ -421,7 +422,7 @@ type usageItem struct {
 	Store   string `json:"store"`
 	Mount   string `json:"mount-status"`
 	Backend string `json:"backend-type"`
-	*usage
+	*meter.Usage
 	Error string `json:"error,omitempty"`
 }
 
@@ -441,14 +442,14 @@ func datastoreUsage(c *call) (any, error) {
 		}
 		item := usageItem{Store: d.Name, Mount: "nonremovable", Backend: "filesystem"}
 		if v.whole {
-			item.usage, item.Error = c.usageOf(d)
+			item.Usage, item.Error = c.usageOf(d)
 		}
 		list = append(list, item)
 	}
 	return list, nil
 }
 
-func (c *call) usageOf(d access.Datastore) (*usage, string) {
+func (c *call) usageOf(d access.Datastore) (*meter.Usage, string) {
 	if err := maintenance(d, false); err != nil {
 		return nil, err.Error()
 	}

@@ -6,6 +6,8 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"testing"
+
+	"holdfast/datastore/server/meter"
 )
 
 // noise is a chunk that nothing makes smaller.
@@ -38,8 +40,8 @@ func (l *sessionLab) told(user, path string, into any) {
 func TestFreeSpaceDoesNotTellWhatIsStored(t *testing.T) {
 	l := newSessionLab(t)
 	l.user("auditor", "DatastoreAudit")
-	look := func(user string) (list [2]usage) {
-		var all []usage
+	look := func(user string) (list [2]meter.Usage) {
+		var all []meter.Usage
 		l.told(user, "/admin/datastore/tank/status", &list[0])
 		l.told(user, "/status/datastore-usage", &all)
 		if len(all) != 1 || all[0].Total == 0 {
@@ -49,7 +51,7 @@ func TestFreeSpaceDoesNotTellWhatIsStored(t *testing.T) {
 		return list
 	}
 	callers := []string{"putter", "alice"}
-	before := map[string][2]usage{}
+	before := map[string][2]meter.Usage{}
 	for _, user := range callers {
 		before[user] = look(user)
 	}

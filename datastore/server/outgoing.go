@@ -125,6 +125,6 @@ func (v *conversation) send(c *call, piece []byte) bool {
 	control := http.NewResponseController(c.ResponseWriter)
 	_ = control.SetWriteDeadline(time.Now().Add(2 * v.patience.limit))
 	n, err := c.Write(piece)
-	v.server.metrics.moved("out", n)
+	v.server.metrics.Moved("out", n)
 	return err == nil
 }

@@ -22,7 +22,7 @@ func (s *Server) metricsPage(w http.ResponseWriter, r *http.Request) answer {
 			return answer{err: err}
 		}
 	}
-	s.metrics.page(w, r)
+	s.metrics.Page(w, r)
 	return answer{err: errAnswered}
 }
 

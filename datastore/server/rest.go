@@ -267,7 +267,7 @@ func (s *Server) invoke(c *call, parts []string) (any, error) {
 func (c *call) enter() error {
 	hold, err := c.server.accounts.Requests.Try(c.payer, 1)
 	if err != nil {
-		c.server.metrics.refused("token")
+		c.server.metrics.Refused("token")
 		return err
 	}
 	c.leave = hold.Free

@@ -20,6 +20,7 @@ import (
 	"holdfast/datastore/access"
 	"holdfast/datastore/server/budget"
 	"holdfast/datastore/server/front"
+	"holdfast/datastore/server/meter"
 	"holdfast/datastore/task"
 	"holdfast/datastore/wire"
 )
@@ -48,11 +49,11 @@ type Server struct {
 	o        Options
 	tree     *node
 	front    *front.Door
-	metrics  *metrics
+	metrics  *meter.Metrics
 	delays   chan struct{} // one element for each answer that is held back
 	accounts *budget.Accounts
 	gc       *collections
-	fullness *fullness
+	fullness *meter.Fullness
 	host     *sessionHost
 	bases    bases
 	rows     sync.Mutex // held while a user adds a row to a table of its own
@@ -87,10 +88,10 @@ func New(o Options) (*Server, error) {
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.accounts = budget.NewAccounts(o.Limits)
-	s.metrics = newMetrics(metricsFrom{connections: func() int { return s.front.Connections() }, stores: o.Access.Datastores})
-	s.front = front.New(front.Options{Limits: o.Limits, Log: o.Log, Handler: s.Handler(), Refused: s.metrics.refused})
+	s.metrics = meter.New(meter.From{Connections: func() int { return s.front.Connections() }, Stores: o.Access.Datastores})
+	s.front = front.New(front.Options{Limits: o.Limits, Log: o.Log, Handler: s.Handler(), Refused: s.metrics.Refused})
 	s.host = newSessionHost(o.DataDir, s.accounts, openQuotaBook(s.file("quota-today.json"), o.Now, o.Log))
-	s.fullness = newFullness(o.Now)
+	s.fullness = meter.NewFullness(o.Now)
 	s.gc = openCollections(s.file("collections.json"), o.Log)
 	for _, table := range tables() {
 		for _, m := range table {
@@ -128,14 +129,14 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	log := s.o.Log.With("request", id)
 	rec.Header().Set("Request-Id", id)
 	start := time.Now()
-	answered := s.metrics.begin()
+	answered := s.metrics.Begin()
 	defer func() {
 		answered()
 		if p := recover(); p != nil {
 			s.panicked(rec, log, p)
 		}
 		took := time.Since(start)
-		s.metrics.request(r.Method, rec.status(), took)
+		s.metrics.Request(r.Method, rec.status(), took)
 		log.Info("request", "method", r.Method, "path", r.URL.Path, "from", r.RemoteAddr, "status", rec.status(), "took", took)
 	}()
 	front.BoundBody(rec, r, s.o.Limits)

@@ -4,22 +4,23 @@ import (
 	"fmt"
 
 	"holdfast/datastore/access"
+	"holdfast/datastore/server/meter"
 )
 
 // usageFor is how full the disk of a datastore is, exactly to who may audit it or the
 // system.
-func (c *call) usageFor(d access.Datastore) (usage, error) {
+func (c *call) usageFor(d access.Datastore) (meter.Usage, error) {
 	have, err := c.server.o.Access.Privileges(c.auth, access.DatastorePath(d.Name, ""))
 	if err != nil {
-		return usage{}, err
+		return meter.Usage{}, err
 	}
 	system, err := c.server.o.Access.Privileges(c.auth, "/system")
 	if err != nil {
-		return usage{}, err
+		return meter.Usage{}, err
 	}
-	tell := c.server.fullness.of
+	tell := c.server.fullness.Of
 	if have.Any(access.DatastoreAudit) || system.Any(access.SysAudit) {
-		tell = storeUsage
+		tell = meter.OfStore
 	}
 	u, err := tell(d.Path)
 	if err != nil {

@@ -13,6 +13,7 @@ import (
 
 	"holdfast/chunkstore"
 	"holdfast/datastore/access"
+	"holdfast/datastore/server/meter"
 	"holdfast/datastore/task"
 	"holdfast/datastore/wire"
 )
@@ -270,7 +271,7 @@ func nodeStatus(c *call) (any, error) {
 	if err := unix.Uname(&name); err != nil {
 		return nil, fmt.Errorf("status of the machine: %w", err)
 	}
-	root, err := diskUsage("/")
+	root, err := meter.OfDisk("/")
 	if err != nil {
 		return nil, fmt.Errorf("status of the machine: %w", err)
 	}

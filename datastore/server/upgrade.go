@@ -293,7 +293,7 @@ func (s *Server) upgrade(c *call, o opening) (err error) {
 		defer leave()
 		defer v.window.Free()
 		defer u.Close()
-		ended := s.metrics.session(o.spec.Type)
+		ended := s.metrics.Session(o.spec.Type)
 		last, err := v.converse(u, running, o.protocol)
 		t.End(err)
 		ended()

@@ -42,10 +42,11 @@ var rooms = map[string][]string{
 
 	"datastore/server": {"chunkstore", "chunkstore/blob", "chunkstore/durable", "chunkstore/pack", "crypto", "datastore", "datastore/access",
 		"datastore/gc", "datastore/image", "datastore/index", "datastore/manifest", "datastore/prune", "datastore/server/budget",
-		"datastore/server/front", "datastore/server/ledger", "datastore/task", "datastore/verify", "datastore/wire"},
+		"datastore/server/front", "datastore/server/ledger", "datastore/server/meter", "datastore/task", "datastore/verify", "datastore/wire"},
 	"datastore/server/budget": {"chunkstore", "datastore/server/ledger"},
 	"datastore/server/front":  {"chunkstore/durable", "datastore/server/budget", "datastore/server/ledger"},
 	"datastore/server/ledger": {},
+	"datastore/server/meter":  {"datastore", "datastore/access"},
 
 	"client":          {"chunkstore", "datastore/index", "datastore/wire"},
 	"client/source":   {},
@@ -71,7 +72,7 @@ var guests = map[string][]string{
 	"github.com/klauspost/compress":       {"chunkstore/blob", "client/source", "tests"},
 	"github.com/lima-vm/go-qcow2reader":   {"client/source"},
 	"github.com/minio/sha256-simd":        {"crypto"},
-	"github.com/prometheus/client_golang": {"datastore/server"},
+	"github.com/prometheus/client_golang": {"datastore/server/meter"},
 	"github.com/restic/chunker":           {"chunkstore/chunker", "tests"},
 	"github.com/rogpeppe/go-internal":     {"tests"},
 	"github.com/urfave/cli/v2":            {"cmd/holdfast", "command/term"},

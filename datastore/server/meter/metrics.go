@@ -1,4 +1,4 @@
-package server
+package meter
 
 import (
 	"net/http"
@@ -13,9 +13,9 @@ import (
 	"holdfast/datastore/access"
 )
 
-// metrics is what /metrics shows.
-type metrics struct {
-	from     metricsFrom
+// Metrics is what /metrics shows.
+type Metrics struct {
+	from     From
 	registry *prometheus.Registry
 	inFlight prometheus.Gauge
 	requests *prometheus.CounterVec
@@ -25,14 +25,15 @@ type metrics struct {
 	bytes    *prometheus.CounterVec
 }
 
-// metricsFrom says where figures come from that are looked up at the moment of asking.
-type metricsFrom struct {
-	connections func() int
-	stores      func() ([]access.Datastore, error)
+// From says where figures come from that are looked up at the moment of asking.
+type From struct {
+	Connections func() int
+	Stores      func() ([]access.Datastore, error)
 }
 
-func newMetrics(from metricsFrom) *metrics {
-	m := &metrics{from: from, registry: prometheus.NewRegistry()}
+// New registers all figures.
+func New(from From) *Metrics {
+	m := &Metrics{from: from, registry: prometheus.NewRegistry()}
 	m.inFlight = prometheus.NewGauge(prometheus.GaugeOpts{Name: "holdfast_requests_in_flight", Help: "Requests being answered."})
 	m.requests = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "holdfast_requests_total", Help: "Requests answered, by method and status."}, []string{"method", "code"})
@@ -49,19 +50,19 @@ func newMetrics(from metricsFrom) *metrics {
 	return m
 }
 
-// begin counts a request as being answered, until end.
-func (m *metrics) begin() (end func()) {
+// Begin counts a request as being answered, until end.
+func (m *Metrics) Begin() (end func()) {
 	m.inFlight.Inc()
 	return m.inFlight.Dec
 }
 
-// page writes all figures in the format that monitoring reads.
-func (m *metrics) page(w http.ResponseWriter, r *http.Request) {
+// Page writes all figures in the format that monitoring reads.
+func (m *Metrics) Page(w http.ResponseWriter, r *http.Request) {
 	promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{}).ServeHTTP(w, r)
 }
 
-// request counts an answered request.
-func (m *metrics) request(verb string, code int, took time.Duration) {
+// Request counts an answered request.
+func (m *Metrics) Request(verb string, code int, took time.Duration) {
 	switch verb {
 	case http.MethodGet, http.MethodPost, http.MethodPut, http.MethodDelete:
 	default:
@@ -71,23 +72,23 @@ func (m *metrics) request(verb string, code int, took time.Duration) {
 	m.seconds.WithLabelValues(verb).Observe(took.Seconds())
 }
 
-// refused counts a refusal of a connection, a login or a request.
-func (m *metrics) refused(reason string) { m.refusals.WithLabelValues(reason).Inc() }
+// Refused counts a refusal of a connection, a login or a request.
+func (m *Metrics) Refused(reason string) { m.refusals.WithLabelValues(reason).Inc() }
 
-// session counts an upgraded connection; done ends it.
-func (m *metrics) session(kind string) (done func()) {
+// Session counts an upgraded connection; done ends it.
+func (m *Metrics) Session(kind string) (done func()) {
 	g := m.sessions.WithLabelValues(kind)
 	g.Inc()
 	return sync.OnceFunc(g.Dec)
 }
 
-// moved counts bytes of sessions; direction is "in" or "out".
-func (m *metrics) moved(direction string, n int) {
+// Moved counts bytes of sessions; direction is "in" or "out".
+func (m *Metrics) Moved(direction string, n int) {
 	m.bytes.WithLabelValues(direction).Add(float64(n))
 }
 
 // disks tells at the moment of asking how full the datastores are.
-type disks struct{ m *metrics }
+type disks struct{ m *Metrics }
 
 // Describe implements prometheus.Collector; what Collect sends depends on the
 // datastores there are.
@@ -96,15 +97,15 @@ func (disks) Describe(chan<- *prometheus.Desc) {}
 // Collect implements prometheus.Collector.
 func (d disks) Collect(ch chan<- prometheus.Metric) {
 	conns := prometheus.NewDesc("holdfast_connections", "Open connections.", nil, nil)
-	ch <- prometheus.MustNewConstMetric(conns, prometheus.GaugeValue, float64(d.m.from.connections()))
-	list, err := d.m.from.stores()
+	ch <- prometheus.MustNewConstMetric(conns, prometheus.GaugeValue, float64(d.m.from.Connections()))
+	list, err := d.m.from.Stores()
 	if err != nil {
 		return
 	}
 	desc := prometheus.NewDesc("holdfast_datastore_bytes", "The file system of a datastore.", []string{"datastore", "kind"}, nil)
 	up := prometheus.NewDesc("holdfast_datastore_up", "Whether the directory of a datastore is there.", []string{"datastore"}, nil)
 	for _, st := range list {
-		u, err := storeUsage(st.Path)
+		u, err := OfStore(st.Path)
 		ch <- prometheus.MustNewConstMetric(up, prometheus.GaugeValue, map[bool]float64{true: 1}[err == nil], st.Name)
 		if err != nil {
 			continue

@@ -1,4 +1,4 @@
-package server
+package meter
 
 import (
 	"math/bits"
@@ -17,10 +17,10 @@ const (
 	coarseLeast = 16 << 30
 )
 
-// fullness tells those who may not audit how full the disks of the datastores are:
+// Fullness tells those who may not audit how full the disks of the datastores are:
 // roughly, and the same for an hour, since by exact figures whoever sends a chunk
 // would see whether somebody has it. It is safe for concurrent use.
-type fullness struct {
+type Fullness struct {
 	now func() time.Time
 
 	mu   sync.Mutex
@@ -29,27 +29,28 @@ type fullness struct {
 
 // toldUsage is what is said of a disk, and since when.
 type toldUsage struct {
-	usage
+	Usage
 	at time.Time
 }
 
-func newFullness(now func() time.Time) *fullness {
-	return &fullness{now: now, told: make(map[string]toldUsage)}
+// NewFullness returns one that has told nothing yet.
+func NewFullness(now func() time.Time) *Fullness {
+	return &Fullness{now: now, told: make(map[string]toldUsage)}
 }
 
-// of tells roughly how full the disk of a datastore is. That of one which is away is an
+// Of tells roughly how full the disk of a datastore is. That of one which is away is an
 // error.
-func (f *fullness) of(path string) (usage, error) {
-	u, err := storeUsage(path)
+func (f *Fullness) Of(path string) (Usage, error) {
+	u, err := OfStore(path)
 	if err != nil {
-		return usage{}, err
+		return Usage{}, err
 	}
 	now := f.now()
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	last, ok := f.told[path]
 	if since := now.Sub(last.at); ok && since >= 0 && since < coarseFor {
-		return last.usage, nil
+		return last.Usage, nil
 	}
 	said := coarse(u, rand.Uint64())
 	f.told[path] = toldUsage{said, now}
@@ -59,16 +60,16 @@ func (f *fullness) of(path string) (usage, error) {
 // coarse rounds how full a disk is to one of the two nearest parts of it, to the nearer
 // one more often, as dice decide: there is no edge that somebody could fill the disk up
 // to, and then see his next chunk step over it.
-func coarse(u usage, dice uint64) usage {
+func coarse(u Usage, dice uint64) Usage {
 	// What a disk has in all moves too, on some file systems.
 	unit := uint64(1) << max(0, bits.Len64(u.Total/coarseParts)-1)
 	total := u.Total - u.Total%unit
 	step := min(max(total/coarseParts, coarseLeast), total/coarseFew)
 	if step == 0 {
-		return usage{Total: total, Avail: total}
+		return Usage{Total: total, Avail: total}
 	}
 	// What is kept for the superuser is not there for a backup.
 	used := u.Total - min(u.Total, u.Avail) + dice%step
 	used = min(used-used%step, total)
-	return usage{Total: total, Used: used, Avail: total - used}
+	return Usage{Total: total, Used: used, Avail: total - used}
 }

@@ -1,4 +1,4 @@
-package server
+package meter
 
 import (
 	"path/filepath"
@@ -15,9 +15,9 @@ func TestFullnessIsRough(t *testing.T) {
 	for name, total := range map[string]uint64{"4 TiB": 4096 * gib, "500 GB": 500e9, "100 GiB": 100 * gib, "10 GiB": 10 * gib, "64 MiB": 64 << 20} {
 		t.Run(name, func(t *testing.T) {
 			for _, used := range []uint64{0, 1, total / 3, total / 2, total - 1, total} {
-				said := map[usage]bool{}
+				said := map[Usage]bool{}
 				for dice := range uint64(1000) {
-					u := coarse(usage{Total: total, Used: used, Avail: total - used}, dice*(total/4/1000))
+					u := coarse(Usage{Total: total, Used: used, Avail: total - used}, dice*(total/4/1000))
 					if u.Used+u.Avail != u.Total || u.Total > total || u.Total < total-total/32 {
 						t.Fatalf("%d of %d: %+v", used, total, u)
 					}
@@ -33,7 +33,7 @@ func TestFullnessIsRough(t *testing.T) {
 			}
 		})
 	}
-	if u := coarse(usage{Total: 3, Used: 1, Avail: 2}, 7); u.Used+u.Avail != u.Total {
+	if u := coarse(Usage{Total: 3, Used: 1, Avail: 2}, 7); u.Used+u.Avail != u.Total {
 		t.Errorf("of a disk of 3 bytes: %+v", u)
 	}
 }
@@ -44,22 +44,22 @@ func TestFullnessHoldsStill(t *testing.T) {
 		t.Fatal(err)
 	}
 	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
-	f := newFullness(func() time.Time { return now })
-	first, err := f.of(path)
+	f := NewFullness(func() time.Time { return now })
+	first, err := f.Of(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	mark := usage{Total: 7, Used: 3, Avail: 4} // as the disk was when it was looked at
+	mark := Usage{Total: 7, Used: 3, Avail: 4} // as the disk was when it was looked at
 	f.told[path] = toldUsage{mark, now}
 	now = now.Add(coarseFor - time.Second)
-	if u, err := f.of(path); u != mark || err != nil {
+	if u, err := f.Of(path); u != mark || err != nil {
 		t.Errorf("within the hour: %+v, %v", u, err)
 	}
 	now = now.Add(time.Second)
-	if u, err := f.of(path); u.Total != first.Total || err != nil {
+	if u, err := f.Of(path); u.Total != first.Total || err != nil {
 		t.Errorf("after it: %+v, %v", u, err)
 	}
-	if _, err := f.of(path + "x"); err == nil {
+	if _, err := f.Of(path + "x"); err == nil {
 		t.Error("a disk that is away is told of")
 	}
 }
