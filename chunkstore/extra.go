@@ -19,6 +19,10 @@ type Keeper interface {
 	// Keep tells the sizes of a stored chunk as Store.Stat does. Until the
 	// session is closed the chunk is not removed.
 	Keep(ctx context.Context, k Key) (Info, error)
+	// KeepAll is Keep for many chunks, in a fraction of the time. It returns
+	// the places in keys, rising, of those of which it could not tell at once that
+	// they are stored: of these Keep tells. keys are only read.
+	KeepAll(ctx context.Context, keys []Key) (rest []int, err error)
 }
 
 // KeySize is the length of an encoded key, in bytes.

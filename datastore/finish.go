@@ -12,7 +12,6 @@ import (
 
 	"holdfast/chunkstore"
 	"holdfast/chunkstore/durable"
-	"holdfast/datastore/index"
 	"holdfast/datastore/manifest"
 	"holdfast/datastore/wire"
 )
@@ -178,28 +177,26 @@ func (ss *Session) proveIndex(ctx context.Context, name string, class chunkstore
 		return err
 	}
 	defer idx.Close()
-	var last index.Entry // runs of one chunk are looked up once
-	for e, err := range idx.All(0) {
+	var refs []chunkstore.Ref
+	for entries, err := range idx.Distinct() {
 		if err != nil {
 			return err
 		}
-		if e.ID == last.ID && e.Size == last.Size {
-			continue
+		refs = refs[:0]
+		for _, e := range entries {
+			refs = append(refs, chunkstore.Ref{ID: e.ID, Size: e.Size, Class: class})
 		}
 		// A sweep that does not see this snapshot, and not the one it builds
 		// on because that goes right afterwards, keeps what is kept here.
-		ref := chunkstore.Ref{ID: e.ID, Size: e.Size, Class: class}
-		_, err := ss.puts.Keep(ctx, ref.Key(ss.copies))
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		if err == nil {
-			last = e
-			continue
-		}
-		missing.Count++
-		if len(missing.Refs) < wire.MissingShown {
-			missing.Refs = append(missing.Refs, wire.MissingRef{File: name, Off: e.Off, ID: e.ID, Why: err})
+		err := ss.keepAll(ctx, refs, func(i int, why error) error {
+			missing.Count++
+			if len(missing.Refs) < wire.MissingShown {
+				missing.Refs = append(missing.Refs, wire.MissingRef{File: name, Off: entries[i].Off, ID: entries[i].ID, Why: why})
+			}
+			return nil
+		})
+		if err != nil {
+			return err
 		}
 	}
 	return nil

@@ -32,7 +32,7 @@ func newLab(t *testing.T) *lab {
 	return &lab{t: t, Store: open(t, path, datastore.Options{}), path: path, codec: plainCodec(t)}
 }
 
-func plainCodec(t *testing.T) *blob.Codec {
+func plainCodec(t testing.TB) *blob.Codec {
 	t.Helper()
 	codec, err := blob.NewCodec(blob.Options{Workers: 1})
 	if err != nil {

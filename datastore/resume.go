@@ -322,6 +322,9 @@ func (ss *Session) Resume(ctx context.Context) ([]wire.ChunkSize, error) {
 	return list, err
 }
 
+// resumedAtOnce is how many chunks of an interrupted session are looked up at once.
+const resumedAtOnce = 8192
+
 // Resumed is Resume with the classes of the chunks. One that was sent in both is
 // listed twice.
 func (ss *Session) Resumed(ctx context.Context) ([]chunkstore.Ref, error) {
@@ -337,17 +340,19 @@ func (ss *Session) Resumed(ctx context.Context) ([]chunkstore.Ref, error) {
 	slices.SortFunc(list, func(a, b chunkstore.Ref) int {
 		return cmp.Or(bytes.Compare(a.ID[:], b.ID[:]), cmp.Compare(a.Size, b.Size), cmp.Compare(a.Class, b.Class))
 	})
+	list = slices.Compact(list)
 	stored := list[:0]
-	for i, c := range list {
-		if i > 0 && c == list[i-1] {
-			continue
-		}
-		ok, err := ss.Has(ctx, c)
+	for refs := range slices.Chunk(list, resumedAtOnce) {
+		missing, err := ss.HasAll(ctx, refs)
 		if err != nil {
 			return nil, err
 		}
-		if ok {
-			stored = append(stored, c)
+		for i, r := range refs {
+			if len(missing) > 0 && missing[0] == i {
+				missing = missing[1:]
+				continue
+			}
+			stored = append(stored, r)
 		}
 	}
 	ss.resume.count()

@@ -183,6 +183,16 @@ func (se *session) Keep(ctx context.Context, k chunkstore.Key) (chunkstore.Info,
 	return se.s.Stat(ctx, k)
 }
 
+// KeepAll implements chunkstore.Keeper.
+func (se *session) KeepAll(ctx context.Context, keys []chunkstore.Key) (rest []int, err error) {
+	for i, k := range keys {
+		if _, err := se.Keep(ctx, k); err != nil {
+			rest = append(rest, i)
+		}
+	}
+	return rest, ctx.Err()
+}
+
 // Sync implements chunkstore.Session.
 func (se *session) Sync(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {

@@ -147,6 +147,7 @@ func (s *Store) follow(from []spot, to location) {
 	if len(from) == 0 {
 		return
 	}
+	s.moves++
 	for x := range s.held() {
 		if x.hasAny(from) {
 			x.add(to)
@@ -202,6 +203,7 @@ func (s *Store) letGo(pack uint32) {
 // are open need not be where the chunks lie that they count on. s.mu is held.
 func (s *Store) rebuilt() {
 	s.order++
+	s.moves++
 	s.rebuiltAt = s.order
 	if s.sweep != nil {
 		s.sweep.blind = true

@@ -183,9 +183,16 @@ func statPack(dir string, id packID, state packState) (int64, error) {
 // is where it should be.
 func (s *Store) healthy(l location) error {
 	p, err := s.look(l.pack)
-	switch {
-	case err != nil:
+	if err != nil {
 		return err
+	}
+	return p.fits(l)
+}
+
+// fits returns nil if, as far as was seen of the pack, a record can be in it, and was
+// not found damaged.
+func (p *packInfo) fits(l location) error {
+	switch {
 	case p.missing:
 		return missingPack(p.name())
 	case l.end() > p.size:
@@ -212,8 +219,10 @@ func (s *Store) describe(ctx context.Context, k chunkstore.Key, l location, ok b
 		return chunkstore.Info{}, fmt.Errorf("chunk %s: %w", k, chunkstore.ErrNotExist)
 	}
 	err := s.healthy(l)
-	if to, moved := s.moved(ctx, k, l); err != nil && moved {
-		l, err = to, s.healthy(to)
+	if err != nil {
+		if to, moved := s.moved(ctx, k, l); moved {
+			l, err = to, s.healthy(to)
+		}
 	}
 	if err != nil {
 		if !errors.Is(err, chunkstore.ErrCorrupt) {

@@ -113,6 +113,7 @@ type Store struct {
 	nextPack   uint32
 	writers    map[uint32]*writer        // by pack number: all packs open for writing
 	order      uint64                    // counts the sessions and sweeps begun, and catalogues built
+	moves      uint64                    // counts what changes where stored chunks lie
 	rebuiltAt  uint64                    // order when the last catalogue was built
 	sessions   map[*session]bool         // those that are open
 	filling    map[uint32]*session       // by pack number: who fills it

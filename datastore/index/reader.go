@@ -282,3 +282,35 @@ func (x *Reader) Summary() (Summary, error) {
 	}
 	return s.Summary(), nil
 }
+
+// Distinct yields all entries in the order of the file, many at a time, and of a run of
+// entries of one chunk only the first. The slice is valid until the next.
+func (x *Reader) Distinct() iter.Seq2[[]Entry, error] {
+	return func(yield func([]Entry, error) bool) {
+		batch := make([]Entry, 0, min(x.count, distinctMost))
+		var last Entry
+		for e, err := range x.All(0) {
+			if err != nil {
+				yield(nil, err)
+				return
+			}
+			if e.ID == last.ID && e.Size == last.Size {
+				continue
+			}
+			last = e
+			if batch = append(batch, e); len(batch) < distinctMost {
+				continue
+			}
+			if !yield(batch, nil) {
+				return
+			}
+			batch = batch[:0]
+		}
+		if len(batch) > 0 {
+			yield(batch, nil)
+		}
+	}
+}
+
+// distinctMost is how many entries Distinct yields at once.
+const distinctMost = 8192

@@ -232,15 +232,13 @@ func (b *backup) registerIndex(ctx context.Context, name string, idx *index.Read
 	if err != nil {
 		return err
 	}
-	var last index.Entry // runs of one chunk are looked up once
-	for e, err := range idx.All(0) {
-		if err == nil && (e.ID != last.ID || e.Size != last.Size) {
-			err = b.stored(ctx, e, class)
+	for entries, err := range idx.Distinct() {
+		if err == nil {
+			err = b.stored(ctx, entries, class)
 		}
 		if err != nil {
 			return fmt.Errorf("index of the previous snapshot: %w", err)
 		}
-		last = e
 	}
 	for e, err := range idx.All(0) {
 		if err == nil {
@@ -253,9 +251,15 @@ func (b *backup) registerIndex(ctx context.Context, name string, idx *index.Read
 	return nil
 }
 
-func (b *backup) stored(ctx context.Context, e index.Entry, class chunkstore.Class) error {
-	ok, err := b.session.Has(ctx, chunkstore.Ref{ID: e.ID, Size: e.Size, Class: class})
-	if err == nil && !ok {
+// stored is an error unless the store has all these chunks.
+func (b *backup) stored(ctx context.Context, entries []index.Entry, class chunkstore.Class) error {
+	refs := make([]chunkstore.Ref, len(entries))
+	for i, e := range entries {
+		refs[i] = chunkstore.Ref{ID: e.ID, Size: e.Size, Class: class}
+	}
+	missing, err := b.session.HasAll(ctx, refs)
+	if err == nil && len(missing) > 0 {
+		e := entries[missing[0]]
 		err = fmt.Errorf("chunk %s at %d is not stored any more", e.ID.Short(), e.Off)
 	}
 	return err

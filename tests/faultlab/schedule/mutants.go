@@ -141,6 +141,10 @@ var sweepMutants = []mutant{
 		"chunkstore/pack/keep.go",
 		"\t\tif s.condemned[at.pack][at.off] || s.hasDropped(at.pack) {\n",
 		"\t\tif !sim.Mutant(\"held-too-late\") && !sim.Mutant(\"tombstone-ignored\") && (s.condemned[at.pack][at.off] || s.hasDropped(at.pack)) {\n",
+	}, {
+		"chunkstore/pack/keepall.go",
+		"\t\tif s.packs[at.pack] == nil || s.condemned[at.pack][at.off] || s.hasDropped(at.pack) {\n",
+		"\t\tif s.packs[at.pack] == nil || !sim.Mutant(\"held-too-late\") && (s.condemned[at.pack][at.off] || s.hasDropped(at.pack)) {\n",
 	}}},
 	{"duplicate-not-held", "a chunk that was sent and is there already is held", "", []change{{
 		"chunkstore/pack/session.go",
@@ -295,9 +299,9 @@ var ownerMutants = []mutant{
 			"\treturn Scope{Class: class, Owner: ownerTag(copies), Doubt: err}\n",
 	}}},
 	{"content-taken-for-metadata", "what was sent as content stands for no metadata", "", []change{{
-		"datastore/finish.go",
-		"\t\t_, err := ss.puts.Keep(ctx, ref.Key(ss.copies))\n",
-		"\t\t_, err := ss.puts.Keep(ctx, ref.Key(ss.copies))\n\t\tif err != nil && sim.Mutant(\"content-taken-for-metadata\") {\n" +
+		"datastore/keep.go",
+		"\t\t_, err := ss.puts.Keep(ctx, keys[i])\n",
+		"\t\t_, err := ss.puts.Keep(ctx, keys[i])\n\t\tif ref := refs[i]; err != nil && sim.Mutant(\"content-taken-for-metadata\") {\n" +
 			"\t\t\tref.Class &^= chunkstore.ClassPlainMeta\n\t\t\t_, err = ss.puts.Keep(ctx, ref.Key(ss.copies))\n\t\t}\n",
 	}}},
 	{"claim-lost-in-sweep", "a record stays while one of those who claim it needs it", "", []change{{

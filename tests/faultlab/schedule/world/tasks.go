@@ -235,6 +235,18 @@ func (b *backup) archive(name string, n int) []manifest.File {
 	return []manifest.File{{Name: name, CryptMode: mode, Size: s.Size, Csum: s.Csum}}
 }
 
+// has asks for a chunk, by itself or as one of many.
+func (b *backup) has(ref chunkstore.Ref) bool {
+	if b.rnd.IntN(2) == 0 {
+		missing, err := b.ss.HasAll(b.ctx, []chunkstore.Ref{ref})
+		allow("ask for chunks", err)
+		return err == nil && len(missing) == 0
+	}
+	has, err := b.ss.Has(b.ctx, ref)
+	allow("ask for a chunk", err)
+	return has
+}
+
 // chunk makes sure that the store has a chunk, in one of the ways there are.
 func (b *backup) chunk(w wire.IndexWriter, class chunkstore.Class, c, way int) {
 	ref := b.ref(class, c)
@@ -242,9 +254,7 @@ func (b *backup) chunk(w wire.IndexWriter, class chunkstore.Class, c, way int) {
 		return
 	}
 	if b.rnd.IntN(2) == 0 {
-		has, err := b.ss.Has(b.ctx, ref)
-		allow("ask for a chunk", err)
-		if has {
+		if b.has(ref) {
 			b.mustBeSent(class, c, "was told that there is")
 			return
 		}

@@ -1,0 +1,120 @@
+package pack
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"go.etcd.io/bbolt"
+
+	"holdfast/chunkstore"
+)
+
+// KeepAll implements chunkstore.Keeper. It looks all chunks up in one reading of the
+// catalogue and holds them at once, without the flight of each: should anything change
+// where a chunk lies meanwhile, all are left to Keep.
+func (se *session) KeepAll(ctx context.Context, keys []chunkstore.Key) (rest []int, err error) {
+	if err := se.usable(); err != nil {
+		return nil, err
+	}
+	if err := se.s.usable(ctx); err != nil {
+		return nil, fmt.Errorf("keep %d chunks: %w", len(keys), err)
+	}
+	found, moves := se.s.lookupAll(keys)
+	se.s.lookAtPacks(found)
+	return se.holdAll(found, moves), nil
+}
+
+// lookupAll looks chunks up as lookup does. The places are those of keys, zero for what
+// was not found. They are sound as long as Store.moves is what is returned with them.
+func (s *Store) lookupAll(keys []chunkstore.Key) (found []location, moves uint64) {
+	found = make([]location, len(keys))
+	s.mu.Lock()
+	moves = s.moves
+	for i, k := range keys {
+		l, ok := s.pending.get(k)
+		if !ok {
+			l, ok = s.committing.get(k)
+		}
+		if ok {
+			found[i] = l
+		}
+	}
+	s.mu.Unlock()
+	s.catMu.RLock()
+	defer s.catMu.RUnlock()
+	if s.cat.getAll(keys, found) != nil {
+		clear(found) // Keep finds the error again, and mends what it can
+	}
+	return found, moves
+}
+
+// getAll looks up the chunks that have no place in found yet, in the order of their
+// keys, in which pages of the file are near to each other.
+func (c *catalogue) getAll(keys []chunkstore.Key, found []location) error {
+	order := make([]int, 0, len(keys))
+	for i := range keys {
+		if found[i] == (location{}) {
+			order = append(order, i)
+		}
+	}
+	slices.SortFunc(order, func(a, b int) int { return keys[a].Compare(keys[b]) })
+	return c.view(func(tx *bbolt.Tx) error {
+		b, err := bucket(tx, bucketChunks)
+		if err != nil {
+			return err
+		}
+		for _, i := range order {
+			var room [chunkstore.KeySize]byte
+			key := keys[i].Append(room[:0])
+			v := b.Get(key)
+			if v == nil {
+				continue
+			}
+			if found[i], err = decodeLocation(key, v); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// lookAtPacks looks at the files of all packs that were found, so that the answers of
+// this generation are known.
+func (s *Store) lookAtPacks(found []location) {
+	seen := map[uint32]bool{}
+	for _, l := range found {
+		if l != (location{}) && !seen[l.pack] && s.knows(l.pack) {
+			seen[l.pack] = true
+			_, _ = s.look(l.pack) // an error is one for Keep
+		}
+	}
+}
+
+// holdAll holds what was found, and returns the places of what cannot be held.
+func (se *session) holdAll(found []location, moves uint64) (rest []int) {
+	s := se.s
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	still := s.moves == moves
+	for i, l := range found {
+		if still && l != (location{}) && s.sound(l) {
+			s.holdFor(se, l)
+		} else {
+			rest = append(rest, i)
+		}
+	}
+	return rest
+}
+
+// sound tells whether a record, and its claim, is where it should be and stays, as far
+// as the last look at its pack tells. s.mu is held.
+func (s *Store) sound(l location) bool {
+	for _, at := range l.spots() {
+		if s.packs[at.pack] == nil || s.condemned[at.pack][at.off] || s.hasDropped(at.pack) {
+			return false
+		}
+	}
+	p := s.packs[l.pack]
+	return p.seen == s.generation && p.fits(l) == nil
+}
