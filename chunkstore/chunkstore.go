@@ -50,32 +50,6 @@ const (
 // is no valid name.
 type ID [32]byte
 
-// ParseID reads the 64 lower-case hex digits that String writes.
-func ParseID(s string) (ID, error) {
-	var id ID
-	if len(s) != 2*len(id) {
-		return ID{}, fmt.Errorf("chunk id %q: want 64 hex digits, got %d characters", clip(s), len(s))
-	}
-	for _, c := range []byte(s) {
-		if (c < '0' || c > '9') && (c < 'a' || c > 'f') {
-			return ID{}, fmt.Errorf("chunk id %q: want lower-case hex digits only", s)
-		}
-	}
-	if _, err := hex.Decode(id[:], []byte(s)); err != nil {
-		return ID{}, fmt.Errorf("chunk id %q: %w", s, err)
-	}
-	return id, nil
-}
-
-// clip keeps foreign text in an error message short.
-func clip(s string) string {
-	const most = 80
-	if len(s) > most {
-		return s[:most] + "…"
-	}
-	return s
-}
-
 // String returns 64 lower-case hex digits.
 func (id ID) String() string { return hex.EncodeToString(id[:]) }
 

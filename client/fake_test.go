@@ -573,6 +573,14 @@ func (b *backupSession) writer(w http.ResponseWriter, kind string, wid int) *fak
 	return iw
 }
 
+func parseID(s string) (id chunkstore.ID, err error) {
+	n, err := hex.Decode(id[:], []byte(s[:min(len(s), 2*len(id))]))
+	if n != len(id) || id.String() != s {
+		return id, errors.Join(err, fmt.Errorf("%q is no digest", s))
+	}
+	return id, nil
+}
+
 func (b *backupSession) chunk(w http.ResponseWriter, r *http.Request, kind string) {
 	q := r.URL.Query()
 	wid, _ := strconv.Atoi(q.Get("wid"))
@@ -580,7 +588,7 @@ func (b *backupSession) chunk(w http.ResponseWriter, r *http.Request, kind strin
 	if iw == nil || !only(w, q, "wid", "digest", "size", "encoded-size") {
 		return
 	}
-	id, err := chunkstore.ParseID(q.Get("digest"))
+	id, err := parseID(q.Get("digest"))
 	size, _ := strconv.ParseUint(q.Get("size"), 10, 32)
 	body, readErr := io.ReadAll(r.Body)
 	if err != nil || readErr != nil || strconv.Itoa(len(body)) != q.Get("encoded-size") {
@@ -620,7 +628,7 @@ func (b *backupSession) append(w http.ResponseWriter, r *http.Request, kind stri
 	var entries []index.Entry
 	b.mu.Lock()
 	for i, d := range body.Digests {
-		id, _ := chunkstore.ParseID(d)
+		id, _ := parseID(d)
 		size, ok := b.known[id]
 		if !ok {
 			b.mu.Unlock()
@@ -733,7 +741,7 @@ func (s *readerSession) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 		w.Write(file)
 	case "/chunk":
-		id, _ := chunkstore.ParseID(q.Get("digest"))
+		id, _ := parseID(q.Get("digest"))
 		s.mu.Lock()
 		size, may := s.may[id]
 		s.mu.Unlock()

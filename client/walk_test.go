@@ -230,7 +230,7 @@ func newWalkLab(t *testing.T, files string, user bool) *walkLab {
 	must(err)
 	tasks, err := task.Open(filepath.Join(dir, "tasks"), task.Options{Node: "lab"})
 	must(err)
-	must(datastore.Create(filepath.Join(dir, "tank")))
+	must(datastore.Create(filepath.Join(dir, "tank"), datastore.CreateOptions{TrashDays: datastore.TrashDaysDefault}))
 	must(users.AddDatastore(access.Datastore{Name: "tank", Path: filepath.Join(dir, "tank")}))
 	l.secret, err = users.CreateToken(access.Token{ID: "root@pam!lab", Enabled: true})
 	must(err)

@@ -225,12 +225,7 @@ type CreateOptions struct {
 
 // Create makes a new, empty store at path, which must be an empty directory or
 // not exist, and lie within no other store. What a Create that was killed has left counts as empty.
-func Create(path string) error {
-	return CreateWith(path, CreateOptions{TrashDays: TrashDaysDefault})
-}
-
-// CreateWith is Create with a say in what is made.
-func CreateWith(path string, o CreateOptions) error {
+func Create(path string, o CreateOptions) error {
 	if o.TrashDays < 0 || o.TrashDays > TrashDaysMax {
 		return fmt.Errorf("create store: a trash time of %d days, want 0 to %d: %w", o.TrashDays, TrashDaysMax, chunkstore.ErrInvalid)
 	}

@@ -17,7 +17,7 @@ import (
 func create(t *testing.T) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "store")
-	if err := datastore.Create(path); err != nil {
+	if err := datastore.Create(path, datastore.CreateOptions{TrashDays: datastore.TrashDaysDefault}); err != nil {
 		t.Fatal(err)
 	}
 	return path
@@ -42,17 +42,17 @@ func TestPorts(t *testing.T) {
 
 func TestCreateRefusesWhatIsThere(t *testing.T) {
 	path := create(t)
-	if err := datastore.Create(path); !errors.Is(err, wire.ErrExists) {
+	if err := datastore.Create(path, datastore.CreateOptions{TrashDays: datastore.TrashDaysDefault}); !errors.Is(err, wire.ErrExists) {
 		t.Errorf("a second time: %v", err)
 	}
 	full := t.TempDir()
 	if err := os.WriteFile(filepath.Join(full, "precious"), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := datastore.Create(full); !errors.Is(err, wire.ErrExists) {
+	if err := datastore.Create(full, datastore.CreateOptions{TrashDays: datastore.TrashDaysDefault}); !errors.Is(err, wire.ErrExists) {
 		t.Errorf("in a directory that is not empty: %v", err)
 	}
-	if err := datastore.Create(t.TempDir()); err != nil {
+	if err := datastore.Create(t.TempDir(), datastore.CreateOptions{TrashDays: datastore.TrashDaysDefault}); err != nil {
 		t.Errorf("in an empty directory: %v", err)
 	}
 }
@@ -65,7 +65,7 @@ func TestCreateGoesOnAfterAKill(t *testing.T) {
 	if err := os.Remove(config); err != nil {
 		t.Fatal(err)
 	}
-	if err := datastore.Create(path); err != nil {
+	if err := datastore.Create(path, datastore.CreateOptions{TrashDays: datastore.TrashDaysDefault}); err != nil {
 		t.Fatalf("again: %v", err)
 	}
 	s := open(t, path, datastore.Options{})
@@ -79,7 +79,7 @@ func TestCreateGoesOnAfterAKill(t *testing.T) {
 	if err := os.Remove(config); err != nil {
 		t.Fatal(err)
 	}
-	if err := datastore.Create(path); !errors.Is(err, wire.ErrExists) {
+	if err := datastore.Create(path, datastore.CreateOptions{TrashDays: datastore.TrashDaysDefault}); !errors.Is(err, wire.ErrExists) {
 		t.Errorf("over packs: %v", err)
 	}
 }

@@ -10,7 +10,7 @@ import (
 // Root who writes to the repository of somebody else is told what that means.
 func TestOwnerOfFilesIsTold(t *testing.T) {
 	path := t.TempDir() + "/store"
-	if err := Create(path); err != nil {
+	if err := Create(path, CreateOptions{TrashDays: TrashDaysDefault}); err != nil {
 		t.Fatal(err)
 	}
 	open := func(readOnly bool) string {
@@ -59,7 +59,7 @@ func TestLostConfigurationIsNotNoStore(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			path := t.TempDir() + "/store"
-			if err := Create(path); err != nil {
+			if err := Create(path, CreateOptions{TrashDays: TrashDaysDefault}); err != nil {
 				t.Fatal(err)
 			}
 			if err := os.WriteFile(path+"/"+chunksDir+"/packs/0123456789abcdef.pack", nil, 0o600); err != nil {

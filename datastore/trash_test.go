@@ -317,7 +317,7 @@ func TestForgetNow(t *testing.T) {
 func TestTrashTimeOfAStore(t *testing.T) {
 	for days, ok := range map[int]bool{-1: false, 0: true, 1: true, datastore.TrashDaysMax: true, datastore.TrashDaysMax + 1: false} {
 		path := filepath.Join(t.TempDir(), "store")
-		err := datastore.CreateWith(path, datastore.CreateOptions{TrashDays: days})
+		err := datastore.Create(path, datastore.CreateOptions{TrashDays: days})
 		if (err == nil) != ok {
 			t.Errorf("%d days: %v", days, err)
 		}
@@ -365,7 +365,7 @@ func TestTrashTimeOfAStore(t *testing.T) {
 // has the trash time it was made with, or says that the file is damaged.
 func TestNoBitOfTheTrashTimeIsTrusted(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "store")
-	if err := datastore.CreateWith(path, datastore.CreateOptions{TrashDays: 30}); err != nil {
+	if err := datastore.Create(path, datastore.CreateOptions{TrashDays: 30}); err != nil {
 		t.Fatal(err)
 	}
 	file := filepath.Join(path, "holdfast.json")

@@ -56,7 +56,7 @@ func TestTemp(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !IsTemp(filepath.Base(tmp.File().Name())) || IsTemp("f") {
+	if !IsTemp(filepath.Base(tmp.f.Name())) || IsTemp("f") {
 		t.Error("IsTemp does not tell temporary names from others")
 	}
 	if _, err := tmp.Write([]byte("half")); err != nil {
@@ -86,7 +86,7 @@ func TestCommitAfterCloseAborts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	tmp.File().Close()
+	tmp.f.Close()
 	if err := tmp.Commit(); !errors.Is(err, fs.ErrClosed) {
 		t.Errorf("got %v, want the error of the sync", err)
 	}

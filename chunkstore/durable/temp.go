@@ -71,10 +71,6 @@ func (t *Temp) Write(p []byte) (int, error) {
 	return n, nil
 }
 
-// File is the open file, for seeking and writing at offsets. Commit and Abort
-// close it.
-func (t *Temp) File() *os.File { return t.f }
-
 // Commit makes the file exist under its name, durably. After an error the file
 // is as if it had never been begun.
 func (t *Temp) Commit() error {

@@ -133,9 +133,16 @@ func archiveBytes(t testing.TB, r wire.Reader, name string, key *crypto.Key) []b
 		t.Fatal(err)
 	}
 	defer img.Close()
-	b := make([]byte, img.Size())
-	if n, err := img.ReadAt(b, 0); n != len(b) {
-		t.Fatalf("read %d of %d bytes: %v", n, len(b), err)
+	var b []byte
+	for e, err := range img.Index().All(0) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		plain, err := img.Chunk(t.Context(), e, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b = append(b, plain...)
 	}
 	return b
 }

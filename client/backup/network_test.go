@@ -85,7 +85,7 @@ func (w tappedWriter) PutChunk(ctx context.Context, c chunkstore.Chunk) (bool, e
 func local(t *testing.T) *datastore.Store {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "store")
-	if err := datastore.Create(path); err != nil {
+	if err := datastore.Create(path, datastore.CreateOptions{TrashDays: datastore.TrashDaysDefault}); err != nil {
 		t.Fatal(err)
 	}
 	st, err := datastore.Open(t.Context(), path, datastore.Options{})
@@ -115,7 +115,7 @@ func remote(t *testing.T) *client.Client {
 	t.Cleanup(func() { users.Close() })
 	tasks, err := task.Open(filepath.Join(dir, "tasks"), task.Options{Node: "lab"})
 	must(err)
-	must(datastore.Create(filepath.Join(dir, "tank")))
+	must(datastore.Create(filepath.Join(dir, "tank"), datastore.CreateOptions{TrashDays: datastore.TrashDaysDefault}))
 	must(users.AddDatastore(access.Datastore{Name: "tank", Path: filepath.Join(dir, "tank")}))
 	secret, err := users.CreateToken(access.Token{ID: "root@pam!lab", Enabled: true})
 	must(err)

@@ -70,7 +70,7 @@ func (c *call) makeRepository(ctx context.Context, r wire.Repository) error {
 		if err != nil {
 			return err
 		}
-		return datastore.CreateWith(r.Path, o)
+		return datastore.Create(r.Path, o)
 	}
 	settings, err := c.datastoreSettings()
 	if err != nil {

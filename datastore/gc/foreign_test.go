@@ -153,7 +153,7 @@ func TestCreateAmongLitter(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
 			foreign(t, dir, name)
-			if err := datastore.Create(dir); (err == nil) != ok {
+			if err := datastore.Create(dir, datastore.CreateOptions{TrashDays: datastore.TrashDaysDefault}); (err == nil) != ok {
 				t.Errorf("%v", err)
 			}
 			if _, err := os.Lstat(filepath.Join(dir, name)); err != nil {

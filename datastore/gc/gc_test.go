@@ -19,7 +19,7 @@ import (
 func newStore(t *testing.T, trashDays int) (*datastore.Store, string) {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "store")
-	if err := datastore.CreateWith(path, datastore.CreateOptions{TrashDays: trashDays}); err != nil {
+	if err := datastore.Create(path, datastore.CreateOptions{TrashDays: trashDays}); err != nil {
 		t.Fatal(err)
 	}
 	return open(t, path), path

@@ -15,7 +15,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"sync"
 
 	"holdfast/chunkstore"
@@ -33,7 +32,6 @@ type Image struct {
 	codec *blob.Codec
 	name  string
 	zeros zeroNames
-	cache cache
 	rooms sync.Pool // of *[]byte, for sealed chunks
 }
 
@@ -95,7 +93,6 @@ func CheckIndex(idx *index.Reader, f manifest.File) error {
 func New(name string, idx *index.Reader, get chunkstore.RefGetter, codec *blob.Codec) *Image {
 	m := &Image{name: name, idx: idx, get: get, codec: codec}
 	m.zeros.ids = make(map[uint32]chunkstore.ID)
-	m.cache.chunks = make(map[int64]*cached)
 	return m
 }
 
@@ -191,49 +188,4 @@ func (m *Image) IsZero(e index.Entry) bool {
 		m.zeros.ids[e.Size] = id
 	}
 	return id == e.ID
-}
-
-// ReadAt implements io.ReaderAt. It keeps the chunks last read.
-func (m *Image) ReadAt(p []byte, off int64) (int, error) {
-	if off < 0 {
-		return 0, fmt.Errorf("read %s at offset %d: %w", m.name, off, chunkstore.ErrInvalid)
-	}
-	done := 0
-	for done < len(p) {
-		pos := off + int64(done)
-		if pos >= m.Size() {
-			return done, io.EOF
-		}
-		e, plain, err := m.chunkAt(pos)
-		if err != nil {
-			return done, err
-		}
-		done += copy(p[done:], plain[pos-int64(e.Off):])
-	}
-	return done, nil
-}
-
-// chunkAt returns the chunk that covers pos. The content is shared and must not
-// be written.
-func (m *Image) chunkAt(pos int64) (index.Entry, chunkstore.Plain, error) {
-	i, err := m.idx.Find(uint64(pos))
-	if err != nil {
-		return index.Entry{}, nil, fmt.Errorf("read %s: %w", m.name, err)
-	}
-	e, err := m.idx.At(i)
-	if err != nil {
-		return index.Entry{}, nil, fmt.Errorf("read %s: %w", m.name, err)
-	}
-	if plain, ok := m.cache.get(i); ok {
-		return e, plain, nil
-	}
-	if m.IsZero(e) {
-		return e, make(chunkstore.Plain, e.Size), nil
-	}
-	plain, err := m.Chunk(context.Background(), e, nil)
-	if err != nil {
-		return index.Entry{}, nil, err
-	}
-	m.cache.put(i, plain)
-	return e, plain, nil
 }

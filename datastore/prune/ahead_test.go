@@ -25,7 +25,7 @@ func TestArrivedAheadLeavesTheVerified(t *testing.T) {
 		{"when they have been for real", now + 4000*day, false},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			got := selectAt(list, Keep{Last: 2}, time.UTC, tc.now)
+			got := Select(list, Keep{Last: 2}, time.UTC, tc.now)
 			i := slices.IndexFunc(got, func(d Decision) bool { return d.Time == now-2*day })
 			if got[i].Keep != tc.keep {
 				t.Errorf("the verified one is kept: %v, want %v", got[i].Keep, tc.keep)

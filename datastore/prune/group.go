@@ -69,7 +69,7 @@ func Group(ctx context.Context, m Store, g wire.Group, o Options) ([]Decision, e
 	if o.Now.IsZero() {
 		o.Now = time.Now()
 	}
-	decisions := selectAt(candidates, o.Keep, o.Location, o.Now.Unix())
+	decisions := Select(candidates, o.Keep, o.Location, o.Now.Unix())
 	if o.DryRun {
 		return decisions, nil
 	}

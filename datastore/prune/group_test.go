@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"testing"
 	"time"
@@ -65,7 +66,7 @@ func TestGroup(t *testing.T) {
 		if err != nil || !slices.Equal(s.gone, tc.gone) {
 			t.Errorf("%s: %v is gone, %v; want %v", tc.name, s.gone, err, tc.gone)
 		}
-		want := Select(candidatesOf(s.list), tc.o.Keep, time.UTC)
+		want := Select(candidatesOf(s.list), tc.o.Keep, time.UTC, math.MaxInt64)
 		if !slices.Equal(got, want) || len(got) != 6 {
 			t.Errorf("%s: %+v", tc.name, got)
 		}

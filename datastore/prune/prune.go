@@ -14,7 +14,6 @@ package prune
 import (
 	"cmp"
 	"fmt"
-	"math"
 	"slices"
 	"time"
 
@@ -92,14 +91,10 @@ const (
 // Among snapshots of one standing it is what the specification says. Otherwise that
 // is done once with all of them, and once more with those of every higher standing
 // and above, and what is kept by any of these is kept: a snapshot takes no place from
-// one of a higher standing, however many there are of it.
-func Select(list []Candidate, k Keep, loc *time.Location) []Decision {
-	return selectAt(list, k, loc, math.MaxInt64)
-}
-
-// selectAt is Select at a time, in Unix seconds: what says that it arrived later came
-// while the clock was ahead, and does not make the others older.
-func selectAt(list []Candidate, k Keep, loc *time.Location, now int64) []Decision {
+// one of a higher standing, however many there are of it. now, in Unix seconds, is
+// for that alone: what says that it arrived later came while the clock was ahead, and
+// does not make the others older.
+func Select(list []Candidate, k Keep, loc *time.Location, now int64) []Decision {
 	if loc == nil {
 		loc = time.Local
 	}

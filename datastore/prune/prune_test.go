@@ -1,6 +1,7 @@
 package prune
 
 import (
+	"math"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -170,7 +171,7 @@ func TestSelect(t *testing.T) {
 	loc := berlin(t)
 	for _, tc := range selections {
 		list := candidates(t, tc.want)
-		got := Select(list, tc.keep, loc)
+		got := Select(list, tc.keep, loc, math.MaxInt64)
 		var lines, want []string
 		for _, d := range got {
 			line := time.Unix(d.Time, 0).UTC().Format(time.RFC3339)
@@ -199,7 +200,7 @@ func TestSelect(t *testing.T) {
 func TestNoOptionKeepsEverything(t *testing.T) {
 	list := candidates(t, "2024-05-06T02:00:00Z\n2024-05-05T02:00:00Z P\n2024-05-05T02:00:01Z")
 	for _, k := range []Keep{{}, {Last: -1, Daily: -5}} {
-		got := Select(list, k, time.UTC)
+		got := Select(list, k, time.UTC, math.MaxInt64)
 		if len(got) != 3 || !slices.IsSortedFunc(got, func(a, b Decision) int { return int(a.Time - b.Time) }) {
 			t.Fatalf("%+v", got)
 		}
@@ -209,7 +210,7 @@ func TestNoOptionKeepsEverything(t *testing.T) {
 			}
 		}
 	}
-	if got := Select(nil, Keep{Last: 1}, nil); len(got) != 0 {
+	if got := Select(nil, Keep{Last: 1}, nil, math.MaxInt64); len(got) != 0 {
 		t.Errorf("of nothing: %+v", got)
 	}
 }
@@ -234,7 +235,7 @@ func TestReasons(t *testing.T) {
 		}},
 	} {
 		var got []string
-		for _, d := range Select(list, tc.keep, time.UTC) {
+		for _, d := range Select(list, tc.keep, time.UTC, math.MaxInt64) {
 			got = append(got, d.Reason)
 		}
 		if !slices.Equal(got, tc.want) {
@@ -282,13 +283,13 @@ func TestProperties(t *testing.T) {
 	compared := 0
 	for range 4000 {
 		list, k := some(rnd), someKeep(rnd)
-		got := Select(list, k, loc)
+		got := Select(list, k, loc, math.MaxInt64)
 		if len(got) != len(list) {
 			t.Fatalf("%d decisions about %d snapshots", len(got), len(list))
 		}
 		shuffled := slices.Clone(list)
 		rnd.Shuffle(len(shuffled), func(i, j int) { shuffled[i], shuffled[j] = shuffled[j], shuffled[i] })
-		if again := Select(shuffled, k, loc); !slices.Equal(got, again) {
+		if again := Select(shuffled, k, loc, math.MaxInt64); !slices.Equal(got, again) {
 			t.Fatalf("%+v of %+v depends on the order:\n%+v\n%+v", k, list, got, again)
 		}
 		if !got[len(got)-1].Keep {
@@ -299,7 +300,7 @@ func TestProperties(t *testing.T) {
 			continue
 		}
 		compared++
-		for i, d := range Select(list, raised, loc) {
+		for i, d := range Select(list, raised, loc, math.MaxInt64) {
 			if got[i].Keep && !d.Keep {
 				t.Fatalf("%+v keeps %d, %+v does not: %s", k, d.Time, raised, d.Reason)
 			}

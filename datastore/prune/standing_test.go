@@ -1,6 +1,7 @@
 package prune
 
 import (
+	"math"
 	"math/rand/v2"
 	"slices"
 	"testing"
@@ -26,7 +27,7 @@ func nightly(n int, standing Standing) []Candidate {
 
 // kept are the times of what Select keeps.
 func kept(list []Candidate, k Keep) (times []int64) {
-	for _, d := range Select(list, k, time.UTC) {
+	for _, d := range Select(list, k, time.UTC, math.MaxInt64) {
 		if d.Keep {
 			times = append(times, d.Time)
 		}
@@ -91,10 +92,10 @@ func TestAddingTakesNothingAway(t *testing.T) {
 		}
 		list = distinct(list)
 		now := map[int64]bool{}
-		for _, d := range Select(list, k, loc) {
+		for _, d := range Select(list, k, loc, math.MaxInt64) {
 			now[d.Time] = d.Keep
 		}
-		for _, d := range Select(good, k, loc) {
+		for _, d := range Select(good, k, loc, math.MaxInt64) {
 			if d.Keep && !now[d.Time] {
 				t.Fatalf("%+v keeps %d of %+v, and not of %+v", k, d.Time, good, list)
 			}
@@ -185,7 +186,7 @@ func TestSelectGoesByArrival(t *testing.T) {
 	if got, want := kept(list, Keep{Last: 2}), []int64{list[1].Time, list[2].Time}; !slices.Equal(got, want) {
 		t.Errorf("kept %v, want %v", got, want)
 	}
-	got := Select(list, Keep{Last: 1}, time.UTC)
+	got := Select(list, Keep{Last: 1}, time.UTC, math.MaxInt64)
 	if !slices.IsSortedFunc(got, func(a, b Decision) int { return int(a.Time - b.Time) }) {
 		t.Errorf("not in the order of their names: %+v", got)
 	}

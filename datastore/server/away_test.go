@@ -33,7 +33,7 @@ func TestADiskThatIsAwayStopsNoOtherBackup(t *testing.T) {
 	l.simple("putter", "vm/101", 1000)
 
 	// What it held counts as long as it is away.
-	l.must(errors.Join(os.Remove(path), datastore.Create(path)))
+	l.must(errors.Join(os.Remove(path), datastore.Create(path, datastore.CreateOptions{TrashDays: datastore.TrashDaysDefault})))
 	if _, err := l.server.usedBy(t.Context(), "alice@pbs"); err != nil {
 		t.Fatal(err)
 	}
@@ -85,7 +85,7 @@ func TestARefusedDatastoreLeavesNothingBehind(t *testing.T) {
 		if _, err := os.Stat(path); err == nil {
 			t.Errorf("%s: a directory is left behind", name)
 		}
-		if err := datastore.Create(path); !errors.Is(err, wire.ErrExists) {
+		if err := datastore.Create(path, datastore.CreateOptions{TrashDays: datastore.TrashDaysDefault}); !errors.Is(err, wire.ErrExists) {
 			t.Errorf("%s, without a server: %v", name, err)
 		}
 	}

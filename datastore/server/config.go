@@ -144,7 +144,7 @@ func createDatastore(c *call) (any, error) {
 func prepareStore(t *task.Task, path string, reuse bool, o datastore.CreateOptions) error {
 	if !reuse {
 		t.Logf("create %s", path)
-		return datastore.CreateWith(path, o)
+		return datastore.Create(path, o)
 	}
 	st, err := datastore.Open(t.Context(), path, datastore.Options{ReadOnly: true})
 	if err != nil {

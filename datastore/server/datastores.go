@@ -135,17 +135,6 @@ func frozenError(name string, why error) error {
 	return err
 }
 
-// store returns a datastore for writing. It stays open until the server ends or
-// the datastore is removed.
-func (s *Server) store(_ context.Context, name string) (*datastore.Store, error) {
-	o, err := s.use(name)
-	if err != nil {
-		return nil, err
-	}
-	defer o.release()
-	return o.Store, nil
-}
-
 // retire closes a datastore that nobody uses, or returns wire.ErrBusy.
 func (s *Server) retire(name string) error {
 	s.mu.Lock()

@@ -130,7 +130,7 @@ func newRightsTemplate(t *testing.T) *rightsTemplate {
 	}
 	r.people(t)
 	r.groups(t)
-	if err := datastore.Create(filepath.Join(r.dir, "empty")); err != nil {
+	if err := datastore.Create(filepath.Join(r.dir, "empty"), datastore.CreateOptions{TrashDays: datastore.TrashDaysDefault}); err != nil {
 		t.Fatal(err)
 	}
 	return r
@@ -180,7 +180,7 @@ func (r *rightsTemplate) people(t *testing.T) {
 func (r *rightsTemplate) groups(t *testing.T) {
 	t.Helper()
 	path := filepath.Join(r.dir, "tank")
-	if err := datastore.Create(path); err != nil {
+	if err := datastore.Create(path, datastore.CreateOptions{TrashDays: datastore.TrashDaysDefault}); err != nil {
 		t.Fatal(err)
 	}
 	st, err := datastore.Open(t.Context(), path, datastore.Options{})
@@ -298,7 +298,7 @@ func (r rightsRow) store() string {
 // groupState is all that there is of a column's group.
 func (l *rightsLab) groupState(column int) string {
 	l.t.Helper()
-	st, err := l.server.store(l.t.Context(), "tank")
+	st, err := l.server.store("tank")
 	if err != nil {
 		l.t.Fatal(err)
 	}

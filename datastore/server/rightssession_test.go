@@ -253,7 +253,7 @@ func rightsLosses() []loss {
 		}},
 		{"role of the user taken", "", func(l *rightsLab, who wire.AuthID, _ wire.Group) error { return role(l, who.User()) }},
 		{"group given to another", "group", func(l *rightsLab, _ wire.AuthID, g wire.Group) error {
-			st, err := l.server.store(l.t.Context(), "tank")
+			st, err := l.server.store("tank")
 			if err != nil {
 				return err
 			}

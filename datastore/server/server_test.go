@@ -143,17 +143,28 @@ func (l *lab) listen() {
 	}
 }
 
+// store returns a datastore for writing. It stays open until the server ends or
+// the datastore is removed.
+func (s *Server) store(name string) (*datastore.Store, error) {
+	o, err := s.use(name)
+	if err != nil {
+		return nil, err
+	}
+	defer o.release()
+	return o.Store, nil
+}
+
 // tank makes the datastore tank and returns it.
 func (l *lab) tank() *datastore.Store {
 	l.t.Helper()
 	path := filepath.Join(l.dir, "tank")
-	if err := datastore.Create(path); err != nil {
+	if err := datastore.Create(path, datastore.CreateOptions{TrashDays: datastore.TrashDaysDefault}); err != nil {
 		l.t.Fatal(err)
 	}
 	if err := l.access.AddDatastore(access.Datastore{Name: "tank", Path: path, Comment: "main"}); err != nil {
 		l.t.Fatal(err)
 	}
-	st, err := l.server.store(l.t.Context(), "tank")
+	st, err := l.server.store("tank")
 	if err != nil {
 		l.t.Fatal(err)
 	}

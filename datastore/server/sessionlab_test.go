@@ -59,7 +59,7 @@ func newLimitedLab(t *testing.T, limits budget.Limits) *sessionLab {
 	l.tasks, err = task.Open(filepath.Join(l.dir, "tasks"), task.Options{Node: "lab"})
 	l.must(err)
 	store := filepath.Join(l.dir, "tank")
-	l.must(datastore.Create(store))
+	l.must(datastore.Create(store, datastore.CreateOptions{TrashDays: datastore.TrashDaysDefault}))
 	l.must(l.access.AddDatastore(access.Datastore{Name: "tank", Path: store}))
 	for name, role := range map[string]string{"alice": "DatastoreBackup", "bob": "DatastoreBackup", "reader": "DatastoreReader", "putter": "DatastorePutOnly", "nobody": ""} {
 		l.user(name, role)
@@ -119,7 +119,7 @@ func (l *sessionLab) listen() {
 // store is the datastore as the server has it open.
 func (l *sessionLab) store() *datastore.Store {
 	l.t.Helper()
-	st, err := l.server.store(context.Background(), "tank")
+	st, err := l.server.store("tank")
 	l.must(err)
 	return st
 }

@@ -40,7 +40,7 @@ func newShop(t *testing.T) *shop {
 		t.Fatal(err)
 	}
 	s := &shop{t: t, path: filepath.Join(t.TempDir(), "store"), codec: codec}
-	if err := datastore.Create(s.path); err != nil {
+	if err := datastore.Create(s.path, datastore.CreateOptions{TrashDays: datastore.TrashDaysDefault}); err != nil {
 		t.Fatal(err)
 	}
 	s.open(datastore.Options{})

@@ -40,7 +40,7 @@ func TestFullnessIsRough(t *testing.T) {
 
 func TestFullnessHoldsStill(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "tank")
-	if err := datastore.Create(path); err != nil {
+	if err := datastore.Create(path, datastore.CreateOptions{TrashDays: datastore.TrashDaysDefault}); err != nil {
 		t.Fatal(err)
 	}
 	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)

@@ -4,9 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"math/rand/v2"
 	"os"
@@ -180,9 +178,19 @@ func (s *specimen) content(ctx context.Context, store *datastore.Store, snap wir
 	if err != nil {
 		return sum, err
 	}
+	defer img.Close()
 	h := sha256.New()
-	_, err = io.Copy(h, io.NewSectionReader(img, 0, img.Size()))
-	return [32]byte(h.Sum(nil)), errors.Join(err, img.Close())
+	for e, err := range img.Index().All(0) {
+		if err != nil {
+			return sum, err
+		}
+		plain, err := img.Chunk(ctx, e, nil)
+		if err != nil {
+			return sum, err
+		}
+		h.Write(plain)
+	}
+	return [32]byte(h.Sum(nil)), nil
 }
 
 // named reports whether a verification has named a file that did not come back.

@@ -93,7 +93,7 @@ func (lab *Lab) newBase(seed uint64) (base, error) {
 	r := &run{Lab: lab, rnd: rand.New(rand.NewPCG(seed, 1)), m: newModel()}
 	r.m.trashDays = []int{safeDays, 0, 1, 0}[seed%4]
 	_, err := w.Run(sim.Plan{Seed: seed}, func() {
-		if err := datastore.CreateWith(sim.Dir, datastore.CreateOptions{TrashDays: r.m.trashDays}); err != nil {
+		if err := datastore.Create(sim.Dir, datastore.CreateOptions{TrashDays: r.m.trashDays}); err != nil {
 			wrong("create: %v", err)
 		}
 	})
