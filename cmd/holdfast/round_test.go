@@ -61,7 +61,7 @@ func TestRoundTrip(t *testing.T) {
 func TestSecondBackup(t *testing.T) {
 	b, _ := newStore(t)
 	b.now = func() time.Time { return time.Date(2026, 11, 23, 2, 0, 0, 0, time.UTC) }
-	b.do(t, term.ExitOK, "--json", "backup", "--backup-type", "vm", "--backup-id", "100", "disk0.img:"+b.path("disk.raw"))
+	b.do(t, term.ExitOK, "--json", "--no-progress", "backup", "--backup-type", "vm", "--backup-id", "100", "disk0.img:"+b.path("disk.raw"))
 	var r backupRecord
 	if err := json.Unmarshal(b.out.Bytes(), &r); err != nil {
 		t.Fatalf("%v in %q", err, b.out.String())
