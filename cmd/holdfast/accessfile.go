@@ -14,6 +14,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"holdfast/client"
+	"holdfast/command/secret"
 	"holdfast/command/term"
 	"holdfast/datastore/access"
 )
@@ -29,13 +30,13 @@ it, too: keep the file to yourself. Works on this machine only.`),
 				Name: "export", Usage: "write users and rights to a file", ArgsUsage: "[FILE]",
 				Description: term.Describe("Writes users and rights as JSON to a new FILE, or to standard output.", "holdfast access export access.json"),
 				Flags:       []cli.Flag{dataFlag()},
-				Action:      a.action(arity{0, 1}, accessExport),
+				Action:      a.action(term.Takes(0, 1), accessExport),
 			},
 			{
 				Name: "import", Usage: "replace users and rights by those of a file", ArgsUsage: "FILE",
 				Description: term.Describe("Replaces all users and rights by those of a file that export has written.", "holdfast access import access.json"),
 				Flags:       []cli.Flag{dataFlag()},
-				Action:      a.action(arity{1, 1}, accessImport),
+				Action:      a.action(term.Takes(1, 1), accessImport),
 			},
 		},
 	}
@@ -55,15 +56,15 @@ type accessFileRecord struct {
 func (c *call) dataHere() (string, error) {
 	m, err := c.managed()
 	if err == nil && m.data == "" {
-		err = term.Usagef("%s works beside the data of the server only: name its directory with --data", c.flags.Command.HelpName)
+		err = term.Usagef("%s works beside the data of the server only: name its directory with --data", c.Flags.Command.HelpName)
 	}
 	return m.data, err
 }
 
 func accessExport(ctx context.Context, c *call) error {
-	path := c.arg(0)
+	path := c.Arg(0)
 	if path != "" && path != "-" {
-		if err := absent(path); err != nil {
+		if err := secret.Absent(path); err != nil {
 			return err
 		}
 	}
@@ -83,7 +84,7 @@ func accessExport(ctx context.Context, c *call) error {
 		}
 		return nil
 	}
-	if err := writeNew(path, append(exported, '\n'), 0o600); err != nil {
+	if err := secret.WriteNew(path, append(exported, '\n'), 0o600); err != nil {
 		return fmt.Errorf("export: %w", err)
 	}
 	c.ui.Done(accessFileRecord{"access_exported", path}, "wrote users and rights to %s", path)
@@ -95,14 +96,14 @@ func accessImport(ctx context.Context, c *call) error {
 	if err != nil {
 		return err
 	}
-	b, err := readAccessFile(c.arg(0))
+	b, err := readAccessFile(c.Arg(0))
 	if err == nil {
 		err = c.importInto(ctx, dir, b)
 	}
 	if err != nil {
 		return fmt.Errorf("import: %w", err)
 	}
-	c.ui.Done(accessFileRecord{"access_imported", c.arg(0)}, "replaced users and rights by those of %s", c.arg(0))
+	c.ui.Done(accessFileRecord{"access_imported", c.Arg(0)}, "replaced users and rights by those of %s", c.Arg(0))
 	return nil
 }
 
@@ -129,7 +130,7 @@ func (c *call) importInto(ctx context.Context, dir string, b []byte) error {
 	if err := access.CheckExport(bytes.NewReader(b)); err != nil {
 		return err
 	}
-	data, err := openDataDir(ctx, dir, c.flags.Duration("lock-wait"), true)
+	data, err := openDataDir(ctx, dir, c.Flags.Duration("lock-wait"), true)
 	if err != nil {
 		return err
 	}

@@ -26,19 +26,19 @@ DatastoreReader, DatastoreBackup, DatastorePowerUser, DatastoreAudit, DatastoreP
 				Description: term.Describe("Gives a role on a path to a user or token.", "holdfast acl set /datastore/tank DatastoreBackup --auth-id anna@pbs"),
 				Flags: []cli.Flag{dataFlag(), authIDFlag(),
 					&cli.BoolFlag{Name: "no-propagate", Usage: "let it count on the path alone, not below it"}},
-				Action: a.action(arity{2, 2}, aclSet),
+				Action: a.action(term.Takes(2, 2), aclSet),
 			},
 			{
 				Name: "list", Usage: "list who has which roles",
 				Description: term.Describe("Lists the roles that were given.", "holdfast acl list"),
 				Flags:       []cli.Flag{dataFlag()},
-				Action:      a.action(arity{0, 0}, aclList),
+				Action:      a.action(term.Takes(0, 0), aclList),
 			},
 			{
 				Name: "remove", Usage: "take a role away", ArgsUsage: "PATH ROLE",
 				Description: term.Describe("Takes a role on a path away from a user or token.", "holdfast acl remove /datastore/tank DatastoreBackup --auth-id anna@pbs"),
 				Flags:       []cli.Flag{dataFlag(), authIDFlag()},
-				Action:      a.action(arity{2, 2}, aclRemove),
+				Action:      a.action(term.Takes(2, 2), aclRemove),
 			},
 		},
 	}
@@ -59,11 +59,11 @@ type aclRecord struct {
 
 // aclArguments reads the arguments of set and remove.
 func (c *call) aclArguments() (path, role string, id wire.AuthID, err error) {
-	if !c.flags.IsSet("auth-id") {
+	if !c.Flags.IsSet("auth-id") {
 		return "", "", "", term.Usagef("--auth-id is needed: whose role it is")
 	}
-	id, err = wire.ParseAuthID(c.flags.String("auth-id"))
-	return c.arg(0), c.arg(1), id, err
+	id, err = wire.ParseAuthID(c.Flags.String("auth-id"))
+	return c.Arg(0), c.Arg(1), id, err
 }
 
 func aclSet(ctx context.Context, c *call) error {
@@ -72,7 +72,7 @@ func aclSet(ctx context.Context, c *call) error {
 		return err
 	}
 	q := setACL(path, role, id)
-	propagate := !c.flags.Bool("no-propagate")
+	propagate := !c.Flags.Bool("no-propagate")
 	if !propagate {
 		q.Params.Set("propagate", "false")
 	}

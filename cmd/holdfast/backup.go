@@ -14,6 +14,7 @@ import (
 	"holdfast/client"
 	"holdfast/client/backup"
 	"holdfast/client/source"
+	"holdfast/command/secret"
 	"holdfast/command/term"
 	"holdfast/crypto"
 	"holdfast/datastore/wire"
@@ -37,7 +38,7 @@ key, if there is one, gets a copy of the key wrapped for it into the snapshot.`,
 			"holdfast backup -r /srv/store disk0.img:disk.qcow2 machine.conf:/etc/machine.conf",
 			"holdfast backup -r ./store --backup-id web root.img:- --stdin-from-command 'ssh host cat /dev/vg0/root'"),
 		Flags:  backupFlags(),
-		Action: a.action(arity{1, -1}, runBackup),
+		Action: a.action(term.Takes(1, -1), runBackup),
 	}
 }
 
@@ -46,9 +47,9 @@ func backupFlags() []cli.Flag {
 		&cli.StringFlag{Name: "backup-type", Value: "host", Usage: "`TYPE` of the group: vm, ct or host (default host)"},
 		&cli.StringFlag{Name: "backup-id", Usage: "`ID` of the group (default the name of this machine)"},
 		&cli.Int64Flag{Name: "backup-time", Usage: "time of the snapshot as `SECONDS` since 1970 (default now)"},
-		keyfileFlag(),
+		secret.KeyfileFlag(),
 		&cli.StringFlag{Name: "crypt-mode", Value: "encrypt", Usage: "`MODE` is encrypt, sign-only or none (default encrypt)"},
-		&cli.StringFlag{Name: "master-pubkey-file", Usage: "wrap the key for the public master key in `FILE` (default master-public.pem in the configuration directory, if there)"},
+		secret.MasterPubkeyFlag(),
 		&cli.StringFlag{Name: "chunking", Value: "content", Usage: "cut images by `HOW`: content, or fixed for 4 MiB pieces (default content)"},
 		&cli.StringFlag{Name: "source-format", Value: "auto", Usage: "read images as `FORMAT`: raw, qcow2, or auto to look, where devices and *.raw are raw and foreign formats refused (default auto)"},
 		&cli.StringFlag{Name: "stdin-from-command", Usage: "run `COMMAND` with sh -c and read its output as \"-\"; if it fails no snapshot is made"},
@@ -76,7 +77,7 @@ func runBackup(ctx context.Context, c *call) (err error) {
 	}
 	defer closing(s, &err)
 	o.Target = s.Target
-	if c.flags.IsSet("stdin-from-command") {
+	if c.Flags.IsSet("stdin-from-command") {
 		command := c.sourceCommand(ctx)
 		defer command.Close()
 		o.Stdin = command
@@ -92,8 +93,8 @@ func runBackup(ctx context.Context, c *call) (err error) {
 		c.ui.Warnf("%s", w)
 	}
 	var notesErr error
-	if c.flags.IsSet("notes") {
-		notesErr = s.SetNotes(ctx, report.Snapshot, c.flags.String("notes"))
+	if c.Flags.IsSet("notes") {
+		notesErr = s.SetNotes(ctx, report.Snapshot, c.Flags.String("notes"))
 	}
 	c.backupSummary(report)
 	if notesErr != nil {
@@ -151,27 +152,27 @@ func (c *call) fromTheFuture(err error) string {
 // backupOptions reads everything about a backup but its keys.
 func (c *call) backupOptions(ctx context.Context) (backup.Options, error) {
 	o := backup.Options{
-		AllowBacking: c.flags.Bool("allow-backing-files"),
-		AllowEmpty:   c.flags.Bool("allow-empty"),
-		ForceShare:   c.flags.Bool("force-share"),
+		AllowBacking: c.Flags.Bool("allow-backing-files"),
+		AllowEmpty:   c.Flags.Bool("allow-empty"),
+		ForceShare:   c.Flags.Bool("force-share"),
 		Stdin:        patient(ctx, c.stdin),
 		Progress:     &backup.Progress{},
 		Now:          c.now,
-		TimeIsNow:    !c.flags.IsSet("backup-time"),
+		TimeIsNow:    !c.Flags.IsSet("backup-time"),
 	}
-	switch how := c.flags.String("chunking"); how {
+	switch how := c.Flags.String("chunking"); how {
 	case "content":
 	case "fixed":
 		o.Fixed = true
 	default:
 		return o, term.Usagef("--chunking %q: want content or fixed", how)
 	}
-	if n := len(c.flags.String("notes")); n > wire.NotesSizeMax {
+	if n := len(c.Flags.String("notes")); n > wire.NotesSizeMax {
 		return o, term.Usagef("--notes: a text of %d bytes, want at most %d", n, wire.NotesSizeMax)
 	}
 	var err error
-	if o.Format, err = source.ParseFormat(c.flags.String("source-format")); err != nil {
-		return o, term.Usagef("--source-format %q: want auto, raw or qcow2", c.flags.String("source-format"))
+	if o.Format, err = source.ParseFormat(c.Flags.String("source-format")); err != nil {
+		return o, term.Usagef("--source-format %q: want auto, raw or qcow2", c.Flags.String("source-format"))
 	}
 	if err := c.backupArchives(&o); err != nil {
 		return o, err
@@ -181,11 +182,11 @@ func (c *call) backupOptions(ctx context.Context) (backup.Options, error) {
 }
 
 func (c *call) backupArchives(o *backup.Options) error {
-	command, stream := c.flags.IsSet("stdin-from-command"), false
-	if command && c.flags.String("stdin-from-command") == "" {
+	command, stream := c.Flags.IsSet("stdin-from-command"), false
+	if command && c.Flags.String("stdin-from-command") == "" {
 		return term.Usagef("--stdin-from-command names no command")
 	}
-	for _, spec := range c.args {
+	for _, spec := range c.Args {
 		archive, err := backup.ParseArchive(spec)
 		if err != nil {
 			return err
@@ -208,15 +209,15 @@ func (c *call) newSnapshot() (wire.Snapshot, error) {
 	if err != nil {
 		return wire.Snapshot{}, err
 	}
-	id := c.flags.String("backup-id")
-	if !c.flags.IsSet("backup-id") {
+	id := c.Flags.String("backup-id")
+	if !c.Flags.IsSet("backup-id") {
 		if id, err = os.Hostname(); err != nil {
 			return wire.Snapshot{}, term.Hintf(fmt.Errorf("name of this machine: %w", err), "choose one with --backup-id ID")
 		}
 	}
-	s := wire.Snapshot{Group: wire.Group{NS: ns, Type: c.flags.String("backup-type"), ID: id}, Time: c.now().Unix()}
-	if c.flags.IsSet("backup-time") {
-		s.Time = c.flags.Int64("backup-time")
+	s := wire.Snapshot{Group: wire.Group{NS: ns, Type: c.Flags.String("backup-type"), ID: id}, Time: c.now().Unix()}
+	if c.Flags.IsSet("backup-time") {
+		s.Time = c.Flags.Int64("backup-time")
 	}
 	if err := s.Validate(); err != nil {
 		return s, err
@@ -229,31 +230,31 @@ func (c *call) newSnapshot() (wire.Snapshot, error) {
 
 // backupKeys chooses the mode and loads what it needs.
 func (c *call) backupKeys(ctx context.Context, o *backup.Options) error {
-	mode, err := crypto.ParseMode(c.flags.String("crypt-mode"))
+	mode, err := secret.ParseMode(c.Flags.String("crypt-mode"))
 	if err != nil {
-		return term.Usagef("--crypt-mode %q: want encrypt, sign-only or none", c.flags.String("crypt-mode"))
+		return err
 	}
 	o.Mode = mode
-	choice, err := c.chooseKey()
+	choice, err := c.secrets.ChooseKey(c.Given)
 	if err != nil {
 		return err
 	}
 	if mode == crypto.ModeNone {
-		if choice.explicit || c.flags.IsSet("master-pubkey-file") {
+		if choice.Explicit || c.Flags.IsSet("master-pubkey-file") {
 			return term.Usagef("a key and --crypt-mode none contradict each other")
 		}
 		return nil
 	}
-	if choice.path == "" {
+	if choice.Path == "" {
 		return term.Hintf(fmt.Errorf("%w to encrypt the backup with", crypto.ErrNoKey),
 			"make a key with: holdfast key create FILE, and name it with --keyfile FILE; or store in the clear with --crypt-mode none")
 	}
-	key, file, err := c.loadKey(ctx, choice.path)
+	key, file, err := c.secrets.LoadKey(ctx, choice.Path)
 	if err != nil {
 		return err
 	}
 	o.Key, o.KeyCreated = key, file.Created
-	o.Master, err = c.masterPublic()
+	o.Master, err = c.secrets.MasterPublic(c.Given)
 	return err
 }
 

@@ -15,6 +15,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"holdfast/client"
+	"holdfast/command/secret"
 	"holdfast/command/term"
 	"holdfast/datastore"
 	"holdfast/datastore/wire"
@@ -31,7 +32,7 @@ with -r, what a server elsewhere shows, whoever that is.`,
 				"holdfast cert show", "holdfast cert show -r backup.lan:tank"),
 			Flags: []cli.Flag{dataFlag(),
 				&cli.StringFlag{Name: "config", Usage: "the configuration `FILE` of the server (default " + defaultConfigFile + " if there)"}},
-			Action: a.action(arity{0, 0}, certShow),
+			Action: a.action(term.Takes(0, 0), certShow),
 		}},
 	}
 }
@@ -90,14 +91,14 @@ func (c *call) certificatePath(dir string) (string, error) {
 		return "", err
 	}
 	same := conf.Data == dir || conf.Data == "" && dir == defaultDataDir
-	if conf.Certificate != "" && (same || c.flags.IsSet("config")) {
+	if conf.Certificate != "" && (same || c.Flags.IsSet("config")) {
 		return conf.Certificate, nil
 	}
 	return filepath.Join(dir, dataCertName), nil
 }
 
 func readCertificate(path string) (*x509.Certificate, error) {
-	b, err := readSmall(path)
+	b, err := secret.ReadSmall(path)
 	if errors.Is(err, fs.ErrNotExist) && filepath.Base(path) == dataCertName {
 		return nil, term.Hintf(fmt.Errorf("no certificate in %s: %w", filepath.Dir(path), datastore.ErrNoStore), "the first start of a server makes it: holdfast serve --data %s", filepath.Dir(path))
 	}

@@ -19,7 +19,7 @@ func (a *app) completionCommand() *cli.Command {
 			"holdfast completion bash > /etc/bash_completion.d/holdfast",
 			"holdfast completion zsh > /usr/local/share/zsh/site-functions/_holdfast",
 			"holdfast completion fish > ~/.config/fish/completions/holdfast.fish"),
-		Action: a.action(arity{1, 1}, runCompletion),
+		Action: a.action(term.Takes(1, 1), runCompletion),
 	}
 }
 
@@ -27,7 +27,7 @@ func runCompletion(_ context.Context, c *call) error {
 	tree := c.tree()
 	nodes := completionNodes(tree)
 	var write func(io.Writer, []completionNode)
-	switch shell := c.arg(0); shell {
+	switch shell := c.Arg(0); shell {
 	case "bash":
 		write = bashCompletion
 	case "zsh":

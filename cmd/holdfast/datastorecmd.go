@@ -33,19 +33,19 @@ below its data directory. With --reuse the directory is a repository already.`,
 				Flags: []cli.Flag{dataFlag(),
 					&cli.StringFlag{Name: "comment", Usage: "keep `TEXT` with the datastore"},
 					&cli.BoolFlag{Name: "reuse", Usage: "serve the repository that PATH is already"}, trashDaysFlag()},
-				Action: a.action(arity{1, 2}, datastoreCreate),
+				Action: a.action(term.Takes(1, 2), datastoreCreate),
 			},
 			{
 				Name: "list", Usage: "list datastores",
 				Description: term.Describe("Lists the datastores of a server that the caller may see.", "holdfast datastore list"),
 				Flags:       []cli.Flag{dataFlag()},
-				Action:      a.action(arity{0, 0}, datastoreList),
+				Action:      a.action(term.Takes(0, 0), datastoreList),
 			},
 			{
 				Name: "remove", Usage: "stop serving a datastore", ArgsUsage: "NAME",
 				Description: term.Describe(`Removes a datastore from the server's list. Its directory stays as it is.`, "holdfast datastore remove tank"),
 				Flags:       []cli.Flag{dataFlag()},
-				Action:      a.action(arity{1, 1}, datastoreRemove),
+				Action:      a.action(term.Takes(1, 1), datastoreRemove),
 			},
 		},
 	}
@@ -61,24 +61,24 @@ type datastoreRecord struct {
 }
 
 func datastoreCreate(ctx context.Context, c *call) error {
-	if path := c.arg(1); path != "" && !filepath.IsAbs(path) {
+	if path := c.Arg(1); path != "" && !filepath.IsAbs(path) {
 		return term.Usagef("%q: want an absolute path, as the server has its own place to start from", path)
 	}
-	if c.flags.Bool("reuse") && c.arg(1) == "" {
+	if c.Flags.Bool("reuse") && c.Arg(1) == "" {
 		return term.Usagef("--reuse needs the PATH of the repository")
 	}
 	settings, err := c.datastoreSettings()
 	if err != nil {
 		return err
 	}
-	if c.flags.Bool("reuse") {
+	if c.Flags.Bool("reuse") {
 		if settings.Has("trash-days") {
 			return term.Usagef("--trash-days is for a new datastore; a repository that is there has its own")
 		}
 		settings.Set("reuse-datastore", "true")
 	}
 	return c.managing(ctx, func(s *client.Client) error {
-		rec := datastoreRecord{"datastore", c.arg(0), c.arg(1), c.flags.String("comment"), ""}
+		rec := datastoreRecord{"datastore", c.Arg(0), c.Arg(1), c.Flags.String("comment"), ""}
 		if err := createDatastore(ctx, s, rec, settings); err != nil {
 			return fmt.Errorf("make datastore %s: %w", rec.Name, err)
 		}
@@ -91,7 +91,7 @@ func datastoreCreate(ctx context.Context, c *call) error {
 // out: a real PBS does not know it.
 func (c *call) datastoreSettings() (url.Values, error) {
 	params := url.Values{}
-	if !c.flags.IsSet("trash-days") {
+	if !c.Flags.IsSet("trash-days") {
 		return params, nil
 	}
 	o, err := c.createOptions()
@@ -151,14 +151,14 @@ func datastoreList(ctx context.Context, c *call) error {
 func datastoreRemove(ctx context.Context, c *call) error {
 	return c.managing(ctx, func(s *client.Client) error {
 		var answer json.RawMessage
-		err := s.Do(ctx, client.Call{Method: http.MethodDelete, Path: restPath("config", "datastore", c.arg(0)), Into: &answer})
+		err := s.Do(ctx, client.Call{Method: http.MethodDelete, Path: restPath("config", "datastore", c.Arg(0)), Into: &answer})
 		if err == nil {
 			err = finishTask(ctx, s, answer)
 		}
 		if err != nil {
-			return fmt.Errorf("remove datastore %s: %w", c.arg(0), err)
+			return fmt.Errorf("remove datastore %s: %w", c.Arg(0), err)
 		}
-		c.ui.Done(deletion{"datastore_removed", c.arg(0)}, "removed datastore %s from the list; its directory stays", c.arg(0))
+		c.ui.Done(deletion{"datastore_removed", c.Arg(0)}, "removed datastore %s from the list; its directory stays", c.Arg(0))
 		return nil
 	})
 }

@@ -99,7 +99,7 @@ repository, which holdfast init sets, and keep their chunks until the next holdf
 that; snapshot list --deleted lists them. If several of that name were removed the last one
 comes back.`,
 			"holdfast snapshot restore-deleted -r /srv/store vm/100/2026-11-22T02:00:00Z"),
-		Action: a.action(arity{1, 1}, snapshotRestoreDeleted),
+		Action: a.action(term.Takes(1, 1), snapshotRestoreDeleted),
 	}
 }
 
@@ -138,8 +138,8 @@ func (c *call) listDeleted(ctx context.Context, s *repository) error {
 		return err
 	}
 	var only wire.Group
-	if c.arg(0) != "" {
-		if only, err = c.group(c.arg(0)); err != nil {
+	if c.Arg(0) != "" {
+		if only, err = c.group(c.Arg(0)); err != nil {
 			return err
 		}
 	}
@@ -153,7 +153,7 @@ func (c *call) listDeleted(ctx context.Context, s *repository) error {
 			c.ui.Warnf("a removed snapshot cannot be brought back: %s", d.Damage)
 			continue
 		}
-		if g := d.Snapshot.Group; g.NS != ns || c.arg(0) != "" && g != only {
+		if g := d.Snapshot.Group; g.NS != ns || c.Arg(0) != "" && g != only {
 			continue
 		}
 		rows = append(rows, c.deletedRow(d))
@@ -202,7 +202,7 @@ type forgottenRecord struct {
 // forget removes a snapshot, for good if --now says so.
 func (c *call) forget(ctx context.Context, s *repository, snap wire.Snapshot) error {
 	bin := s.trash(snap.Group.NS)
-	if c.flags.Bool("now") {
+	if c.Flags.Bool("now") {
 		if err := bin.ForgetNow(ctx, snap); err != nil {
 			return fmt.Errorf("forget%s: %w", within(snap.Group.NS), err)
 		}
@@ -247,7 +247,7 @@ func trashDaysFlag() cli.Flag {
 
 // createOptions reads what is to be set about a new repository.
 func (c *call) createOptions() (o datastore.CreateOptions, err error) {
-	days := c.flags.Uint("trash-days")
+	days := c.Flags.Uint("trash-days")
 	if days > datastore.TrashDaysMax {
 		return o, term.Usagef("--trash-days %d: want 0 to %d", days, datastore.TrashDaysMax)
 	}

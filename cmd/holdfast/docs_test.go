@@ -158,7 +158,11 @@ func TestDocumentationNamesWhatIsThere(t *testing.T) {
 func TestMessagesNameWhatIsThere(t *testing.T) {
 	v := newVocabulary(t)
 	texts := 0
-	for _, dir := range []string{".", "../../client", "../../client/backup", "../../client/restore", "../../client/source", "../../datastore", "../../datastore/verify", "../../datastore/gc", "../../datastore/server"} {
+	rooms, err := filepath.Glob("../../command/*")
+	if err != nil || len(rooms) == 0 {
+		t.Fatal(rooms, err)
+	}
+	for _, dir := range append(rooms, ".", "../../client", "../../client/backup", "../../client/restore", "../../client/source", "../../datastore", "../../datastore/verify", "../../datastore/gc", "../../datastore/server") {
 		files, err := filepath.Glob(dir + "/*.go")
 		if err != nil {
 			t.Fatal(err)

@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"holdfast/command/secret"
 	"holdfast/command/term"
 )
 
@@ -12,7 +13,7 @@ import (
 func TestEmptyArgumentsAndFlagsAreRefused(t *testing.T) {
 	b := newBench(t)
 	b.do(t, term.ExitOK, "init", b.path("store"))
-	b.env[envRepository] = b.path("store")
+	b.env[secret.EnvRepository] = b.path("store")
 	for _, args := range [][]string{
 		{"init", ""}, {"key", "create", ""}, {"key", "show", ""}, {"restore", "vm/1/latest", "", "x"}, {"verify", ""}, {"snapshot", "list", ""},
 		{"restore", "vm/1/latest", "a.img", ""}, {"snapshot", "forget", ""}, {"prune", ""}, {"change-owner", "vm/1", ""},
@@ -41,7 +42,7 @@ func TestInitTakesAPath(t *testing.T) {
 func TestSnapshotFromTheFutureIsFlagged(t *testing.T) {
 	b := newBench(t)
 	b.do(t, term.ExitOK, "init", b.path("store"))
-	b.env[envRepository] = b.path("store")
+	b.env[secret.EnvRepository] = b.path("store")
 	disk := b.write(t, "disk.raw", "content of a disk")
 	args := []string{"backup", "--crypt-mode", "none", "--backup-id", "a", "d.img:" + disk}
 	b.do(t, term.ExitOK, append(args, "--backup-time", "4102444800")...)
@@ -62,7 +63,7 @@ func TestSnapshotFromTheFutureIsFlagged(t *testing.T) {
 func TestSnapshotFromTheFutureIsBlamed(t *testing.T) {
 	b := newBench(t)
 	b.do(t, term.ExitOK, "init", b.path("store"))
-	b.env[envRepository] = b.path("store")
+	b.env[secret.EnvRepository] = b.path("store")
 	disk := b.write(t, "disk.raw", "content of a disk")
 	args := []string{"backup", "--crypt-mode", "none", "--backup-id", "a", "d.img:" + disk}
 	begin := time.Now()

@@ -13,6 +13,7 @@ import (
 	"holdfast/client"
 	"holdfast/client/restore"
 	"holdfast/client/source"
+	"holdfast/command/secret"
 	"holdfast/command/term"
 	"holdfast/crypto"
 	"holdfast/datastore"
@@ -24,10 +25,6 @@ import (
 
 // errDamage is returned when a check has found damage.
 var errDamage = errors.New("damage found")
-
-// errPassphrase is returned when a passphrase is needed and there is no way to
-// get one.
-var errPassphrase = errors.New("no passphrase")
 
 // exitCode is the only place where an error becomes a number. What is more
 // telling stands further up: a missing chunk that proves damage is damage.
@@ -48,7 +45,7 @@ func exitCode(err error) int {
 	case errors.Is(err, chunkstore.ErrLocked), errors.Is(err, wire.ErrBusy), errors.Is(err, pack.ErrSweeping):
 		return term.ExitLocked
 	case errors.Is(err, crypto.ErrWrongKey), errors.Is(err, crypto.ErrWrongPassphrase),
-		errors.Is(err, crypto.ErrNoKey), errors.Is(err, errPassphrase), errors.Is(err, wire.ErrUnauthenticated):
+		errors.Is(err, crypto.ErrNoKey), errors.Is(err, secret.ErrPassphrase), errors.Is(err, wire.ErrUnauthenticated):
 		return term.ExitKey
 	case errorsIsAny(err, client.ErrCertificate, wire.ErrPermission, wire.ErrStopped):
 		return term.ExitRefused
@@ -120,7 +117,7 @@ func hint(err error) string {
 	case errors.Is(err, crypto.ErrWrongKey):
 		return "name the key the snapshot was made with: --keyfile FILE (holdfast key show FILE prints a key's fingerprint)"
 	case errors.Is(err, crypto.ErrWrongPassphrase):
-		return "the passphrase is taken from the environment if set there: " + strings.Join(encryptionPassphrase().names(), ", ")
+		return "the passphrase is taken from the environment if set there: " + strings.Join(secret.EncryptionPassphrase().Names(), ", ")
 	case errors.Is(err, crypto.ErrNoKey):
 		return "the data is encrypted; name the key with --keyfile FILE"
 	case errors.Is(err, manifest.ErrUnsigned):

@@ -16,6 +16,7 @@ import (
 	"holdfast/client"
 	"holdfast/client/restore"
 	"holdfast/client/source"
+	"holdfast/command/secret"
 	"holdfast/command/term"
 	"holdfast/crypto"
 	"holdfast/datastore"
@@ -32,7 +33,7 @@ func exits() map[int][]error {
 		term.ExitNoRepository: {datastore.ErrNoStore, &client.StatusError{Code: 404, Text: "datastore 'tank' does not exist"},
 			&client.StatusError{Code: 400, Text: "no such datastore 'tank'"}},
 		term.ExitLocked: {chunkstore.ErrLocked, wire.ErrBusy, pack.ErrSweeping},
-		term.ExitKey:    {crypto.ErrWrongKey, crypto.ErrWrongPassphrase, crypto.ErrNoKey, errPassphrase},
+		term.ExitKey:    {crypto.ErrWrongKey, crypto.ErrWrongPassphrase, crypto.ErrNoKey, secret.ErrPassphrase},
 		term.ExitUsage: {term.Usagef("wrong"), wire.ErrName, chunkstore.ErrInvalid, term.Hintf(term.Usagef("wrong"), "do it right"),
 			&client.StatusError{Code: 400, Text: "parameter verification failed - 'role': unknown"}},
 		term.ExitIntegrity: {chunkstore.ErrCorrupt, crypto.ErrTampered, crypto.ErrFormat, manifest.ErrUnsigned, manifest.ErrFormat,

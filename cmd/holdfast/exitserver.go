@@ -9,6 +9,7 @@ import (
 
 	"holdfast/chunkstore"
 	"holdfast/client"
+	"holdfast/command/secret"
 	"holdfast/command/term"
 	"holdfast/datastore"
 	"holdfast/datastore/wire"
@@ -68,7 +69,7 @@ func serverHint(err error) string {
 	case strings.Contains(err.Error(), datastore.ErrOwner.Error()):
 		return "the group belongs to somebody else: choose another --backup-id, or have an administrator run: holdfast change-owner GROUP ID"
 	case errors.Is(err, wire.ErrUnauthenticated):
-		return "the password or secret is taken from the environment if set there: " + strings.Join(loginSecret(wire.RootUser).names(), ", ")
+		return "the password or secret is taken from the environment if set there: " + strings.Join(secret.Login(wire.RootUser).Names(), ", ")
 	case errors.Is(err, client.ErrCertificate):
 		return "holdfast cert show prints on the server what its fingerprint is; somebody else may answer in its place"
 	case errors.Is(err, wire.ErrPermission):

@@ -34,7 +34,7 @@ damaged end with exit status 65, a store without any snapshot with 77.`,
 			&cli.BoolFlag{Name: "dry-run", Aliases: []string{"n"}, Usage: "show what would be done and remove nothing"},
 			&cli.BoolFlag{Name: "allow-empty", Usage: "remove all chunks if there is no snapshot at all"},
 		},
-		Action: a.action(arity{0, 0}, runGC),
+		Action: a.action(term.Takes(0, 0), runGC),
 	}
 }
 
@@ -80,7 +80,7 @@ func runGC(ctx context.Context, c *call) (err error) {
 		return term.StateAt(ctx, err, "nothing has been removed")
 	}
 	defer closing(s, &err)
-	rec := gcRecord{MessageType: "summary", Operation: "gc", DryRun: c.flags.Bool("dry-run")}
+	rec := gcRecord{MessageType: "summary", Operation: "gc", DryRun: c.Flags.Bool("dry-run")}
 	if s.local != nil {
 		err = c.gcHere(ctx, s.local, &rec)
 	} else {
@@ -122,7 +122,7 @@ func (s *snapshotCounter) Indexes(ctx context.Context) ([]datastore.IndexFile, e
 // gcHere collects in a repository that is a path.
 func (c *call) gcHere(ctx context.Context, s *datastore.Store, rec *gcRecord) error {
 	counter := &snapshotCounter{Store: s}
-	o := gc.Options{DryRun: rec.DryRun, AllowEmpty: c.flags.Bool("allow-empty"), Progress: new(gc.Progress)}
+	o := gc.Options{DryRun: rec.DryRun, AllowEmpty: c.Flags.Bool("allow-empty"), Progress: new(gc.Progress)}
 	stop := c.ui.Watch(ctx, gcStatus(o.Progress))
 	r, err := gc.Collect(ctx, counter, o)
 	stop()
@@ -171,7 +171,7 @@ func gcStatus(p *gc.Progress) func(*term.Status) {
 func (c *call) gcThere(ctx context.Context, s *repository, rec *gcRecord) error {
 	params := url.Values{}
 	for _, flag := range []string{"dry-run", "allow-empty"} { // parameters of Holdfast
-		if c.flags.Bool(flag) {
+		if c.Flags.Bool(flag) {
 			params.Set(flag, "true")
 		}
 	}

@@ -20,7 +20,7 @@ whose directory may exist if it is empty, or a datastore on a server, for which 
 make datastores is needed.`,
 			"holdfast init /srv/store", "holdfast init -r 'root@pam!admin@backup.lan:tank'"),
 		Flags:  []cli.Flag{trashDaysFlag()},
-		Action: a.action(arity{0, 1}, initRepository),
+		Action: a.action(term.Takes(0, 1), initRepository),
 	}
 }
 
@@ -48,11 +48,11 @@ func initRepository(ctx context.Context, c *call) error {
 // newRepository is the one to be made: the argument, always a path, or the one
 // that -r or the environment names.
 func (c *call) newRepository() (wire.Repository, error) {
-	path := c.arg(0)
+	path := c.Arg(0)
 	switch {
 	case path == "":
 		return c.repository()
-	case c.flags.IsSet("repository"):
+	case c.Flags.IsSet("repository"):
 		return wire.Repository{}, term.Usagef("give the path once: as argument or with -r")
 	case strings.ContainsAny(path, `/\:@~$`):
 		r, err := wire.ParseRepository(path)

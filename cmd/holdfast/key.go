@@ -10,6 +10,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"holdfast/chunkstore/durable"
+	"holdfast/command/secret"
 	"holdfast/command/term"
 	"holdfast/crypto"
 )
@@ -65,26 +66,26 @@ _CMD) or asked for on the terminal.`,
 			"holdfast key create /root/backup-key.json",
 			"holdfast key create --kdf none"),
 		Flags:  []cli.Flag{kdfFlag(), hintFlag()},
-		Action: a.action(arity{0, 1}, keyCreate),
+		Action: a.action(term.Takes(0, 1), keyCreate),
 	}
 }
 
 func keyCreate(ctx context.Context, c *call) error {
-	path := c.arg(0)
+	path := c.Arg(0)
 	if path == "" {
 		var err error
-		if path, err = c.configPath(keyFileName); err != nil {
+		if path, err = c.secrets.ConfigPath(secret.KeyFileName); err != nil {
 			return err
 		}
 	}
-	if err := absent(path); err != nil {
+	if err := secret.Absent(path); err != nil {
 		return err
 	}
 	k, err := crypto.GenerateKey(rand.Reader)
 	if err != nil {
 		return fmt.Errorf("make key: %w", err)
 	}
-	f, err := c.protect(ctx, k, encryptionPassphrase(), crypto.KeyFileOptions{})
+	f, err := c.protect(ctx, k, secret.EncryptionPassphrase(), crypto.KeyFileOptions{})
 	if err != nil {
 		return err
 	}
@@ -98,21 +99,21 @@ func keyCreate(ctx context.Context, c *call) error {
 
 // protect wraps a key for its file as the flags --kdf and --hint say. The
 // dates in o are kept.
-func (c *call) protect(ctx context.Context, k *crypto.Key, s secret, o crypto.KeyFileOptions) (*crypto.KeyFile, error) {
-	kdf, err := parseKDF(c.flags.String("kdf"))
+func (c *call) protect(ctx context.Context, k *crypto.Key, pass secret.Kind, o crypto.KeyFileOptions) (*crypto.KeyFile, error) {
+	kdf, err := parseKDF(c.Flags.String("kdf"))
 	if err != nil {
 		return nil, err
 	}
-	if kdf == crypto.KDFNone && c.flags.String("hint") != "" {
+	if kdf == crypto.KDFNone && c.Flags.String("hint") != "" {
 		return nil, term.Usagef("--hint makes no sense with --kdf none")
 	}
 	if kdf != crypto.KDFNone {
-		if o.Passphrase, err = c.newPassphrase(ctx, s); err != nil {
+		if o.Passphrase, err = c.secrets.Choose(ctx, pass); err != nil {
 			return nil, err
 		}
 		defer clear(o.Passphrase)
 	}
-	o.KDF, o.Hint, o.Now = kdf, c.flags.String("hint"), c.now()
+	o.KDF, o.Hint, o.Now = kdf, c.Flags.String("hint"), c.now()
 	if o.Created.IsZero() {
 		o.Created = o.Now
 	}
@@ -146,7 +147,7 @@ func (c *call) writeKeyFile(path string, f *crypto.KeyFile) error {
 	if err := durable.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return err
 	}
-	return writeNew(path, b, 0o600)
+	return secret.WriteNew(path, b, 0o600)
 }
 
 // showKey prints what may be known about a key.
@@ -178,8 +179,8 @@ is needed. Without FILE it is the key that backup would use. The first 8 bytes o
 fingerprint stand in listings of snapshots.`,
 			"holdfast key show",
 			"holdfast key show /root/backup-key.json"),
-		Flags:  []cli.Flag{keyfileFlag()},
-		Action: a.action(arity{0, 1}, keyShow),
+		Flags:  []cli.Flag{secret.KeyfileFlag()},
+		Action: a.action(term.Takes(0, 1), keyShow),
 	}
 }
 
@@ -188,7 +189,7 @@ func keyShow(_ context.Context, c *call) error {
 	if err != nil {
 		return err
 	}
-	f, err := c.readKeyFile(path)
+	f, err := c.secrets.ReadKeyFile(path)
 	if err != nil {
 		return err
 	}
@@ -199,17 +200,17 @@ func keyShow(_ context.Context, c *call) error {
 // keyArgument is the key file named by the first argument, or the one that
 // would be used without it.
 func (c *call) keyArgument() (string, error) {
-	if path := c.arg(0); path != "" {
+	if path := c.Arg(0); path != "" {
 		return path, nil
 	}
-	choice, err := c.chooseKey()
+	choice, err := c.secrets.ChooseKey(c.Given)
 	if err != nil {
 		return "", err
 	}
-	if choice.path == "" {
+	if choice.Path == "" {
 		return "", noKey("there is no key at the default place")
 	}
-	return choice.path, nil
+	return choice.Path, nil
 }
 
 // noKey is the error of a command that needs a key, with the way out.
@@ -226,8 +227,8 @@ passphrase. The new passphrase is taken from $HOLDFAST_NEW_ENCRYPTION_PASSWORD (
 forms _FILE, _FD and _CMD) or asked for on the terminal.`,
 			"holdfast key change-passphrase /root/backup-key.json",
 			"holdfast key change-passphrase --kdf none /root/backup-key.json"),
-		Flags:  []cli.Flag{kdfFlag(), hintFlag(), keyfileFlag()},
-		Action: a.action(arity{0, 1}, keyChange),
+		Flags:  []cli.Flag{kdfFlag(), hintFlag(), secret.KeyfileFlag()},
+		Action: a.action(term.Takes(0, 1), keyChange),
 	}
 }
 
@@ -240,11 +241,11 @@ func keyChange(ctx context.Context, c *call) error {
 	if path, err = filepath.EvalSymlinks(path); err != nil {
 		return fmt.Errorf("read key file: %w", err)
 	}
-	k, old, err := c.loadKey(ctx, path)
+	k, old, err := c.secrets.LoadKey(ctx, path)
 	if err != nil {
 		return err
 	}
-	f, err := c.protect(ctx, k, newEncryptionPassphrase(), crypto.KeyFileOptions{Created: old.Created})
+	f, err := c.protect(ctx, k, secret.NewEncryptionPassphrase(), crypto.KeyFileOptions{Created: old.Created})
 	if err != nil {
 		return err
 	}
@@ -271,9 +272,9 @@ and name that file with --keyfile.`,
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "subject", Usage: "print `TEXT` above the key"},
 			&cli.StringFlag{Name: "output-format", Value: "text", Usage: "`FORMAT` is text or html (default text)"},
-			keyfileFlag(),
+			secret.KeyfileFlag(),
 		},
-		Action: a.action(arity{0, 1}, keyPaper),
+		Action: a.action(term.Takes(0, 1), keyPaper),
 	}
 }
 
@@ -284,7 +285,7 @@ type paperRecord struct {
 }
 
 func keyPaper(_ context.Context, c *call) error {
-	format := c.flags.String("output-format")
+	format := c.Flags.String("output-format")
 	render := crypto.PaperKeyText
 	switch format {
 	case "text":
@@ -297,11 +298,11 @@ func keyPaper(_ context.Context, c *call) error {
 	if err != nil {
 		return err
 	}
-	f, err := c.readKeyFile(path)
+	f, err := c.secrets.ReadKeyFile(path)
 	if err != nil {
 		return err
 	}
-	text, err := render(f, c.flags.String("subject"))
+	text, err := render(f, c.Flags.String("subject"))
 	if err != nil {
 		return fmt.Errorf("paper key of %s: %w", path, err)
 	}

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"holdfast/command/secret"
 	"holdfast/command/term"
 )
 
@@ -170,7 +171,7 @@ func TestMasterKeyArguments(t *testing.T) {
 	b.write(t, "master-public.pem", "")
 	b.env["HOLDFAST_MASTER_PASSWORD"] = "enough"
 	b.do(t, term.ExitRefused, "key", "create-master-key", "--output-dir", b.dir)
-	if _, err := os.Stat(b.path(masterKeyName)); err == nil {
+	if _, err := os.Stat(b.path(secret.MasterKeyName)); err == nil {
 		t.Error("a private key was written though the public one could not be")
 	}
 }

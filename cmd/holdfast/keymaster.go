@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"strings"
 
@@ -17,6 +16,7 @@ import (
 	"holdfast/chunkstore"
 	"holdfast/chunkstore/blob"
 	"holdfast/chunkstore/durable"
+	"holdfast/command/secret"
 	"holdfast/command/term"
 	"holdfast/crypto"
 	"holdfast/datastore/wire"
@@ -46,20 +46,20 @@ _CMD) or asked for on the terminal.`,
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "output-dir", Value: ".", Usage: "write both files into `DIR` (default the current directory)"},
 		},
-		Action: a.action(arity{0, 0}, masterCreate),
+		Action: a.action(term.Takes(0, 0), masterCreate),
 	}
 }
 
 func masterCreate(ctx context.Context, c *call) error {
-	dir := c.flags.String("output-dir")
-	private, public := filepath.Join(dir, masterKeyName), filepath.Join(dir, masterPubName)
+	dir := c.Flags.String("output-dir")
+	private, public := filepath.Join(dir, secret.MasterKeyName), filepath.Join(dir, secret.MasterPubName)
 	if dir == "" {
 		return term.Usagef("--output-dir: empty")
 	}
-	if err := errors.Join(absent(private), absent(public)); err != nil {
+	if err := errors.Join(secret.Absent(private), secret.Absent(public)); err != nil {
 		return err
 	}
-	pass, err := c.newPassphrase(ctx, masterPassphrase())
+	pass, err := c.secrets.Choose(ctx, secret.MasterPassphrase())
 	if err != nil {
 		return err
 	}
@@ -76,10 +76,10 @@ func masterCreate(ctx context.Context, c *call) error {
 	if err := durable.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
-	if err := writeNew(private, privatePEM, 0o600); err != nil {
+	if err := secret.WriteNew(private, privatePEM, 0o600); err != nil {
 		return err
 	}
-	if err := writeNew(public, publicPEM, 0o644); err != nil {
+	if err := secret.WriteNew(public, publicPEM, 0o644); err != nil {
 		return err
 	}
 	c.ui.Notef("keep %s offline; use the public half with: holdfast key import-master-pubkey %s", private, public)
@@ -109,31 +109,31 @@ func (a *app) masterImportCommand() *cli.Command {
 		Description: term.Describe(`Copies a public master key to the configuration directory. From then on every encrypted backup
 of this user carries its key, wrapped so that only the private master key opens it.`,
 			"holdfast key import-master-pubkey master-public.pem"),
-		Action: a.action(arity{1, 1}, masterImport),
+		Action: a.action(term.Takes(1, 1), masterImport),
 	}
 }
 
 func masterImport(_ context.Context, c *call) error {
-	from := c.arg(0)
-	b, err := readSmall(from)
+	from := c.Arg(0)
+	b, err := secret.ReadSmall(from)
 	if err != nil {
 		return fmt.Errorf("read public master key: %w", err)
 	}
 	if strings.Contains(string(b), "PRIVATE KEY-----") {
-		return term.Usagef("%s is a private key: keep it offline, and import the public half (%s)", from, masterPubName)
+		return term.Usagef("%s is a private key: keep it offline, and import the public half (%s)", from, secret.MasterPubName)
 	}
 	pub, err := crypto.ParseMasterPublic(b)
 	if err != nil {
 		return fmt.Errorf("read public master key %s: %w", from, err)
 	}
-	to, err := c.configPath(masterPubName)
+	to, err := c.secrets.ConfigPath(secret.MasterPubName)
 	if err != nil {
 		return err
 	}
 	if err := durable.MkdirAll(filepath.Dir(to), 0o700); err != nil {
 		return err
 	}
-	if err := writeNew(to, b, 0o644); err != nil {
+	if err := secret.WriteNew(to, b, 0o644); err != nil {
 		return err
 	}
 	return c.showMaster(to, "", pub)
@@ -145,15 +145,15 @@ func (a *app) masterShowCommand() *cli.Command {
 		Description: term.Describe(`Prints size and SHA-256 of a public master key. Without FILE it is the one that backup would
 use.`,
 			"holdfast key show-master-pubkey"),
-		Action: a.action(arity{0, 1}, masterShow),
+		Action: a.action(term.Takes(0, 1), masterShow),
 	}
 }
 
 func masterShow(_ context.Context, c *call) error {
-	path := c.arg(0)
+	path := c.Arg(0)
 	if path == "" {
 		var err error
-		if path, err = c.existingConfig(masterPubName); err != nil {
+		if path, err = c.secrets.ExistingConfig(secret.MasterPubName); err != nil {
 			return err
 		}
 	}
@@ -161,7 +161,7 @@ func masterShow(_ context.Context, c *call) error {
 		return term.Hintf(fmt.Errorf("no public master key is in use: %w", fs.ErrNotExist),
 			"make one with: holdfast key create-master-key, then holdfast key import-master-pubkey FILE")
 	}
-	b, err := readSmall(path)
+	b, err := secret.ReadSmall(path)
 	if err != nil {
 		return fmt.Errorf("read public master key: %w", err)
 	}
@@ -189,20 +189,20 @@ $HOLDFAST_MASTER_PASSWORD, the one for the new key file from $HOLDFAST_ENCRYPTIO
 			&cli.StringFlag{Name: "encrypted-keyfile", Usage: "the wrapped key in `FILE`"},
 			kdfFlag(), hintFlag(),
 		},
-		Action: a.action(arity{1, 1}, keyImport),
+		Action: a.action(term.Takes(1, 1), keyImport),
 	}
 }
 
 func keyImport(ctx context.Context, c *call) error {
-	from := c.flags.String("encrypted-keyfile")
+	from := c.Flags.String("encrypted-keyfile")
 	if from == "" {
 		return term.Usagef("--encrypted-keyfile FILE is needed (or holdfast key recover, which reads it from a snapshot)")
 	}
-	b, err := readSmall(from)
+	b, err := secret.ReadSmall(from)
 	if err != nil {
 		return fmt.Errorf("read wrapped key: %w", err)
 	}
-	return c.unwrapTo(ctx, c.arg(0), from, b)
+	return c.unwrapTo(ctx, c.Arg(0), from, b)
 }
 
 func (a *app) keyRecoverCommand() *cli.Command {
@@ -213,7 +213,7 @@ OUT, which must not exist. The passphrase of the master key is taken from
 $HOLDFAST_MASTER_PASSWORD, the one for the new key file from $HOLDFAST_ENCRYPTION_PASSWORD.`,
 			"holdfast key recover -r /srv/store vm/100/latest --master-keyfile master-private.pem key.json"),
 		Flags:  []cli.Flag{masterKeyfileFlag(), kdfFlag(), hintFlag()},
-		Action: a.action(arity{2, 2}, keyRecover),
+		Action: a.action(term.Takes(2, 2), keyRecover),
 	}
 }
 
@@ -231,21 +231,21 @@ func keyRecover(ctx context.Context, c *call) error {
 		if err != nil {
 			return fmt.Errorf("read wrapped key of %s: %w", snap, err)
 		}
-		return c.unwrapTo(ctx, c.arg(1), snap.String(), b)
+		return c.unwrapTo(ctx, c.Arg(1), snap.String(), b)
 	})
 }
 
 // unwrapTo opens a wrapped key, given as an encoded blob, and writes it to a
 // new key file.
 func (c *call) unwrapTo(ctx context.Context, out, from string, sealed []byte) error {
-	if err := absent(out); err != nil {
+	if err := secret.Absent(out); err != nil {
 		return err
 	}
 	codec, err := blob.NewCodec(blob.Options{})
 	if err != nil {
 		return err
 	}
-	wrapped, err := codec.Open(nil, sealed, keyFileSizeMax)
+	wrapped, err := codec.Open(nil, sealed, secret.FileSizeMax)
 	if err != nil {
 		return fmt.Errorf("read wrapped key of %s: %w", from, err)
 	}
@@ -261,7 +261,7 @@ func (c *call) unwrapTo(ctx context.Context, out, from string, sealed []byte) er
 	if err != nil {
 		return fmt.Errorf("unwrap key of %s: %w", from, err)
 	}
-	f, err := c.protect(ctx, k, encryptionPassphrase(), crypto.KeyFileOptions{Created: plain.Created})
+	f, err := c.protect(ctx, k, secret.EncryptionPassphrase(), crypto.KeyFileOptions{Created: plain.Created})
 	if err != nil {
 		return err
 	}
@@ -274,19 +274,19 @@ func (c *call) unwrapTo(ctx context.Context, out, from string, sealed []byte) er
 
 // masterPrivate reads and opens the private master key.
 func (c *call) masterPrivate(ctx context.Context) (*rsa.PrivateKey, error) {
-	path := c.flags.String("master-keyfile")
+	path := c.Flags.String("master-keyfile")
 	if path == "" {
-		return nil, term.Usagef("--master-keyfile FILE is needed: the private master key (%s)", masterKeyName)
+		return nil, term.Usagef("--master-keyfile FILE is needed: the private master key (%s)", secret.MasterKeyName)
 	}
-	b, err := readSmall(path)
+	b, err := secret.ReadSmall(path)
 	if err != nil {
 		return nil, fmt.Errorf("read private master key: %w", err)
 	}
 	defer clear(b)
-	c.warnReadable("private master key", path, "it opens the key of every snapshot")
+	c.secrets.WarnReadable("private master key", path, "it opens the key of every snapshot")
 	var pass []byte
 	if strings.Contains(string(b), "ENCRYPTED") {
-		if pass, err = c.passphrase(ctx, masterPassphrase()); err != nil {
+		if pass, err = c.secrets.Get(ctx, secret.MasterPassphrase()); err != nil {
 			return nil, err
 		}
 		defer clear(pass)
@@ -296,20 +296,4 @@ func (c *call) masterPrivate(ctx context.Context) (*rsa.PrivateKey, error) {
 		return nil, fmt.Errorf("read private master key %s: %w", path, err)
 	}
 	return private, nil
-}
-
-// absent makes sure that nothing is at path before work is done for it.
-func absent(path string) error {
-	_, err := os.Lstat(path)
-	if err == nil {
-		return existsAlready(path)
-	}
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	return err
-}
-
-func existsAlready(path string) error {
-	return term.Hintf(fmt.Errorf("%s is not overwritten: %w", path, fs.ErrExist), "choose another name, or move the old file away")
 }

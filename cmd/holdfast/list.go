@@ -19,7 +19,7 @@ func (a *app) listCommand() *cli.Command {
 			"holdfast list -r /srv/store",
 			"holdfast list -r /srv/store --recursive --json"),
 		Flags:  []cli.Flag{&cli.BoolFlag{Name: "recursive", Usage: "list the namespaces below, too"}},
-		Action: a.action(arity{0, 0}, runList),
+		Action: a.action(term.Takes(0, 0), runList),
 	}
 }
 
@@ -53,7 +53,7 @@ func runList(ctx context.Context, c *call) error {
 // groups are those of the command's namespace and, with --recursive, of all
 // below.
 func (c *call) groups(ctx context.Context, src wire.Source) ([]wire.GroupInfo, error) {
-	spaces, err := c.namespaces(ctx, src, c.flags.Bool("recursive"))
+	spaces, err := c.namespaces(ctx, src, c.Flags.Bool("recursive"))
 	if err != nil {
 		return nil, err
 	}

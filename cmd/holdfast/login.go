@@ -20,7 +20,7 @@ func (a *app) loginCommand() *cli.Command {
 for up to two hours, and longer while they are used. It is kept in $XDG_RUNTIME_DIR. A token
 needs no login; its secret is tried.`,
 			"holdfast login -r anna@pbs@backup.lan:tank"),
-		Action: a.action(arity{0, 0}, runLogin),
+		Action: a.action(term.Takes(0, 0), runLogin),
 	}
 }
 
@@ -28,7 +28,7 @@ func (a *app) logoutCommand() *cli.Command {
 	return &cli.Command{
 		Name: "logout", Usage: "forget the ticket of a login",
 		Description: term.Describe("Forgets the ticket that login has kept.", "holdfast logout -r anna@pbs@backup.lan:tank"),
-		Action:      a.action(arity{0, 0}, runLogout),
+		Action:      a.action(term.Takes(0, 0), runLogout),
 	}
 }
 
@@ -43,7 +43,7 @@ type loginRecord struct {
 func (c *call) serverRepository() (wire.Repository, error) {
 	r, err := c.repository()
 	if err == nil && r.IsPath() {
-		err = term.Hintf(term.Usagef("%s is about servers, and %s is a path", c.flags.Command.HelpName, r), "name a server with -r [[user@realm[!token]@]host[:port]:]datastore")
+		err = term.Hintf(term.Usagef("%s is about servers, and %s is a path", c.Flags.Command.HelpName, r), "name a server with -r [[user@realm[!token]@]host[:port]:]datastore")
 	}
 	return withDefaults(r), err
 }

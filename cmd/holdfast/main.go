@@ -22,6 +22,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"holdfast/command/secret"
 	"holdfast/command/term"
 )
 
@@ -207,7 +208,7 @@ func (a *app) readGlobals(c *cli.Context) error {
 	if d := c.Duration("lock-wait"); d < 0 {
 		return term.Usagef("--lock-wait %s: must not be negative", d)
 	}
-	g := &call{app: a, flags: c}
+	g := a.call(term.Given{Flags: c})
 	if _, err := g.namespace(); err != nil {
 		return err
 	}
@@ -217,68 +218,29 @@ func (a *app) readGlobals(c *cli.Context) error {
 	if err := g.checkRemote(); err != nil {
 		return err
 	}
-	return a.checkVariables()
+	return a.secrets().CheckVariables()
 }
 
 // call is one command being carried out.
 type call struct {
 	*app
-	flags *cli.Context
-	args  []string
-	anew  bool // log in with the password, whatever ticket there is
+	term.Given
+	secrets secret.Source
+	anew    bool // log in with the password, whatever ticket there is
 }
 
-// arity says how many arguments a command takes; max < 0 means any number.
-type arity struct{ min, max int }
+// call carries out what a command was given.
+func (a *app) call(given term.Given) *call {
+	return &call{app: a, Given: given, secrets: a.secrets()}
+}
+
+// secrets are where passphrases, keys and settings of the environment come from.
+func (a *app) secrets() secret.Source {
+	return secret.Source{Streams: term.Streams{In: a.stdin, Out: a.stdout, Err: a.stderr}, Env: a.env, UI: a.ui}
+}
 
 // action makes a command's action from do after checking the number of its
 // arguments.
-func (a *app) action(n arity, do func(context.Context, *call) error) cli.ActionFunc {
-	return func(c *cli.Context) error {
-		args := c.Args().Slice()
-		if len(args) < n.min || n.max >= 0 && len(args) > n.max {
-			want := c.Command.ArgsUsage
-			if want == "" {
-				want = "no arguments"
-			}
-			return term.Hintf(term.Usagef("%s wants %s, got %d", c.Command.HelpName, want, len(args)),
-				"%s --help shows examples", c.Command.HelpName)
-		}
-		if err := noEmpties(c, args); err != nil {
-			return err
-		}
-		return do(c.Context, &call{app: a, flags: c, args: args})
-	}
-}
-
-// noEmpties refuses arguments and flags that are empty, as they are when a script's
-// variable is not set: taken for something left out, they would choose another
-// repository, key or target than was meant. Texts may be empty.
-func noEmpties(c *cli.Context, args []string) error {
-	if i := slices.Index(args, ""); i >= 0 && !strings.Contains(c.Command.HelpName, "notes") {
-		return term.Usagef("argument %d of %s is empty", i+1, c.Command.HelpName)
-	}
-	for _, f := range c.Command.Flags {
-		name := f.Names()[0]
-		if _, ok := f.(*cli.StringFlag); !ok || slices.Contains(textFlags(), name) {
-			continue
-		}
-		if c.IsSet(name) && c.String(name) == "" {
-			return term.Usagef("--%s: empty", name)
-		}
-	}
-	return nil
-}
-
-// textFlags are those whose text may be empty.
-func textFlags() []string {
-	return []string{"notes", "comment", "hint", "subject", "email", "firstname", "lastname"}
-}
-
-// arg returns an argument, "" if it was not given.
-func (c *call) arg(i int) string {
-	if i < len(c.args) {
-		return c.args[i]
-	}
-	return ""
+func (a *app) action(n term.Arity, do func(context.Context, *call) error) cli.ActionFunc {
+	return term.Action(n, func(ctx context.Context, given term.Given) error { return do(ctx, a.call(given)) })
 }

@@ -206,3 +206,14 @@ func TestSnapshotNamesForChange(t *testing.T) {
 	b.wantErr(t, "--ns: namespace")
 	b.do(t, term.ExitNoRepository, "snapshot", "forget", "vm/100/2026-11-22T02:00:00Z")
 }
+
+// A variable that is probably one of ours misspelt ends every command.
+func TestUnknownVariablesEndACommand(t *testing.T) {
+	b := newBench(t, "HOLDFAST_KEYFLE=x")
+	b.do(t, term.ExitUsage, "version")
+	b.wantErr(t, "error: $HOLDFAST_KEYFLE is not a variable of Holdfast")
+	b.wantErr(t, "hint: did you mean $HOLDFAST_KEYFILE?")
+	b = newBench(t, "HOLDFAST_ZEBRA=y")
+	b.do(t, term.ExitOK, "version")
+	b.wantErr(t, "warning: $HOLDFAST_ZEBRA is not a variable of Holdfast and is ignored\n")
+}

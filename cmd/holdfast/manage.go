@@ -16,6 +16,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"holdfast/client"
+	"holdfast/command/secret"
 	"holdfast/command/term"
 	"holdfast/datastore/server"
 	"holdfast/datastore/wire"
@@ -49,25 +50,25 @@ func (c *call) managed() (managed, error) {
 }
 
 func (c *call) chooseManaged() (managed, error) {
-	switch data, repo := c.flags.IsSet("data"), c.flags.IsSet("repository"); {
+	switch data, repo := c.Flags.IsSet("data"), c.Flags.IsSet("repository"); {
 	case data && repo:
 		return managed{}, term.Usagef("--data and --repository exclude each other")
 	case data:
-		if c.flags.String("data") == "" {
+		if c.Flags.String("data") == "" {
 			return managed{}, term.Usagef("--data: empty")
 		}
-		return managed{data: c.flags.String("data")}, nil
+		return managed{data: c.Flags.String("data")}, nil
 	case repo:
 		r, err := c.repository()
 		if err == nil && r.IsPath() {
-			err = term.Hintf(term.Usagef("%s manages a server, and %s is a path", c.flags.Command.HelpName, r), "name the server with -r or its data directory with --data")
+			err = term.Hintf(term.Usagef("%s manages a server, and %s is a path", c.Flags.Command.HelpName, r), "name the server with -r or its data directory with --data")
 		}
 		return managed{remote: r}, err
 	}
-	if dir := c.env[envData]; dir != "" {
+	if dir := c.env[secret.EnvData]; dir != "" {
 		return managed{data: dir}, nil
 	}
-	if _, from := c.setting("repository", envRepository, envRepositoryPBS); from != "" {
+	if _, from := c.secrets.Setting(c.Given, "repository", secret.EnvRepository, secret.EnvRepositoryPBS); from != "" {
 		r, err := c.repository()
 		if err != nil || !r.IsPath() {
 			return managed{remote: r}, err
@@ -141,7 +142,7 @@ func (c *call) inProcess(ctx context.Context, dir string, do func(*client.Client
 	if err := checkDataDir(dir); err != nil {
 		return err
 	}
-	data, err := openDataDir(ctx, dir, c.flags.Duration("lock-wait"), false)
+	data, err := openDataDir(ctx, dir, c.Flags.Duration("lock-wait"), false)
 	if err != nil {
 		return err
 	}

@@ -29,20 +29,20 @@ On a server they must be made before a backup names them.`),
 				Description: term.Describe("Makes a namespace; the one above it must exist.", "holdfast namespace create -r backup.lan:tank customers",
 					"holdfast namespace create --data /var/lib/holdfast --datastore tank customers/web"),
 				Flags:  []cli.Flag{dataFlag(), storeFlag()},
-				Action: a.action(arity{1, 1}, namespaceCreate),
+				Action: a.action(term.Takes(1, 1), namespaceCreate),
 			},
 			{
 				Name: "list", Usage: "list namespaces", ArgsUsage: "[NAMESPACE]",
 				Description: term.Describe("Lists a namespace and all below it.", "holdfast namespace list -r backup.lan:tank"),
 				Flags:       []cli.Flag{dataFlag(), storeFlag()},
-				Action:      a.action(arity{0, 1}, namespaceList),
+				Action:      a.action(term.Takes(0, 1), namespaceList),
 			},
 			{
 				Name: "delete", Usage: "remove a namespace", ArgsUsage: "NAMESPACE",
 				Description: term.Describe("Removes an empty namespace, or with --delete-groups one with all its backups but the protected ones.",
 					"holdfast namespace delete -r backup.lan:tank customers"),
 				Flags:  []cli.Flag{dataFlag(), storeFlag(), &cli.BoolFlag{Name: "delete-groups", Usage: "remove the backups in it, too"}},
-				Action: a.action(arity{1, 1}, namespaceDelete),
+				Action: a.action(term.Takes(1, 1), namespaceDelete),
 			},
 		},
 	}
@@ -58,8 +58,8 @@ type namespaceRecord struct {
 // which here is called, or a server's datastore, for which there is called with
 // its name.
 func (c *call) onDatastore(ctx context.Context, here func(wire.Repository) error, there func(*client.Client, string) error) error {
-	name := c.flags.String("datastore")
-	if !c.flags.IsSet("data") && name == "" {
+	name := c.Flags.String("datastore")
+	if !c.Flags.IsSet("data") && name == "" {
 		r, err := c.repository()
 		switch {
 		case err != nil:
@@ -94,7 +94,7 @@ func (c *call) changingPath(ctx context.Context, do func(*datastore.Store) error
 
 // namedNamespace reads the argument, which must not be the root.
 func (c *call) namedNamespace() (wire.Namespace, error) {
-	ns, err := wire.ParseNamespace(c.arg(0))
+	ns, err := wire.ParseNamespace(c.Arg(0))
 	if err == nil && ns == "" {
 		err = term.Usagef("the root is there already and stays")
 	}
@@ -126,7 +126,7 @@ func namespaceCreate(ctx context.Context, c *call) error {
 }
 
 func namespaceList(ctx context.Context, c *call) error {
-	parent, err := wire.ParseNamespace(c.arg(0))
+	parent, err := wire.ParseNamespace(c.Arg(0))
 	if err != nil {
 		return err
 	}
@@ -190,7 +190,7 @@ func namespaceDelete(ctx context.Context, c *call) error {
 	if err != nil {
 		return err
 	}
-	groups := c.flags.Bool("delete-groups")
+	groups := c.Flags.Bool("delete-groups")
 	err = c.onDatastore(ctx,
 		c.changingPath(ctx, func(s *datastore.Store) error {
 			removed, err := s.RemoveNamespace(ctx, ns, datastore.RemoveOptions{Groups: groups})

@@ -18,7 +18,7 @@ func (a *app) changeOwnerCommand() *cli.Command {
 		Description: term.Describe(`Only its owner, or the user that a token belongs to, adds snapshots to a group. A repository that
 is a path writes as root@pam.`,
 			"holdfast change-owner -r backup.lan:tank vm/100 'root@pam!web'"),
-		Action: a.action(arity{2, 2}, runChangeOwner),
+		Action: a.action(term.Takes(2, 2), runChangeOwner),
 	}
 }
 
@@ -31,11 +31,11 @@ type ownerRecord struct {
 }
 
 func runChangeOwner(ctx context.Context, c *call) (err error) {
-	g, err := c.group(c.arg(0))
+	g, err := c.group(c.Arg(0))
 	if err != nil {
 		return err
 	}
-	owner, err := wire.ParseAuthID(c.arg(1))
+	owner, err := wire.ParseAuthID(c.Arg(1))
 	if err != nil {
 		return err
 	}

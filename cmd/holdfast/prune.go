@@ -37,7 +37,7 @@ space of chunks that no snapshot needs any more is freed by holdfast gc.`,
 			&cli.BoolFlag{Name: "recursive", Usage: "with --all: prune the groups of the namespaces below, too"},
 			&cli.BoolFlag{Name: "dry-run", Aliases: []string{"n"}, Usage: "show what would be done and remove nothing"},
 			&cli.BoolFlag{Name: "now", Usage: "remove for good, without the trash: what is removed cannot be brought back"}),
-		Action: a.action(arity{0, -1}, runPrune),
+		Action: a.action(term.Takes(0, -1), runPrune),
 	}
 }
 
@@ -84,12 +84,12 @@ func runPrune(ctx context.Context, c *call) (err error) {
 	if err != nil {
 		return err
 	}
-	s, err := c.openRepository(ctx, openMode(c.flags.Bool("dry-run")))
+	s, err := c.openRepository(ctx, openMode(c.Flags.Bool("dry-run")))
 	if err != nil {
 		return err
 	}
 	defer closing(s, &err)
-	if c.flags.Bool("all") {
+	if c.Flags.Bool("all") {
 		if named, err = c.allGroups(ctx, s); err != nil {
 			return err
 		}
@@ -103,16 +103,16 @@ func runPrune(ctx context.Context, c *call) (err error) {
 
 // pruneArguments are the groups that the command names.
 func (c *call) pruneArguments() ([]wire.Group, error) {
-	switch all := c.flags.Bool("all"); {
-	case all && len(c.args) > 0:
+	switch all := c.Flags.Bool("all"); {
+	case all && len(c.Args) > 0:
 		return nil, term.Usagef("--all and names of groups exclude each other")
-	case !all && len(c.args) == 0:
+	case !all && len(c.Args) == 0:
 		return nil, term.Hintf(term.Usagef("no group given"), "name groups as vm/100, or prune every one with --all")
-	case !all && c.flags.Bool("recursive"):
+	case !all && c.Flags.Bool("recursive"):
 		return nil, term.Usagef("--recursive goes with --all")
 	}
 	var list []wire.Group
-	for _, text := range c.args {
+	for _, text := range c.Args {
 		g, err := c.group(text)
 		if err != nil {
 			return nil, err
@@ -181,8 +181,8 @@ func (c *call) keep() (k prune.Keep, err error) {
 	}{
 		{"last", &k.Last}, {"hourly", &k.Hourly}, {"daily", &k.Daily}, {"weekly", &k.Weekly}, {"monthly", &k.Monthly}, {"yearly", &k.Yearly},
 	} {
-		n := c.flags.Uint("keep-" + f.name)
-		if c.flags.IsSet("keep-"+f.name) && n == 0 {
+		n := c.Flags.Uint("keep-" + f.name)
+		if c.Flags.IsSet("keep-"+f.name) && n == 0 {
 			return k, term.Usagef("--keep-%s 0: want at least 1; leave the option out to keep none for it", f.name)
 		}
 		*f.to = int(min(n, 1<<31-1))
@@ -200,11 +200,11 @@ var errPrune = errors.New("not everything could be removed")
 func (c *call) pruneHere(ctx context.Context, s *datastore.Store, g wire.Group, keep prune.Keep) ([]prune.Decision, error) {
 	var failed error
 	from := prune.Store(s)
-	if c.flags.Bool("now") {
+	if c.Flags.Bool("now") {
 		from = prune.ForGood(s)
 	}
 	list, err := prune.Group(ctx, from, g, prune.Options{
-		Keep: keep, DryRun: c.flags.Bool("dry-run"), Location: time.Local, Now: c.now(),
+		Keep: keep, DryRun: c.Flags.Bool("dry-run"), Location: time.Local, Now: c.now(),
 		Warn: func(err error) {
 			c.ui.Warnf("%v", err)
 			failed = fmt.Errorf("%w: %w", errPrune, err)
@@ -218,7 +218,7 @@ func (c *call) pruneHere(ctx context.Context, s *datastore.Store, g wire.Group, 
 
 // noTrash adds the next step where a disk is too full for the trash.
 func (c *call) noTrash(err error) error {
-	if errors.Is(err, chunkstore.ErrNoSpace) && !c.flags.Bool("now") {
+	if errors.Is(err, chunkstore.ErrNoSpace) && !c.Flags.Bool("now") {
 		err = term.Hintf(err, noTrashRoom)
 	}
 	return err
@@ -235,10 +235,10 @@ func (c *call) pruneThere(ctx context.Context, s *repository, g wire.Group, keep
 			params.Set("keep-"+keepNames[i], strconv.Itoa(n))
 		}
 	}
-	if c.flags.Bool("dry-run") {
+	if c.Flags.Bool("dry-run") {
 		params.Set("dry-run", "true")
 	}
-	if c.flags.Bool("now") {
+	if c.Flags.Bool("now") {
 		params.Set("now", "true")
 	}
 	var answer []struct {
@@ -254,7 +254,7 @@ func (c *call) pruneThere(ctx context.Context, s *repository, g wire.Group, keep
 	for _, d := range answer {
 		list = append(list, prune.Decision{Time: d.Time, Keep: d.Keep, Protected: d.Protected})
 	}
-	if c.flags.Bool("dry-run") {
+	if c.Flags.Bool("dry-run") {
 		return list, nil
 	}
 	return list, left(ctx, s, g, list)
@@ -302,7 +302,7 @@ func (c *call) prunedRow(g wire.Group, d prune.Decision) []string {
 		reason = "protected"
 	}
 	if c.ui.JSON {
-		c.ui.Result(pruneRecord{"pruned", string(g.NS), name, d.Keep, d.Protected, reason, c.flags.Bool("dry-run")}, nil)
+		c.ui.Result(pruneRecord{"pruned", string(g.NS), name, d.Keep, d.Protected, reason, c.Flags.Bool("dry-run")}, nil)
 	}
 	return []string{withNamespace(g.NS, name), word, reason}
 }

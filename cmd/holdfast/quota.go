@@ -26,19 +26,19 @@ backup that would go beyond it is refused; what is there stays.`),
 				Flags: []cli.Flag{dataFlag(),
 					&cli.StringFlag{Name: "bytes", Usage: "allow at most `SIZE`, as 500GiB; 0 is no limit"},
 					&cli.UintFlag{Name: "snapshots-per-day", Usage: "allow at most `N` new snapshots a day; 0 is no limit"}},
-				Action: a.action(arity{1, 1}, quotaSet),
+				Action: a.action(term.Takes(1, 1), quotaSet),
 			},
 			{
 				Name: "list", Usage: "list quotas",
 				Description: term.Describe("Lists the quotas of a server.", "holdfast quota list"),
 				Flags:       []cli.Flag{dataFlag()},
-				Action:      a.action(arity{0, 0}, quotaList),
+				Action:      a.action(term.Takes(0, 0), quotaList),
 			},
 			{
 				Name: "remove", Usage: "remove a quota", ArgsUsage: "SUBJECT",
 				Description: term.Describe("Removes a quota.", "holdfast quota remove /datastore/tank/customers"),
 				Flags:       []cli.Flag{dataFlag()},
-				Action:      a.action(arity{1, 1}, quotaRemove),
+				Action:      a.action(term.Takes(1, 1), quotaRemove),
 			},
 		},
 	}
@@ -67,19 +67,19 @@ func (a quotaAnswer) record() quotaRecord {
 const snapshotsPerDayMax = 1 << 31
 
 func quotaSet(ctx context.Context, c *call) error {
-	if !c.flags.IsSet("bytes") && !c.flags.IsSet("snapshots-per-day") {
+	if !c.Flags.IsSet("bytes") && !c.Flags.IsSet("snapshots-per-day") {
 		return term.Usagef("give --bytes or --snapshots-per-day")
 	}
-	params := fields("subject", c.arg(0))
-	if c.flags.IsSet("bytes") {
-		n, err := term.ParseSize(c.flags.String("bytes"))
+	params := fields("subject", c.Arg(0))
+	if c.Flags.IsSet("bytes") {
+		n, err := term.ParseSize(c.Flags.String("bytes"))
 		if err != nil {
-			return term.Usagef("--bytes %q: %w", c.flags.String("bytes"), err)
+			return term.Usagef("--bytes %q: %w", c.Flags.String("bytes"), err)
 		}
 		params.Set("bytes-max", strconv.FormatInt(n, 10))
 	}
-	if c.flags.IsSet("snapshots-per-day") {
-		n := c.flags.Uint("snapshots-per-day")
+	if c.Flags.IsSet("snapshots-per-day") {
+		n := c.Flags.Uint("snapshots-per-day")
 		if n > snapshotsPerDayMax {
 			return term.Usagef("--snapshots-per-day %d: want 0 to %d", n, snapshotsPerDayMax)
 		}
@@ -87,7 +87,7 @@ func quotaSet(ctx context.Context, c *call) error {
 	}
 	var set quotaAnswer
 	if err := c.asking(ctx, client.Call{Method: http.MethodPut, Path: "/access/quota", Params: params}, &set); err != nil {
-		return fmt.Errorf("set quota of %s: %w", c.arg(0), err)
+		return fmt.Errorf("set quota of %s: %w", c.Arg(0), err)
 	}
 	rec := set.record()
 	c.ui.Done(rec, "set the quota of %s: %s, %s", rec.Subject, rec.bytes(), rec.perDay())
@@ -126,10 +126,10 @@ func quotaList(ctx context.Context, c *call) error {
 }
 
 func quotaRemove(ctx context.Context, c *call) error {
-	err := c.asking(ctx, client.Call{Method: http.MethodDelete, Path: "/access/quota", Params: fields("subject", c.arg(0))}, nil)
+	err := c.asking(ctx, client.Call{Method: http.MethodDelete, Path: "/access/quota", Params: fields("subject", c.Arg(0))}, nil)
 	if err != nil {
-		return fmt.Errorf("remove quota of %s: %w", c.arg(0), err)
+		return fmt.Errorf("remove quota of %s: %w", c.Arg(0), err)
 	}
-	c.ui.Done(deletion{"quota_removed", c.arg(0)}, "removed the quota of %s", c.arg(0))
+	c.ui.Done(deletion{"quota_removed", c.Arg(0)}, "removed the quota of %s", c.Arg(0))
 	return nil
 }

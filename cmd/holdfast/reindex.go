@@ -18,7 +18,7 @@ func (a *app) reindexCommand() *cli.Command {
 damaged catalogue is rebuilt without this whenever the repository is opened. Damage in the
 packs ends with exit status 65; what is sound is in the catalogue then.`,
 			"holdfast reindex -r /srv/store"),
-		Action: a.action(arity{0, 0}, runReindex),
+		Action: a.action(term.Takes(0, 0), runReindex),
 	}
 }
 

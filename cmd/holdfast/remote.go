@@ -4,12 +4,9 @@ import (
 	"cmp"
 	"context"
 	"encoding/hex"
-	"errors"
 	"fmt"
-	"io/fs"
 	"net"
 	neturl "net/url"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -18,6 +15,7 @@ import (
 	"golang.org/x/net/http/httpproxy"
 
 	"holdfast/client"
+	"holdfast/command/secret"
 	"holdfast/command/term"
 	"holdfast/datastore/wire"
 )
@@ -68,13 +66,13 @@ func (c *call) dialOptions(r wire.Repository) (client.Options, error) {
 	o := client.Options{
 		Repository: r,
 		Secret: func(ctx context.Context) (string, error) {
-			p, err := c.passphrase(ctx, loginSecret(wire.AuthID(r.AuthID)))
+			p, err := c.secrets.Get(ctx, secret.Login(wire.AuthID(r.AuthID)))
 			return string(p), err
 		},
 		Trust:     c.trust(serverOf(r)),
 		Proxy:     proxy,
 		UserAgent: "holdfast/" + version,
-		LockWait:  c.flags.Duration("lock-wait"),
+		LockWait:  c.Flags.Duration("lock-wait"),
 		Log:       func(text string) { c.ui.Verbosef("%s", text) },
 	}
 	if path := c.ticketPath(); path != "" && !c.anew {
@@ -92,9 +90,9 @@ func (c *call) dialOptions(r wire.Repository) (client.Options, error) {
 
 // timeout is how long a server may say nothing, 0 if that was not set.
 func (c *call) timeout() (time.Duration, error) {
-	text, from := c.env[envTimeout], "$"+envTimeout
-	if c.flags.IsSet("timeout") {
-		text, from = c.flags.Duration("timeout").String(), "--timeout"
+	text, from := c.env[secret.EnvTimeout], "$"+secret.EnvTimeout
+	if c.Flags.IsSet("timeout") {
+		text, from = c.Flags.Duration("timeout").String(), "--timeout"
 	}
 	if text == "" {
 		return 0, nil
@@ -124,10 +122,10 @@ func (c *call) rates() (up, down int64, err error) {
 
 // rate reads a flag that limits a speed, in bytes per second; 0 is no limit.
 func (c *call) rate(flag string) (int64, error) {
-	if !c.flags.IsSet(flag) {
+	if !c.Flags.IsSet(flag) {
 		return 0, nil
 	}
-	text := strings.TrimSuffix(c.flags.String(flag), "/s")
+	text := strings.TrimSuffix(c.Flags.String(flag), "/s")
 	n, err := term.ParseSize(text)
 	if err != nil {
 		return 0, term.Usagef("--%s %q: %w", flag, text, err)
@@ -139,8 +137,8 @@ func (c *call) rate(flag string) (int64, error) {
 // environment is for servers that $NO_PROXY does not name: hosts, domains with
 // what is below them, addresses and networks, each with or without a port, or "*".
 func (c *call) proxy(server string) (string, error) {
-	if c.flags.IsSet("proxy") {
-		url := c.flags.String("proxy")
+	if c.Flags.IsSet("proxy") {
+		url := c.Flags.String("proxy")
 		return url, proxyError("--proxy", client.CheckProxy(url))
 	}
 	for _, name := range []string{"ALL_PROXY", "all_proxy"} {
@@ -173,12 +171,12 @@ func (c *call) checkRemote() error {
 	if _, _, err := c.rates(); err != nil {
 		return err
 	}
-	if c.flags.IsSet("proxy") {
-		if err := proxyError("--proxy", client.CheckProxy(c.flags.String("proxy"))); err != nil {
+	if c.Flags.IsSet("proxy") {
+		if err := proxyError("--proxy", client.CheckProxy(c.Flags.String("proxy"))); err != nil {
 			return err
 		}
 	}
-	text, from := c.setting("fingerprint", envFingerprint)
+	text, from := c.secrets.Setting(c.Given, "fingerprint", secret.EnvFingerprint)
 	if from == "" {
 		return nil
 	}
@@ -190,10 +188,10 @@ func (c *call) checkRemote() error {
 
 // fingerprint is the one that was set for the server, "" if none was.
 func (c *call) fingerprint() (string, error) {
-	text, from := c.setting("fingerprint", envFingerprint, envFingerprintPBS)
+	text, from := c.secrets.Setting(c.Given, "fingerprint", secret.EnvFingerprint, secret.EnvFingerprintPBS)
 	if from == "" {
 		var err error
-		if text, from, err = c.credential("holdfast.fingerprint", "proxmox-backup-client.fingerprint"); err != nil {
+		if text, from, err = c.secrets.Credential("holdfast.fingerprint", "proxmox-backup-client.fingerprint"); err != nil {
 			return "", err
 		}
 	}
@@ -225,21 +223,4 @@ func colons(b []byte) string {
 		pairs[i] = hex.EncodeToString([]byte{c})
 	}
 	return strings.Join(pairs, ":")
-}
-
-// credential reads the first of some systemd credentials; from is "" if none
-// is there.
-func (a *app) credential(names ...string) (text, from string, err error) {
-	dir, ok := a.env["CREDENTIALS_DIRECTORY"]
-	if !ok {
-		return "", "", nil
-	}
-	for _, name := range names {
-		p, err := secretFromFile(filepath.Join(dir, name))
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
-		return string(p), "credential " + name, err
-	}
-	return "", "", nil
 }

@@ -76,7 +76,7 @@ func TestProxyOfTheEnvironment(t *testing.T) {
 			var got string
 			var err error
 			tree.Commands = []*cli.Command{{Name: "x", Action: func(c *cli.Context) error {
-				got, err = (&call{app: b.app, flags: c}).proxy("backup.example.org:8007")
+				got, err = b.call(term.Given{Flags: c}).proxy("backup.example.org:8007")
 				return nil
 			}}}
 			if e := tree.Run(append(append([]string{"holdfast"}, tc.args...), "x")); e != nil {

@@ -23,7 +23,7 @@ that is whole is not changed. What cannot be rebuilt is listed and ends with exi
 65: the next backup of the same data heals it. Nobody else may use the repository meanwhile;
 stop the server whose datastore it is.`,
 			"holdfast repair -r /srv/store"),
-		Action: a.action(arity{0, 0}, runRepair),
+		Action: a.action(term.Takes(0, 0), runRepair),
 	}
 }
 
@@ -61,7 +61,7 @@ func runRepair(ctx context.Context, c *call) error {
 		return term.Hintf(term.Usagef("holdfast repair works on repositories that are a path; %s is on a server", r),
 			"run it on the server's machine while the server is stopped, with -r and the path of the datastore; holdfast verify --store works from here")
 	}
-	o := verify.RepairOptions{LockWait: c.flags.Duration("lock-wait"), Progress: new(verify.Progress)}
+	o := verify.RepairOptions{LockWait: c.Flags.Duration("lock-wait"), Progress: new(verify.Progress)}
 	notes := []string{}
 	o.Notify = func(text string) {
 		notes = append(notes, text)

@@ -10,6 +10,7 @@ import (
 
 	"holdfast/chunkstore"
 	"holdfast/client"
+	"holdfast/command/secret"
 	"holdfast/command/term"
 	"holdfast/datastore"
 	"holdfast/datastore/wire"
@@ -36,23 +37,9 @@ type repository struct {
 	remote *client.Client
 }
 
-// setting is the value of a flag, or of the first variable that is defined.
-// from says which it was, "" if none.
-func (c *call) setting(flag string, variables ...string) (value, from string) {
-	if c.flags.IsSet(flag) {
-		return c.flags.String(flag), "--" + flag
-	}
-	for _, v := range variables {
-		if value, ok := c.env[v]; ok {
-			return value, "$" + v
-		}
-	}
-	return "", ""
-}
-
 // repository is the one that the command works on.
 func (c *call) repository() (wire.Repository, error) {
-	text, from := c.setting("repository", envRepository, envRepositoryPBS)
+	text, from := c.secrets.Setting(c.Given, "repository", secret.EnvRepository, secret.EnvRepositoryPBS)
 	if from == "" {
 		return wire.Repository{}, term.Hintf(term.Usagef("no repository given"), "name it with -r REPO or $HOLDFAST_REPOSITORY")
 	}
@@ -88,7 +75,7 @@ func isDirectory(path string) bool {
 
 // namespace is the one that the command works in.
 func (c *call) namespace() (wire.Namespace, error) {
-	text, from := c.setting("ns", envNamespace, envNamespacePBS)
+	text, from := c.secrets.Setting(c.Given, "ns", secret.EnvNamespace, secret.EnvNamespacePBS)
 	ns, err := wire.ParseNamespace(text)
 	if err != nil {
 		return "", fmt.Errorf("%s: %w", from, err)
@@ -123,7 +110,7 @@ func (c *call) openLocal(ctx context.Context, mode openMode) (*datastore.Store, 
 		return nil, err
 	}
 	if !r.IsPath() {
-		return nil, term.Hintf(term.Usagef("%s works on repositories that are a path; %s is on a server", c.flags.Command.HelpName, r),
+		return nil, term.Hintf(term.Usagef("%s works on repositories that are a path; %s is on a server", c.Flags.Command.HelpName, r),
 			"run it on the server, with -r and the path of the datastore")
 	}
 	return c.openPath(ctx, r, mode)
@@ -132,7 +119,7 @@ func (c *call) openLocal(ctx context.Context, mode openMode) (*datastore.Store, 
 func (c *call) openPath(ctx context.Context, r wire.Repository, mode openMode) (*datastore.Store, error) {
 	s, err := datastore.Open(ctx, r.Path, datastore.Options{
 		ReadOnly: bool(mode),
-		LockWait: c.flags.Duration("lock-wait"),
+		LockWait: c.Flags.Duration("lock-wait"),
 		Notify:   func(text string) { c.ui.Warnf("%s", text) },
 	})
 	if errors.Is(err, datastore.ErrNoStore) {

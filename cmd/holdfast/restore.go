@@ -11,6 +11,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"holdfast/client/restore"
+	"holdfast/command/secret"
 	"holdfast/command/term"
 	"holdfast/crypto"
 	"holdfast/datastore"
@@ -30,30 +31,26 @@ a loop device or another program has open for writing, a file in another format.
 			"holdfast restore -r /srv/store vm/100/latest disk0.img disk.raw --differential",
 			"holdfast restore -r /srv/store host/web/2026-11-22T02:00:00Z machine.conf -"),
 		Flags: []cli.Flag{
-			keyfileFlag(),
-			readModeFlag(),
+			secret.KeyfileFlag(),
+			secret.ReadModeFlag(),
 			&cli.BoolFlag{Name: "any-origin", Usage: "accept a signed snapshot that was made for another namespace, or whose file about that is damaged"},
 			&cli.BoolFlag{Name: "differential", Usage: "compare the existing target with the archive and write only what differs"},
 			&cli.BoolFlag{Name: "overwrite", Usage: "replace an existing file"},
 		},
-		Action: a.action(arity{3, 3}, runRestore),
+		Action: a.action(term.Takes(3, 3), runRestore),
 	}
-}
-
-func readModeFlag() cli.Flag {
-	return &cli.StringFlag{Name: "crypt-mode", Usage: "`MODE` none uses no key and accepts what nobody signed (default: use the key if there is one)"}
 }
 
 func runRestore(ctx context.Context, c *call) error {
-	target := c.arg(2)
+	target := c.Arg(2)
 	if target == "" {
 		return term.Usagef("the target is empty")
 	}
-	if c.flags.Bool("differential") && c.flags.Bool("overwrite") {
+	if c.Flags.Bool("differential") && c.Flags.Bool("overwrite") {
 		return term.Usagef("--differential and --overwrite exclude each other")
 	}
 	if target == "-" {
-		if term.IsTerminal(c.stdout) && strings.Contains(c.arg(1), ".img") {
+		if term.IsTerminal(c.stdout) && strings.Contains(c.Arg(1), ".img") {
 			return term.Usagef("standard output is a terminal; redirect it, or name a file")
 		}
 		if isClosed(c.stdout) {
@@ -69,18 +66,18 @@ func runRestore(ctx context.Context, c *call) error {
 		return term.StateAt(ctx, err, "nothing has been done")
 	}
 	defer s.Close()
-	snap, err := c.snapshotToRead(ctx, s, c.arg(0))
+	snap, err := c.snapshotToRead(ctx, s, c.Arg(0))
 	if err != nil {
 		return err
 	}
-	key, err := c.readerKey(ctx)
+	key, err := c.secrets.ReaderKey(ctx, c.Given)
 	if err != nil {
 		return err
 	}
 	o := restore.Options{
-		Source: s, Snapshot: snap, Archive: c.arg(1), Key: key,
-		AnyOrigin: c.flags.Bool("any-origin"), Target: target, Out: c.stdout,
-		Differential: c.flags.Bool("differential"), Overwrite: c.flags.Bool("overwrite"),
+		Source: s, Snapshot: snap, Archive: c.Arg(1), Key: key,
+		AnyOrigin: c.Flags.Bool("any-origin"), Target: target, Out: c.stdout,
+		Differential: c.Flags.Bool("differential"), Overwrite: c.Flags.Bool("overwrite"),
 		Progress: &restore.Progress{}, Now: c.now,
 		Warn: func(text string) { c.ui.Warnf("%s", text) },
 	}

@@ -72,15 +72,15 @@ const scrubDaysMax = 36500
 
 // scrubOrder reads the flags of verify --store.
 func (c *call) scrubOrder() (o scrubOrder, err error) {
-	if c.arg(0) != "" {
-		return o, term.Hintf(term.Usagef("--store is about the whole repository; %s is a part of it", term.Printable(c.arg(0))), "leave out one of the two")
+	if c.Arg(0) != "" {
+		return o, term.Hintf(term.Usagef("--store is about the whole repository; %s is a part of it", term.Printable(c.Arg(0))), "leave out one of the two")
 	}
 	for _, name := range []string{"keyfile", "ns"} {
-		if c.flags.IsSet(name) {
+		if c.Flags.IsSet(name) {
 			return o, term.Usagef("--store is about all that is stored and needs no key: leave out --%s", name)
 		}
 	}
-	o.aged, o.days = c.flags.IsSet("older-than"), c.flags.Uint("older-than")
+	o.aged, o.days = c.Flags.IsSet("older-than"), c.Flags.Uint("older-than")
 	if o.days > scrubDaysMax {
 		return o, term.Usagef("--older-than %d: want 0 to %d", o.days, scrubDaysMax)
 	}

@@ -39,7 +39,7 @@ and stops other tasks. The second one ends it at once; nothing that was finished
 			&cli.StringFlag{Name: "config", Usage: "read the configuration from `FILE` (default " + defaultConfigFile + " if there)"},
 			&cli.BoolFlag{Name: "check", Usage: "check all that a start needs: configuration, certificate, data directory and addresses; start and change nothing"},
 		},
-		Action: a.action(arity{0, 0}, runServe),
+		Action: a.action(term.Takes(0, 0), runServe),
 	}
 }
 
@@ -71,13 +71,13 @@ func runServe(ctx context.Context, c *call) error {
 	if err != nil {
 		return err
 	}
-	if c.flags.Bool("check") {
+	if c.Flags.Bool("check") {
 		return c.checkServe(ctx, conf)
 	}
 	if err := makeDataDir(conf.Data); err != nil {
 		return err
 	}
-	data, err := openDataDir(ctx, conf.Data, c.flags.Duration("lock-wait"), false)
+	data, err := openDataDir(ctx, conf.Data, c.Flags.Duration("lock-wait"), false)
 	if err != nil {
 		return err
 	}
@@ -117,7 +117,7 @@ func (r *running) start() error {
 	if err != nil {
 		return r.conf.certificateError(err)
 	}
-	r.warnReadable("key of the certificate", keyFile, "whoever has it can pretend to be this server")
+	r.secrets.WarnReadable("key of the certificate", keyFile, "whoever has it can pretend to be this server")
 	limits, err := r.conf.limits()
 	if err != nil {
 		return err

@@ -13,6 +13,7 @@ import (
 
 	"github.com/BurntSushi/toml"
 
+	"holdfast/command/secret"
 	"holdfast/command/term"
 	"holdfast/datastore/server/budget"
 	"holdfast/datastore/wire"
@@ -85,7 +86,7 @@ func (c *call) serveConfig() (serveConfig, error) {
 	if err != nil {
 		return conf, err
 	}
-	if dir, from := c.setting("data", envData); from != "" {
+	if dir, from := c.secrets.Setting(c.Given, "data", secret.EnvData); from != "" {
 		conf.Data = dir
 	}
 	if conf.Data == "" {
@@ -94,8 +95,8 @@ func (c *call) serveConfig() (serveConfig, error) {
 	if conf.Data, err = filepath.Abs(conf.Data); err != nil {
 		return conf, fmt.Errorf("data directory: %w", err)
 	}
-	if c.flags.IsSet("listen") {
-		conf.Listen = c.flags.StringSlice("listen")
+	if c.Flags.IsSet("listen") {
+		conf.Listen = c.Flags.StringSlice("listen")
 	}
 	return conf, conf.check()
 }
@@ -103,12 +104,12 @@ func (c *call) serveConfig() (serveConfig, error) {
 // configFile reads the file that was named, or the default one if it is there.
 func (c *call) configFile() (serveConfig, error) {
 	conf := defaultConfig()
-	path := c.flags.String("config")
+	path := c.Flags.String("config")
 	if path == "" {
 		path = defaultConfigFile
 	}
 	b, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) && !c.flags.IsSet("config") {
+	if errors.Is(err, fs.ErrNotExist) && !c.Flags.IsSet("config") {
 		return conf, nil
 	}
 	if err != nil {

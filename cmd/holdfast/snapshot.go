@@ -64,7 +64,7 @@ marked: ahead-of-time counts as of its arrival, backdated as of its name, and so
 it is lost when it arrived.`,
 			"holdfast snapshot list -r /srv/store vm/100", "holdfast snapshot list -r /srv/store --deleted"),
 		Flags:  []cli.Flag{deletedFlag()},
-		Action: a.action(arity{0, 1}, snapshotList),
+		Action: a.action(term.Takes(0, 1), snapshotList),
 	}
 }
 
@@ -74,7 +74,7 @@ func snapshotList(ctx context.Context, c *call) error {
 		return err
 	}
 	defer s.Close()
-	if c.flags.Bool("deleted") {
+	if c.Flags.Bool("deleted") {
 		return c.listDeleted(ctx, s)
 	}
 	list, err := c.snapshotsToList(ctx, s)
@@ -98,11 +98,11 @@ func snapshotList(ctx context.Context, c *call) error {
 
 // snapshotsToList are those of the group that was named, or of the namespace.
 func (c *call) snapshotsToList(ctx context.Context, src wire.Source) (iter.Seq2[wire.SnapshotInfo, error], error) {
-	if c.arg(0) == "" {
+	if c.Arg(0) == "" {
 		ns, err := c.namespace()
 		return src.AllSnapshots(ctx, ns), err
 	}
-	g, err := c.group(c.arg(0))
+	g, err := c.group(c.Arg(0))
 	if err != nil {
 		return nil, err
 	}
@@ -190,7 +190,7 @@ func (a *app) snapshotFilesCommand() *cli.Command {
 		Name: "files", Usage: "list the files of a snapshot", ArgsUsage: "SNAPSHOT",
 		Description: term.Describe(`Lists the archives and small files that a snapshot holds, as its manifest names them.`,
 			"holdfast snapshot files -r /srv/store vm/100/latest"),
-		Action: a.action(arity{1, 1}, snapshotFiles),
+		Action: a.action(term.Takes(1, 1), snapshotFiles),
 	}
 }
 
@@ -234,7 +234,7 @@ restore-deleted. After that the space of chunks that no other snapshot needs is 
 holdfast gc. With --now it is gone at once, also if it was removed before.`,
 			"holdfast snapshot forget -r /srv/store vm/100/2026-11-22T02:00:00Z"),
 		Flags:  []cli.Flag{nowFlag()},
-		Action: a.action(arity{1, 1}, snapshotForget),
+		Action: a.action(term.Takes(1, 1), snapshotForget),
 	}
 }
 
@@ -252,7 +252,7 @@ func (c *call) reading(ctx context.Context, do func(*repository, wire.Snapshot) 
 		return err
 	}
 	defer s.Close()
-	snap, err := c.snapshotToRead(ctx, s, c.arg(0))
+	snap, err := c.snapshotToRead(ctx, s, c.Arg(0))
 	if err != nil {
 		return err
 	}
@@ -262,7 +262,7 @@ func (c *call) reading(ctx context.Context, do func(*repository, wire.Snapshot) 
 // changing calls do with the snapshot that the first argument names exactly, in
 // a store opened for writing.
 func (c *call) changing(ctx context.Context, do func(*repository, wire.Snapshot) error) (err error) {
-	snap, err := c.exactSnapshot(c.arg(0))
+	snap, err := c.exactSnapshot(c.Arg(0))
 	if err != nil {
 		return err
 	}

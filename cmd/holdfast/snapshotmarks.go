@@ -20,13 +20,13 @@ func (a *app) notesCommand() *cli.Command {
 			{
 				Name: "show", Usage: "print the notes", ArgsUsage: "SNAPSHOT",
 				Description: term.Describe("Prints the notes of a snapshot.", "holdfast snapshot notes show -r /srv/store vm/100/latest"),
-				Action:      a.action(arity{1, 1}, notesShow),
+				Action:      a.action(term.Takes(1, 1), notesShow),
 			},
 			{
 				Name: "update", Usage: "replace the notes", ArgsUsage: "SNAPSHOT TEXT",
 				Description: term.Describe(`Replaces the notes of a snapshot. The TEXT "-" is read from standard input, an empty one
 removes the notes.`, `holdfast snapshot notes update -r /srv/store vm/100/2026-11-22T02:00:00Z "before the upgrade"`),
-				Action: a.action(arity{2, 2}, notesUpdate),
+				Action: a.action(term.Takes(2, 2), notesUpdate),
 			},
 		},
 	}
@@ -57,7 +57,7 @@ func notesShow(ctx context.Context, c *call) error {
 const notesSizeMax = 64 << 10
 
 func notesUpdate(ctx context.Context, c *call) error {
-	text := c.arg(1)
+	text := c.Arg(1)
 	if text == "-" {
 		b, err := io.ReadAll(io.LimitReader(c.stdin, notesSizeMax+1))
 		if err != nil {
@@ -86,12 +86,12 @@ func (a *app) protectedCommand() *cli.Command {
 			{
 				Name: "show", Usage: "print true or false", ArgsUsage: "SNAPSHOT",
 				Description: term.Describe("Prints whether a snapshot is protected.", "holdfast snapshot protected show -r /srv/store vm/100/latest"),
-				Action:      a.action(arity{1, 1}, protectedShow),
+				Action:      a.action(term.Takes(1, 1), protectedShow),
 			},
 			{
 				Name: "update", Usage: "protect or release a snapshot", ArgsUsage: "SNAPSHOT true|false",
 				Description: term.Describe("Sets or clears the protection of a snapshot.", "holdfast snapshot protected update -r /srv/store vm/100/2026-11-22T02:00:00Z true"),
-				Action:      a.action(arity{2, 2}, protectedUpdate),
+				Action:      a.action(term.Takes(2, 2), protectedUpdate),
 			},
 		},
 	}
@@ -104,7 +104,7 @@ func (a *app) protectCommand(name string, protected bool) *cli.Command {
 		Name: name, Usage: words[protected], ArgsUsage: "SNAPSHOT",
 		Description: term.Describe(fmt.Sprintf("The same as holdfast snapshot protected update SNAPSHOT %v.", protected),
 			fmt.Sprintf("holdfast snapshot %s -r /srv/store vm/100/2026-11-22T02:00:00Z", name)),
-		Action: a.action(arity{1, 1}, func(ctx context.Context, c *call) error {
+		Action: a.action(term.Takes(1, 1), func(ctx context.Context, c *call) error {
 			return c.setProtected(ctx, protected)
 		}),
 	}
@@ -128,13 +128,13 @@ func protectedShow(ctx context.Context, c *call) error {
 }
 
 func protectedUpdate(ctx context.Context, c *call) error {
-	switch c.arg(1) {
+	switch c.Arg(1) {
 	case "true":
 		return c.setProtected(ctx, true)
 	case "false":
 		return c.setProtected(ctx, false)
 	}
-	return term.Usagef("protection %q: want true or false", c.arg(1))
+	return term.Usagef("protection %q: want true or false", c.Arg(1))
 }
 
 func (c *call) setProtected(ctx context.Context, protected bool) error {

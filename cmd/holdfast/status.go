@@ -21,7 +21,7 @@ func (a *app) statusCommand() *cli.Command {
 		Description: term.Describe(`Counts groups, snapshots, chunks and packs in all namespaces, and shows the space they take and
 what the file system has left. A server does not tell about chunks and packs.`,
 			"holdfast status -r /srv/store"),
-		Action: a.action(arity{0, 0}, runStatus),
+		Action: a.action(term.Takes(0, 0), runStatus),
 	}
 }
 

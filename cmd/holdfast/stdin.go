@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"holdfast/client/source"
+	"holdfast/command/secret"
 )
 
 // pollMillis is how long a silent pipe may keep an interruption waiting.
@@ -49,14 +50,14 @@ func (r *patientReader) Read(p []byte) (int, error) {
 // sourceCommand is the output of the command that --stdin-from-command names. It
 // does not get our passwords.
 func (c *call) sourceCommand(ctx context.Context) *source.Command {
-	secrets := secretVariables()
+	secrets := secret.Variables()
 	var env []string
 	for name, value := range c.env {
 		if !slices.Contains(secrets, name) {
 			env = append(env, name+"="+value)
 		}
 	}
-	return source.NewCommand(ctx, source.CommandOptions{Text: c.flags.String("stdin-from-command"), Env: env, Stderr: c.stderr})
+	return source.NewCommand(ctx, source.CommandOptions{Text: c.Flags.String("stdin-from-command"), Env: env, Stderr: c.stderr})
 }
 
 // isClosed reports whether a standard stream was closed when the program began: Go

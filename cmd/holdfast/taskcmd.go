@@ -29,19 +29,19 @@ end. Without rights on the server one sees one's own tasks.`),
 					&cli.UintFlag{Name: "limit", Value: 50, Usage: "list at most `N` tasks, 0 for all (default 50)"},
 					&cli.BoolFlag{Name: "running", Usage: "list only tasks that run"},
 					&cli.BoolFlag{Name: "errors", Usage: "list only tasks that failed, and those that run"}},
-				Action: a.action(arity{0, 0}, taskList),
+				Action: a.action(term.Takes(0, 0), taskList),
 			},
 			{
 				Name: "log", Usage: "print the log of a task", ArgsUsage: "UPID",
 				Description: term.Describe("Prints the log of a task; with --follow until it ends.", "holdfast task log UPID:..."),
 				Flags:       []cli.Flag{dataFlag(), &cli.BoolFlag{Name: "follow", Aliases: []string{"f"}, Usage: "go on until the task ends; one that fails ends with exit status 1"}},
-				Action:      a.action(arity{1, 1}, taskLog),
+				Action:      a.action(term.Takes(1, 1), taskLog),
 			},
 			{
 				Name: "stop", Usage: "stop a task", ArgsUsage: "UPID",
 				Description: term.Describe("Asks a task to end.", "holdfast task stop UPID:..."),
 				Flags:       []cli.Flag{dataFlag()},
-				Action:      a.action(arity{1, 1}, taskStop),
+				Action:      a.action(term.Takes(1, 1), taskStop),
 			},
 		},
 	}
@@ -74,9 +74,9 @@ func taskList(ctx context.Context, c *call) error {
 		User   string `json:"user"`
 		Status string `json:"status"`
 	}
-	params := url.Values{"limit": {strconv.FormatUint(uint64(c.flags.Uint("limit")), 10)}}
+	params := url.Values{"limit": {strconv.FormatUint(uint64(c.Flags.Uint("limit")), 10)}}
 	for _, flag := range []string{"running", "errors"} {
-		if c.flags.Bool(flag) {
+		if c.Flags.Bool(flag) {
 			params.Set(flag, "true")
 		}
 	}
@@ -119,22 +119,22 @@ type logRecord struct {
 const logPage = 500
 
 func taskLog(ctx context.Context, c *call) error {
-	if _, err := wire.ParseUPID(c.arg(0)); err != nil {
+	if _, err := wire.ParseUPID(c.Arg(0)); err != nil {
 		return err
 	}
 	show := func(line string) {
 		c.ui.Result(logRecord{"task_log", line}, func(w io.Writer) { fmt.Fprintln(w, term.Printable(line)) })
 	}
 	return c.managing(ctx, func(s *client.Client) error {
-		if c.flags.Bool("follow") {
-			return s.FollowTask(ctx, c.arg(0), show)
+		if c.Flags.Bool("follow") {
+			return s.FollowTask(ctx, c.Arg(0), show)
 		}
 		for start := 1; ; start += logPage {
 			var lines []struct {
 				Text string `json:"t"`
 			}
 			params := url.Values{"start": {strconv.Itoa(start)}, "limit": {strconv.Itoa(logPage)}}
-			err := s.Do(ctx, client.Call{Method: http.MethodGet, Path: taskPath(c.arg(0), "log"), Params: params, Into: &lines})
+			err := s.Do(ctx, client.Call{Method: http.MethodGet, Path: taskPath(c.Arg(0), "log"), Params: params, Into: &lines})
 			if err != nil {
 				return fmt.Errorf("log of the task: %w", err)
 			}
@@ -155,12 +155,12 @@ type stopRecord struct {
 }
 
 func taskStop(ctx context.Context, c *call) error {
-	if _, err := wire.ParseUPID(c.arg(0)); err != nil {
+	if _, err := wire.ParseUPID(c.Arg(0)); err != nil {
 		return err
 	}
-	if err := c.asking(ctx, client.Call{Method: http.MethodDelete, Path: taskPath(c.arg(0)), Again: true}, nil); err != nil {
+	if err := c.asking(ctx, client.Call{Method: http.MethodDelete, Path: taskPath(c.Arg(0)), Again: true}, nil); err != nil {
 		return fmt.Errorf("stop the task: %w", err)
 	}
-	c.ui.Done(stopRecord{"task_stopped", c.arg(0)}, "asked the task to end")
+	c.ui.Done(stopRecord{"task_stopped", c.Arg(0)}, "asked the task to end")
 	return nil
 }

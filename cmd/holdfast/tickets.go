@@ -12,6 +12,7 @@ import (
 
 	"holdfast/chunkstore/durable"
 	"holdfast/client"
+	"holdfast/command/secret"
 )
 
 // ticketsMax is how many tickets are kept; beyond it all old ones go.
@@ -21,7 +22,7 @@ const ticketsMax = 64
 // machine, "" if there is no place for it.
 func (a *app) ticketPath() string {
 	if dir := a.env["XDG_RUNTIME_DIR"]; filepath.IsAbs(dir) {
-		return filepath.Join(dir, configDir, "tickets.json")
+		return filepath.Join(dir, secret.ConfigDir, "tickets.json")
 	}
 	return ""
 }
@@ -62,7 +63,7 @@ func (f ticketFile) read() map[string]client.Ticket {
 	if err != nil || !st.Mode().IsRegular() || st.Mode().Perm()&0o077 != 0 {
 		return all
 	}
-	b, err := readSmall(f.path)
+	b, err := secret.ReadSmall(f.path)
 	if err != nil || json.Unmarshal(b, &all) != nil {
 		return make(map[string]client.Ticket)
 	}

@@ -31,20 +31,20 @@ can neither read nor remove them.`,
 					&cli.StringFlag{Name: "role", Usage: "give it this `ROLE` on --path"},
 					&cli.StringFlag{Name: "path", Usage: "the ACL `PATH` of --role, as /datastore/tank"},
 					&cli.StringFlag{Name: "comment", Usage: "keep `TEXT` with the token"}},
-				Action: a.action(arity{1, 1}, tokenCreate),
+				Action: a.action(term.Takes(1, 1), tokenCreate),
 			},
 			{
 				Name: "list", Usage: "list tokens", ArgsUsage: "[USER@REALM]",
 				Description: term.Describe("Lists the tokens of a user, or of all users.", "holdfast token list", "holdfast token list root@pam"),
 				Flags:       []cli.Flag{dataFlag()},
-				Action:      a.action(arity{0, 1}, tokenList),
+				Action:      a.action(term.Takes(0, 1), tokenList),
 			},
 			{
 				Name: "revoke", Usage: "remove a token", ArgsUsage: "USER@REALM!NAME",
 				Description: term.Describe(`Removes a token with its rights. It is refused from the next request on; its backup groups
 stay.`, "holdfast token revoke 'root@pam!web'"),
 				Flags:  []cli.Flag{dataFlag()},
-				Action: a.action(arity{1, 1}, tokenRevoke),
+				Action: a.action(term.Takes(1, 1), tokenRevoke),
 			},
 		},
 	}
@@ -69,11 +69,11 @@ func tokenPath(id wire.AuthID) string {
 }
 
 func tokenCreate(ctx context.Context, c *call) error {
-	id, err := authID(c.arg(0), true)
+	id, err := authID(c.Arg(0), true)
 	if err != nil {
 		return err
 	}
-	role, path, comment := c.flags.String("role"), c.flags.String("path"), c.flags.String("comment")
+	role, path, comment := c.Flags.String("role"), c.Flags.String("path"), c.Flags.String("comment")
 	if (role == "") != (path == "") {
 		return term.Usagef("--role and --path belong together")
 	}
@@ -129,8 +129,8 @@ func (c *call) warnPowerless(ctx context.Context, s *client.Client, id wire.Auth
 
 func tokenList(ctx context.Context, c *call) error {
 	users := []string{}
-	if c.arg(0) != "" {
-		id, err := authID(c.arg(0), false)
+	if c.Arg(0) != "" {
+		id, err := authID(c.Arg(0), false)
 		if err != nil {
 			return err
 		}
@@ -194,7 +194,7 @@ func (c *call) tokensOf(ctx context.Context, s *client.Client, user string) (row
 }
 
 func tokenRevoke(ctx context.Context, c *call) error {
-	id, err := authID(c.arg(0), true)
+	id, err := authID(c.Arg(0), true)
 	if err != nil {
 		return err
 	}

@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"holdfast/client"
+	"holdfast/command/secret"
 	"holdfast/command/term"
 )
 
@@ -26,7 +27,7 @@ const knownServersName = "fingerprints"
 // known, or somebody must accept it now.
 func (c *call) trust(server string) client.TrustFunc {
 	return func(ctx context.Context, _, fingerprint string) error {
-		path, err := c.configPath(knownServersName)
+		path, err := c.secrets.ConfigPath(knownServersName)
 		if err != nil {
 			path = "" // nothing is remembered then
 		}
@@ -55,12 +56,12 @@ func changedServer(path, server, known string) error {
 // acceptServer asks for a new server to be accepted, unless --accept-new says
 // so already.
 func (c *call) acceptServer(ctx context.Context, server, fingerprint string) error {
-	if c.flags.Bool("accept-new") {
+	if c.Flags.Bool("accept-new") {
 		return nil
 	}
 	refused := term.Hintf(fmt.Errorf("the server %s is not known", server),
 		"compare the fingerprint with what holdfast cert show prints on the server, then run the command once with --accept-new, or with --fingerprint %s", fingerprint)
-	tty, err := c.terminal()
+	tty, err := c.secrets.Terminal()
 	if err != nil {
 		return refused
 	}
@@ -78,14 +79,6 @@ func (c *call) acceptServer(ctx context.Context, server, fingerprint string) err
 	return refused
 }
 
-// terminal opens the terminal that the program runs on.
-func (a *app) terminal() (*os.File, error) {
-	if !term.IsTerminal(a.stderr) && !term.IsTerminal(a.stdin) {
-		return nil, errors.New("no terminal")
-	}
-	return os.OpenFile("/dev/tty", os.O_RDWR, 0)
-}
-
 // askLine asks a question and reads a line. When ctx ends the reader is left
 // behind, as the program ends.
 func askLine(ctx context.Context, tty io.ReadWriter, question string) (string, error) {
@@ -98,7 +91,7 @@ func askLine(ctx context.Context, tty io.ReadWriter, question string) (string, e
 	}
 	got := make(chan answer, 1)
 	go func() {
-		text, err := firstLine(tty)
+		text, err := secret.FirstLine(tty)
 		got <- answer{text, err}
 	}()
 	select {
@@ -114,7 +107,7 @@ func knownServer(path, server string) (string, error) {
 	if path == "" {
 		return "", nil
 	}
-	b, err := readSmall(path)
+	b, err := secret.ReadSmall(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return "", nil
 	}

@@ -8,6 +8,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"holdfast/client"
+	"holdfast/command/secret"
 	"holdfast/command/term"
 	"holdfast/datastore/wire"
 )
@@ -26,25 +27,25 @@ $HOLDFAST_NEW_PASSWORD[_FILE|_FD|_CMD], or asked for.`,
 				Flags: []cli.Flag{dataFlag(), passwordFileFlag(),
 					&cli.StringFlag{Name: "comment", Usage: "keep `TEXT` with the user"},
 					&cli.StringFlag{Name: "email", Usage: "keep `ADDRESS` with the user"}},
-				Action: a.action(arity{1, 1}, userCreate),
+				Action: a.action(term.Takes(1, 1), userCreate),
 			},
 			{
 				Name: "list", Usage: "list users",
 				Description: term.Describe("Lists the users of a server.", "holdfast user list"),
 				Flags:       []cli.Flag{dataFlag()},
-				Action:      a.action(arity{0, 0}, userList),
+				Action:      a.action(term.Takes(0, 0), userList),
 			},
 			{
 				Name: "password", Usage: "change a password", ArgsUsage: "NAME@REALM",
 				Description: term.Describe(`Changes the password of a user. It is read as for user create.`, "holdfast user password anna@pbs"),
 				Flags:       []cli.Flag{dataFlag(), passwordFileFlag()},
-				Action:      a.action(arity{1, 1}, userPassword),
+				Action:      a.action(term.Takes(1, 1), userPassword),
 			},
 			{
 				Name: "remove", Usage: "remove a user", ArgsUsage: "NAME@REALM",
 				Description: term.Describe(`Removes a user with its tokens and rights. Its backup groups stay.`, "holdfast user remove anna@pbs"),
 				Flags:       []cli.Flag{dataFlag()},
-				Action:      a.action(arity{1, 1}, userRemove),
+				Action:      a.action(term.Takes(1, 1), userRemove),
 			},
 		},
 	}
@@ -72,23 +73,23 @@ type identityRecord struct {
 
 // newPassword gets the password that a user is to have.
 func (c *call) newPassword(ctx context.Context, id wire.AuthID) (string, error) {
-	if !c.flags.IsSet("password-file") {
-		p, err := c.newPassphrase(ctx, newUserPassword(id))
+	if !c.Flags.IsSet("password-file") {
+		p, err := c.secrets.Choose(ctx, secret.NewUserPassword(id))
 		return string(p), err
 	}
-	p, err := secretFromFile(c.flags.String("password-file"))
+	p, err := secret.FromFile(c.Flags.String("password-file"))
 	if err != nil {
 		return "", fmt.Errorf("read password: %w", err)
 	}
-	c.warnReadable("password file", c.flags.String("password-file"), "it holds the new password of "+string(id))
-	if len(p) < secretSizeMin {
-		return "", term.Usagef("new password of %s: want at least %d bytes", id, secretSizeMin)
+	c.secrets.WarnReadable("password file", c.Flags.String("password-file"), "it holds the new password of "+string(id))
+	if len(p) < secret.SizeMin {
+		return "", term.Usagef("new password of %s: want at least %d bytes", id, secret.SizeMin)
 	}
 	return string(p), nil
 }
 
 func userCreate(ctx context.Context, c *call) error {
-	id, err := authID(c.arg(0), false)
+	id, err := authID(c.Arg(0), false)
 	if err != nil {
 		return err
 	}
@@ -96,7 +97,7 @@ func userCreate(ctx context.Context, c *call) error {
 	if err != nil {
 		return err
 	}
-	comment, email := c.flags.String("comment"), c.flags.String("email")
+	comment, email := c.Flags.String("comment"), c.Flags.String("email")
 	err = c.askingAnew(ctx, client.Call{
 		Method: http.MethodPost, Path: "/access/users",
 		Params: fields("userid", string(id), "password", password, "comment", comment, "email", email),
@@ -159,12 +160,12 @@ func (c *call) confirmation(ctx context.Context) (string, error) {
 	if _, isToken := id.Token(); isToken {
 		return "", nil
 	}
-	p, err := c.passphrase(ctx, loginSecret(id))
+	p, err := c.secrets.Get(ctx, secret.Login(id))
 	return string(p), err
 }
 
 func userPassword(ctx context.Context, c *call) error {
-	id, err := authID(c.arg(0), false)
+	id, err := authID(c.Arg(0), false)
 	if err != nil {
 		return err
 	}
@@ -187,7 +188,7 @@ func userPassword(ctx context.Context, c *call) error {
 }
 
 func userRemove(ctx context.Context, c *call) error {
-	id, err := authID(c.arg(0), false)
+	id, err := authID(c.Arg(0), false)
 	if err != nil {
 		return err
 	}

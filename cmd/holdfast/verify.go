@@ -42,7 +42,7 @@ a directory backups have to wait, as holdfast --lock-wait lets them.`,
 			&cli.UintFlag{Name: "older-than", Usage: "with --store: leave out the packs that were found good in the last `DAYS` days"},
 			&cli.StringFlag{Name: "limit", Usage: "with --store: read at most `SIZE` a second from the disk, as 100MiB"},
 		},
-		Action: a.action(arity{0, 1}, runVerify),
+		Action: a.action(term.Takes(0, 1), runVerify),
 	}
 }
 
@@ -84,11 +84,11 @@ type verifySummary struct {
 }
 
 func runVerify(ctx context.Context, c *call) error {
-	if c.flags.Bool("store") {
+	if c.Flags.Bool("store") {
 		return c.verifyStore(ctx)
 	}
 	for _, name := range []string{"older-than", "limit"} {
-		if c.flags.IsSet(name) {
+		if c.Flags.IsSet(name) {
 			return term.Usagef("--%s goes with --store", name)
 		}
 	}
@@ -128,11 +128,11 @@ func runVerify(ctx context.Context, c *call) error {
 // verifyKey loads the key if one was named; a default key is not used, since
 // verifying needs none.
 func (c *call) verifyKey(ctx context.Context) (*crypto.Key, error) {
-	choice, err := c.chooseKey()
-	if err != nil || choice.path == "" || choice.found {
+	choice, err := c.secrets.ChooseKey(c.Given)
+	if err != nil || choice.Path == "" || choice.Found {
 		return nil, err
 	}
-	key, _, err := c.loadKey(ctx, choice.path)
+	key, _, err := c.secrets.LoadKey(ctx, choice.Path)
 	return key, err
 }
 
@@ -151,7 +151,7 @@ func (c *call) snapshotsToVerify(ctx context.Context, s *repository) ([]wire.Sna
 		}
 		return nil
 	}
-	switch name := c.arg(0); strings.Count(name, "/") {
+	switch name := c.Arg(0); strings.Count(name, "/") {
 	case 0:
 		if name != "" {
 			_, err := c.group(name)
@@ -175,7 +175,7 @@ func (c *call) snapshotsToVerify(ctx context.Context, s *repository) ([]wire.Sna
 		err = collect(g.NS, inGroup(ctx, s, g))
 		return list, err
 	}
-	snap, err := c.snapshotToRead(ctx, s, c.arg(0))
+	snap, err := c.snapshotToRead(ctx, s, c.Arg(0))
 	return []wire.Snapshot{snap}, err
 }
 

@@ -25,7 +25,7 @@ func (a *app) versionCommand() *cli.Command {
 		Name: "version", Usage: "print the version",
 		Description: term.Describe(`Prints the version of the program, of Go, and of the formats it writes; with -r and a repository
 on a server that server's, too.`, "holdfast version", "holdfast version -r backup.lan:tank"),
-		Action: a.action(arity{0, 0}, runVersion),
+		Action: a.action(term.Takes(0, 0), runVersion),
 	}
 }
 
@@ -54,7 +54,7 @@ type serverVersion struct {
 // on the command line is not looked at: the version must be told without a
 // network.
 func (c *call) askVersion(ctx context.Context) (*serverVersion, error) {
-	if !c.flags.IsSet("repository") {
+	if !c.Flags.IsSet("repository") {
 		return nil, nil
 	}
 	r, err := c.repository()

@@ -1,7 +1,8 @@
-package main
+package secret
 
 import (
 	"slices"
+	"strings"
 	"testing"
 
 	"holdfast/command/term"
@@ -16,10 +17,12 @@ func TestUnknownVariables(t *testing.T) {
 		t.Errorf("unknownVariables = %v", got)
 	}
 	b := newBench(t, "HOLDFAST_KEYFLE=x")
-	b.do(t, term.ExitUsage, "version")
-	b.wantErr(t, "error: $HOLDFAST_KEYFLE is not a variable of Holdfast")
-	b.wantErr(t, "hint: did you mean $HOLDFAST_KEYFILE?")
+	err := b.CheckVariables()
+	if !isUsage(err) || err.Error() != "$HOLDFAST_KEYFLE is not a variable of Holdfast" || !strings.HasPrefix(term.NextStep(err), "did you mean $HOLDFAST_KEYFILE?") {
+		t.Errorf("%v, hint %q", err, term.NextStep(err))
+	}
 	b = newBench(t, "HOLDFAST_ZEBRA=y")
-	b.do(t, term.ExitOK, "version")
-	b.wantErr(t, "warning: $HOLDFAST_ZEBRA is not a variable of Holdfast and is ignored\n")
+	if err := b.CheckVariables(); err != nil || b.err.String() != "holdfast: warning: $HOLDFAST_ZEBRA is not a variable of Holdfast and is ignored\n" {
+		t.Errorf("%v, %q", err, b.err.String())
+	}
 }

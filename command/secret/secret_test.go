@@ -1,15 +1,57 @@
-package main
+package secret
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"holdfast/command/term"
+	"holdfast/crypto"
 )
+
+// bench is a source whose surroundings are the test's own.
+type bench struct {
+	Source
+	dir string
+	err bytes.Buffer
+}
+
+func newBench(t *testing.T, env ...string) *bench {
+	t.Helper()
+	b := &bench{dir: t.TempDir()}
+	b.Streams = term.Streams{In: strings.NewReader(""), Out: io.Discard, Err: &b.err}
+	b.Env = map[string]string{}
+	for _, l := range env {
+		name, value, _ := strings.Cut(l, "=")
+		b.Env[name] = value
+	}
+	b.UI = term.New(b.Out, b.Err, time.Now, nil)
+	return b
+}
+
+// path is a name in the test's directory.
+func (b *bench) path(name string) string { return filepath.Join(b.dir, name) }
+
+func (b *bench) write(t *testing.T, name, content string) string {
+	t.Helper()
+	if err := os.WriteFile(b.path(name), []byte(content), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return b.path(name)
+}
+
+// isUsage reports whether an error is one of the command line.
+func isUsage(err error) bool {
+	var usage term.UsageError
+	return errors.As(err, &usage)
+}
 
 func TestSecretForms(t *testing.T) {
 	b := newBench(t)
@@ -25,8 +67,8 @@ func TestSecretForms(t *testing.T) {
 		{"PBS_ENCRYPTION_PASSWORD_FILE", file, "from file"},
 		{"PBS_ENCRYPTION_PASSWORD_CMD", "printf %s bare", "bare"},
 	} {
-		b.env = map[string]string{tc.name: tc.value}
-		p, ok, err := b.secretFromEnv(t.Context(), encryptionPassphrase())
+		b.Env = map[string]string{tc.name: tc.value}
+		p, ok, err := b.fromEnv(t.Context(), EncryptionPassphrase())
 		if err != nil || !ok || string(p) != tc.want {
 			t.Errorf("%s=%q: %q, %v, %v; want %q", tc.name, tc.value, p, ok, err, tc.want)
 		}
@@ -50,8 +92,8 @@ func TestSecretFromDescriptor(t *testing.T) {
 		{"HOLDFAST_ENCRYPTION_PASSWORD_FD", "the first"},
 		{"PBS_ENCRYPTION_PASSWORD_FD", "the second"},
 	} {
-		b.env = map[string]string{tc.variable: fd}
-		p, ok, err := b.secretFromEnv(t.Context(), encryptionPassphrase())
+		b.Env = map[string]string{tc.variable: fd}
+		p, ok, err := b.fromEnv(t.Context(), EncryptionPassphrase())
 		if err != nil || !ok || string(p) != tc.want {
 			t.Errorf("%s: %q, %v, %v; want %q", tc.variable, p, ok, err, tc.want)
 		}
@@ -79,22 +121,22 @@ func TestSecretOrder(t *testing.T) {
 		{"", "", "their credential"},
 	}
 	for i, first := range order {
-		b.env = map[string]string{"CREDENTIALS_DIRECTORY": creds}
+		b.Env = map[string]string{"CREDENTIALS_DIRECTORY": creds}
 		for _, later := range order[i:] {
 			if later.variable != "" {
-				b.env[later.variable] = later.value
+				b.Env[later.variable] = later.value
 			}
 		}
 		if i > 3 {
 			os.Remove(b.path("creds/holdfast.encryption-password"))
 		}
-		p, ok, err := b.secretFromEnv(t.Context(), encryptionPassphrase())
+		p, ok, err := b.fromEnv(t.Context(), EncryptionPassphrase())
 		if err != nil || !ok || string(p) != first.want {
 			t.Errorf("step %d: %q, %v, %v; want %q", i, p, ok, err, first.want)
 		}
 	}
-	b.env = map[string]string{"CREDENTIALS_DIRECTORY": b.path("none")}
-	if p, ok, err := b.secretFromEnv(t.Context(), encryptionPassphrase()); ok || err != nil {
+	b.Env = map[string]string{"CREDENTIALS_DIRECTORY": b.path("none")}
+	if p, ok, err := b.fromEnv(t.Context(), EncryptionPassphrase()); ok || err != nil {
 		t.Errorf("nothing defined: %q, %v, %v", p, ok, err)
 	}
 }
@@ -102,34 +144,37 @@ func TestSecretOrder(t *testing.T) {
 func TestSecretErrors(t *testing.T) {
 	b := newBench(t)
 	empty := b.write(t, "empty", "\nsecond line")
+	noPassphrase := func(err error) bool { return errors.Is(err, ErrPassphrase) }
+	notThere := func(err error) bool { return errors.Is(err, fs.ErrNotExist) }
+	anything := func(err error) bool { return !noPassphrase(err) && !notThere(err) && !isUsage(err) }
 	for _, tc := range []struct {
 		form, value, text string
-		code              int
+		is                func(error) bool
 	}{
-		{"", "", "is empty", term.ExitKey},
-		{"_FILE", empty, "is empty", term.ExitKey},
-		{"_FILE", b.path("none"), "no such file", term.ExitNotFound},
-		{"_FILE", b.dir, "is a directory", term.ExitError},
-		{"_FD", "x", "not the number", term.ExitUsage},
-		{"_FD", "-1", "not the number", term.ExitUsage},
-		{"_FD", "1999999999", "file descriptor 1999999999", term.ExitError},
-		{"_CMD", "", "no command", term.ExitUsage},
-		{"_CMD", "exit 3", "exit status 3", term.ExitError},
-		{"_CMD", "true", "is empty", term.ExitKey},
-		{"_CMD", "head -c 100000 /dev/zero", "prints too much", term.ExitError},
-		{"", strings.Repeat("s", secretSizeMax+1), "longer than", term.ExitUsage},
+		{"", "", "is empty", noPassphrase},
+		{"_FILE", empty, "is empty", noPassphrase},
+		{"_FILE", b.path("none"), "no such file", notThere},
+		{"_FILE", b.dir, "is a directory", anything},
+		{"_FD", "x", "not the number", isUsage},
+		{"_FD", "-1", "not the number", isUsage},
+		{"_FD", "1999999999", "file descriptor 1999999999", anything},
+		{"_CMD", "", "no command", isUsage},
+		{"_CMD", "exit 3", "exit status 3", anything},
+		{"_CMD", "true", "is empty", noPassphrase},
+		{"_CMD", "head -c 100000 /dev/zero", "prints too much", anything},
+		{"", strings.Repeat("s", sizeMax+1), "longer than", isUsage},
 	} {
 		name := "HOLDFAST_ENCRYPTION_PASSWORD" + tc.form
-		b.env = map[string]string{name: tc.value}
-		_, _, err := b.secretFromEnv(t.Context(), encryptionPassphrase())
+		b.Env = map[string]string{name: tc.value}
+		_, _, err := b.fromEnv(t.Context(), EncryptionPassphrase())
 		if err == nil || !strings.Contains(err.Error(), tc.text) || !strings.Contains(err.Error(), "$"+name) {
 			t.Errorf("%s=%q: %v, want %q and the name", name, tc.value, err, tc.text)
 			continue
 		}
-		if got := exitCode(err); got != tc.code {
-			t.Errorf("%s=%q: %v: exit code %d, want %d", name, tc.value, err, got, tc.code)
+		if !tc.is(err) {
+			t.Errorf("%s=%q: %v: an error of another kind", name, tc.value, err)
 		}
-		if len(tc.value) > secretSizeMax && strings.Contains(err.Error(), "ssss") {
+		if len(tc.value) > sizeMax && strings.Contains(err.Error(), "ssss") {
 			t.Errorf("the error tells the secret: %v", err)
 		}
 	}
@@ -137,22 +182,22 @@ func TestSecretErrors(t *testing.T) {
 
 func TestNoTerminal(t *testing.T) {
 	b := newBench(t)
-	_, err := b.passphrase(t.Context(), masterPassphrase())
-	if !errors.Is(err, errPassphrase) || !strings.Contains(hint(err), "$HOLDFAST_MASTER_PASSWORD[_FILE|_FD|_CMD]") {
-		t.Errorf("%v, hint %q", err, hint(err))
+	_, err := b.Get(t.Context(), MasterPassphrase())
+	if !errors.Is(err, ErrPassphrase) || !strings.Contains(term.NextStep(err), "$HOLDFAST_MASTER_PASSWORD[_FILE|_FD|_CMD]") {
+		t.Errorf("%v, hint %q", err, term.NextStep(err))
 	}
-	if _, err = b.newPassphrase(t.Context(), newEncryptionPassphrase()); !errors.Is(err, errPassphrase) {
+	if _, err = b.Choose(t.Context(), NewEncryptionPassphrase()); !errors.Is(err, ErrPassphrase) {
 		t.Errorf("new passphrase: %v", err)
 	}
 }
 
 func TestNewPassphraseIsLongEnough(t *testing.T) {
 	b := newBench(t, "HOLDFAST_NEW_ENCRYPTION_PASSWORD=1234")
-	if p, err := b.newPassphrase(t.Context(), newEncryptionPassphrase()); exitCode(err) != term.ExitUsage {
+	if p, err := b.Choose(t.Context(), NewEncryptionPassphrase()); !isUsage(err) {
 		t.Errorf("4 bytes: %q, %v", p, err)
 	}
-	b.env["HOLDFAST_NEW_ENCRYPTION_PASSWORD"] = "12345"
-	if p, err := b.newPassphrase(t.Context(), newEncryptionPassphrase()); err != nil || string(p) != "12345" {
+	b.Env["HOLDFAST_NEW_ENCRYPTION_PASSWORD"] = "12345"
+	if p, err := b.Choose(t.Context(), NewEncryptionPassphrase()); err != nil || string(p) != "12345" {
 		t.Errorf("5 bytes: %q, %v", p, err)
 	}
 }
@@ -160,30 +205,30 @@ func TestNewPassphraseIsLongEnough(t *testing.T) {
 func TestWriteNew(t *testing.T) {
 	b := newBench(t)
 	path := b.path("key")
-	if err := writeNew(path, []byte("one"), 0o600); err != nil {
+	if err := WriteNew(path, []byte("one"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	st, err := os.Stat(path)
 	if err != nil || st.Mode().Perm() != 0o600 {
 		t.Errorf("mode %v, %v", st.Mode(), err)
 	}
-	if err := writeNew(path, []byte("two"), 0o600); !errors.Is(err, fs.ErrExist) {
+	if err := WriteNew(path, []byte("two"), 0o600); !errors.Is(err, fs.ErrExist) {
 		t.Errorf("written over: %v", err)
 	}
 	if got, _ := os.ReadFile(path); string(got) != "one" {
 		t.Errorf("content %q", got)
 	}
-	if err := writeNew(b.path("none/key"), nil, 0o600); !errors.Is(err, fs.ErrNotExist) {
+	if err := WriteNew(b.path("none/key"), nil, 0o600); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("no directory: %v", err)
 	}
 }
 
 func TestReadSmall(t *testing.T) {
 	b := newBench(t)
-	if got, err := readSmall(b.write(t, "fits", strings.Repeat("x", keyFileSizeMax))); err != nil || len(got) != keyFileSizeMax {
+	if got, err := ReadSmall(b.write(t, "fits", strings.Repeat("x", FileSizeMax))); err != nil || len(got) != FileSizeMax {
 		t.Errorf("%d bytes, %v", len(got), err)
 	}
-	if _, err := readSmall(b.write(t, "large", strings.Repeat("x", keyFileSizeMax+1))); exitCode(err) != term.ExitIntegrity {
+	if _, err := ReadSmall(b.write(t, "large", strings.Repeat("x", FileSizeMax+1))); !errors.Is(err, crypto.ErrFormat) {
 		t.Errorf("a large file: %v", err)
 	}
 }
