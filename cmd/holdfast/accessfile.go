@@ -14,6 +14,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"holdfast/client"
+	"holdfast/command/repo"
 	"holdfast/command/secret"
 	"holdfast/command/term"
 	"holdfast/datastore/access"
@@ -29,13 +30,13 @@ it, too: keep the file to yourself. Works on this machine only.`),
 			{
 				Name: "export", Usage: "write users and rights to a file", ArgsUsage: "[FILE]",
 				Description: term.Describe("Writes users and rights as JSON to a new FILE, or to standard output.", "holdfast access export access.json"),
-				Flags:       []cli.Flag{dataFlag()},
+				Flags:       []cli.Flag{repo.DataFlag()},
 				Action:      a.action(term.Takes(0, 1), accessExport),
 			},
 			{
 				Name: "import", Usage: "replace users and rights by those of a file", ArgsUsage: "FILE",
 				Description: term.Describe("Replaces all users and rights by those of a file that export has written.", "holdfast access import access.json"),
-				Flags:       []cli.Flag{dataFlag()},
+				Flags:       []cli.Flag{repo.DataFlag()},
 				Action:      a.action(term.Takes(1, 1), accessImport),
 			},
 		},
@@ -54,11 +55,11 @@ type accessFileRecord struct {
 // dataHere is the data directory of a server on this machine: what is not on
 // the network is done beside it.
 func (c *call) dataHere() (string, error) {
-	m, err := c.managed()
-	if err == nil && m.data == "" {
+	m, err := c.repos.Managed()
+	if err == nil && m.Data == "" {
 		err = term.Usagef("%s works beside the data of the server only: name its directory with --data", c.Flags.Command.HelpName)
 	}
-	return m.data, err
+	return m.Data, err
 }
 
 func accessExport(ctx context.Context, c *call) error {
@@ -74,7 +75,7 @@ func accessExport(ctx context.Context, c *call) error {
 	}
 	var exported json.RawMessage
 	q := client.Call{Method: http.MethodPost, Path: "/access/export", Whole: &exported}
-	if err := c.managingHere(ctx, dir, func(s *client.Client) error { return s.Do(ctx, q) }); err != nil {
+	if err := c.repos.ManagingHere(ctx, dir, func(s *client.Client) error { return s.Do(ctx, q) }); err != nil {
 		return fmt.Errorf("export: %w", err)
 	}
 	exported = bytes.TrimSpace(exported)
@@ -110,31 +111,31 @@ func accessImport(ctx context.Context, c *call) error {
 // importInto gives the file to the server that runs, or puts it into the
 // directory of one that does not.
 func (c *call) importInto(ctx context.Context, dir string, b []byte) error {
-	socket := filepath.Join(dir, dataSocketName)
-	runs, err := answers(socket)
+	socket := filepath.Join(dir, repo.DataSocketName)
+	runs, err := repo.Answers(socket)
 	if err != nil {
 		return err
 	}
 	if runs {
-		s, err := c.localServer(socket)
+		s, err := c.repos.LocalServer(socket)
 		if err != nil {
 			return err
 		}
 		defer s.Close()
 		return s.Do(ctx, client.Call{Method: http.MethodPost, Path: "/access/import", Body: b})
 	}
-	if err := checkDataDir(dir); err != nil {
+	if err := repo.CheckDataDir(dir); err != nil {
 		return err
 	}
 	// Before the directory gets users and rights of its own, if it has none.
 	if err := access.CheckExport(bytes.NewReader(b)); err != nil {
 		return err
 	}
-	data, err := openDataDir(ctx, dir, c.Flags.Duration("lock-wait"), true)
+	data, err := repo.OpenDataDir(ctx, dir, c.repos.LockWait(), true)
 	if err != nil {
 		return err
 	}
-	return errors.Join(data.access.Import(bytes.NewReader(b)), data.close(context.WithoutCancel(ctx)))
+	return errors.Join(data.Access.Import(bytes.NewReader(b)), data.Close(context.WithoutCancel(ctx)))
 }
 
 // readAccessFile reads what export has written.

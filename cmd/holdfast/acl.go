@@ -9,6 +9,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"holdfast/client"
+	"holdfast/command/repo"
 	"holdfast/command/term"
 	"holdfast/datastore/wire"
 )
@@ -24,20 +25,20 @@ DatastoreReader, DatastoreBackup, DatastorePowerUser, DatastoreAudit, DatastoreP
 			{
 				Name: "set", Usage: "give a role", ArgsUsage: "PATH ROLE",
 				Description: term.Describe("Gives a role on a path to a user or token.", "holdfast acl set /datastore/tank DatastoreBackup --auth-id anna@pbs"),
-				Flags: []cli.Flag{dataFlag(), authIDFlag(),
+				Flags: []cli.Flag{repo.DataFlag(), authIDFlag(),
 					&cli.BoolFlag{Name: "no-propagate", Usage: "let it count on the path alone, not below it"}},
 				Action: a.action(term.Takes(2, 2), aclSet),
 			},
 			{
 				Name: "list", Usage: "list who has which roles",
 				Description: term.Describe("Lists the roles that were given.", "holdfast acl list"),
-				Flags:       []cli.Flag{dataFlag()},
+				Flags:       []cli.Flag{repo.DataFlag()},
 				Action:      a.action(term.Takes(0, 0), aclList),
 			},
 			{
 				Name: "remove", Usage: "take a role away", ArgsUsage: "PATH ROLE",
 				Description: term.Describe("Takes a role on a path away from a user or token.", "holdfast acl remove /datastore/tank DatastoreBackup --auth-id anna@pbs"),
-				Flags:       []cli.Flag{dataFlag(), authIDFlag()},
+				Flags:       []cli.Flag{repo.DataFlag(), authIDFlag()},
 				Action:      a.action(term.Takes(2, 2), aclRemove),
 			},
 		},
@@ -76,7 +77,7 @@ func aclSet(ctx context.Context, c *call) error {
 	if !propagate {
 		q.Params.Set("propagate", "false")
 	}
-	if err := c.asking(ctx, q, nil); err != nil {
+	if err := c.repos.Asking(ctx, q, nil); err != nil {
 		return fmt.Errorf("give %s the role %s on %s: %w", id, role, path, knownRoles(err))
 	}
 	c.ui.Done(aclRecord{"acl", path, role, string(id), propagate}, "gave %s the role %s on %s", id, role, path)
@@ -85,7 +86,7 @@ func aclSet(ctx context.Context, c *call) error {
 
 // knownRoles tells of the roles there are if one was unknown.
 func knownRoles(err error) error {
-	if badParameter(err) && strings.Contains(err.Error(), "role \"") {
+	if repo.BadParameter(err) && strings.Contains(err.Error(), "role \"") {
 		return term.Hintf(err, "holdfast acl --help lists the roles")
 	}
 	return err
@@ -98,7 +99,7 @@ func aclRemove(ctx context.Context, c *call) error {
 	}
 	q := setACL(path, role, id)
 	q.Params.Set("delete", "true")
-	if err := c.asking(ctx, q, nil); err != nil {
+	if err := c.repos.Asking(ctx, q, nil); err != nil {
 		return fmt.Errorf("take the role %s on %s from %s: %w", role, path, id, err)
 	}
 	c.ui.Done(aclRecord{"acl_removed", path, role, string(id), false}, "took the role %s on %s from %s", role, path, id)
@@ -112,7 +113,7 @@ func aclList(ctx context.Context, c *call) error {
 		Role      string `json:"roleid"`
 		Propagate bool   `json:"propagate"`
 	}
-	if err := c.asking(ctx, client.Call{Method: http.MethodGet, Path: "/access/acl"}, &list); err != nil {
+	if err := c.repos.Asking(ctx, client.Call{Method: http.MethodGet, Path: "/access/acl"}, &list); err != nil {
 		return fmt.Errorf("list roles: %w", err)
 	}
 	rows := [][]string{{"path", "role", "user or token", "counts"}}
@@ -126,6 +127,6 @@ func aclList(ctx context.Context, c *call) error {
 			c.ui.Result(aclRecord{"acl", e.Path, e.Role, e.UGID, e.Propagate}, nil)
 		}
 	}
-	c.printTable(rows, "no roles were given")
+	c.ui.Listing(rows, "no roles were given")
 	return nil
 }

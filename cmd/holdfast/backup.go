@@ -14,6 +14,7 @@ import (
 	"holdfast/client"
 	"holdfast/client/backup"
 	"holdfast/client/source"
+	"holdfast/command/repo"
 	"holdfast/command/secret"
 	"holdfast/command/term"
 	"holdfast/crypto"
@@ -61,7 +62,7 @@ func backupFlags() []cli.Flag {
 }
 
 func runBackup(ctx context.Context, c *call) (err error) {
-	if _, err := c.repository(); err != nil {
+	if _, err := c.repos.Name(); err != nil {
 		return err
 	}
 	o, err := c.backupOptions(ctx)
@@ -71,11 +72,11 @@ func runBackup(ctx context.Context, c *call) (err error) {
 	if err := c.backupKeys(ctx, &o); err != nil {
 		return err
 	}
-	s, err := c.openRepository(ctx, readWrite)
+	s, err := c.repos.Open(ctx, repo.Write)
 	if err != nil {
 		return term.StateAt(ctx, err, "nothing has been done")
 	}
-	defer closing(s, &err)
+	defer repo.Closing(s, &err)
 	o.Target = s.Target
 	if c.Flags.IsSet("stdin-from-command") {
 		command := c.sourceCommand(ctx)
@@ -114,7 +115,7 @@ func (c *call) backupError(ctx context.Context, o backup.Options, err error) err
 	case errors.Is(err, wire.ErrBusy):
 		err = term.Hintf(err, "an earlier run of this backup, or another machine's of the same group, is still at work; --lock-wait 6h waits for it to end")
 	case errors.Is(err, client.ErrUnavailable) && !errors.Is(err, wire.ErrUnknown):
-		err = term.Hintf(err, "no snapshot was made; what is stored already is used by the next backup: %s", serverHint(err))
+		err = term.Hintf(err, "no snapshot was made; what is stored already is used by the next backup: %s", repo.ServerHint(err))
 	case !errors.Is(err, wire.ErrExists):
 	case c.fromTheFuture(err) != "":
 		err = term.Hintf(err, "%s is from the future: the clock of the machine that made it was wrong, or its --backup-time; look at it, then remove it with: holdfast snapshot forget, or choose another --backup-id", c.fromTheFuture(err))
@@ -123,7 +124,7 @@ func (c *call) backupError(ctx context.Context, o backup.Options, err error) err
 	default:
 		err = term.Hintf(err, "leave --backup-time out, or name a time after the group's newest snapshot")
 	}
-	return term.StateAt(ctx, fmt.Errorf("backup of %s%s: %w", o.Snapshot, within(o.Snapshot.Group.NS), err),
+	return term.StateAt(ctx, fmt.Errorf("backup of %s%s: %w", o.Snapshot, repo.Within(o.Snapshot.Group.NS), err),
 		"no snapshot was made; what is stored already is used by the next backup")
 }
 
@@ -205,7 +206,7 @@ func (c *call) backupArchives(o *backup.Options) error {
 
 // newSnapshot names the snapshot to be made.
 func (c *call) newSnapshot() (wire.Snapshot, error) {
-	ns, err := c.namespace()
+	ns, err := c.repos.Namespace()
 	if err != nil {
 		return wire.Snapshot{}, err
 	}
@@ -329,5 +330,5 @@ func backupText(w io.Writer, r backup.Report) {
 	if r.Previous != "" {
 		fmt.Fprintf(w, "compared with %s\n", r.Previous)
 	}
-	fmt.Fprintf(w, "snapshot %s%s\n", r.Snapshot, within(r.Snapshot.Group.NS))
+	fmt.Fprintf(w, "snapshot %s%s\n", r.Snapshot, repo.Within(r.Snapshot.Group.NS))
 }

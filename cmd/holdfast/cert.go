@@ -15,6 +15,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"holdfast/client"
+	"holdfast/command/repo"
 	"holdfast/command/secret"
 	"holdfast/command/term"
 	"holdfast/datastore"
@@ -30,7 +31,7 @@ func (a *app) certCommand() *cli.Command {
 			Description: term.Describe(`Prints the certificate of the server on this machine, which is what to compare others with; or,
 with -r, what a server elsewhere shows, whoever that is.`,
 				"holdfast cert show", "holdfast cert show -r backup.lan:tank"),
-			Flags: []cli.Flag{dataFlag(),
+			Flags: []cli.Flag{repo.DataFlag(),
 				&cli.StringFlag{Name: "config", Usage: "the configuration `FILE` of the server (default " + defaultConfigFile + " if there)"}},
 			Action: a.action(term.Takes(0, 0), certShow),
 		}},
@@ -50,26 +51,26 @@ type certRecord struct {
 }
 
 func certShow(ctx context.Context, c *call) error {
-	m, err := c.managed()
+	m, err := c.repos.Managed()
 	if err != nil {
 		return err
 	}
 	var cert *x509.Certificate
 	rec := certRecord{MessageType: "certificate"}
-	if m.data != "" {
-		if rec.Path, err = c.certificatePath(m.data); err == nil {
+	if m.Data != "" {
+		if rec.Path, err = c.certificatePath(m.Data); err == nil {
 			cert, err = readCertificate(rec.Path)
 		}
 	} else {
-		rec.Server = serverOf(m.remote)
-		cert, err = c.shownBy(ctx, m.remote)
+		rec.Server = repo.ServerOf(m.Remote)
+		cert, err = c.shownBy(ctx, m.Remote)
 	}
 	if err != nil {
 		return err
 	}
 	sum := sha256.Sum256(cert.Raw)
-	rec.Fingerprint, rec.Subject = colons(sum[:]), cert.Subject.String()
-	rec.Names = notNil(cert.DNSNames)
+	rec.Fingerprint, rec.Subject = repo.Colons(sum[:]), cert.Subject.String()
+	rec.Names = term.NotNil(cert.DNSNames)
 	for _, ip := range cert.IPAddresses {
 		rec.Names = append(rec.Names, ip.String())
 	}
@@ -90,16 +91,16 @@ func (c *call) certificatePath(dir string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	same := conf.Data == dir || conf.Data == "" && dir == defaultDataDir
+	same := conf.Data == dir || conf.Data == "" && dir == repo.DefaultDataDir
 	if conf.Certificate != "" && (same || c.Flags.IsSet("config")) {
 		return conf.Certificate, nil
 	}
-	return filepath.Join(dir, dataCertName), nil
+	return filepath.Join(dir, repo.DataCertName), nil
 }
 
 func readCertificate(path string) (*x509.Certificate, error) {
 	b, err := secret.ReadSmall(path)
-	if errors.Is(err, fs.ErrNotExist) && filepath.Base(path) == dataCertName {
+	if errors.Is(err, fs.ErrNotExist) && filepath.Base(path) == repo.DataCertName {
 		return nil, term.Hintf(fmt.Errorf("no certificate in %s: %w", filepath.Dir(path), datastore.ErrNoStore), "the first start of a server makes it: holdfast serve --data %s", filepath.Dir(path))
 	}
 	if err != nil {
@@ -118,7 +119,7 @@ func readCertificate(path string) (*x509.Certificate, error) {
 
 // shownBy fetches the certificate that a server shows.
 func (c *call) shownBy(ctx context.Context, r wire.Repository) (*x509.Certificate, error) {
-	o, err := c.dialOptions(r)
+	o, err := c.repos.DialOptions(r)
 	if err != nil {
 		return nil, err
 	}

@@ -3,20 +3,15 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"maps"
 	"net/http"
-	"net/url"
 	"path/filepath"
-	"strconv"
-	"strings"
 
 	"github.com/urfave/cli/v2"
 
 	"holdfast/client"
+	"holdfast/command/repo"
 	"holdfast/command/term"
-	"holdfast/datastore/wire"
 )
 
 func (a *app) datastoreCommand() *cli.Command {
@@ -30,21 +25,21 @@ that is a path, and can be used as one while no server has it open.`),
 				Description: term.Describe(`Makes a datastore in the directory PATH of the server, which may exist if it is empty, or in one
 below its data directory. With --reuse the directory is a repository already.`,
 					"holdfast datastore create tank", "holdfast datastore create tank /srv/backup --comment 'all machines'"),
-				Flags: []cli.Flag{dataFlag(),
+				Flags: []cli.Flag{repo.DataFlag(),
 					&cli.StringFlag{Name: "comment", Usage: "keep `TEXT` with the datastore"},
-					&cli.BoolFlag{Name: "reuse", Usage: "serve the repository that PATH is already"}, trashDaysFlag()},
+					&cli.BoolFlag{Name: "reuse", Usage: "serve the repository that PATH is already"}, repo.TrashDaysFlag()},
 				Action: a.action(term.Takes(1, 2), datastoreCreate),
 			},
 			{
 				Name: "list", Usage: "list datastores",
 				Description: term.Describe("Lists the datastores of a server that the caller may see.", "holdfast datastore list"),
-				Flags:       []cli.Flag{dataFlag()},
+				Flags:       []cli.Flag{repo.DataFlag()},
 				Action:      a.action(term.Takes(0, 0), datastoreList),
 			},
 			{
 				Name: "remove", Usage: "stop serving a datastore", ArgsUsage: "NAME",
 				Description: term.Describe(`Removes a datastore from the server's list. Its directory stays as it is.`, "holdfast datastore remove tank"),
-				Flags:       []cli.Flag{dataFlag()},
+				Flags:       []cli.Flag{repo.DataFlag()},
 				Action:      a.action(term.Takes(1, 1), datastoreRemove),
 			},
 		},
@@ -67,7 +62,7 @@ func datastoreCreate(ctx context.Context, c *call) error {
 	if c.Flags.Bool("reuse") && c.Arg(1) == "" {
 		return term.Usagef("--reuse needs the PATH of the repository")
 	}
-	settings, err := c.datastoreSettings()
+	settings, err := c.repos.DatastoreSettings()
 	if err != nil {
 		return err
 	}
@@ -77,54 +72,14 @@ func datastoreCreate(ctx context.Context, c *call) error {
 		}
 		settings.Set("reuse-datastore", "true")
 	}
-	return c.managing(ctx, func(s *client.Client) error {
+	return c.repos.Managing(ctx, func(s *client.Client) error {
 		rec := datastoreRecord{"datastore", c.Arg(0), c.Arg(1), c.Flags.String("comment"), ""}
-		if err := createDatastore(ctx, s, rec, settings); err != nil {
+		if err := repo.CreateDatastore(ctx, s, repo.Datastore{Name: rec.Name, Path: rec.Path, Comment: rec.Comment}, settings); err != nil {
 			return fmt.Errorf("make datastore %s: %w", rec.Name, err)
 		}
 		c.ui.Done(rec, "made datastore %s", rec.Name)
 		return nil
 	})
-}
-
-// datastoreSettings are what was said about a new datastore. What was not is left
-// out: a real PBS does not know it.
-func (c *call) datastoreSettings() (url.Values, error) {
-	params := url.Values{}
-	if !c.Flags.IsSet("trash-days") {
-		return params, nil
-	}
-	o, err := c.createOptions()
-	params.Set("trash-days", strconv.Itoa(o.TrashDays))
-	return params, err
-}
-
-// createDatastore has a server make a datastore and waits until it is there.
-func createDatastore(ctx context.Context, s *client.Client, d datastoreRecord, settings url.Values) error {
-	params := fields("name", d.Name, "comment", d.Comment)
-	if d.Path != "" {
-		params.Set("path", filepath.Clean(d.Path))
-	}
-	maps.Copy(params, settings)
-	var answer json.RawMessage
-	err := s.Do(ctx, client.Call{Method: http.MethodPost, Path: "/config/datastore", Params: params, Into: &answer})
-	var refused *client.StatusError
-	if errors.As(err, &refused) && strings.Contains(refused.Text, "already exists") {
-		return term.Meaning(err, wire.ErrExists)
-	}
-	if err != nil {
-		return err
-	}
-	return finishTask(ctx, s, answer)
-}
-
-// finishTask waits for the task that an answer names, if it names one.
-func finishTask(ctx context.Context, s *client.Client, answer json.RawMessage) error {
-	var upid string
-	if json.Unmarshal(answer, &upid) != nil || !strings.HasPrefix(upid, "UPID:") {
-		return nil
-	}
-	return s.FollowTask(ctx, upid, func(string) {})
 }
 
 func datastoreList(ctx context.Context, c *call) error {
@@ -134,26 +89,26 @@ func datastoreList(ctx context.Context, c *call) error {
 		Comment     string `json:"comment"`
 		Maintenance string `json:"maintenance-mode"`
 	}
-	if err := c.asking(ctx, client.Call{Method: http.MethodGet, Path: "/config/datastore"}, &list); err != nil {
+	if err := c.repos.Asking(ctx, client.Call{Method: http.MethodGet, Path: "/config/datastore"}, &list); err != nil {
 		return fmt.Errorf("list datastores: %w", err)
 	}
 	rows := [][]string{{"datastore", "path", "maintenance", "comment"}}
 	for _, d := range list {
-		rows = append(rows, []string{d.Name, orDash(d.Path), orDash(d.Maintenance), d.Comment})
+		rows = append(rows, []string{d.Name, term.OrDash(d.Path), term.OrDash(d.Maintenance), d.Comment})
 		if c.ui.JSON {
 			c.ui.Result(datastoreRecord{"datastore", d.Name, d.Path, d.Comment, d.Maintenance}, nil)
 		}
 	}
-	c.printTable(rows, "no datastores; make one with: holdfast datastore create NAME")
+	c.ui.Listing(rows, "no datastores; make one with: holdfast datastore create NAME")
 	return nil
 }
 
 func datastoreRemove(ctx context.Context, c *call) error {
-	return c.managing(ctx, func(s *client.Client) error {
+	return c.repos.Managing(ctx, func(s *client.Client) error {
 		var answer json.RawMessage
-		err := s.Do(ctx, client.Call{Method: http.MethodDelete, Path: restPath("config", "datastore", c.Arg(0)), Into: &answer})
+		err := s.Do(ctx, client.Call{Method: http.MethodDelete, Path: repo.RestPath("config", "datastore", c.Arg(0)), Into: &answer})
 		if err == nil {
-			err = finishTask(ctx, s, answer)
+			err = repo.FinishTask(ctx, s, answer)
 		}
 		if err != nil {
 			return fmt.Errorf("remove datastore %s: %w", c.Arg(0), err)
@@ -161,4 +116,10 @@ func datastoreRemove(ctx context.Context, c *call) error {
 		c.ui.Done(deletion{"datastore_removed", c.Arg(0)}, "removed datastore %s from the list; its directory stays", c.Arg(0))
 		return nil
 	})
+}
+
+// deletion is printed for what was removed.
+type deletion struct {
+	MessageType string `json:"message_type"`
+	Name        string `json:"name"`
 }

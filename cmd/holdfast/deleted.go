@@ -13,6 +13,7 @@ import (
 
 	"holdfast/chunkstore"
 	"holdfast/client"
+	"holdfast/command/repo"
 	"holdfast/command/term"
 	"holdfast/datastore"
 	"holdfast/datastore/wire"
@@ -30,27 +31,27 @@ type trashBin interface {
 }
 
 // trash returns the trash of a repository.
-func (s *repository) trash(ns wire.Namespace) trashBin {
-	if s.local != nil {
-		return s.local
+func trash(s *repo.Repository, ns wire.Namespace) trashBin {
+	if s.Local != nil {
+		return s.Local
 	}
 	return remoteTrash{s, ns}
 }
 
 // remoteTrash is the trash of a datastore on a server. Only Holdfast's have one.
 type remoteTrash struct {
-	*repository
+	*repo.Repository
 	ns wire.Namespace
 }
 
 // call calls the method of the trash.
 func (r remoteTrash) call(ctx context.Context, method string, params url.Values, into any) error {
-	path := restPath("admin", "datastore", r.name.Datastore, "deleted")
-	return r.remote.Do(ctx, client.Call{Method: method, Path: path, Params: params, Into: into})
+	path := repo.RestPath("admin", "datastore", r.Name.Datastore, "deleted")
+	return r.Remote.Do(ctx, client.Call{Method: method, Path: path, Params: params, Into: into})
 }
 
 func snapshotFields(s wire.Snapshot) url.Values {
-	return fields("ns", string(s.Group.NS), "backup-type", s.Group.Type, "backup-id", s.Group.ID, "backup-time", strconv.FormatInt(s.Time, 10))
+	return repo.Fields("ns", string(s.Group.NS), "backup-type", s.Group.Type, "backup-id", s.Group.ID, "backup-time", strconv.FormatInt(s.Time, 10))
 }
 
 // Deleted implements trashBin.
@@ -64,7 +65,7 @@ func (r remoteTrash) Deleted(ctx context.Context) ([]datastore.Deleted, error) {
 		Left      int64       `json:"left"`
 		Protected bool        `json:"protected"`
 	}
-	if err := r.call(ctx, http.MethodGet, fields("ns", string(r.ns)), &answer); err != nil {
+	if err := r.call(ctx, http.MethodGet, repo.Fields("ns", string(r.ns)), &answer); err != nil {
 		return nil, err
 	}
 	var list []datastore.Deleted
@@ -104,11 +105,11 @@ comes back.`,
 }
 
 func snapshotRestoreDeleted(ctx context.Context, c *call) error {
-	return c.changing(ctx, func(s *repository, snap wire.Snapshot) error {
-		if err := s.trash(snap.Group.NS).RestoreDeleted(ctx, snap); err != nil {
-			return fmt.Errorf("bring back%s: %w", within(snap.Group.NS), err)
+	return c.repos.Changing(ctx, c.Arg(0), func(s *repo.Repository, snap wire.Snapshot) error {
+		if err := trash(s, snap.Group.NS).RestoreDeleted(ctx, snap); err != nil {
+			return fmt.Errorf("bring back%s: %w", repo.Within(snap.Group.NS), err)
 		}
-		c.ui.Done(changeRecord{"restored", string(snap.Group.NS), snap.String()}, "brought back %s%s", snap, within(snap.Group.NS))
+		c.ui.Done(changeRecord{"restored", string(snap.Group.NS), snap.String()}, "brought back %s%s", snap, repo.Within(snap.Group.NS))
 		return nil
 	})
 }
@@ -132,20 +133,20 @@ type deletedRecord struct {
 }
 
 // listDeleted lists what is in the trash of a namespace, or of one group of it.
-func (c *call) listDeleted(ctx context.Context, s *repository) error {
-	ns, err := c.namespace()
+func (c *call) listDeleted(ctx context.Context, s *repo.Repository) error {
+	ns, err := c.repos.Namespace()
 	if err != nil {
 		return err
 	}
 	var only wire.Group
 	if c.Arg(0) != "" {
-		if only, err = c.group(c.Arg(0)); err != nil {
+		if only, err = c.repos.Group(c.Arg(0)); err != nil {
 			return err
 		}
 	}
-	list, err := s.trash(ns).Deleted(ctx)
+	list, err := trash(s, ns).Deleted(ctx)
 	if err != nil {
-		return about("list deleted snapshots", ns, err)
+		return repo.About("list deleted snapshots", ns, err)
 	}
 	rows := [][]string{{"snapshot", "removed", "stays", "owner"}}
 	for _, d := range list {
@@ -158,7 +159,7 @@ func (c *call) listDeleted(ctx context.Context, s *repository) error {
 		}
 		rows = append(rows, c.deletedRow(d))
 	}
-	c.printTable(rows, "no deleted snapshots")
+	c.ui.Listing(rows, "no deleted snapshots")
 	return nil
 }
 
@@ -177,7 +178,7 @@ func (c *call) deletedRow(d datastore.Deleted) []string {
 	case d.Left > 0:
 		stays = formatDays(d.Left)
 	}
-	return []string{withNamespace(d.Snapshot.Group.NS, name), when, stays, orDash(string(d.Owner))}
+	return []string{repo.WithNamespace(d.Snapshot.Group.NS, name), when, stays, term.OrDash(string(d.Owner))}
 }
 
 // formatDays writes a time of the trash: days, or what is less.
@@ -200,23 +201,23 @@ type forgottenRecord struct {
 }
 
 // forget removes a snapshot, for good if --now says so.
-func (c *call) forget(ctx context.Context, s *repository, snap wire.Snapshot) error {
-	bin := s.trash(snap.Group.NS)
+func (c *call) forget(ctx context.Context, s *repo.Repository, snap wire.Snapshot) error {
+	bin := trash(s, snap.Group.NS)
 	if c.Flags.Bool("now") {
 		if err := bin.ForgetNow(ctx, snap); err != nil {
-			return fmt.Errorf("forget%s: %w", within(snap.Group.NS), err)
+			return fmt.Errorf("forget%s: %w", repo.Within(snap.Group.NS), err)
 		}
 	} else if err := s.Forget(ctx, snap); err != nil {
-		err = fmt.Errorf("forget%s: %w", within(snap.Group.NS), err)
+		err = fmt.Errorf("forget%s: %w", repo.Within(snap.Group.NS), err)
 		if errors.Is(err, chunkstore.ErrNoSpace) {
-			return term.Hintf(err, noTrashRoom)
+			return term.Hintf(err, repo.NoTrashRoom)
 		}
 		return err
 	}
 	rec := forgottenRecord{changeRecord: changeRecord{"forgotten", string(snap.Group.NS), snap.String()}}
 	left := c.restorable(ctx, bin, snap)
 	rec.RestorableSeconds = int64(left / time.Second)
-	c.ui.Done(rec, "forgot %s%s", snap, within(snap.Group.NS))
+	c.ui.Done(rec, "forgot %s%s", snap, repo.Within(snap.Group.NS))
 	if left > 0 {
 		c.ui.Notef("holdfast snapshot restore-deleted brings it back within %s", formatDays(left))
 	}
@@ -236,21 +237,4 @@ func (c *call) restorable(ctx context.Context, bin trashBin, snap wire.Snapshot)
 		}
 	}
 	return 0
-}
-
-func trashDaysFlag() cli.Flag {
-	return &cli.UintFlag{
-		Name: "trash-days", Value: datastore.TrashDaysDefault,
-		Usage: "keep removed snapshots for `N` days, in which they can be brought back; 0 removes them at once",
-	}
-}
-
-// createOptions reads what is to be set about a new repository.
-func (c *call) createOptions() (o datastore.CreateOptions, err error) {
-	days := c.Flags.Uint("trash-days")
-	if days > datastore.TrashDaysMax {
-		return o, term.Usagef("--trash-days %d: want 0 to %d", days, datastore.TrashDaysMax)
-	}
-	o.TrashDays = int(days)
-	return o, nil
 }

@@ -55,7 +55,7 @@ func (r *running) drain(ctx context.Context) {
 // sessions counts those that are open. If they cannot be counted nobody waits
 // for them.
 func (r *running) sessions() int {
-	list, err := r.data.tasks.List(task.Filter{Running: true})
+	list, err := r.data.Tasks.List(task.Filter{Running: true})
 	if err != nil {
 		r.log.Warn("count sessions", "error", err)
 		return 0

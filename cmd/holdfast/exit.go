@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"io/fs"
-	"slices"
 	"strings"
 	"syscall"
 
@@ -13,6 +12,7 @@ import (
 	"holdfast/client"
 	"holdfast/client/restore"
 	"holdfast/client/source"
+	"holdfast/command/repo"
 	"holdfast/command/secret"
 	"holdfast/command/term"
 	"holdfast/crypto"
@@ -22,9 +22,6 @@ import (
 	"holdfast/datastore/manifest"
 	"holdfast/datastore/wire"
 )
-
-// errDamage is returned when a check has found damage.
-var errDamage = errors.New("damage found")
 
 // exitCode is the only place where an error becomes a number. What is more
 // telling stands further up: a missing chunk that proves damage is damage.
@@ -40,36 +37,36 @@ func exitCode(err error) int {
 		return term.ExitUsage
 	case errors.Is(err, context.Canceled):
 		return term.ExitInterrupted
-	case errors.Is(err, datastore.ErrNoStore), unknownDatastore(err):
+	case errors.Is(err, datastore.ErrNoStore), repo.UnknownDatastore(err):
 		return term.ExitNoRepository
 	case errors.Is(err, chunkstore.ErrLocked), errors.Is(err, wire.ErrBusy), errors.Is(err, pack.ErrSweeping):
 		return term.ExitLocked
 	case errors.Is(err, crypto.ErrWrongKey), errors.Is(err, crypto.ErrWrongPassphrase),
 		errors.Is(err, crypto.ErrNoKey), errors.Is(err, secret.ErrPassphrase), errors.Is(err, wire.ErrUnauthenticated):
 		return term.ExitKey
-	case errorsIsAny(err, client.ErrCertificate, wire.ErrPermission, wire.ErrStopped):
+	case term.IsAny(err, client.ErrCertificate, wire.ErrPermission, wire.ErrStopped):
 		return term.ExitRefused
 	case errors.Is(err, chunkstore.ErrNoSpace), errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT),
 		errors.Is(err, wire.ErrQuota):
 		return term.ExitNoSpace
 	case errors.Is(err, chunkstore.ErrCorrupt), errors.Is(err, crypto.ErrTampered),
 		errors.Is(err, manifest.ErrUnsigned), errors.Is(err, manifest.ErrFormat), errors.Is(err, crypto.ErrFormat),
-		errors.Is(err, source.ErrDamaged), errors.Is(err, errDamage), errors.As(err, &missing):
+		errors.Is(err, source.ErrDamaged), errors.Is(err, repo.ErrDamage), errors.As(err, &missing):
 		return term.ExitIntegrity
-	case unavailable(err):
+	case repo.Unavailable(err):
 		return term.ExitUnreachable
 	case errors.Is(err, errNotEmpty):
 		return term.ExitRefused
-	case badParameter(err):
+	case repo.BadParameter(err):
 		return term.ExitUsage
 	case errors.Is(err, wire.ErrProtected), errors.Is(err, wire.ErrExists), errors.Is(err, restore.ErrTarget),
-		errorsIsAny(err, source.ErrBacking, source.ErrForeign, source.ErrInUse, source.ErrEmpty, source.ErrSizeless, source.ErrUnsupported), errors.Is(err, fs.ErrExist), errors.Is(err, fs.ErrPermission),
+		term.IsAny(err, source.ErrBacking, source.ErrForeign, source.ErrInUse, source.ErrEmpty, source.ErrSizeless, source.ErrUnsupported), errors.Is(err, fs.ErrExist), errors.Is(err, fs.ErrPermission),
 		errors.Is(err, syscall.EROFS), errors.Is(err, gc.ErrNothingFound), errors.Is(err, datastore.ErrFileSystem),
-		frozenThere(err):
+		repo.FrozenThere(err):
 		return term.ExitRefused
 	case errors.Is(err, chunkstore.ErrNotExist), errors.Is(err, manifest.ErrNotFound), errors.Is(err, fs.ErrNotExist):
 		return term.ExitNotFound
-	case unreachable(err):
+	case repo.Unreachable(err):
 		return term.ExitUnreachable
 	case errors.Is(err, syscall.EPIPE):
 		return term.ExitPipe
@@ -145,10 +142,5 @@ func hint(err error) string {
 	case errors.Is(err, chunkstore.ErrNoSpace), errors.Is(err, syscall.ENOSPC):
 		return "reading and restoring still work; make room and run the command again"
 	}
-	return serverHint(err)
-}
-
-// errorsIsAny reports whether err is one of some sentinels.
-func errorsIsAny(err error, sentinels ...error) bool {
-	return slices.ContainsFunc(sentinels, func(s error) bool { return errors.Is(err, s) })
+	return repo.ServerHint(err)
 }

@@ -16,6 +16,7 @@ import (
 	"holdfast/client"
 	"holdfast/client/restore"
 	"holdfast/client/source"
+	"holdfast/command/repo"
 	"holdfast/command/secret"
 	"holdfast/command/term"
 	"holdfast/crypto"
@@ -37,7 +38,7 @@ func exits() map[int][]error {
 		term.ExitUsage: {term.Usagef("wrong"), wire.ErrName, chunkstore.ErrInvalid, term.Hintf(term.Usagef("wrong"), "do it right"),
 			&client.StatusError{Code: 400, Text: "parameter verification failed - 'role': unknown"}},
 		term.ExitIntegrity: {chunkstore.ErrCorrupt, crypto.ErrTampered, crypto.ErrFormat, manifest.ErrUnsigned, manifest.ErrFormat,
-			source.ErrDamaged, errDamage, &wire.MissingError{Count: 1}},
+			source.ErrDamaged, repo.ErrDamage, &wire.MissingError{Count: 1}},
 		term.ExitNotFound: {chunkstore.ErrNotExist, manifest.ErrNotFound, fs.ErrNotExist, syscall.ENOENT},
 		term.ExitNoSpace:  {chunkstore.ErrNoSpace, syscall.ENOSPC, syscall.EDQUOT},
 		term.ExitRefused: {wire.ErrProtected, wire.ErrExists, restore.ErrTarget, source.ErrBacking, source.ErrUnsupported, fs.ErrExist, fs.ErrPermission, syscall.EROFS, syscall.EACCES,

@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"holdfast/chunkstore/durable"
+	"holdfast/command/repo"
 	"holdfast/datastore/access"
 	"holdfast/datastore/wire"
 )
@@ -31,7 +32,7 @@ type firstStartRecord struct {
 // firstStart makes the first token if the server has never run before. A file
 // remembers that it has: a token that was revoked must not come back.
 func (r *running) firstStart() error {
-	marker := filepath.Join(r.conf.Data, dataStartedName)
+	marker := filepath.Join(r.conf.Data, repo.DataStartedName)
 	_, err := os.Stat(marker)
 	if err == nil {
 		return nil
@@ -39,14 +40,14 @@ func (r *running) firstStart() error {
 	if !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("look for an earlier start: %w", err)
 	}
-	secret, err := r.data.access.CreateToken(access.Token{ID: adminToken, Enabled: true, Comment: "made by the first start"})
+	secret, err := r.data.Access.CreateToken(access.Token{ID: adminToken, Enabled: true, Comment: "made by the first start"})
 	switch {
 	case errors.Is(err, wire.ErrExists):
 		r.log.Warn("there is a token of this name already; its secret is not shown again", "auth_id", adminToken)
 	case err != nil:
 		return fmt.Errorf("make token %s: %w", adminToken, err)
 	default:
-		if err := r.data.access.SetACL(access.ACL{Path: "/", Role: "Admin", ID: adminToken, Propagate: true}); err != nil {
+		if err := r.data.Access.SetACL(access.ACL{Path: "/", Role: "Admin", ID: adminToken, Propagate: true}); err != nil {
 			return fmt.Errorf("give rights to %s: %w", adminToken, err)
 		}
 		r.showFirstStart(secret)
@@ -71,12 +72,12 @@ with these a client reaches this server; the password, its secret, is shown this
 
 // nextStep tells how to make the datastore that the name of the repository
 // lacks.
-func (r *running) nextStep(repository string) string {
-	if !strings.HasSuffix(repository, ":"+datastorePlaceholder) {
+func (r *running) nextStep(name string) string {
+	if !strings.HasSuffix(name, ":"+datastorePlaceholder) {
 		return ""
 	}
 	data := ""
-	if r.conf.Data != defaultDataDir {
+	if r.conf.Data != repo.DefaultDataDir {
 		data = " --data " + r.conf.Data
 	}
 	return fmt.Sprintf("%s stands for one that is made with: holdfast datastore create NAME%s\n", datastorePlaceholder, data)
@@ -97,7 +98,7 @@ func (r *running) reachedAs() string {
 	if n, err := strconv.Atoi(port); err == nil && n != wire.DefaultPort {
 		repo.Port = n
 	}
-	if list, err := r.data.access.Datastores(); err == nil && len(list) == 1 {
+	if list, err := r.data.Access.Datastores(); err == nil && len(list) == 1 {
 		repo.Datastore = list[0].Name
 	}
 	return repo.String()

@@ -13,6 +13,7 @@ import (
 
 	"holdfast/chunkstore/pack"
 	"holdfast/client"
+	"holdfast/command/repo"
 	"holdfast/command/term"
 	"holdfast/datastore"
 	"holdfast/datastore/gc"
@@ -75,14 +76,14 @@ type gcPacks struct {
 
 func runGC(ctx context.Context, c *call) (err error) {
 	begin := c.now()
-	s, err := c.openRepository(ctx, readWrite)
+	s, err := c.repos.Open(ctx, repo.Write)
 	if err != nil {
 		return term.StateAt(ctx, err, "nothing has been removed")
 	}
-	defer closing(s, &err)
+	defer repo.Closing(s, &err)
 	rec := gcRecord{MessageType: "summary", Operation: "gc", DryRun: c.Flags.Bool("dry-run")}
-	if s.local != nil {
-		err = c.gcHere(ctx, s.local, &rec)
+	if s.Local != nil {
+		err = c.gcHere(ctx, s.Local, &rec)
 	} else {
 		err = c.gcThere(ctx, s, &rec)
 	}
@@ -92,7 +93,7 @@ func runGC(ctx context.Context, c *call) (err error) {
 	rec.Seconds = term.Seconds(c.now().Sub(begin))
 	c.ui.Summary(rec, func(w io.Writer) { gcText(w, rec) })
 	if rec.gcCounts != nil && rec.PacksLeft > 0 {
-		return term.Hintf(fmt.Errorf("left as they are: %s: %w", term.Plural(int64(rec.PacksLeft), "pack"), errDamage),
+		return term.Hintf(fmt.Errorf("left as they are: %s: %w", term.Plural(int64(rec.PacksLeft), "pack"), repo.ErrDamage),
 			"holdfast verify tells which snapshots are concerned")
 	}
 	return nil
@@ -132,7 +133,7 @@ func (c *call) gcHere(ctx context.Context, s *datastore.Store, rec *gcRecord) er
 	rec.gcCounts = countsOf(r)
 	rec.gcPacks = &gcPacks{
 		Snapshots: counter.snapshots, Deleted: counter.deleted, TrashRemoved: r.TrashRemoved,
-		PacksRemoved: r.PacksRemoved, PacksRewritten: r.PacksRewritten, WasteBytes: r.GarbageBytes, Left: notNil(r.Left),
+		PacksRemoved: r.PacksRemoved, PacksRewritten: r.PacksRewritten, WasteBytes: r.GarbageBytes, Left: term.NotNil(r.Left),
 	}
 	return nil
 }
@@ -168,25 +169,23 @@ func gcStatus(p *gc.Progress) func(*term.Status) {
 
 // gcThere has a server collect. Its log is shown as it is written; after a dry
 // run that is all that a server tells.
-func (c *call) gcThere(ctx context.Context, s *repository, rec *gcRecord) error {
+func (c *call) gcThere(ctx context.Context, s *repo.Repository, rec *gcRecord) error {
 	params := url.Values{}
 	for _, flag := range []string{"dry-run", "allow-empty"} { // parameters of Holdfast
 		if c.Flags.Bool(flag) {
 			params.Set(flag, "true")
 		}
 	}
-	path := restPath("admin", "datastore", s.name.Datastore, "gc")
-	if err := s.remote.Do(ctx, client.Call{Method: http.MethodPost, Path: path, Params: params, Into: &rec.Task}); err != nil {
-		return fmt.Errorf("collect garbage of %s: %w", s.name, gcRunning(err))
+	path := repo.RestPath("admin", "datastore", s.Name.Datastore, "gc")
+	if err := s.Remote.Do(ctx, client.Call{Method: http.MethodPost, Path: path, Params: params, Into: &rec.Task}); err != nil {
+		return fmt.Errorf("collect garbage of %s: %w", s.Name, gcRunning(err))
 	}
 	show := func(line string) { c.ui.Notef("%s", line) }
 	if rec.DryRun {
-		show = func(line string) {
-			c.ui.Result(logRecord{"task_log", line}, func(w io.Writer) { fmt.Fprintln(w, line) })
-		}
+		show = func(line string) { repo.ShowLine(c.ui, line) }
 	}
-	if err := s.remote.FollowTask(ctx, rec.Task, show); err != nil {
-		err = gcEnded(fmt.Errorf("collect garbage of %s: %w", s.name, err))
+	if err := s.Remote.FollowTask(ctx, rec.Task, show); err != nil {
+		err = gcEnded(fmt.Errorf("collect garbage of %s: %w", s.Name, err))
 		return term.StateAt(ctx, err, "the server goes on; holdfast task stop "+rec.Task+" ends it")
 	}
 	if rec.DryRun {
@@ -197,7 +196,7 @@ func (c *call) gcThere(ctx context.Context, s *repository, rec *gcRecord) error 
 
 // gcTold asks a server for the numbers of the collection that has ended. If
 // another has begun since there are none.
-func (c *call) gcTold(ctx context.Context, s *repository, path string, rec *gcRecord) error {
+func (c *call) gcTold(ctx context.Context, s *repo.Repository, path string, rec *gcRecord) error {
 	var a struct {
 		UPID          *string `json:"upid"`
 		Archives      uint64  `json:"index-file-count"`
@@ -209,7 +208,7 @@ func (c *call) gcTold(ctx context.Context, s *repository, path string, rec *gcRe
 		KeptChunks    uint64  `json:"pending-chunks"`
 		PacksLeft     uint64  `json:"still-bad"`
 	}
-	if err := s.remote.Do(ctx, client.Call{Method: http.MethodGet, Path: path, Into: &a}); err != nil {
+	if err := s.Remote.Do(ctx, client.Call{Method: http.MethodGet, Path: path, Into: &a}); err != nil {
 		return fmt.Errorf("result of the garbage collection: %w", err)
 	}
 	if a.UPID == nil || *a.UPID != rec.Task {

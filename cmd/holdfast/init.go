@@ -7,6 +7,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"holdfast/command/repo"
 	"holdfast/command/term"
 	"holdfast/datastore"
 	"holdfast/datastore/wire"
@@ -19,7 +20,7 @@ func (a *app) initCommand() *cli.Command {
 whose directory may exist if it is empty, or a datastore on a server, for which the right to
 make datastores is needed.`,
 			"holdfast init /srv/store", "holdfast init -r 'root@pam!admin@backup.lan:tank'"),
-		Flags:  []cli.Flag{trashDaysFlag()},
+		Flags:  []cli.Flag{repo.TrashDaysFlag()},
 		Action: a.action(term.Takes(0, 1), initRepository),
 	}
 }
@@ -51,7 +52,7 @@ func (c *call) newRepository() (wire.Repository, error) {
 	path := c.Arg(0)
 	switch {
 	case path == "":
-		return c.repository()
+		return c.repos.Name()
 	case c.Flags.IsSet("repository"):
 		return wire.Repository{}, term.Usagef("give the path once: as argument or with -r")
 	case strings.ContainsAny(path, `/\:@~$`):
@@ -66,20 +67,20 @@ func (c *call) newRepository() (wire.Repository, error) {
 
 func (c *call) makeRepository(ctx context.Context, r wire.Repository) error {
 	if r.IsPath() {
-		o, err := c.createOptions()
+		o, err := c.repos.CreateOptions()
 		if err != nil {
 			return err
 		}
 		return datastore.Create(r.Path, o)
 	}
-	settings, err := c.datastoreSettings()
+	settings, err := c.repos.DatastoreSettings()
 	if err != nil {
 		return err
 	}
-	s, err := c.dial(ctx, r)
+	s, err := c.repos.Dial(ctx, r)
 	if err != nil {
 		return err
 	}
 	defer s.Close()
-	return createDatastore(ctx, s, datastoreRecord{Name: r.Datastore}, settings)
+	return repo.CreateDatastore(ctx, s, repo.Datastore{Name: r.Datastore}, settings)
 }

@@ -16,6 +16,7 @@ import (
 	"holdfast/chunkstore"
 	"holdfast/chunkstore/blob"
 	"holdfast/chunkstore/durable"
+	"holdfast/command/repo"
 	"holdfast/command/secret"
 	"holdfast/command/term"
 	"holdfast/crypto"
@@ -218,7 +219,7 @@ $HOLDFAST_MASTER_PASSWORD, the one for the new key file from $HOLDFAST_ENCRYPTIO
 }
 
 func keyRecover(ctx context.Context, c *call) error {
-	return c.reading(ctx, func(s *repository, snap wire.Snapshot) error {
+	return c.repos.Reading(ctx, c.Arg(0), func(s *repo.Repository, snap wire.Snapshot) error {
 		r, err := s.Open(ctx, snap)
 		if err != nil {
 			return fmt.Errorf("open snapshot %s: %w", snap, err)

@@ -9,6 +9,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"holdfast/client"
+	"holdfast/command/repo"
 	"holdfast/command/term"
 	"holdfast/datastore/wire"
 )
@@ -41,11 +42,11 @@ type loginRecord struct {
 
 // serverRepository is the repository, which must be on a server.
 func (c *call) serverRepository() (wire.Repository, error) {
-	r, err := c.repository()
+	r, err := c.repos.Name()
 	if err == nil && r.IsPath() {
 		err = term.Hintf(term.Usagef("%s is about servers, and %s is a path", c.Flags.Command.HelpName, r), "name a server with -r [[user@realm[!token]@]host[:port]:]datastore")
 	}
-	return withDefaults(r), err
+	return repo.WithDefaults(r), err
 }
 
 // forgetful is a ticket cache that keeps tickets but knows none.
@@ -59,7 +60,7 @@ func runLogin(ctx context.Context, c *call) error {
 	if err != nil {
 		return err
 	}
-	o, err := c.dialOptions(r)
+	o, err := c.repos.DialOptions(r)
 	if err != nil {
 		return err
 	}
@@ -76,9 +77,9 @@ func runLogin(ctx context.Context, c *call) error {
 	defer s.Close()
 	// Any method will do to see whether the ticket or token is accepted.
 	if err := s.Do(ctx, client.Call{Method: http.MethodGet, Path: "/version"}); err != nil {
-		return fmt.Errorf("log in to %s as %s: %w", serverOf(r), r.AuthID, err)
+		return fmt.Errorf("log in to %s as %s: %w", repo.ServerOf(r), r.AuthID, err)
 	}
-	c.ui.Done(loginRecord{"logged_in", r.AuthID, serverOf(r)}, "logged in to %s as %s", serverOf(r), r.AuthID)
+	c.ui.Done(loginRecord{"logged_in", r.AuthID, repo.ServerOf(r)}, "logged in to %s as %s", repo.ServerOf(r), r.AuthID)
 	return nil
 }
 
@@ -90,7 +91,7 @@ func runLogout(ctx context.Context, c *call) error {
 	if err != nil {
 		return err
 	}
-	o, err := c.dialOptions(r)
+	o, err := c.repos.DialOptions(r)
 	if err != nil {
 		return err
 	}
@@ -102,9 +103,9 @@ func runLogout(ctx context.Context, c *call) error {
 	if err == nil {
 		defer s.Close()
 		if err := s.Logout(ctx); err != nil {
-			return fmt.Errorf("log out of %s: %w", serverOf(r), err)
+			return fmt.Errorf("log out of %s: %w", repo.ServerOf(r), err)
 		}
 	}
-	c.ui.Done(loginRecord{"logged_out", r.AuthID, serverOf(r)}, "logged out of %s as %s", serverOf(r), r.AuthID)
+	c.ui.Done(loginRecord{"logged_out", r.AuthID, repo.ServerOf(r)}, "logged out of %s as %s", repo.ServerOf(r), r.AuthID)
 	return nil
 }

@@ -22,6 +22,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"holdfast/command/repo"
 	"holdfast/command/secret"
 	"holdfast/command/term"
 )
@@ -185,15 +186,12 @@ func onUsageError(_ *cli.Context, err error, _ bool) error {
 
 // globalFlags are accepted before and after every command.
 func globalFlags() []cli.Flag {
-	return slices.Concat([]cli.Flag{
-		&cli.StringFlag{Name: "repository", Aliases: []string{"r"}, Usage: "the `REPO` to work on: a path, as ./store or /srv/store, or [[user@realm[!token]@]host[:port]:]datastore (or $HOLDFAST_REPOSITORY, $PBS_REPOSITORY)"},
-		&cli.StringFlag{Name: "ns", Usage: "the `NAMESPACE` to work in (or $HOLDFAST_NAMESPACE, $PBS_NAMESPACE; default the root)"},
-		&cli.DurationFlag{Name: "lock-wait", Usage: "wait `DURATION` (as 90s or 10m) for another process to leave the repository, or another backup of the group to end; default 0"},
+	return slices.Concat(repo.NameFlags(), []cli.Flag{
 		&cli.BoolFlag{Name: "json", Usage: "print one JSON object per line"},
 		&cli.BoolFlag{Name: "quiet", Aliases: []string{"q"}, Usage: "print results and errors only"},
 		&cli.BoolFlag{Name: "no-progress", Usage: "show no progress"},
 		&cli.BoolFlag{Name: "verbose", Aliases: []string{"v"}, Usage: "tell more"},
-	}, remoteFlags())
+	}, repo.ServerFlags())
 }
 
 // readGlobals puts the global flags in force before any command runs.
@@ -205,17 +203,7 @@ func (a *app) readGlobals(c *cli.Context) error {
 	if a.ui.Quiet && a.ui.Verbose {
 		return term.Usagef("--quiet and --verbose exclude each other")
 	}
-	if d := c.Duration("lock-wait"); d < 0 {
-		return term.Usagef("--lock-wait %s: must not be negative", d)
-	}
-	g := a.call(term.Given{Flags: c})
-	if _, err := g.namespace(); err != nil {
-		return err
-	}
-	if _, err := g.timeout(); err != nil {
-		return err
-	}
-	if err := g.checkRemote(); err != nil {
+	if err := repo.New(a.secrets(), term.Given{Flags: c}).CheckFlags(); err != nil {
 		return err
 	}
 	return a.secrets().CheckVariables()
@@ -226,12 +214,12 @@ type call struct {
 	*app
 	term.Given
 	secrets secret.Source
-	anew    bool // log in with the password, whatever ticket there is
+	repos   repo.Opener
 }
 
 // call carries out what a command was given.
 func (a *app) call(given term.Given) *call {
-	return &call{app: a, Given: given, secrets: a.secrets()}
+	return &call{app: a, Given: given, secrets: a.secrets(), repos: repo.New(a.secrets(), given)}
 }
 
 // secrets are where passphrases, keys and settings of the environment come from.

@@ -13,6 +13,7 @@ import (
 
 	"holdfast/chunkstore"
 	"holdfast/client"
+	"holdfast/command/repo"
 	"holdfast/command/term"
 	"holdfast/datastore"
 	"holdfast/datastore/wire"
@@ -28,20 +29,20 @@ On a server they must be made before a backup names them.`),
 				Name: "create", Usage: "make a namespace", ArgsUsage: "NAMESPACE",
 				Description: term.Describe("Makes a namespace; the one above it must exist.", "holdfast namespace create -r backup.lan:tank customers",
 					"holdfast namespace create --data /var/lib/holdfast --datastore tank customers/web"),
-				Flags:  []cli.Flag{dataFlag(), storeFlag()},
+				Flags:  []cli.Flag{repo.DataFlag(), repo.StoreFlag()},
 				Action: a.action(term.Takes(1, 1), namespaceCreate),
 			},
 			{
 				Name: "list", Usage: "list namespaces", ArgsUsage: "[NAMESPACE]",
 				Description: term.Describe("Lists a namespace and all below it.", "holdfast namespace list -r backup.lan:tank"),
-				Flags:       []cli.Flag{dataFlag(), storeFlag()},
+				Flags:       []cli.Flag{repo.DataFlag(), repo.StoreFlag()},
 				Action:      a.action(term.Takes(0, 1), namespaceList),
 			},
 			{
 				Name: "delete", Usage: "remove a namespace", ArgsUsage: "NAMESPACE",
 				Description: term.Describe("Removes an empty namespace, or with --delete-groups one with all its backups but the protected ones.",
 					"holdfast namespace delete -r backup.lan:tank customers"),
-				Flags:  []cli.Flag{dataFlag(), storeFlag(), &cli.BoolFlag{Name: "delete-groups", Usage: "remove the backups in it, too"}},
+				Flags:  []cli.Flag{repo.DataFlag(), repo.StoreFlag(), &cli.BoolFlag{Name: "delete-groups", Usage: "remove the backups in it, too"}},
 				Action: a.action(term.Takes(1, 1), namespaceDelete),
 			},
 		},
@@ -52,44 +53,6 @@ On a server they must be made before a backup names them.`),
 type namespaceRecord struct {
 	MessageType string `json:"message_type"` // "namespace" or "namespace_removed"
 	Namespace   string `json:"ns"`
-}
-
-// onDatastore finds what a command about one datastore works on: a path, for
-// which here is called, or a server's datastore, for which there is called with
-// its name.
-func (c *call) onDatastore(ctx context.Context, here func(wire.Repository) error, there func(*client.Client, string) error) error {
-	name := c.Flags.String("datastore")
-	if !c.Flags.IsSet("data") && name == "" {
-		r, err := c.repository()
-		switch {
-		case err != nil:
-			return err
-		case r.IsPath():
-			return here(r)
-		}
-		s, err := c.dial(ctx, r)
-		if err != nil {
-			return err
-		}
-		defer s.Close()
-		return there(s, r.Datastore)
-	}
-	if name == "" {
-		return term.Usagef("--data needs --datastore NAME")
-	}
-	return c.managing(ctx, func(s *client.Client) error { return there(s, name) })
-}
-
-// changingPath calls do with a repository that is a path, opened for writing.
-func (c *call) changingPath(ctx context.Context, do func(*datastore.Store) error) func(wire.Repository) error {
-	return func(r wire.Repository) (err error) {
-		s, err := c.openPath(ctx, r, readWrite)
-		if err != nil {
-			return err
-		}
-		defer closing(s, &err)
-		return do(s)
-	}
 }
 
 // namedNamespace reads the argument, which must not be the root.
@@ -110,11 +73,11 @@ func namespaceCreate(ctx context.Context, c *call) error {
 	if i := strings.LastIndexByte(name, '/'); i >= 0 {
 		parent, name = name[:i], name[i+1:]
 	}
-	err = c.onDatastore(ctx,
-		c.changingPath(ctx, func(s *datastore.Store) error { return s.CreateNamespace(ctx, ns) }),
+	err = c.repos.OnDatastore(ctx,
+		c.repos.ChangingPath(ctx, func(s *datastore.Store) error { return s.CreateNamespace(ctx, ns) }),
 		func(s *client.Client, store string) error {
 			return s.Do(ctx, client.Call{
-				Method: http.MethodPost, Path: restPath("admin", "datastore", store, "namespace"),
+				Method: http.MethodPost, Path: repo.RestPath("admin", "datastore", store, "namespace"),
 				Params: url.Values{"name": {name}, "parent": {parent}},
 			})
 		})
@@ -131,9 +94,9 @@ func namespaceList(ctx context.Context, c *call) error {
 		return err
 	}
 	var list []wire.Namespace
-	err = c.onDatastore(ctx,
+	err = c.repos.OnDatastore(ctx,
 		func(r wire.Repository) error {
-			s, err := c.openPath(ctx, r, readOnly)
+			s, err := c.repos.OpenPath(ctx, r, repo.Read)
 			if err != nil {
 				return err
 			}
@@ -146,7 +109,7 @@ func namespaceList(ctx context.Context, c *call) error {
 			return err
 		})
 	if err != nil {
-		return about("list namespaces", "", err)
+		return repo.About("list namespaces", "", err)
 	}
 	rows := [][]string{{"namespace"}}
 	for _, ns := range list {
@@ -159,7 +122,7 @@ func namespaceList(ctx context.Context, c *call) error {
 			c.ui.Result(namespaceRecord{"namespace", string(ns)}, nil)
 		}
 	}
-	c.printTable(rows, "no namespaces")
+	c.ui.Listing(rows, "no namespaces")
 	return nil
 }
 
@@ -169,7 +132,7 @@ func namespacesOf(ctx context.Context, s *client.Client, store string, parent wi
 		NS string `json:"ns"`
 	}
 	err := s.Do(ctx, client.Call{
-		Method: http.MethodGet, Path: restPath("admin", "datastore", store, "namespace"), Params: fields("parent", string(parent)), Into: &answer,
+		Method: http.MethodGet, Path: repo.RestPath("admin", "datastore", store, "namespace"), Params: repo.Fields("parent", string(parent)), Into: &answer,
 	})
 	if err != nil {
 		return nil, err
@@ -191,8 +154,8 @@ func namespaceDelete(ctx context.Context, c *call) error {
 		return err
 	}
 	groups := c.Flags.Bool("delete-groups")
-	err = c.onDatastore(ctx,
-		c.changingPath(ctx, func(s *datastore.Store) error {
+	err = c.repos.OnDatastore(ctx,
+		c.repos.ChangingPath(ctx, func(s *datastore.Store) error {
 			removed, err := s.RemoveNamespace(ctx, ns, datastore.RemoveOptions{Groups: groups})
 			if err == nil && removed.Protected > 0 {
 				err = fmt.Errorf("%s left: %w", term.Plural(int64(removed.Protected), "protected snapshot"), wire.ErrProtected)
@@ -201,7 +164,7 @@ func namespaceDelete(ctx context.Context, c *call) error {
 		}),
 		func(s *client.Client, store string) error {
 			q := client.Call{
-				Method: http.MethodDelete, Path: restPath("admin", "datastore", store, "namespace"),
+				Method: http.MethodDelete, Path: repo.RestPath("admin", "datastore", store, "namespace"),
 				Params: url.Values{"ns": {string(ns)}}, Into: new(json.RawMessage),
 			}
 			if groups {
@@ -221,7 +184,7 @@ var errNotEmpty = errors.New("not empty")
 
 // notEmpty tells how a namespace with backups in it is removed.
 func (c *call) notEmpty(err error, groups bool) error {
-	if groups || !errorsIsAny(err, wire.ErrBusy, wire.ErrExists, chunkstore.ErrInvalid) {
+	if groups || !term.IsAny(err, wire.ErrBusy, wire.ErrExists, chunkstore.ErrInvalid) {
 		return err
 	}
 	return term.Hintf(term.Meaning(err, errNotEmpty), "--delete-groups removes the backups in it, too")

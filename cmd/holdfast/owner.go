@@ -8,6 +8,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"holdfast/client"
+	"holdfast/command/repo"
 	"holdfast/command/term"
 	"holdfast/datastore/wire"
 )
@@ -31,7 +32,7 @@ type ownerRecord struct {
 }
 
 func runChangeOwner(ctx context.Context, c *call) (err error) {
-	g, err := c.group(c.Arg(0))
+	g, err := c.repos.Group(c.Arg(0))
 	if err != nil {
 		return err
 	}
@@ -39,22 +40,22 @@ func runChangeOwner(ctx context.Context, c *call) (err error) {
 	if err != nil {
 		return err
 	}
-	s, err := c.openRepository(ctx, readWrite)
+	s, err := c.repos.Open(ctx, repo.Write)
 	if err != nil {
 		return err
 	}
-	defer closing(s, &err)
-	if s.local != nil {
-		err = s.local.SetOwner(ctx, g, owner)
+	defer repo.Closing(s, &err)
+	if s.Local != nil {
+		err = s.Local.SetOwner(ctx, g, owner)
 	} else {
-		err = s.remote.Do(ctx, client.Call{
-			Method: http.MethodPost, Path: restPath("admin", "datastore", s.name.Datastore, "change-owner"),
-			Params: fields("backup-type", g.Type, "backup-id", g.ID, "ns", string(g.NS), "new-owner", string(owner)),
+		err = s.Remote.Do(ctx, client.Call{
+			Method: http.MethodPost, Path: repo.RestPath("admin", "datastore", s.Name.Datastore, "change-owner"),
+			Params: repo.Fields("backup-type", g.Type, "backup-id", g.ID, "ns", string(g.NS), "new-owner", string(owner)),
 		})
 	}
 	if err != nil {
-		return fmt.Errorf("change owner of %s%s: %w", g, within(g.NS), err)
+		return fmt.Errorf("change owner of %s%s: %w", g, repo.Within(g.NS), err)
 	}
-	c.ui.Done(ownerRecord{"owner", string(g.NS), g.String(), string(owner)}, "%s%s belongs to %s", g, within(g.NS), owner)
+	c.ui.Done(ownerRecord{"owner", string(g.NS), g.String(), string(owner)}, "%s%s belongs to %s", g, repo.Within(g.NS), owner)
 	return nil
 }

@@ -14,6 +14,7 @@ import (
 
 	"holdfast/chunkstore"
 	"holdfast/client"
+	"holdfast/command/repo"
 	"holdfast/command/term"
 	"holdfast/datastore"
 	"holdfast/datastore/prune"
@@ -84,11 +85,15 @@ func runPrune(ctx context.Context, c *call) (err error) {
 	if err != nil {
 		return err
 	}
-	s, err := c.openRepository(ctx, openMode(c.Flags.Bool("dry-run")))
+	mode := repo.Write
+	if c.Flags.Bool("dry-run") {
+		mode = repo.Read
+	}
+	s, err := c.repos.Open(ctx, mode)
 	if err != nil {
 		return err
 	}
-	defer closing(s, &err)
+	defer repo.Closing(s, &err)
 	if c.Flags.Bool("all") {
 		if named, err = c.allGroups(ctx, s); err != nil {
 			return err
@@ -113,7 +118,7 @@ func (c *call) pruneArguments() ([]wire.Group, error) {
 	}
 	var list []wire.Group
 	for _, text := range c.Args {
-		g, err := c.group(text)
+		g, err := c.repos.Group(text)
 		if err != nil {
 			return nil, err
 		}
@@ -126,7 +131,7 @@ func (c *call) pruneArguments() ([]wire.Group, error) {
 
 // allGroups are the groups of the namespace, and of those below if asked for.
 func (c *call) allGroups(ctx context.Context, src wire.Source) ([]wire.Group, error) {
-	infos, err := c.groups(ctx, src)
+	infos, err := c.repos.Groups(ctx, src, c.Flags.Bool("recursive"))
 	var list []wire.Group
 	for _, g := range infos {
 		list = append(list, g.Group)
@@ -135,7 +140,7 @@ func (c *call) allGroups(ctx context.Context, src wire.Source) ([]wire.Group, er
 }
 
 // pruneGroups prunes groups and shows how far it is.
-func (c *call) pruneGroups(ctx context.Context, s *repository, groups []wire.Group, keep prune.Keep) ([]pruned, error) {
+func (c *call) pruneGroups(ctx context.Context, s *repo.Repository, groups []wire.Group, keep prune.Keep) ([]pruned, error) {
 	var done atomic.Int64
 	stop := c.ui.Watch(ctx, func(st *term.Status) {
 		st.Operation, st.Groups = "prune", &term.Count{Done: done.Load(), Total: int64(len(groups))}
@@ -159,16 +164,16 @@ func eachGroup(ctx context.Context, groups []wire.Group, do func(wire.Group) ([]
 			all = append(all, pruned{g, list})
 		}
 		failed = errors.Join(failed, err)
-		if unreachable(err) || errors.Is(err, wire.ErrUnauthenticated) {
+		if repo.Unreachable(err) || errors.Is(err, wire.ErrUnauthenticated) {
 			break
 		}
 	}
 	return all, failed
 }
 
-func (c *call) pruneGroup(ctx context.Context, s *repository, g wire.Group, keep prune.Keep) ([]prune.Decision, error) {
-	if s.local != nil {
-		return c.pruneHere(ctx, s.local, g, keep)
+func (c *call) pruneGroup(ctx context.Context, s *repo.Repository, g wire.Group, keep prune.Keep) ([]prune.Decision, error) {
+	if s.Local != nil {
+		return c.pruneHere(ctx, s.Local, g, keep)
 	}
 	return c.pruneThere(ctx, s, g, keep)
 }
@@ -219,17 +224,14 @@ func (c *call) pruneHere(ctx context.Context, s *datastore.Store, g wire.Group, 
 // noTrash adds the next step where a disk is too full for the trash.
 func (c *call) noTrash(err error) error {
 	if errors.Is(err, chunkstore.ErrNoSpace) && !c.Flags.Bool("now") {
-		err = term.Hintf(err, noTrashRoom)
+		err = term.Hintf(err, repo.NoTrashRoom)
 	}
 	return err
 }
 
-// noTrashRoom is the next step where a disk is too full for the trash.
-const noTrashRoom = "there is no room to keep it in the trash; --now removes it for good"
-
 // pruneThere has a server prune, which knows what else goes on there.
-func (c *call) pruneThere(ctx context.Context, s *repository, g wire.Group, keep prune.Keep) ([]prune.Decision, error) {
-	params := fields("backup-type", g.Type, "backup-id", g.ID, "ns", string(g.NS))
+func (c *call) pruneThere(ctx context.Context, s *repo.Repository, g wire.Group, keep prune.Keep) ([]prune.Decision, error) {
+	params := repo.Fields("backup-type", g.Type, "backup-id", g.ID, "ns", string(g.NS))
 	for i, n := range []int{keep.Last, keep.Hourly, keep.Daily, keep.Weekly, keep.Monthly, keep.Yearly} {
 		if n > 0 {
 			params.Set("keep-"+keepNames[i], strconv.Itoa(n))
@@ -246,9 +248,9 @@ func (c *call) pruneThere(ctx context.Context, s *repository, g wire.Group, keep
 		Keep      bool  `json:"keep"`
 		Protected bool  `json:"protected"`
 	}
-	path := restPath("admin", "datastore", s.name.Datastore, "prune")
-	if err := s.remote.Do(ctx, client.Call{Method: http.MethodPost, Path: path, Params: params, Into: &answer}); err != nil {
-		return nil, c.noTrash(onlyHoldfast(fmt.Errorf("prune %s%s: %w", g, within(g.NS), err), pruneNowElsewhere))
+	path := repo.RestPath("admin", "datastore", s.Name.Datastore, "prune")
+	if err := s.Remote.Do(ctx, client.Call{Method: http.MethodPost, Path: path, Params: params, Into: &answer}); err != nil {
+		return nil, c.noTrash(repo.OnlyHoldfast(fmt.Errorf("prune %s%s: %w", g, repo.Within(g.NS), err), pruneNowElsewhere))
 	}
 	var list []prune.Decision
 	for _, d := range answer {
@@ -269,7 +271,7 @@ func left(ctx context.Context, s wire.Source, g wire.Group, list []prune.Decisio
 	there := make(map[int64]bool)
 	infos, err := s.Snapshots(ctx, g)
 	if err != nil && !errors.Is(err, chunkstore.ErrNotExist) {
-		return about("list snapshots", g.NS, err)
+		return repo.About("list snapshots", g.NS, err)
 	}
 	for _, i := range infos {
 		there[i.Snapshot.Time] = true
@@ -289,7 +291,7 @@ func (c *call) printPruned(all []pruned) {
 			rows = append(rows, c.prunedRow(p.group, d))
 		}
 	}
-	c.printTable(rows, "no snapshots")
+	c.ui.Listing(rows, "no snapshots")
 }
 
 // prunedRow is the row of a snapshot, which has been printed if it is to be
@@ -304,5 +306,5 @@ func (c *call) prunedRow(g wire.Group, d prune.Decision) []string {
 	if c.ui.JSON {
 		c.ui.Result(pruneRecord{"pruned", string(g.NS), name, d.Keep, d.Protected, reason, c.Flags.Bool("dry-run")}, nil)
 	}
-	return []string{withNamespace(g.NS, name), word, reason}
+	return []string{repo.WithNamespace(g.NS, name), word, reason}
 }

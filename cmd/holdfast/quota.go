@@ -9,6 +9,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"holdfast/client"
+	"holdfast/command/repo"
 	"holdfast/command/term"
 )
 
@@ -23,7 +24,7 @@ backup that would go beyond it is refused; what is there stays.`),
 				Description: term.Describe(`Sets the quota of a datastore, a namespace, a user or a token. What is not named stays as it is.`,
 					"holdfast quota set /datastore/tank/customers --bytes 500GiB",
 					"holdfast quota set 'root@pam!web' --snapshots-per-day 24"),
-				Flags: []cli.Flag{dataFlag(),
+				Flags: []cli.Flag{repo.DataFlag(),
 					&cli.StringFlag{Name: "bytes", Usage: "allow at most `SIZE`, as 500GiB; 0 is no limit"},
 					&cli.UintFlag{Name: "snapshots-per-day", Usage: "allow at most `N` new snapshots a day; 0 is no limit"}},
 				Action: a.action(term.Takes(1, 1), quotaSet),
@@ -31,13 +32,13 @@ backup that would go beyond it is refused; what is there stays.`),
 			{
 				Name: "list", Usage: "list quotas",
 				Description: term.Describe("Lists the quotas of a server.", "holdfast quota list"),
-				Flags:       []cli.Flag{dataFlag()},
+				Flags:       []cli.Flag{repo.DataFlag()},
 				Action:      a.action(term.Takes(0, 0), quotaList),
 			},
 			{
 				Name: "remove", Usage: "remove a quota", ArgsUsage: "SUBJECT",
 				Description: term.Describe("Removes a quota.", "holdfast quota remove /datastore/tank/customers"),
-				Flags:       []cli.Flag{dataFlag()},
+				Flags:       []cli.Flag{repo.DataFlag()},
 				Action:      a.action(term.Takes(1, 1), quotaRemove),
 			},
 		},
@@ -70,7 +71,7 @@ func quotaSet(ctx context.Context, c *call) error {
 	if !c.Flags.IsSet("bytes") && !c.Flags.IsSet("snapshots-per-day") {
 		return term.Usagef("give --bytes or --snapshots-per-day")
 	}
-	params := fields("subject", c.Arg(0))
+	params := repo.Fields("subject", c.Arg(0))
 	if c.Flags.IsSet("bytes") {
 		n, err := term.ParseSize(c.Flags.String("bytes"))
 		if err != nil {
@@ -86,7 +87,7 @@ func quotaSet(ctx context.Context, c *call) error {
 		params.Set("snapshots-per-day", strconv.FormatUint(uint64(n), 10))
 	}
 	var set quotaAnswer
-	if err := c.asking(ctx, client.Call{Method: http.MethodPut, Path: "/access/quota", Params: params}, &set); err != nil {
+	if err := c.repos.Asking(ctx, client.Call{Method: http.MethodPut, Path: "/access/quota", Params: params}, &set); err != nil {
 		return fmt.Errorf("set quota of %s: %w", c.Arg(0), err)
 	}
 	rec := set.record()
@@ -110,7 +111,7 @@ func (r quotaRecord) perDay() string {
 
 func quotaList(ctx context.Context, c *call) error {
 	var list []quotaAnswer
-	if err := c.asking(ctx, client.Call{Method: http.MethodGet, Path: "/access/quota"}, &list); err != nil {
+	if err := c.repos.Asking(ctx, client.Call{Method: http.MethodGet, Path: "/access/quota"}, &list); err != nil {
 		return fmt.Errorf("list quotas: %w", err)
 	}
 	rows := [][]string{{"subject", "size", "snapshots"}}
@@ -121,12 +122,12 @@ func quotaList(ctx context.Context, c *call) error {
 			c.ui.Result(rec, nil)
 		}
 	}
-	c.printTable(rows, "no quotas")
+	c.ui.Listing(rows, "no quotas")
 	return nil
 }
 
 func quotaRemove(ctx context.Context, c *call) error {
-	err := c.asking(ctx, client.Call{Method: http.MethodDelete, Path: "/access/quota", Params: fields("subject", c.Arg(0))}, nil)
+	err := c.repos.Asking(ctx, client.Call{Method: http.MethodDelete, Path: "/access/quota", Params: repo.Fields("subject", c.Arg(0))}, nil)
 	if err != nil {
 		return fmt.Errorf("remove quota of %s: %w", c.Arg(0), err)
 	}

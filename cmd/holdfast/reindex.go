@@ -8,6 +8,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"holdfast/command/repo"
 	"holdfast/command/term"
 )
 
@@ -39,11 +40,11 @@ type reindexRecord struct {
 
 func runReindex(ctx context.Context, c *call) (err error) {
 	begin := c.now()
-	s, err := c.openLocal(ctx, readWrite)
+	s, err := c.repos.OpenLocal(ctx, repo.Write)
 	if err != nil {
 		return term.StateAt(ctx, err, "nothing has been done")
 	}
-	defer closing(s, &err)
+	defer repo.Closing(s, &err)
 	var done, total atomic.Int64
 	stop := c.ui.Watch(ctx, func(st *term.Status) {
 		st.Operation = "reindex"
@@ -61,11 +62,11 @@ func runReindex(ctx context.Context, c *call) (err error) {
 		MessageType: "summary", Operation: "reindex",
 		Packs: r.Packs, Chunks: r.Chunks, Duplicates: r.Duplicates,
 		FootersDamaged: r.FootersDamaged, RecordsDamaged: r.RecordsDamaged, BytesSkipped: r.BytesSkipped,
-		Unreadable: r.Unreadable, Names: notNil(r.Names), Seconds: term.Seconds(c.now().Sub(begin)),
+		Unreadable: r.Unreadable, Names: term.NotNil(r.Names), Seconds: term.Seconds(c.now().Sub(begin)),
 	}
 	c.ui.Done(rec, "found %s in %s, and %d further copies of them", term.Plural(int64(r.Chunks), "chunk"), term.Plural(int64(r.Packs), "pack"), r.Duplicates)
 	if r.RecordsDamaged+r.Unreadable > 0 {
-		return term.Hintf(fmt.Errorf("unsound places: %d, packs not readable to their end: %d (%s): %w", r.RecordsDamaged, r.Unreadable, strings.Join(r.Names, ", "), errDamage),
+		return term.Hintf(fmt.Errorf("unsound places: %d, packs not readable to their end: %d (%s): %w", r.RecordsDamaged, r.Unreadable, strings.Join(r.Names, ", "), repo.ErrDamage),
 			"holdfast verify tells which snapshots are concerned")
 	}
 	return nil

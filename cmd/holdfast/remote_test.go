@@ -8,8 +8,7 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/urfave/cli/v2"
-
+	"holdfast/command/repo"
 	"holdfast/command/term"
 )
 
@@ -49,49 +48,6 @@ func TestFlagsAreCheckedForEveryRepository(t *testing.T) {
 	}
 }
 
-func TestProxyOfTheEnvironment(t *testing.T) {
-	for name, tc := range map[string]struct {
-		env  []string
-		args []string
-		want string
-		code int
-	}{
-		"none":                 {},
-		"all":                  {env: []string{"ALL_PROXY=proxy.lan:3128"}, want: "proxy.lan:3128"},
-		"lower case":           {env: []string{"all_proxy=proxy.lan:3128"}, want: "proxy.lan:3128"},
-		"not for this host":    {env: []string{"ALL_PROXY=proxy.lan:3128", "NO_PROXY=a.b, backup.example.org"}},
-		"not for this domain":  {env: []string{"ALL_PROXY=proxy.lan:3128", "no_proxy=.example.org"}},
-		"not for this port":    {env: []string{"ALL_PROXY=proxy.lan:3128", "NO_PROXY=backup.example.org:8007"}},
-		"another port":         {env: []string{"ALL_PROXY=proxy.lan:3128", "NO_PROXY=backup.example.org:443"}, want: "proxy.lan:3128"},
-		"not for any":          {env: []string{"ALL_PROXY=proxy.lan:3128", "NO_PROXY=*"}},
-		"another host":         {env: []string{"ALL_PROXY=proxy.lan:3128", "NO_PROXY=up.example.org"}, want: "proxy.lan:3128"},
-		"flag before variable": {env: []string{"ALL_PROXY=proxy.lan:3128"}, args: []string{"--proxy", ""}},
-		"flag before no_proxy": {env: []string{"NO_PROXY=*"}, args: []string{"--proxy", "other:1"}, want: "other:1"},
-		"socks":                {env: []string{"ALL_PROXY=socks5h://proxy.lan:1080"}, code: term.ExitUsage},
-		"socks, not used":      {env: []string{"ALL_PROXY=socks5h://proxy.lan:1080", "NO_PROXY=*"}},
-	} {
-		t.Run(name, func(t *testing.T) {
-			b := newBench(t, tc.env...)
-			tree := b.tree()
-			var got string
-			var err error
-			tree.Commands = []*cli.Command{{Name: "x", Action: func(c *cli.Context) error {
-				got, err = b.call(term.Given{Flags: c}).proxy("backup.example.org:8007")
-				return nil
-			}}}
-			if e := tree.Run(append(append([]string{"holdfast"}, tc.args...), "x")); e != nil {
-				t.Fatal(e)
-			}
-			if exitCode(err) != tc.code || err == nil && got != tc.want {
-				t.Errorf("proxy %q, %v; want %q", got, err, tc.want)
-			}
-			if err != nil && !strings.Contains(err.Error(), "$ALL_PROXY") {
-				t.Errorf("%v does not name the variable", err)
-			}
-		})
-	}
-}
-
 func TestErrorsNameTheProxy(t *testing.T) {
 	b := newBench(t, "ALL_PROXY=127.0.0.1:1", "HOLDFAST_PASSWORD=x")
 	b.do(t, term.ExitUnreachable, "list", "-r", "root@pam!a@backup.example.org:tank")
@@ -111,7 +67,7 @@ func TestSilentServers(t *testing.T) {
 		t.Fatal(err)
 	}
 	tcp := mute(t, "tcp", "127.0.0.1:0")
-	mute(t, "unix", filepath.Join(data, dataSocketName))
+	mute(t, "unix", filepath.Join(data, repo.DataSocketName))
 	for name, args := range map[string][]string{
 		"certificate":   {"cert", "show", "-r", tcp + ":tank"},
 		"through proxy": {"cert", "show", "-r", "203.0.113.1:8007:tank", "--proxy", "http://" + tcp},

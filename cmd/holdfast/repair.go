@@ -8,6 +8,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"holdfast/command/repo"
 	"holdfast/command/term"
 	"holdfast/datastore"
 	"holdfast/datastore/verify"
@@ -53,7 +54,7 @@ type repairRecord struct {
 
 func runRepair(ctx context.Context, c *call) error {
 	begin := c.now()
-	r, err := c.repository()
+	r, err := c.repos.Name()
 	if err != nil {
 		return err
 	}
@@ -61,7 +62,7 @@ func runRepair(ctx context.Context, c *call) error {
 		return term.Hintf(term.Usagef("holdfast repair works on repositories that are a path; %s is on a server", r),
 			"run it on the server's machine while the server is stopped, with -r and the path of the datastore; holdfast verify --store works from here")
 	}
-	o := verify.RepairOptions{LockWait: c.Flags.Duration("lock-wait"), Progress: new(verify.Progress)}
+	o := verify.RepairOptions{LockWait: c.repos.LockWait(), Progress: new(verify.Progress)}
 	notes := []string{}
 	o.Notify = func(text string) {
 		notes = append(notes, text)
@@ -86,14 +87,14 @@ func runRepair(ctx context.Context, c *call) error {
 	}
 	c.ui.Summary(rec, func(w io.Writer) { repairText(w, rec) })
 	if !report.After.Whole() {
-		return term.Hintf(fmt.Errorf("%w that could not be repaired, in %d of %s", errDamage, rec.DamagedAfter, term.Plural(int64(rec.Snapshots), "snapshot")),
+		return term.Hintf(fmt.Errorf("%w that could not be repaired, in %d of %s", repo.ErrDamage, rec.DamagedAfter, term.Plural(int64(rec.Snapshots), "snapshot")),
 			"the next backup of the same data heals it, if the data is still there; what nothing can heal: holdfast snapshot forget")
 	}
 	if n := len(report.After.Owners); n > 0 {
-		return fmt.Errorf("%w: the owner of %s cannot be read", errDamage, term.Plural(int64(n), "group"))
+		return fmt.Errorf("%w: the owner of %s cannot be read", repo.ErrDamage, term.Plural(int64(n), "group"))
 	}
 	if n := len(report.After.Undated); n > 0 {
-		return fmt.Errorf("%w: it cannot be read when %s arrived", errDamage, term.Plural(int64(n), "snapshot"))
+		return fmt.Errorf("%w: it cannot be read when %s arrived", repo.ErrDamage, term.Plural(int64(n), "snapshot"))
 	}
 	return nil
 }

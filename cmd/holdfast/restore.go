@@ -11,6 +11,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"holdfast/client/restore"
+	"holdfast/command/repo"
 	"holdfast/command/secret"
 	"holdfast/command/term"
 	"holdfast/crypto"
@@ -61,12 +62,12 @@ func runRestore(ctx context.Context, c *call) error {
 	if err := checkOutside(target); err != nil {
 		return err
 	}
-	s, err := c.openRepository(ctx, readOnly)
+	s, err := c.repos.Open(ctx, repo.Read)
 	if err != nil {
 		return term.StateAt(ctx, err, "nothing has been done")
 	}
 	defer s.Close()
-	snap, err := c.snapshotToRead(ctx, s, c.Arg(0))
+	snap, err := c.repos.SnapshotToRead(ctx, s, c.Arg(0))
 	if err != nil {
 		return err
 	}
@@ -89,7 +90,7 @@ func runRestore(ctx context.Context, c *call) error {
 		err = term.Hintf(err, "make room where the restore goes to, or name another target")
 	}
 	if err != nil {
-		return interruptedRestore(ctx, fmt.Errorf("restore of %s from %s%s: %w", o.Archive, snap, within(snap.Group.NS), err))
+		return interruptedRestore(ctx, fmt.Errorf("restore of %s from %s%s: %w", o.Archive, snap, repo.Within(snap.Group.NS), err))
 	}
 	c.restoreSummary(o, report)
 	return nil
@@ -154,7 +155,7 @@ func restoreText(w io.Writer, o restore.Options, r restore.Report) {
 	if to == "-" {
 		to = "standard output"
 	}
-	fmt.Fprintf(w, "restored %s of %s%s to %s: %s in %s\n", r.Archive, o.Snapshot, within(o.Snapshot.Group.NS), to,
+	fmt.Fprintf(w, "restored %s of %s%s to %s: %s in %s\n", r.Archive, o.Snapshot, repo.Within(o.Snapshot.Group.NS), to,
 		term.Bytes(r.Size), term.Duration(r.Duration))
 	fmt.Fprintf(w, "%s written, %s left as holes or zero", term.Bytes(r.BytesWritten), term.Bytes(r.BytesZero))
 	if o.Differential {

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"math/rand/v2"
 	"os"
-	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -133,58 +132,4 @@ func TestCheckingCommands(t *testing.T) {
 	b.do(t, term.ExitOK, "reindex")
 	b.wantOut(t, "and 0 further copies of them")
 	b.do(t, term.ExitRefused, "init")
-}
-
-// Every field that a record can have is written down in docs/json.md.
-func TestFieldsAreDocumented(t *testing.T) {
-	text, err := os.ReadFile("../../docs/json.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, r := range []any{
-		term.MessageRecord{}, term.ExitRecord{}, term.Status{}, term.Count{}, initRecord{}, backupRecord{}, archiveRecord{},
-		restoreRecord{}, groupRecord{}, snapshotRecord{}, fileRecord{}, fileLine{}, changeRecord{}, notesRecord{},
-		protectedRecord{}, verifyRecord{}, problemRecord{}, verifySummary{}, repositoryRecord{}, reindexRecord{},
-		keyRecord{}, paperRecord{}, masterRecord{}, versionRecord{}, serverVersion{}, listeningRecord{}, firstStartRecord{},
-		datastoreRecord{}, deletion{}, userRecord{}, identityRecord{}, tokenRecord{}, aclRecord{}, namespaceRecord{}, quotaRecord{},
-		accessFileRecord{}, certRecord{}, loginRecord{}, taskRecord{}, logRecord{}, stopRecord{}, pruneRecord{}, ownerRecord{},
-		affectedRecord{}, scrubSummary{}, repairRecord{},
-	} {
-		for _, name := range jsonFields(reflect.TypeOf(r)) {
-			if !strings.Contains(string(text), "`"+name+"`") && !strings.Contains(string(text), `"`+name+`"`) {
-				t.Errorf("docs/json.md lacks %q of %T", name, r)
-			}
-		}
-	}
-	for _, kind := range []string{
-		"note", "warning", "exit_error", "status", "initialized", "summary", "group", "snapshot", "file", "forgotten",
-		"notes", "protected", "error", "verified", "repository", "key", "paperkey", "master_key", "version",
-		"listening", "first_start", "log", "datastore", "datastore_removed", "user", "password_changed", "user_removed", "token",
-		"token_revoked", "acl", "acl_removed", "namespace", "namespace_removed", "quota", "quota_removed", "access_exported",
-		"access_imported", "certificate", "logged_in", "logged_out", "task", "task_log", "task_stopped", "pruned", "owner", "affected",
-	} {
-		if !strings.Contains(string(text), "`"+kind+"`") {
-			t.Errorf("docs/json.md lacks the message type %q", kind)
-		}
-	}
-}
-
-func jsonFields(t reflect.Type) []string {
-	var names []string
-	for i := range t.NumField() {
-		f := t.Field(i)
-		if f.Anonymous {
-			if f.Type.Kind() == reflect.Pointer {
-				f.Type = f.Type.Elem()
-			}
-			names = append(names, jsonFields(f.Type)...)
-			continue
-		}
-		if !f.IsExported() {
-			continue
-		}
-		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
-		names = append(names, name)
-	}
-	return names
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -14,6 +15,7 @@ import (
 
 	"holdfast/chunkstore"
 	"holdfast/client"
+	"holdfast/command/repo"
 	"holdfast/command/term"
 	"holdfast/datastore"
 	"holdfast/datastore/verify"
@@ -84,7 +86,7 @@ func (c *call) scrubOrder() (o scrubOrder, err error) {
 	if o.days > scrubDaysMax {
 		return o, term.Usagef("--older-than %d: want 0 to %d", o.days, scrubDaysMax)
 	}
-	o.rate, err = c.rate("limit")
+	o.rate, err = c.repos.Rate("limit")
 	if err == nil && o.rate < 0 {
 		err = term.Usagef("--limit: must not be negative")
 	}
@@ -98,7 +100,7 @@ func (c *call) verifyStore(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	r, err := c.repository()
+	r, err := c.repos.Name()
 	if err != nil {
 		return err
 	}
@@ -116,11 +118,11 @@ func (c *call) verifyStore(ctx context.Context) error {
 // openScrub opens a path so that marks and dates can be written, if it is free
 // and can be written to.
 func (c *call) openScrub(ctx context.Context) (s *datastore.Store, kept bool, err error) {
-	s, err = c.openLocal(ctx, readWrite)
-	if err == nil || ctx.Err() != nil || !errorsIsAny(err, chunkstore.ErrLocked, chunkstore.ErrReadOnly, fs.ErrPermission, syscall.EROFS) {
+	s, err = c.repos.OpenLocal(ctx, repo.Write)
+	if err == nil || ctx.Err() != nil || !term.IsAny(err, chunkstore.ErrLocked, chunkstore.ErrReadOnly, fs.ErrPermission, syscall.EROFS) {
 		return s, true, err
 	}
-	only, rerr := c.openLocal(ctx, readOnly)
+	only, rerr := c.repos.OpenLocal(ctx, repo.Read)
 	if rerr != nil {
 		return nil, false, err
 	}
@@ -134,7 +136,7 @@ func (c *call) scrubHere(ctx context.Context, o scrubOrder, rec *scrubSummary, f
 	if err != nil {
 		return term.StateAt(ctx, err, "nothing has been checked")
 	}
-	defer closing(s, &err)
+	defer repo.Closing(s, &err)
 	so := verify.StoreOptions{Rate: o.rate, Now: c.now, Progress: new(verify.Progress), NoMark: !kept, Found: c.affected}
 	if o.aged {
 		so.Before = c.now().Add(-time.Duration(o.days) * 24 * time.Hour).Unix()
@@ -159,7 +161,7 @@ func (c *call) scrubHere(ctx context.Context, o scrubOrder, rec *scrubSummary, f
 // countsOfScrub translates a report.
 func countsOfScrub(r verify.StoreReport, kept bool) *scrubCounts {
 	return &scrubCounts{
-		Packs: r.Scrub.Packs, PacksSkipped: r.Scrub.PacksSkipped, PacksDamaged: r.Scrub.PacksDamaged, DamagedPacks: notNil(r.Scrub.Names),
+		Packs: r.Scrub.Packs, PacksSkipped: r.Scrub.PacksSkipped, PacksDamaged: r.Scrub.PacksDamaged, DamagedPacks: term.NotNil(r.Scrub.Names),
 		Chunks: r.Scrub.Chunks, Bytes: r.Scrub.Bytes, Retried: r.Scrub.Retried, Snapshots: r.Snapshots, Damaged: r.Damaged,
 		LostChunks: r.Lost, MissingChunks: r.Missing, DatesKept: kept,
 	}
@@ -212,7 +214,7 @@ func (c *call) affected(a verify.Affected) {
 		what = " (in the trash)" + what
 	}
 	c.ui.Result(rec, func(w io.Writer) {
-		fmt.Fprintf(w, "%s %s%s: %s\n", withNamespace(ns, rec.Snapshot), a.File, what, term.Printable(rec.Message))
+		fmt.Fprintf(w, "%s %s%s: %s\n", repo.WithNamespace(ns, rec.Snapshot), a.File, what, term.Printable(rec.Message))
 	})
 }
 
@@ -221,19 +223,19 @@ func (c *call) affected(a verify.Affected) {
 func scrubVerdict(r verify.StoreReport, kept bool) error {
 	switch {
 	case !r.Whole() && !kept:
-		return term.Hintf(fmt.Errorf("%w in %d of %s", errDamage, r.Damaged, term.Plural(int64(r.Snapshots), "snapshot")),
+		return term.Hintf(fmt.Errorf("%w in %d of %s", repo.ErrDamage, r.Damaged, term.Plural(int64(r.Snapshots), "snapshot")),
 			"run it once more when the repository is free, so that the next backup of the same data heals what is damaged")
 	case !r.Whole():
-		return term.Hintf(fmt.Errorf("%w in %d of %s", errDamage, r.Damaged, term.Plural(int64(r.Snapshots), "snapshot")),
+		return term.Hintf(fmt.Errorf("%w in %d of %s", repo.ErrDamage, r.Damaged, term.Plural(int64(r.Snapshots), "snapshot")),
 			"the next backup of the same data heals it, if the data is still there; holdfast repair looks for other copies; look at the disk, too")
 	case len(r.Owners) > 0:
-		return term.Hintf(fmt.Errorf("%w: the owner of %s cannot be read, and nobody can back up to it", errDamage, term.Plural(int64(len(r.Owners)), "group")),
+		return term.Hintf(fmt.Errorf("%w: the owner of %s cannot be read, and nobody can back up to it", repo.ErrDamage, term.Plural(int64(len(r.Owners)), "group")),
 			"holdfast repair makes it anew; every snapshot can be restored")
 	case len(r.Undated) > 0:
-		return term.Hintf(fmt.Errorf("%w: it cannot be read when %s arrived", errDamage, term.Plural(int64(len(r.Undated)), "snapshot")),
+		return term.Hintf(fmt.Errorf("%w: it cannot be read when %s arrived", repo.ErrDamage, term.Plural(int64(len(r.Undated)), "snapshot")),
 			"holdfast repair writes it down anew; every snapshot can be restored")
 	case packsWorn(r):
-		return term.Hintf(fmt.Errorf("%w in packs, but every snapshot can be restored", errDamage),
+		return term.Hintf(fmt.Errorf("%w in packs, but every snapshot can be restored", repo.ErrDamage),
 			"holdfast repair rebuilds them, and holdfast gc removes what is left over; look at the disk, too")
 	}
 	return nil
@@ -295,7 +297,7 @@ const scrubDamaged = "damaged: "
 // scrubThere has a server verify its datastore. The log is shown as it is
 // written; it is all that a server tells.
 func (c *call) scrubThere(ctx context.Context, o scrubOrder, rec *scrubSummary, finish func()) error {
-	s, err := c.openRepository(ctx, readWrite)
+	s, err := c.repos.Open(ctx, repo.Write)
 	if err != nil {
 		return term.StateAt(ctx, err, "nothing has been checked")
 	}
@@ -307,11 +309,11 @@ func (c *call) scrubThere(ctx context.Context, o scrubOrder, rec *scrubSummary, 
 	if o.rate > 0 {
 		params.Set("rate", strconv.FormatInt(o.rate, 10))
 	}
-	path := restPath("admin", "datastore", s.name.Datastore, "verify")
-	if err := s.remote.Do(ctx, client.Call{Method: http.MethodPost, Path: path, Params: params, Into: &rec.Task}); err != nil {
-		return fmt.Errorf("verify %s: %w", s.name, onlyHoldfast(err, scrubElsewhere))
+	path := repo.RestPath("admin", "datastore", s.Name.Datastore, "verify")
+	if err := s.Remote.Do(ctx, client.Call{Method: http.MethodPost, Path: path, Params: params, Into: &rec.Task}); err != nil {
+		return fmt.Errorf("verify %s: %w", s.Name, repo.OnlyHoldfast(err, scrubElsewhere))
 	}
-	err = s.remote.FollowTask(ctx, rec.Task, c.scrubLine)
+	err = s.Remote.FollowTask(ctx, rec.Task, c.scrubLine)
 	if ctx.Err() != nil {
 		return term.StateAt(ctx, err, "the server goes on; holdfast task stop "+rec.Task+" ends it")
 	}
@@ -319,7 +321,7 @@ func (c *call) scrubThere(ctx context.Context, o scrubOrder, rec *scrubSummary, 
 		finish()
 	}
 	if err != nil {
-		return scrubEnded(fmt.Errorf("verify %s: %w", s.name, err))
+		return scrubEnded(fmt.Errorf("verify %s: %w", s.Name, err))
 	}
 	return nil
 }
@@ -330,5 +332,20 @@ func (c *call) scrubLine(line string) {
 		c.ui.Notef("%s", line)
 		return
 	}
-	c.ui.Result(logRecord{"task_log", line}, func(w io.Writer) { fmt.Fprintln(w, line) })
+	repo.ShowLine(c.ui, line)
+}
+
+// verificationFailed reports whether a task has found damage.
+func verificationFailed(err error) bool {
+	var failed *client.TaskError
+	return errors.As(err, &failed) && strings.HasPrefix(failed.Status, "verification failed")
+}
+
+// scrubEnded recognises the end of a task that has found damage.
+func scrubEnded(err error) error {
+	if !verificationFailed(err) {
+		return err
+	}
+	return term.Hintf(term.Meaning(err, repo.ErrDamage),
+		"the next backup of the same data heals what is damaged; holdfast repair, on the server's machine while the server is stopped, looks for other copies")
 }

@@ -10,6 +10,7 @@ import (
 
 	"holdfast/chunkstore/pack"
 	"holdfast/client"
+	"holdfast/command/repo"
 	"holdfast/command/term"
 	"holdfast/datastore"
 	"holdfast/datastore/verify"
@@ -45,7 +46,7 @@ func TestScrubOnAServer(t *testing.T) {
 	if other := scrubEnded(&client.TaskError{Status: "aborted by user"}); exitCode(other) != term.ExitError {
 		t.Errorf("%v", other)
 	}
-	unknown := onlyHoldfast(&client.StatusError{Code: 400, Text: "parameter verification failed - 'scrub': schema does not allow additional properties."}, scrubElsewhere)
+	unknown := repo.OnlyHoldfast(&client.StatusError{Code: 400, Text: "parameter verification failed - 'scrub': schema does not allow additional properties."}, scrubElsewhere)
 	if !strings.Contains(hint(unknown), "without --store") {
 		t.Errorf("%v, %q", unknown, hint(unknown))
 	}

@@ -15,6 +15,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"holdfast/command/repo"
 	"holdfast/command/term"
 	"holdfast/datastore/server"
 	"holdfast/datastore/server/front"
@@ -34,7 +35,7 @@ and stops other tasks. The second one ends it at once; nothing that was finished
 			"holdfast serve --data ./server --listen 127.0.0.1:8007",
 			"holdfast serve --check"),
 		Flags: []cli.Flag{
-			&cli.StringFlag{Name: "data", Usage: "keep users, rights, tasks and the certificate in `DIR` (or $HOLDFAST_DATA; default " + defaultDataDir + ")"},
+			&cli.StringFlag{Name: "data", Usage: "keep users, rights, tasks and the certificate in `DIR` (or $HOLDFAST_DATA; default " + repo.DefaultDataDir + ")"},
 			&cli.StringSliceFlag{Name: "listen", Usage: "listen on `ADDRESS`, as [::1]:8007 or :8007; may be repeated (default :8007)"},
 			&cli.StringFlag{Name: "config", Usage: "read the configuration from `FILE` (default " + defaultConfigFile + " if there)"},
 			&cli.BoolFlag{Name: "check", Usage: "check all that a start needs: configuration, certificate, data directory and addresses; start and change nothing"},
@@ -54,7 +55,7 @@ type listeningRecord struct {
 type running struct {
 	*call
 	conf   serveConfig
-	data   *dataDir
+	data   *repo.DataDir
 	cert   *front.Certificate
 	server *server.Server
 	log    *slog.Logger
@@ -74,10 +75,10 @@ func runServe(ctx context.Context, c *call) error {
 	if c.Flags.Bool("check") {
 		return c.checkServe(ctx, conf)
 	}
-	if err := makeDataDir(conf.Data); err != nil {
+	if err := repo.MakeDataDir(conf.Data); err != nil {
 		return err
 	}
-	data, err := openDataDir(ctx, conf.Data, c.Flags.Duration("lock-wait"), false)
+	data, err := repo.OpenDataDir(ctx, conf.Data, c.repos.LockWait(), false)
 	if err != nil {
 		return err
 	}
@@ -123,8 +124,8 @@ func (r *running) start() error {
 		return err
 	}
 	r.server, err = server.New(server.Options{
-		DataDir: r.conf.Data, Access: r.data.access, Tasks: r.data.tasks, Log: r.log, Limits: limits,
-		Version: version, Fingerprint: r.cert.Fingerprint(), OpenMetrics: r.conf.OpenMetrics,
+		DataDir: r.conf.Data, Access: r.data.Access, Tasks: r.data.Tasks, Log: r.log, Limits: limits,
+		Version: term.Version, Fingerprint: r.cert.Fingerprint(), OpenMetrics: r.conf.OpenMetrics,
 	})
 	if err != nil {
 		return err
@@ -150,7 +151,7 @@ func (r *running) listen() error {
 		}
 		r.listeners = append(r.listeners, &door{Listener: l})
 	}
-	path := filepath.Join(r.conf.Data, dataSocketName)
+	path := filepath.Join(r.conf.Data, repo.DataSocketName)
 	// Nobody else has the data directory, so this is left over.
 	err := os.Remove(path)
 	if errors.Is(err, syscall.EROFS) {
@@ -191,7 +192,7 @@ func (r *running) work(ctx context.Context) error {
 		serve(l.Addr().String(), func() error { return r.server.Serve(background, l, r.cert.Config()) })
 	}
 	if r.local != nil {
-		serve(dataSocketName, func() error { return r.server.ServeLocal(background, r.local) })
+		serve(repo.DataSocketName, func() error { return r.server.ServeLocal(background, r.local) })
 	}
 	if err := r.announce(); err != nil {
 		return err
@@ -268,7 +269,7 @@ func (r *running) stop() error {
 	if r.local != nil {
 		r.local.Close()
 	}
-	err := r.data.close(ctx)
+	err := r.data.Close(ctx)
 	if r.announced {
 		r.log.Info("stopped")
 	}

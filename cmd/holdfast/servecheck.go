@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"holdfast/chunkstore"
+	"holdfast/command/repo"
 	"holdfast/command/term"
 	"holdfast/datastore/server/front"
 )
@@ -65,17 +66,17 @@ func checkServed(ctx context.Context, dir string) (used bool, err error) {
 		return false, fmt.Errorf("write to data directory %s: %w", dir, err)
 	}
 	// A directory without it has never been started in: opening would begin that.
-	if _, err := os.Stat(filepath.Join(dir, dataAccessName)); errors.Is(err, fs.ErrNotExist) {
-		return false, checkAccessFile(dir, false)
+	if _, err := os.Stat(filepath.Join(dir, repo.DataAccessName)); errors.Is(err, fs.ErrNotExist) {
+		return false, repo.CheckAccessFile(dir, false)
 	}
-	d, err := openDataDir(ctx, dir, 0, false)
+	d, err := repo.OpenDataDir(ctx, dir, 0, false)
 	if errors.Is(err, chunkstore.ErrLocked) {
 		return true, nil
 	}
 	if err != nil {
 		return false, err
 	}
-	return false, d.close(ctx)
+	return false, d.Close(ctx)
 }
 
 // checkMakeable tells whether a directory that is missing could be made.

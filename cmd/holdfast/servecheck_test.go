@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"holdfast/command/repo"
 	"holdfast/command/term"
 )
 
@@ -33,11 +34,11 @@ func TestServeCheckFindsWhatAStartWould(t *testing.T) {
 		want  string // "" for good
 	}{
 		"as it is":                  {spoil: garbage()},
-		"garbage certificate":       {spoil: garbage(dataCertName, dataKeyName), want: "load certificate"},
-		"certificate without key":   {spoil: garbage(dataCertName), want: "load certificate"},
-		"key without certificate":   {spoil: garbage(dataKeyName), want: "load certificate"},
+		"garbage certificate":       {spoil: garbage(repo.DataCertName, repo.DataKeyName), want: "load certificate"},
+		"certificate without key":   {spoil: garbage(repo.DataCertName), want: "load certificate"},
+		"key without certificate":   {spoil: garbage(repo.DataKeyName), want: "load certificate"},
 		"configured certificate":    {spoil: garbage("holdfast.toml"), args: []string{"--config", "data/holdfast.toml"}, want: "configuration"},
-		"garbage users":             {spoil: garbage(dataAccessName), want: "open users and rights"},
+		"garbage users":             {spoil: garbage(repo.DataAccessName), want: "open users and rights"},
 		"address in use":            {spoil: garbage(), args: []string{"--listen", taken.Addr().String()}, want: "address already in use"},
 		"no port":                   {spoil: garbage(), args: []string{"--listen", "127.0.0.1:99999"}, want: "invalid port"},
 		"not an address of this":    {spoil: garbage(), args: []string{"--listen", "192.0.2.1:0"}, want: "cannot assign"},

@@ -13,6 +13,7 @@ import (
 
 	"github.com/BurntSushi/toml"
 
+	"holdfast/command/repo"
 	"holdfast/command/secret"
 	"holdfast/command/term"
 	"holdfast/datastore/server/budget"
@@ -67,7 +68,7 @@ func (d *duration) UnmarshalText(text []byte) error {
 // something else.
 func defaultConfig() serveConfig {
 	return serveConfig{
-		Data:        defaultDataDir,
+		Data:        repo.DefaultDataDir,
 		Listen:      []string{net.JoinHostPort("", strconv.Itoa(wire.DefaultPort))},
 		LogLevel:    slog.LevelInfo,
 		StopTimeout: duration(30 * time.Second),
@@ -178,5 +179,5 @@ func (s *serveConfig) certificateFiles() (cert, key string) {
 	if s.Certificate != "" {
 		return s.Certificate, s.Key
 	}
-	return filepath.Join(s.Data, dataCertName), filepath.Join(s.Data, dataKeyName)
+	return filepath.Join(s.Data, repo.DataCertName), filepath.Join(s.Data, repo.DataKeyName)
 }

@@ -8,6 +8,8 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"holdfast/chunkstore"
+	"holdfast/command/repo"
 	"holdfast/command/term"
 	"holdfast/datastore/wire"
 )
@@ -69,7 +71,7 @@ it is lost when it arrived.`,
 }
 
 func snapshotList(ctx context.Context, c *call) error {
-	s, err := c.openRepository(ctx, readOnly)
+	s, err := c.repos.Open(ctx, repo.Read)
 	if err != nil {
 		return err
 	}
@@ -84,7 +86,7 @@ func snapshotList(ctx context.Context, c *call) error {
 	rows := [][]string{{"snapshot", "size", "key", "marks", "files", "notes"}}
 	for i, err := range list {
 		if err != nil {
-			return about("list snapshots", i.Snapshot.Group.NS, err)
+			return repo.About("list snapshots", i.Snapshot.Group.NS, err)
 		}
 		if c.ui.JSON {
 			c.ui.Result(newSnapshotRecord(i), nil)
@@ -92,36 +94,21 @@ func snapshotList(ctx context.Context, c *call) error {
 			rows = append(rows, snapshotRow(i))
 		}
 	}
-	c.printTable(rows, "no snapshots")
+	c.ui.Listing(rows, "no snapshots")
 	return nil
 }
 
 // snapshotsToList are those of the group that was named, or of the namespace.
 func (c *call) snapshotsToList(ctx context.Context, src wire.Source) (iter.Seq2[wire.SnapshotInfo, error], error) {
 	if c.Arg(0) == "" {
-		ns, err := c.namespace()
+		ns, err := c.repos.Namespace()
 		return src.AllSnapshots(ctx, ns), err
 	}
-	g, err := c.group(c.Arg(0))
+	g, err := c.repos.Group(c.Arg(0))
 	if err != nil {
 		return nil, err
 	}
-	return inGroup(ctx, src, g), nil
-}
-
-// inGroup lists the snapshots of one group.
-func inGroup(ctx context.Context, src wire.Source, g wire.Group) iter.Seq2[wire.SnapshotInfo, error] {
-	return func(yield func(wire.SnapshotInfo, error) bool) {
-		list, err := src.Snapshots(ctx, g)
-		if err != nil {
-			yield(wire.SnapshotInfo{Snapshot: wire.Snapshot{Group: g}}, err)
-		}
-		for _, i := range list {
-			if !yield(i, nil) {
-				return
-			}
-		}
-	}
+	return repo.InGroup(ctx, src, g), nil
 }
 
 func newSnapshotRecord(i wire.SnapshotInfo) snapshotRecord {
@@ -160,8 +147,8 @@ func snapshotRow(i wire.SnapshotInfo) []string {
 	}
 	notes, _, _ := strings.Cut(i.Notes, "\n")
 	return []string{
-		withNamespace(i.Snapshot.Group.NS, i.Snapshot.String()), term.Bytes(int64(i.Size)), key,
-		orDash(strings.Join(marks, " ")), orDash(strings.Join(files, " ")), notes,
+		repo.WithNamespace(i.Snapshot.Group.NS, i.Snapshot.String()), term.Bytes(int64(i.Size)), key,
+		term.OrDash(strings.Join(marks, " ")), term.OrDash(strings.Join(files, " ")), notes,
 	}
 }
 
@@ -176,13 +163,6 @@ func dateMark(i wire.SnapshotInfo) string {
 		return "backdated"
 	}
 	return ""
-}
-
-func orDash(s string) string {
-	if s == "" {
-		return "-"
-	}
-	return s
 }
 
 func (a *app) snapshotFilesCommand() *cli.Command {
@@ -201,18 +181,18 @@ type fileLine struct {
 }
 
 func snapshotFiles(ctx context.Context, c *call) error {
-	return c.reading(ctx, func(s *repository, snap wire.Snapshot) error {
+	return c.repos.Reading(ctx, c.Arg(0), func(s *repo.Repository, snap wire.Snapshot) error {
 		return c.listFiles(ctx, s, snap)
 	})
 }
 
-func (c *call) listFiles(ctx context.Context, s *repository, snap wire.Snapshot) error {
+func (c *call) listFiles(ctx context.Context, s *repo.Repository, snap wire.Snapshot) error {
 	info, err := find(ctx, s, snap)
 	if err != nil {
 		return err
 	}
 	if info.Damage != "" {
-		return fmt.Errorf("%w: %s", errDamage, info.Damage)
+		return fmt.Errorf("%w: %s", repo.ErrDamage, info.Damage)
 	}
 	rows := [][]string{{"file", "mode", "size"}}
 	for _, f := range info.Files {
@@ -221,7 +201,7 @@ func (c *call) listFiles(ctx context.Context, s *repository, snap wire.Snapshot)
 			c.ui.Result(fileLine{"file", snap.String(), fileRecord(f)}, nil)
 		}
 	}
-	c.printTable(rows, "no files")
+	c.ui.Listing(rows, "no files")
 	return nil
 }
 
@@ -244,36 +224,20 @@ type changeRecord struct {
 	Snapshot    string `json:"snapshot"`
 }
 
-// reading calls do with the snapshot that the first argument names, which may
-// be the latest of its group, in a store opened for reading.
-func (c *call) reading(ctx context.Context, do func(*repository, wire.Snapshot) error) error {
-	s, err := c.openRepository(ctx, readOnly)
-	if err != nil {
-		return err
-	}
-	defer s.Close()
-	snap, err := c.snapshotToRead(ctx, s, c.Arg(0))
-	if err != nil {
-		return err
-	}
-	return do(s, snap)
-}
-
-// changing calls do with the snapshot that the first argument names exactly, in
-// a store opened for writing.
-func (c *call) changing(ctx context.Context, do func(*repository, wire.Snapshot) error) (err error) {
-	snap, err := c.exactSnapshot(c.Arg(0))
-	if err != nil {
-		return err
-	}
-	s, err := c.openRepository(ctx, readWrite)
-	if err != nil {
-		return err
-	}
-	defer closing(s, &err)
-	return do(s, snap)
-}
-
 func snapshotForget(ctx context.Context, c *call) error {
-	return c.changing(ctx, func(s *repository, snap wire.Snapshot) error { return c.forget(ctx, s, snap) })
+	return c.repos.Changing(ctx, c.Arg(0), func(s *repo.Repository, snap wire.Snapshot) error { return c.forget(ctx, s, snap) })
+}
+
+// find returns what the listing says of a snapshot.
+func find(ctx context.Context, src wire.Source, s wire.Snapshot) (wire.SnapshotInfo, error) {
+	list, err := src.Snapshots(ctx, s.Group)
+	if err != nil {
+		return wire.SnapshotInfo{}, repo.About("list snapshots", s.Group.NS, err)
+	}
+	for _, i := range list {
+		if i.Snapshot == s {
+			return i, nil
+		}
+	}
+	return wire.SnapshotInfo{}, fmt.Errorf("snapshot %s%s: %w", s, repo.Within(s.Group.NS), chunkstore.ErrNotExist)
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"holdfast/command/repo"
 	"holdfast/command/term"
 	"holdfast/datastore/wire"
 )
@@ -38,10 +39,10 @@ type notesRecord struct {
 }
 
 func notesShow(ctx context.Context, c *call) error {
-	return c.reading(ctx, func(s *repository, snap wire.Snapshot) error {
+	return c.repos.Reading(ctx, c.Arg(0), func(s *repo.Repository, snap wire.Snapshot) error {
 		text, err := s.Notes(ctx, snap)
 		if err != nil {
-			return fmt.Errorf("notes%s: %w", within(snap.Group.NS), err)
+			return fmt.Errorf("notes%s: %w", repo.Within(snap.Group.NS), err)
 		}
 		r := notesRecord{changeRecord{"notes", string(snap.Group.NS), snap.String()}, text}
 		c.ui.Result(r, func(w io.Writer) {
@@ -68,12 +69,12 @@ func notesUpdate(ctx context.Context, c *call) error {
 	if len(text) > notesSizeMax {
 		return term.Usagef("the notes are longer than %s", term.Bytes(notesSizeMax))
 	}
-	return c.changing(ctx, func(s *repository, snap wire.Snapshot) error {
+	return c.repos.Changing(ctx, c.Arg(0), func(s *repo.Repository, snap wire.Snapshot) error {
 		if err := s.SetNotes(ctx, snap, text); err != nil {
-			return fmt.Errorf("notes%s: %w", within(snap.Group.NS), err)
+			return fmt.Errorf("notes%s: %w", repo.Within(snap.Group.NS), err)
 		}
 		r := notesRecord{changeRecord{"notes", string(snap.Group.NS), snap.String()}, text}
-		c.ui.Done(r, "changed the notes of %s%s", snap, within(snap.Group.NS))
+		c.ui.Done(r, "changed the notes of %s%s", snap, repo.Within(snap.Group.NS))
 		return nil
 	})
 }
@@ -116,7 +117,7 @@ type protectedRecord struct {
 }
 
 func protectedShow(ctx context.Context, c *call) error {
-	return c.reading(ctx, func(s *repository, snap wire.Snapshot) error {
+	return c.repos.Reading(ctx, c.Arg(0), func(s *repo.Repository, snap wire.Snapshot) error {
 		info, err := find(ctx, s, snap)
 		if err != nil {
 			return err
@@ -138,13 +139,13 @@ func protectedUpdate(ctx context.Context, c *call) error {
 }
 
 func (c *call) setProtected(ctx context.Context, protected bool) error {
-	return c.changing(ctx, func(s *repository, snap wire.Snapshot) error {
+	return c.repos.Changing(ctx, c.Arg(0), func(s *repo.Repository, snap wire.Snapshot) error {
 		if err := s.SetProtected(ctx, snap, protected); err != nil {
-			return fmt.Errorf("protection%s: %w", within(snap.Group.NS), err)
+			return fmt.Errorf("protection%s: %w", repo.Within(snap.Group.NS), err)
 		}
 		done := map[bool]string{true: "protected", false: "released"}[protected]
 		r := protectedRecord{changeRecord{"protected", string(snap.Group.NS), snap.String()}, protected}
-		c.ui.Done(r, "%s %s%s", done, snap, within(snap.Group.NS))
+		c.ui.Done(r, "%s %s%s", done, snap, repo.Within(snap.Group.NS))
 		return nil
 	})
 }

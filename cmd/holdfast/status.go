@@ -10,6 +10,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"holdfast/client"
+	"holdfast/command/repo"
 	"holdfast/command/term"
 	"holdfast/datastore"
 	"holdfast/datastore/wire"
@@ -49,14 +50,14 @@ type chunkCounts struct {
 }
 
 func runStatus(ctx context.Context, c *call) error {
-	s, err := c.openRepository(ctx, readOnly)
+	s, err := c.repos.Open(ctx, repo.Read)
 	if err != nil {
 		return err
 	}
 	defer s.Close()
-	r := repositoryRecord{MessageType: "repository", Repository: s.name.String()}
-	if s.local != nil {
-		err = r.fromStore(ctx, s.local)
+	r := repositoryRecord{MessageType: "repository", Repository: s.Name.String()}
+	if s.Local != nil {
+		err = r.fromStore(ctx, s.Local)
 	} else {
 		err = r.fromServer(ctx, s)
 	}
@@ -65,7 +66,7 @@ func runStatus(ctx context.Context, c *call) error {
 	}
 	c.ui.Result(r, func(w io.Writer) { statusText(w, r) })
 	if r.chunkCounts != nil && r.MissingPacks > 0 {
-		return term.Hintf(fmt.Errorf("packs missing: %d: %w", r.MissingPacks, errDamage),
+		return term.Hintf(fmt.Errorf("packs missing: %d: %w", r.MissingPacks, repo.ErrDamage),
 			"holdfast verify tells which snapshots they belong to")
 	}
 	return nil
@@ -84,20 +85,20 @@ func (r *repositoryRecord) fromStore(ctx context.Context, s *datastore.Store) er
 }
 
 // fromServer counts what the server lists, and asks it about the disk.
-func (r *repositoryRecord) fromServer(ctx context.Context, s *repository) error {
+func (r *repositoryRecord) fromServer(ctx context.Context, s *repo.Repository) error {
 	var disk struct {
 		Total uint64 `json:"total"`
 		Used  uint64 `json:"used"`
 		Avail uint64 `json:"avail"`
 	}
-	err := s.remote.Do(ctx, client.Call{Method: http.MethodGet, Path: restPath("admin", "datastore", s.name.Datastore, "status"), Into: &disk})
+	err := s.Remote.Do(ctx, client.Call{Method: http.MethodGet, Path: repo.RestPath("admin", "datastore", s.Name.Datastore, "status"), Into: &disk})
 	if err != nil {
-		return fmt.Errorf("status of %s: %w", s.name, err)
+		return fmt.Errorf("status of %s: %w", s.Name, err)
 	}
 	r.DiskTotal, r.DiskUsed, r.DiskAvail = disk.Total, disk.Used, disk.Avail
 	spaces, err := s.Namespaces(ctx, "")
 	if err != nil {
-		return about("list namespaces", "", err)
+		return repo.About("list namespaces", "", err)
 	}
 	for _, ns := range spaces {
 		if err := r.count(ns, s.AllSnapshots(ctx, ns)); err != nil {
@@ -112,7 +113,7 @@ func (r *repositoryRecord) count(ns wire.Namespace, list iter.Seq2[wire.Snapshot
 	var last wire.Group
 	for i, err := range list {
 		if err != nil {
-			return about("list snapshots", ns, err)
+			return repo.About("list snapshots", ns, err)
 		}
 		if g := i.Snapshot.Group; g != last {
 			last = g

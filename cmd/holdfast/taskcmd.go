@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"io"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -12,6 +11,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"holdfast/client"
+	"holdfast/command/repo"
 	"holdfast/command/term"
 	"holdfast/datastore/wire"
 )
@@ -25,7 +25,7 @@ end. Without rights on the server one sees one's own tasks.`),
 			{
 				Name: "list", Usage: "list tasks",
 				Description: term.Describe("Lists tasks, running ones first, then the newest.", "holdfast task list -r backup.lan:tank", "holdfast task list --running"),
-				Flags: []cli.Flag{dataFlag(),
+				Flags: []cli.Flag{repo.DataFlag(),
 					&cli.UintFlag{Name: "limit", Value: 50, Usage: "list at most `N` tasks, 0 for all (default 50)"},
 					&cli.BoolFlag{Name: "running", Usage: "list only tasks that run"},
 					&cli.BoolFlag{Name: "errors", Usage: "list only tasks that failed, and those that run"}},
@@ -34,13 +34,13 @@ end. Without rights on the server one sees one's own tasks.`),
 			{
 				Name: "log", Usage: "print the log of a task", ArgsUsage: "UPID",
 				Description: term.Describe("Prints the log of a task; with --follow until it ends.", "holdfast task log UPID:..."),
-				Flags:       []cli.Flag{dataFlag(), &cli.BoolFlag{Name: "follow", Aliases: []string{"f"}, Usage: "go on until the task ends; one that fails ends with exit status 1"}},
+				Flags:       []cli.Flag{repo.DataFlag(), &cli.BoolFlag{Name: "follow", Aliases: []string{"f"}, Usage: "go on until the task ends; one that fails ends with exit status 1"}},
 				Action:      a.action(term.Takes(1, 1), taskLog),
 			},
 			{
 				Name: "stop", Usage: "stop a task", ArgsUsage: "UPID",
 				Description: term.Describe("Asks a task to end.", "holdfast task stop UPID:..."),
-				Flags:       []cli.Flag{dataFlag()},
+				Flags:       []cli.Flag{repo.DataFlag()},
 				Action:      a.action(term.Takes(1, 1), taskStop),
 			},
 		},
@@ -61,7 +61,7 @@ type taskRecord struct {
 
 // taskPath is the REST path of a task, or of something about it.
 func taskPath(upid string, rest ...string) string {
-	return "/nodes/localhost/tasks" + restPath(append([]string{upid}, rest...)...)
+	return "/nodes/localhost/tasks" + repo.RestPath(append([]string{upid}, rest...)...)
 }
 
 func taskList(ctx context.Context, c *call) error {
@@ -80,7 +80,7 @@ func taskList(ctx context.Context, c *call) error {
 			params.Set(flag, "true")
 		}
 	}
-	err := c.asking(ctx, client.Call{Method: http.MethodGet, Path: "/nodes/localhost/tasks", Params: params}, &list)
+	err := c.repos.Asking(ctx, client.Call{Method: http.MethodGet, Path: "/nodes/localhost/tasks", Params: params}, &list)
 	if err != nil {
 		return fmt.Errorf("list tasks: %w", err)
 	}
@@ -90,12 +90,12 @@ func taskList(ctx context.Context, c *call) error {
 		if t.End == 0 {
 			rec.Status = "running"
 		}
-		rows = append(rows, []string{rec.Started, rec.Type, orDash(rec.ID), rec.AuthID, firstOf(rec.Status), rec.UPID})
+		rows = append(rows, []string{rec.Started, rec.Type, term.OrDash(rec.ID), rec.AuthID, firstOf(rec.Status), rec.UPID})
 		if c.ui.JSON {
 			c.ui.Result(rec, nil)
 		}
 	}
-	c.printTable(rows, "no tasks")
+	c.ui.Listing(rows, "no tasks")
 	return nil
 }
 
@@ -109,12 +109,6 @@ func firstOf(text string) string {
 	return text
 }
 
-// logRecord is a line of a task's log.
-type logRecord struct {
-	MessageType string `json:"message_type"` // "task_log"
-	Line        string `json:"line"`
-}
-
 // logPage is how many lines of a log are asked for at once.
 const logPage = 500
 
@@ -122,10 +116,8 @@ func taskLog(ctx context.Context, c *call) error {
 	if _, err := wire.ParseUPID(c.Arg(0)); err != nil {
 		return err
 	}
-	show := func(line string) {
-		c.ui.Result(logRecord{"task_log", line}, func(w io.Writer) { fmt.Fprintln(w, term.Printable(line)) })
-	}
-	return c.managing(ctx, func(s *client.Client) error {
+	show := func(line string) { repo.ShowLine(c.ui, line) }
+	return c.repos.Managing(ctx, func(s *client.Client) error {
 		if c.Flags.Bool("follow") {
 			return s.FollowTask(ctx, c.Arg(0), show)
 		}
@@ -158,7 +150,7 @@ func taskStop(ctx context.Context, c *call) error {
 	if _, err := wire.ParseUPID(c.Arg(0)); err != nil {
 		return err
 	}
-	if err := c.asking(ctx, client.Call{Method: http.MethodDelete, Path: taskPath(c.Arg(0)), Again: true}, nil); err != nil {
+	if err := c.repos.Asking(ctx, client.Call{Method: http.MethodDelete, Path: taskPath(c.Arg(0)), Again: true}, nil); err != nil {
 		return fmt.Errorf("stop the task: %w", err)
 	}
 	c.ui.Done(stopRecord{"task_stopped", c.Arg(0)}, "asked the task to end")

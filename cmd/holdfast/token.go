@@ -10,6 +10,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"holdfast/client"
+	"holdfast/command/repo"
 	"holdfast/command/term"
 	"holdfast/datastore/wire"
 )
@@ -27,7 +28,7 @@ rights at once. The role DatastorePutOnly lets a machine add backups and nothing
 can neither read nor remove them.`,
 					"holdfast token create 'root@pam!web' --role DatastoreBackup --path /datastore/tank",
 					"holdfast token create 'root@pam!db' --role DatastorePutOnly --path /datastore/tank"),
-				Flags: []cli.Flag{dataFlag(),
+				Flags: []cli.Flag{repo.DataFlag(),
 					&cli.StringFlag{Name: "role", Usage: "give it this `ROLE` on --path"},
 					&cli.StringFlag{Name: "path", Usage: "the ACL `PATH` of --role, as /datastore/tank"},
 					&cli.StringFlag{Name: "comment", Usage: "keep `TEXT` with the token"}},
@@ -36,14 +37,14 @@ can neither read nor remove them.`,
 			{
 				Name: "list", Usage: "list tokens", ArgsUsage: "[USER@REALM]",
 				Description: term.Describe("Lists the tokens of a user, or of all users.", "holdfast token list", "holdfast token list root@pam"),
-				Flags:       []cli.Flag{dataFlag()},
+				Flags:       []cli.Flag{repo.DataFlag()},
 				Action:      a.action(term.Takes(0, 1), tokenList),
 			},
 			{
 				Name: "revoke", Usage: "remove a token", ArgsUsage: "USER@REALM!NAME",
 				Description: term.Describe(`Removes a token with its rights. It is refused from the next request on; its backup groups
 stay.`, "holdfast token revoke 'root@pam!web'"),
-				Flags:  []cli.Flag{dataFlag()},
+				Flags:  []cli.Flag{repo.DataFlag()},
 				Action: a.action(term.Takes(1, 1), tokenRevoke),
 			},
 		},
@@ -65,7 +66,7 @@ type tokenRecord struct {
 // tokenPath is the REST path of a token.
 func tokenPath(id wire.AuthID) string {
 	name, _ := id.Token()
-	return restPath("access", "users", string(id.User()), "token", name)
+	return repo.RestPath("access", "users", string(id.User()), "token", name)
 }
 
 func tokenCreate(ctx context.Context, c *call) error {
@@ -77,12 +78,11 @@ func tokenCreate(ctx context.Context, c *call) error {
 	if (role == "") != (path == "") {
 		return term.Usagef("--role and --path belong together")
 	}
-	c.anew = true // see askingAnew
-	return c.managing(ctx, func(s *client.Client) error {
+	return c.repos.Anew().Managing(ctx, func(s *client.Client) error {
 		var made struct {
 			Value string `json:"value"`
 		}
-		if err := s.Do(ctx, client.Call{Method: http.MethodPost, Path: tokenPath(id), Params: fields("comment", comment), Into: &made}); err != nil {
+		if err := s.Do(ctx, client.Call{Method: http.MethodPost, Path: tokenPath(id), Params: repo.Fields("comment", comment), Into: &made}); err != nil {
 			return fmt.Errorf("make token %s: %w", id, err)
 		}
 		undo := func(what string) {
@@ -137,7 +137,7 @@ func tokenList(ctx context.Context, c *call) error {
 		users = append(users, string(id))
 	}
 	rows := [][]string{{"token", "state", "comment"}}
-	err := c.managing(ctx, func(s *client.Client) error {
+	err := c.repos.Managing(ctx, func(s *client.Client) error {
 		if len(users) == 0 {
 			var err error
 			if users, err = userNames(ctx, s); err != nil {
@@ -156,7 +156,7 @@ func tokenList(ctx context.Context, c *call) error {
 	if err != nil {
 		return err
 	}
-	c.printTable(rows, "no tokens")
+	c.ui.Listing(rows, "no tokens")
 	return nil
 }
 
@@ -181,7 +181,7 @@ func (c *call) tokensOf(ctx context.Context, s *client.Client, user string) (row
 		TokenID string `json:"tokenid"`
 		entry
 	}
-	if err := s.Do(ctx, client.Call{Method: http.MethodGet, Path: restPath("access", "users", user, "token"), Into: &list}); err != nil {
+	if err := s.Do(ctx, client.Call{Method: http.MethodGet, Path: repo.RestPath("access", "users", user, "token"), Into: &list}); err != nil {
 		return nil, fmt.Errorf("list tokens of %s: %w", user, err)
 	}
 	for _, t := range list {
@@ -198,7 +198,7 @@ func tokenRevoke(ctx context.Context, c *call) error {
 	if err != nil {
 		return err
 	}
-	if err := c.asking(ctx, client.Call{Method: http.MethodDelete, Path: tokenPath(id)}, nil); err != nil {
+	if err := c.repos.Asking(ctx, client.Call{Method: http.MethodDelete, Path: tokenPath(id)}, nil); err != nil {
 		return fmt.Errorf("revoke token %s: %w", id, err)
 	}
 	c.ui.Done(identityRecord{"token_revoked", string(id)}, "revoked token %s", id)

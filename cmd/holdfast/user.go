@@ -8,6 +8,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"holdfast/client"
+	"holdfast/command/repo"
 	"holdfast/command/secret"
 	"holdfast/command/term"
 	"holdfast/datastore/wire"
@@ -24,7 +25,7 @@ up every night make a token instead.`),
 				Description: term.Describe(`Makes a user. Users with a password are in the realm pbs. The password is read from a file, from
 $HOLDFAST_NEW_PASSWORD[_FILE|_FD|_CMD], or asked for.`,
 					"holdfast user create anna@pbs", "holdfast user create anna@pbs --password-file anna.password"),
-				Flags: []cli.Flag{dataFlag(), passwordFileFlag(),
+				Flags: []cli.Flag{repo.DataFlag(), passwordFileFlag(),
 					&cli.StringFlag{Name: "comment", Usage: "keep `TEXT` with the user"},
 					&cli.StringFlag{Name: "email", Usage: "keep `ADDRESS` with the user"}},
 				Action: a.action(term.Takes(1, 1), userCreate),
@@ -32,19 +33,19 @@ $HOLDFAST_NEW_PASSWORD[_FILE|_FD|_CMD], or asked for.`,
 			{
 				Name: "list", Usage: "list users",
 				Description: term.Describe("Lists the users of a server.", "holdfast user list"),
-				Flags:       []cli.Flag{dataFlag()},
+				Flags:       []cli.Flag{repo.DataFlag()},
 				Action:      a.action(term.Takes(0, 0), userList),
 			},
 			{
 				Name: "password", Usage: "change a password", ArgsUsage: "NAME@REALM",
 				Description: term.Describe(`Changes the password of a user. It is read as for user create.`, "holdfast user password anna@pbs"),
-				Flags:       []cli.Flag{dataFlag(), passwordFileFlag()},
+				Flags:       []cli.Flag{repo.DataFlag(), passwordFileFlag()},
 				Action:      a.action(term.Takes(1, 1), userPassword),
 			},
 			{
 				Name: "remove", Usage: "remove a user", ArgsUsage: "NAME@REALM",
 				Description: term.Describe(`Removes a user with its tokens and rights. Its backup groups stay.`, "holdfast user remove anna@pbs"),
-				Flags:       []cli.Flag{dataFlag()},
+				Flags:       []cli.Flag{repo.DataFlag()},
 				Action:      a.action(term.Takes(1, 1), userRemove),
 			},
 		},
@@ -98,9 +99,9 @@ func userCreate(ctx context.Context, c *call) error {
 		return err
 	}
 	comment, email := c.Flags.String("comment"), c.Flags.String("email")
-	err = c.askingAnew(ctx, client.Call{
+	err = c.repos.Anew().Asking(ctx, client.Call{
 		Method: http.MethodPost, Path: "/access/users",
-		Params: fields("userid", string(id), "password", password, "comment", comment, "email", email),
+		Params: repo.Fields("userid", string(id), "password", password, "comment", comment, "email", email),
 	}, nil)
 	if err != nil {
 		return fmt.Errorf("make user %s: %w", id, err)
@@ -135,28 +136,28 @@ func userList(ctx context.Context, c *call) error {
 		Email  string `json:"email"`
 		entry
 	}
-	if err := c.asking(ctx, client.Call{Method: http.MethodGet, Path: "/access/users"}, &list); err != nil {
+	if err := c.repos.Asking(ctx, client.Call{Method: http.MethodGet, Path: "/access/users"}, &list); err != nil {
 		return fmt.Errorf("list users: %w", err)
 	}
 	rows := [][]string{{"user", "state", "email", "comment"}}
 	for _, u := range list {
-		rows = append(rows, []string{u.UserID, u.state(), orDash(u.Email), u.Comment})
+		rows = append(rows, []string{u.UserID, u.state(), term.OrDash(u.Email), u.Comment})
 		if c.ui.JSON {
 			c.ui.Result(userRecord{"user", u.UserID, u.Comment, u.Email, u.enabled(), term.UnixTime(u.Expire)}, nil)
 		}
 	}
-	c.printTable(rows, "no users")
+	c.ui.Listing(rows, "no users")
 	return nil
 }
 
 // confirmation is the password of the user who changes one from afar, "" if nobody has
 // to give it: a token, or who is on the machine.
 func (c *call) confirmation(ctx context.Context) (string, error) {
-	m, err := c.managed()
-	if err != nil || m.data != "" {
+	m, err := c.repos.Managed()
+	if err != nil || m.Data != "" {
 		return "", err
 	}
-	id := wire.AuthID(withDefaults(m.remote).AuthID)
+	id := wire.AuthID(repo.WithDefaults(m.Remote).AuthID)
 	if _, isToken := id.Token(); isToken {
 		return "", nil
 	}
@@ -175,9 +176,9 @@ func userPassword(ctx context.Context, c *call) error {
 	}
 	confirmation, err := c.confirmation(ctx)
 	if err == nil {
-		err = c.askingAnew(ctx, client.Call{
+		err = c.repos.Anew().Asking(ctx, client.Call{
 			Method: http.MethodPut, Path: "/access/password",
-			Params: fields("userid", string(id), "password", password, "confirmation-password", confirmation),
+			Params: repo.Fields("userid", string(id), "password", password, "confirmation-password", confirmation),
 		}, nil)
 	}
 	if err != nil {
@@ -192,9 +193,24 @@ func userRemove(ctx context.Context, c *call) error {
 	if err != nil {
 		return err
 	}
-	if err := c.asking(ctx, client.Call{Method: http.MethodDelete, Path: restPath("access", "users", string(id))}, nil); err != nil {
+	if err := c.repos.Asking(ctx, client.Call{Method: http.MethodDelete, Path: repo.RestPath("access", "users", string(id))}, nil); err != nil {
 		return fmt.Errorf("remove user %s: %w", id, err)
 	}
 	c.ui.Done(identityRecord{"user_removed", string(id)}, "removed user %s", id)
 	return nil
+}
+
+// authID reads a user or a token.
+func authID(text string, token bool) (wire.AuthID, error) {
+	id, err := wire.ParseAuthID(text)
+	if err != nil {
+		return "", err
+	}
+	if _, is := id.Token(); is != token {
+		if token {
+			return "", term.Usagef("%q is a user; a token is USER@REALM!NAME", text)
+		}
+		return "", term.Usagef("%q is a token; want a user, NAME@REALM", text)
+	}
+	return id, nil
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"holdfast/command/repo"
 	"holdfast/command/term"
 	"holdfast/crypto"
 	"holdfast/datastore"
@@ -97,7 +98,7 @@ func runVerify(ctx context.Context, c *call) error {
 	if err != nil {
 		return err
 	}
-	s, err := c.openRepository(ctx, readOnly)
+	s, err := c.repos.Open(ctx, repo.Read)
 	if err != nil {
 		return term.StateAt(ctx, err, "nothing has been checked")
 	}
@@ -117,7 +118,7 @@ func runVerify(ctx context.Context, c *call) error {
 	c.verifyText(sum)
 	switch {
 	case sum.Damaged > 0:
-		return term.Hintf(fmt.Errorf("%w in %d of %s", errDamage, sum.Damaged, term.Plural(int64(len(list)), "snapshot")),
+		return term.Hintf(fmt.Errorf("%w in %d of %s", repo.ErrDamage, sum.Damaged, term.Plural(int64(len(list)), "snapshot")),
 			"what is damaged cannot be repaired here; back up again, and look at the disk below the repository")
 	case failure != nil:
 		return fmt.Errorf("%d of %s could not be verified: %w", sum.Failed, term.Plural(int64(len(list)), "snapshot"), failure)
@@ -137,15 +138,15 @@ func (c *call) verifyKey(ctx context.Context) (*crypto.Key, error) {
 }
 
 // snapshotsToVerify is the snapshot or group that was named, or everything.
-func (c *call) snapshotsToVerify(ctx context.Context, s *repository) ([]wire.Snapshot, error) {
+func (c *call) snapshotsToVerify(ctx context.Context, s *repo.Repository) ([]wire.Snapshot, error) {
 	var list []wire.Snapshot
 	collect := func(ns wire.Namespace, infos iter.Seq2[wire.SnapshotInfo, error]) error {
 		for i, err := range infos {
 			if err != nil {
-				return about("list snapshots", ns, err)
+				return repo.About("list snapshots", ns, err)
 			}
 			if i.Undated {
-				c.ui.Warnf("snapshot %s: %v", withNamespace(ns, i.Snapshot.String()), datastore.ErrArrival)
+				c.ui.Warnf("snapshot %s: %v", repo.WithNamespace(ns, i.Snapshot.String()), datastore.ErrArrival)
 			}
 			list = append(list, i.Snapshot)
 		}
@@ -154,10 +155,10 @@ func (c *call) snapshotsToVerify(ctx context.Context, s *repository) ([]wire.Sna
 	switch name := c.Arg(0); strings.Count(name, "/") {
 	case 0:
 		if name != "" {
-			_, err := c.group(name)
+			_, err := c.repos.Group(name)
 			return nil, err
 		}
-		spaces, err := c.namespaces(ctx, s, true)
+		spaces, err := c.repos.Namespaces(ctx, s, true)
 		if err != nil {
 			return nil, err
 		}
@@ -168,14 +169,14 @@ func (c *call) snapshotsToVerify(ctx context.Context, s *repository) ([]wire.Sna
 		}
 		return list, nil
 	case 1:
-		g, err := c.group(name)
+		g, err := c.repos.Group(name)
 		if err != nil {
 			return nil, err
 		}
-		err = collect(g.NS, inGroup(ctx, s, g))
+		err = collect(g.NS, repo.InGroup(ctx, s, g))
 		return list, err
 	}
-	snap, err := c.snapshotToRead(ctx, s, c.Arg(0))
+	snap, err := c.repos.SnapshotToRead(ctx, s, c.Arg(0))
 	return []wire.Snapshot{snap}, err
 }
 
@@ -231,7 +232,7 @@ func (c *call) verified(r verify.Report) {
 		if r.Signed {
 			how += ", signed"
 		}
-		fmt.Fprintf(w, "%s: %s (%s, %s, %s; %s)\n", withNamespace(ns, r.Snapshot.String()), verdict,
+		fmt.Fprintf(w, "%s: %s (%s, %s, %s; %s)\n", repo.WithNamespace(ns, r.Snapshot.String()), verdict,
 			term.Plural(int64(r.Archives), "archive"), term.Plural(r.Chunks, "chunk"), term.Bytes(r.Bytes), how)
 	})
 }
@@ -239,7 +240,7 @@ func (c *call) verified(r verify.Report) {
 // problem prints one thing found.
 func (c *call) problem(s wire.Snapshot, p verify.Problem) {
 	rec := problemRecord{"error", string(s.Group.NS), s.String(), p.File, p.Off, "", p.Err.Error()}
-	where := withNamespace(s.Group.NS, s.String())
+	where := repo.WithNamespace(s.Group.NS, s.String())
 	if p.File != "" {
 		where += " " + p.File
 	}

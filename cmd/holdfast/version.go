@@ -11,11 +11,9 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"holdfast/client"
+	"holdfast/command/repo"
 	"holdfast/command/term"
 )
-
-// version is that of the program; the revision comes from the build.
-const version = "0.1.0-dev"
 
 // formats are the versions of what is written to disk.
 const formats = "blob 1, fixed index 1, dynamic index 1, store 1"
@@ -57,25 +55,25 @@ func (c *call) askVersion(ctx context.Context) (*serverVersion, error) {
 	if !c.Flags.IsSet("repository") {
 		return nil, nil
 	}
-	r, err := c.repository()
+	r, err := c.repos.Name()
 	if err != nil || r.IsPath() {
 		return nil, err
 	}
-	s, err := c.dial(ctx, r)
+	s, err := c.repos.Dial(ctx, r)
 	if err != nil {
 		return nil, err
 	}
 	defer s.Close()
 	v := new(serverVersion)
 	if err := s.Do(ctx, client.Call{Method: http.MethodGet, Path: "/version", Into: v}); err != nil {
-		return nil, fmt.Errorf("version of %s: %w", serverOf(r), err)
+		return nil, fmt.Errorf("version of %s: %w", repo.ServerOf(r), err)
 	}
 	return v, nil
 }
 
 func runVersion(ctx context.Context, c *call) error {
 	r := versionRecord{
-		MessageType: "version", Version: version,
+		MessageType: "version", Version: term.Version,
 		Go: runtime.Version(), OS: runtime.GOOS, Arch: runtime.GOARCH, Formats: formats,
 	}
 	if info, ok := debug.ReadBuildInfo(); ok {

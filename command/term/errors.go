@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -72,4 +73,9 @@ func StateAt(ctx context.Context, err error, state string) error {
 		return interruptedError{state}
 	}
 	return err
+}
+
+// IsAny reports whether err is one of some sentinels.
+func IsAny(err error, sentinels ...error) bool {
+	return slices.ContainsFunc(sentinels, func(s error) bool { return errors.Is(err, s) })
 }

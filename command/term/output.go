@@ -91,6 +91,18 @@ func (o *Output) Done(record any, format string, args ...any) {
 	o.Summary(record, func(w io.Writer) { fmt.Fprintf(w, format+"\n", args...) })
 }
 
+// Listing prints rows for people, or what stands for none of them.
+func (o *Output) Listing(rows [][]string, none string) {
+	if o.JSON {
+		return
+	}
+	if len(rows) == 1 {
+		o.Notef("%s", none)
+		return
+	}
+	o.Result(nil, func(w io.Writer) { Table(w, rows) })
+}
+
 // Notef tells something on standard error unless --quiet is given.
 func (o *Output) Notef(format string, args ...any) {
 	if !o.Quiet {

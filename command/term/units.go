@@ -47,3 +47,19 @@ func ParseSize(text string) (int64, error) {
 	}
 	return int64(f * unit), nil
 }
+
+// NotNil keeps null out of JSON.
+func NotNil(list []string) []string {
+	if list == nil {
+		return []string{}
+	}
+	return list
+}
+
+// OrDash shows in a table what may be empty.
+func OrDash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
+}

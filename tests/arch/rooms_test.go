@@ -58,7 +58,9 @@ var rooms = map[string][]string{
 
 	"command/term":   {},
 	"command/secret": {"chunkstore/durable", "command/term", "crypto", "datastore/wire"},
-	"cmd/holdfast":   {"*"},
+	"command/repo": {"chunkstore", "chunkstore/durable", "client", "command/secret", "command/term", "crypto", "datastore",
+		"datastore/access", "datastore/server", "datastore/task", "datastore/wire"},
+	"cmd/holdfast": {"*"},
 }
 
 // shared are the rooms below datastore and client that both sides meet in.
@@ -79,7 +81,7 @@ var guests = map[string][]string{
 	"github.com/urfave/cli/v2":            {"cmd/holdfast", "command"},
 	"go.etcd.io/bbolt":                    {"chunkstore/pack", "datastore/access"},
 	"golang.org/x/crypto":                 {"crypto", "datastore/access"},
-	"golang.org/x/net":                    {"tests", "cmd/holdfast"},
+	"golang.org/x/net":                    {"tests", "command/repo"},
 	"golang.org/x/sync":                   {"*"},
 	"golang.org/x/sys":                    {"*"},
 	"golang.org/x/term":                   {"command"},

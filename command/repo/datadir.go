@@ -1,4 +1,4 @@
-package main
+package repo
 
 import (
 	"context"
@@ -20,39 +20,38 @@ import (
 	"holdfast/datastore/task"
 )
 
-// defaultDataDir is where a server keeps what it knows.
-const defaultDataDir = "/var/lib/holdfast"
+// DefaultDataDir is where a server keeps what it knows.
+const DefaultDataDir = "/var/lib/holdfast"
 
 // What a data directory holds.
 const (
 	dataLockName    = "holdfast.lock"
-	dataSocketName  = "holdfast.sock"
-	dataAccessName  = "access.db"
+	DataSocketName  = "holdfast.sock"
+	DataAccessName  = "access.db"
 	dataTasksName   = "tasks"
-	dataCertName    = "certificate.pem"
-	dataKeyName     = "certificate-key.pem"
-	dataStartedName = "started"
+	DataCertName    = "certificate.pem"
+	DataKeyName     = "certificate-key.pem"
+	DataStartedName = "started"
 )
 
-// dataDir is the data directory of a server, held by this process.
-type dataDir struct {
-	path   string
+// DataDir is the data directory of a server, held by this process.
+type DataDir struct {
+	Access *access.Store
+	Tasks  *task.Registry
 	lock   *os.File
-	access *access.Store
-	tasks  *task.Registry
 }
 
-// makeDataDir makes the directory if it is missing.
-func makeDataDir(path string) error {
+// MakeDataDir makes the directory if it is missing.
+func MakeDataDir(path string) error {
 	if err := durable.MkdirAll(path, 0o700); err != nil {
 		return fmt.Errorf("make data directory %s: %w", path, err)
 	}
 	return nil
 }
 
-// checkDataDir refuses a directory that is not there, and one of another user:
+// CheckDataDir refuses a directory that is not there, and one of another user:
 // files made in it would be closed to the server.
-func checkDataDir(path string) error {
+func CheckDataDir(path string) error {
 	st, err := os.Stat(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return term.Hintf(fmt.Errorf("no server keeps its data in %s: %w", path, datastore.ErrNoStore),
@@ -69,11 +68,11 @@ func checkDataDir(path string) error {
 		"start the server, or run this as its user: sudo -u '#%d' holdfast ...", owner.Uid)
 }
 
-// checkAccessFile refuses a directory whose users and rights are lost: a server
+// CheckAccessFile refuses a directory whose users and rights are lost: a server
 // that made new ones would let nobody in, and say nothing. If they are about to
 // be replaced as a whole, all is well.
-func checkAccessFile(path string, replaced bool) error {
-	name := filepath.Join(path, dataAccessName)
+func CheckAccessFile(path string, replaced bool) error {
+	name := filepath.Join(path, DataAccessName)
 	_, err := os.Lstat(name)
 	if replaced || err == nil {
 		return nil
@@ -81,7 +80,7 @@ func checkAccessFile(path string, replaced bool) error {
 	if !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("open users and rights: %w", err)
 	}
-	started := filepath.Join(path, dataStartedName)
+	started := filepath.Join(path, DataStartedName)
 	if _, err = os.Lstat(started); errors.Is(err, fs.ErrNotExist) {
 		return nil // it is new
 	}
@@ -92,13 +91,13 @@ func checkAccessFile(path string, replaced bool) error {
 		"put a copy of it back, or what 'holdfast access export' has written: holdfast access import --data %s FILE; to begin anew, without users, remove %s", path, started)
 }
 
-// openDataDir takes the directory for this process and opens what is in it.
+// OpenDataDir takes the directory for this process and opens what is in it.
 // replaced says that users and rights are about to be replaced.
-func openDataDir(ctx context.Context, path string, wait time.Duration, replaced bool) (_ *dataDir, err error) {
-	d := &dataDir{path: path}
+func OpenDataDir(ctx context.Context, path string, wait time.Duration, replaced bool) (_ *DataDir, err error) {
+	d := new(DataDir)
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, d.close(ctx))
+			err = errors.Join(err, d.Close(ctx))
 		}
 	}()
 	if d.lock, err = lockFile(ctx, filepath.Join(path, dataLockName), wait); err != nil {
@@ -107,13 +106,13 @@ func openDataDir(ctx context.Context, path string, wait time.Duration, replaced 
 		}
 		return nil, err
 	}
-	if err := checkAccessFile(path, replaced); err != nil {
+	if err := CheckAccessFile(path, replaced); err != nil {
 		return nil, err
 	}
-	if d.access, err = access.Open(filepath.Join(path, dataAccessName), access.Options{}); err != nil {
+	if d.Access, err = access.Open(filepath.Join(path, DataAccessName), access.Options{}); err != nil {
 		return nil, fmt.Errorf("open users and rights: %w", err)
 	}
-	if d.tasks, err = task.Open(filepath.Join(path, dataTasksName), task.Options{}); err != nil {
+	if d.Tasks, err = task.Open(filepath.Join(path, dataTasksName), task.Options{}); err != nil {
 		return nil, err
 	}
 	return d, nil
@@ -148,14 +147,14 @@ func lockFile(ctx context.Context, path string, wait time.Duration) (*os.File, e
 	}
 }
 
-// close gives the directory back. Tasks that still run are stopped.
-func (d *dataDir) close(ctx context.Context) error {
+// Close gives the directory back. Tasks that still run are stopped.
+func (d *DataDir) Close(ctx context.Context) error {
 	var err error
-	if d.tasks != nil {
-		err = d.tasks.Close(ctx)
+	if d.Tasks != nil {
+		err = d.Tasks.Close(ctx)
 	}
-	if d.access != nil {
-		err = errors.Join(err, d.access.Close())
+	if d.Access != nil {
+		err = errors.Join(err, d.Access.Close())
 	}
 	if d.lock != nil {
 		err = errors.Join(err, d.lock.Close())

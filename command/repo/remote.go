@@ -1,4 +1,4 @@
-package main
+package repo
 
 import (
 	"cmp"
@@ -20,8 +20,8 @@ import (
 	"holdfast/datastore/wire"
 )
 
-// remoteFlags are the global flags about servers.
-func remoteFlags() []cli.Flag {
+// ServerFlags are the global flags about servers.
+func ServerFlags() []cli.Flag {
 	return []cli.Flag{
 		&cli.StringFlag{Name: "fingerprint", Usage: "the server's certificate must have this `FINGERPRINT` (or $HOLDFAST_FINGERPRINT, $PBS_FINGERPRINT)"},
 		&cli.BoolFlag{Name: "accept-new", Usage: "accept and remember the certificate of a server that is not known yet"},
@@ -33,66 +33,66 @@ func remoteFlags() []cli.Flag {
 	}
 }
 
-// withDefaults completes the name of a repository on a server.
-func withDefaults(r wire.Repository) wire.Repository {
+// WithDefaults completes the name of a repository on a server.
+func WithDefaults(r wire.Repository) wire.Repository {
 	r.AuthID = cmp.Or(r.AuthID, string(wire.RootUser))
 	r.Host = cmp.Or(r.Host, "localhost")
 	r.Port = cmp.Or(r.Port, wire.DefaultPort)
 	return r
 }
 
-// serverOf is the host and port of a repository.
-func serverOf(r wire.Repository) string {
-	r = withDefaults(r)
+// ServerOf is the host and port of a repository.
+func ServerOf(r wire.Repository) string {
+	r = WithDefaults(r)
 	return net.JoinHostPort(r.Host, strconv.Itoa(r.Port))
 }
 
-// dial connects to the server of a repository.
-func (c *call) dial(ctx context.Context, r wire.Repository) (*client.Client, error) {
-	o, err := c.dialOptions(r)
+// Dial connects to the server of a repository.
+func (o Opener) Dial(ctx context.Context, r wire.Repository) (*client.Client, error) {
+	d, err := o.DialOptions(r)
 	if err != nil {
 		return nil, err
 	}
-	return client.Dial(ctx, o)
+	return client.Dial(ctx, d)
 }
 
-// dialOptions gathers all that is set about a connection.
-func (c *call) dialOptions(r wire.Repository) (client.Options, error) {
-	r = withDefaults(r)
-	proxy, err := c.proxy(serverOf(r))
+// DialOptions gathers all that is set about a connection.
+func (o Opener) DialOptions(r wire.Repository) (client.Options, error) {
+	r = WithDefaults(r)
+	proxy, err := o.proxy(ServerOf(r))
 	if err != nil {
 		return client.Options{}, err
 	}
-	o := client.Options{
+	d := client.Options{
 		Repository: r,
 		Secret: func(ctx context.Context) (string, error) {
-			p, err := c.secrets.Get(ctx, secret.Login(wire.AuthID(r.AuthID)))
+			p, err := o.Get(ctx, secret.Login(wire.AuthID(r.AuthID)))
 			return string(p), err
 		},
-		Trust:     c.trust(serverOf(r)),
+		Trust:     o.trust(ServerOf(r)),
 		Proxy:     proxy,
-		UserAgent: "holdfast/" + version,
-		LockWait:  c.Flags.Duration("lock-wait"),
-		Log:       func(text string) { c.ui.Verbosef("%s", text) },
+		UserAgent: "holdfast/" + term.Version,
+		LockWait:  o.LockWait(),
+		Log:       func(text string) { o.UI.Verbosef("%s", text) },
 	}
-	if path := c.ticketPath(); path != "" && !c.anew {
-		o.Tickets = ticketFile{path: path, warn: c.ui.Warnf}
+	if path := o.ticketPath(); path != "" && !o.anew {
+		d.Tickets = ticketFile{path: path, warn: o.UI.Warnf}
 	}
-	if o.Fingerprint, err = c.fingerprint(); err != nil {
-		return o, err
+	if d.Fingerprint, err = o.fingerprint(); err != nil {
+		return d, err
 	}
-	if o.Silence, err = c.timeout(); err != nil {
-		return o, err
+	if d.Silence, err = o.timeout(); err != nil {
+		return d, err
 	}
-	o.RateUp, o.RateDown, err = c.rates()
-	return o, err
+	d.RateUp, d.RateDown, err = o.rates()
+	return d, err
 }
 
 // timeout is how long a server may say nothing, 0 if that was not set.
-func (c *call) timeout() (time.Duration, error) {
-	text, from := c.env[secret.EnvTimeout], "$"+secret.EnvTimeout
-	if c.Flags.IsSet("timeout") {
-		text, from = c.Flags.Duration("timeout").String(), "--timeout"
+func (o Opener) timeout() (time.Duration, error) {
+	text, from := o.Env[secret.EnvTimeout], "$"+secret.EnvTimeout
+	if o.given.Flags.IsSet("timeout") {
+		text, from = o.given.Flags.Duration("timeout").String(), "--timeout"
 	}
 	if text == "" {
 		return 0, nil
@@ -106,26 +106,26 @@ func (c *call) timeout() (time.Duration, error) {
 
 // rates are the limits of both directions; --rate stands for the one that is
 // not given.
-func (c *call) rates() (up, down int64, err error) {
-	both, err := c.rate("rate")
+func (o Opener) rates() (up, down int64, err error) {
+	both, err := o.Rate("rate")
 	if err != nil {
 		return 0, 0, err
 	}
-	if up, err = c.rate("rate-up"); err != nil {
+	if up, err = o.Rate("rate-up"); err != nil {
 		return 0, 0, err
 	}
-	if down, err = c.rate("rate-down"); err != nil {
+	if down, err = o.Rate("rate-down"); err != nil {
 		return 0, 0, err
 	}
 	return cmp.Or(up, both), cmp.Or(down, both), nil
 }
 
-// rate reads a flag that limits a speed, in bytes per second; 0 is no limit.
-func (c *call) rate(flag string) (int64, error) {
-	if !c.Flags.IsSet(flag) {
+// Rate reads a flag that limits a speed, in bytes per second; 0 is no limit.
+func (o Opener) Rate(flag string) (int64, error) {
+	if !o.given.Flags.IsSet(flag) {
 		return 0, nil
 	}
-	text := strings.TrimSuffix(c.Flags.String(flag), "/s")
+	text := strings.TrimSuffix(o.given.Flags.String(flag), "/s")
 	n, err := term.ParseSize(text)
 	if err != nil {
 		return 0, term.Usagef("--%s %q: %w", flag, text, err)
@@ -136,18 +136,18 @@ func (c *call) rate(flag string) (int64, error) {
 // proxy is the one to go through to a server, "" for none. That of the
 // environment is for servers that $NO_PROXY does not name: hosts, domains with
 // what is below them, addresses and networks, each with or without a port, or "*".
-func (c *call) proxy(server string) (string, error) {
-	if c.Flags.IsSet("proxy") {
-		url := c.Flags.String("proxy")
+func (o Opener) proxy(server string) (string, error) {
+	if o.given.Flags.IsSet("proxy") {
+		url := o.given.Flags.String("proxy")
 		return url, proxyError("--proxy", client.CheckProxy(url))
 	}
 	for _, name := range []string{"ALL_PROXY", "all_proxy"} {
-		url := c.env[name]
+		url := o.Env[name]
 		if url == "" {
 			continue
 		}
 		// The rules are what matters here; the proxy is parsed by who uses it.
-		rules := httpproxy.Config{HTTPSProxy: "http://proxy", NoProxy: cmp.Or(c.env["NO_PROXY"], c.env["no_proxy"])}
+		rules := httpproxy.Config{HTTPSProxy: "http://proxy", NoProxy: cmp.Or(o.Env["NO_PROXY"], o.Env["no_proxy"])}
 		if through, err := rules.ProxyFunc()(&neturl.URL{Scheme: "https", Host: server}); err != nil || through == nil {
 			return "", err
 		}
@@ -167,16 +167,16 @@ func proxyError(from string, err error) error {
 // checkRemote checks the values of the global flags about servers, and of the
 // variables that stand for them, for commands that do not use them: who has
 // set a limit of "abc" must not learn of it on the night a server is used.
-func (c *call) checkRemote() error {
-	if _, _, err := c.rates(); err != nil {
+func (o Opener) checkRemote() error {
+	if _, _, err := o.rates(); err != nil {
 		return err
 	}
-	if c.Flags.IsSet("proxy") {
-		if err := proxyError("--proxy", client.CheckProxy(c.Flags.String("proxy"))); err != nil {
+	if o.given.Flags.IsSet("proxy") {
+		if err := proxyError("--proxy", client.CheckProxy(o.given.Flags.String("proxy"))); err != nil {
 			return err
 		}
 	}
-	text, from := c.secrets.Setting(c.Given, "fingerprint", secret.EnvFingerprint)
+	text, from := o.setting("fingerprint", secret.EnvFingerprint)
 	if from == "" {
 		return nil
 	}
@@ -187,11 +187,11 @@ func (c *call) checkRemote() error {
 }
 
 // fingerprint is the one that was set for the server, "" if none was.
-func (c *call) fingerprint() (string, error) {
-	text, from := c.secrets.Setting(c.Given, "fingerprint", secret.EnvFingerprint, secret.EnvFingerprintPBS)
+func (o Opener) fingerprint() (string, error) {
+	text, from := o.setting("fingerprint", secret.EnvFingerprint, secret.EnvFingerprintPBS)
 	if from == "" {
 		var err error
-		if text, from, err = c.secrets.Credential("holdfast.fingerprint", "proxmox-backup-client.fingerprint"); err != nil {
+		if text, from, err = o.Credential("holdfast.fingerprint", "proxmox-backup-client.fingerprint"); err != nil {
 			return "", err
 		}
 	}
@@ -213,11 +213,11 @@ func parseFingerprint(text string) (string, error) {
 	if err != nil || len(b) != 32 {
 		return "", term.Usagef("fingerprint %q: want 32 pairs of hexadecimal digits", term.Printable(text))
 	}
-	return colons(b), nil
+	return Colons(b), nil
 }
 
-// colons writes bytes in hexadecimal with colons between them.
-func colons(b []byte) string {
+// Colons writes bytes in hexadecimal with colons between them.
+func Colons(b []byte) string {
 	pairs := make([]string, len(b))
 	for i, c := range b {
 		pairs[i] = hex.EncodeToString([]byte{c})

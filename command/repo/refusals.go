@@ -1,7 +1,9 @@
-package main
+package repo
 
 import (
 	"errors"
+	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"regexp"
@@ -15,15 +17,18 @@ import (
 	"holdfast/datastore/wire"
 )
 
-// unavailable reports whether a conversation with a server failed for a reason
+// ErrDamage is returned when a check has found damage.
+var ErrDamage = errors.New("damage found")
+
+// Unavailable reports whether a conversation with a server failed for a reason
 // that may pass: the connection broke, or the server has no time.
-func unavailable(err error) bool {
+func Unavailable(err error) bool {
 	var refused *client.StatusError
 	return errors.Is(err, client.ErrUnavailable) || errors.As(err, &refused) && refused.Temporary()
 }
 
-// unreachable reports whether a connection could not be made at all.
-func unreachable(err error) bool {
+// Unreachable reports whether a connection could not be made at all.
+func Unreachable(err error) bool {
 	var op *net.OpError
 	return errors.As(err, &op) && (op.Op == "dial" || op.Op == "read" || op.Op == "write")
 }
@@ -31,8 +36,8 @@ func unreachable(err error) bool {
 // noDatastore matches what servers say of a datastore that they do not have.
 var noDatastore = regexp.MustCompile(`^(datastore '[^']*' does not exist|no such datastore '[^']*')`)
 
-// unknownDatastore reports whether a server does not have the datastore.
-func unknownDatastore(err error) bool {
+// UnknownDatastore reports whether a server does not have the datastore.
+func UnknownDatastore(err error) bool {
 	var refused *client.StatusError
 	return errors.As(err, &refused) && noDatastore.MatchString(refused.Text)
 }
@@ -43,28 +48,28 @@ func tooMany(err error) bool {
 	return errors.As(err, &refused) && refused.Code == http.StatusTooManyRequests
 }
 
-// frozenThere reports whether a server refused a change of what it can only
+// FrozenThere reports whether a server refused a change of what it can only
 // read.
-func frozenThere(err error) bool {
+func FrozenThere(err error) bool {
 	var refused *client.StatusError
 	return errors.As(err, &refused) && errors.Is(refused, chunkstore.ErrReadOnly)
 }
 
-// badParameter reports whether a server found a value bad.
-func badParameter(err error) bool {
+// BadParameter reports whether a server found a value bad.
+func BadParameter(err error) bool {
 	var refused *client.StatusError
 	return errors.Is(err, wire.ErrName) || errors.Is(err, chunkstore.ErrInvalid) ||
 		errors.As(err, &refused) && refused.Code == http.StatusBadRequest && strings.HasPrefix(refused.Text, "parameter verification failed")
 }
 
-// serverHint is the next step for an error about a server, "" if none is known.
-func serverHint(err error) string {
+// ServerHint is the next step for an error about a server, "" if none is known.
+func ServerHint(err error) string {
 	switch {
 	case errors.Is(err, client.ErrSilent):
 		return "the server or the way to it hangs; run the command again when that has passed, or wait longer with --timeout"
-	case unreachable(err):
+	case Unreachable(err):
 		return "see that a server listens there and nothing is in between; a server is started with: holdfast serve"
-	case unknownDatastore(err):
+	case UnknownDatastore(err):
 		return "holdfast datastore list shows what there is; make it with: holdfast init, or on the server: holdfast datastore create NAME"
 	case strings.Contains(err.Error(), datastore.ErrOwner.Error()):
 		return "the group belongs to somebody else: choose another --backup-id, or have an administrator run: holdfast change-owner GROUP ID"
@@ -76,7 +81,7 @@ func serverHint(err error) string {
 		return "on the server, holdfast acl list shows who may do what"
 	case tooMany(err):
 		return "the same token is at work in too many places: give each machine its own, or raise requests_per_token of the server"
-	case unavailable(err):
+	case Unavailable(err):
 		return "run the command again; if it fails in the same way, the log of the server says more"
 	case errors.Is(err, wire.ErrQuota):
 		return "remove snapshots that are not needed, or have the quota raised"
@@ -84,9 +89,9 @@ func serverHint(err error) string {
 	return ""
 }
 
-// onlyHoldfast tells somebody whose server does not know a parameter what that
+// OnlyHoldfast tells somebody whose server does not know a parameter what that
 // means and what to do.
-func onlyHoldfast(err error, hint string) error {
+func OnlyHoldfast(err error, hint string) error {
 	var refused *client.StatusError
 	if errors.As(err, &refused) && refused.Code == http.StatusBadRequest && strings.Contains(refused.Text, "schema does not allow") {
 		return term.Hintf(err, "%s", hint)
@@ -94,17 +99,16 @@ func onlyHoldfast(err error, hint string) error {
 	return err
 }
 
-// verificationFailed reports whether a task has found damage.
-func verificationFailed(err error) bool {
-	var failed *client.TaskError
-	return errors.As(err, &failed) && strings.HasPrefix(failed.Status, "verification failed")
+// NoTrashRoom is the next step where a disk is too full for the trash.
+const NoTrashRoom = "there is no room to keep it in the trash; --now removes it for good"
+
+// logRecord is a line of a task's log.
+type logRecord struct {
+	MessageType string `json:"message_type"` // "task_log"
+	Line        string `json:"line"`
 }
 
-// scrubEnded recognises the end of a task that has found damage.
-func scrubEnded(err error) error {
-	if !verificationFailed(err) {
-		return err
-	}
-	return term.Hintf(term.Meaning(err, errDamage),
-		"the next backup of the same data heals what is damaged; holdfast repair, on the server's machine while the server is stopped, looks for other copies")
+// ShowLine shows a line of a task's log as a result.
+func ShowLine(ui *term.Output, line string) {
+	ui.Result(logRecord{"task_log", line}, func(w io.Writer) { fmt.Fprintln(w, line) })
 }
