@@ -12,6 +12,7 @@ import (
 	"holdfast/client"
 	"holdfast/client/restore"
 	"holdfast/client/source"
+	"holdfast/command/admin"
 	"holdfast/command/repo"
 	"holdfast/command/secret"
 	"holdfast/command/term"
@@ -46,8 +47,7 @@ func exitCode(err error) int {
 		return term.ExitKey
 	case term.IsAny(err, client.ErrCertificate, wire.ErrPermission, wire.ErrStopped):
 		return term.ExitRefused
-	case errors.Is(err, chunkstore.ErrNoSpace), errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT),
-		errors.Is(err, wire.ErrQuota):
+	case repo.NoSpace(err):
 		return term.ExitNoSpace
 	case errors.Is(err, chunkstore.ErrCorrupt), errors.Is(err, crypto.ErrTampered),
 		errors.Is(err, manifest.ErrUnsigned), errors.Is(err, manifest.ErrFormat), errors.Is(err, crypto.ErrFormat),
@@ -55,7 +55,7 @@ func exitCode(err error) int {
 		return term.ExitIntegrity
 	case repo.Unavailable(err):
 		return term.ExitUnreachable
-	case errors.Is(err, errNotEmpty):
+	case errors.Is(err, admin.ErrNotEmpty):
 		return term.ExitRefused
 	case repo.BadParameter(err):
 		return term.ExitUsage

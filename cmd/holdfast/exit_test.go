@@ -16,6 +16,7 @@ import (
 	"holdfast/client"
 	"holdfast/client/restore"
 	"holdfast/client/source"
+	"holdfast/command/admin"
 	"holdfast/command/repo"
 	"holdfast/command/secret"
 	"holdfast/command/term"
@@ -42,7 +43,7 @@ func exits() map[int][]error {
 		term.ExitNotFound: {chunkstore.ErrNotExist, manifest.ErrNotFound, fs.ErrNotExist, syscall.ENOENT},
 		term.ExitNoSpace:  {chunkstore.ErrNoSpace, syscall.ENOSPC, syscall.EDQUOT},
 		term.ExitRefused: {wire.ErrProtected, wire.ErrExists, restore.ErrTarget, source.ErrBacking, source.ErrUnsupported, fs.ErrExist, fs.ErrPermission, syscall.EROFS, syscall.EACCES,
-			gc.ErrNothingFound, errNotEmpty, term.Meaning(errors.New("exists already"), wire.ErrExists),
+			gc.ErrNothingFound, admin.ErrNotEmpty, term.Meaning(errors.New("exists already"), wire.ErrExists),
 			wire.ErrStopped, &client.StatusError{Code: 400, Text: "the session was stopped by root@pam: task aborted"},
 			&client.TaskError{Status: "abort requested - aborting task"}, &client.TaskError{Status: "task aborted"}},
 		term.ExitUnreachable: {&net.OpError{Op: "dial", Net: "tcp", Err: syscall.ECONNREFUSED}, &net.OpError{Op: "read", Net: "tcp", Err: syscall.ECONNRESET},
@@ -113,7 +114,7 @@ func TestExitCodeOfTwoCauses(t *testing.T) {
 		{datastore.ErrNoStore, fs.ErrNotExist, term.ExitNoRepository},
 		{context.Canceled, chunkstore.ErrCorrupt, term.ExitInterrupted},
 		{chunkstore.ErrNoSpace, fs.ErrPermission, term.ExitNoSpace},
-		{errNotEmpty, chunkstore.ErrInvalid, term.ExitRefused},
+		{admin.ErrNotEmpty, chunkstore.ErrInvalid, term.ExitRefused},
 		{&net.OpError{Op: "dial", Err: errors.New("any")}, wire.ErrUnauthenticated, term.ExitKey},
 		{&net.OpError{Op: "listen", Err: errors.New("any")}, errors.New("any"), term.ExitError},
 	} {

@@ -15,7 +15,11 @@ import (
 func fingerprintOf(t *testing.T, b *bench, path string) string {
 	t.Helper()
 	b.do(t, term.ExitOK, "key", "show", path, "--json")
-	var r keyRecord
+	var r struct {
+		MessageType string `json:"message_type"`
+		Path        string `json:"path"`
+		Fingerprint string `json:"fingerprint"`
+	}
 	if err := json.Unmarshal(b.out.Bytes(), &r); err != nil {
 		t.Fatal(err)
 	}

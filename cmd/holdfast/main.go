@@ -1,13 +1,12 @@
-// Package main is the command line of Holdfast: the wiring of its rooms and
-// the words spoken to the user. Every command has one file with the same
-// parts: the table entry with help and flags, the action, the JSON records.
-// No decision about data is made here.
+// Package main is the command line of Holdfast: the table of its commands, which
+// stand in the rooms of command, and the table from an error to an exit code. In
+// their rooms every command has one file with the same parts: the entry with help
+// and flags, the action, the JSON records. No decision about data is made in any of
+// them.
 //
 // Voice: results go to standard output, messages to standard error, in lower
 // case and without a full stop; every refusal names the next step. With
 // --json both become one JSON object per line (docs/json.md).
-//
-// The package may import every room.
 package main
 
 import (
@@ -22,8 +21,16 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"holdfast/command/admin"
+	"holdfast/command/backup"
+	"holdfast/command/key"
 	"holdfast/command/repo"
+	"holdfast/command/restore"
 	"holdfast/command/secret"
+	"holdfast/command/serve"
+	"holdfast/command/snapshot"
+	"holdfast/command/store"
+	"holdfast/command/task"
 	"holdfast/command/term"
 )
 
@@ -117,39 +124,54 @@ func (a *app) tree() *cli.App {
 		ExitErrHandler:            func(*cli.Context, error) {},
 		OnUsageError:              onUsageError,
 		DisableSliceFlagSeparator: true,
-		Commands: []*cli.Command{
-			a.initCommand(),
-			a.keyCommand(),
-			a.backupCommand(),
-			a.restoreCommand(),
-			a.listCommand(),
-			a.snapshotCommand(),
-			a.verifyCommand(),
-			a.statusCommand(),
-			a.reindexCommand(),
-			a.repairCommand(),
-			a.pruneCommand(),
-			a.gcCommand(),
-			a.changeOwnerCommand(),
-			a.loginCommand(),
-			a.logoutCommand(),
-			a.taskCommand(),
-			a.serveCommand(),
-			a.datastoreCommand(),
-			a.certCommand(),
-			a.userCommand(),
-			a.tokenCommand(),
-			a.aclCommand(),
-			a.namespaceCommand(),
-			a.quotaCommand(),
-			a.accessCommand(),
-			a.versionCommand(),
-			a.completionCommand(),
-		},
+		Commands:                  a.commands(),
 	}
 	t.Setup() // first, since it sets names, too
 	a.prepare(t.Name, t.Commands)
 	return t
+}
+
+// commands are all commands, in the order of the help, each from its room, which
+// gets what it needs.
+func (a *app) commands() []*cli.Command {
+	secrets := a.secrets()
+	backups := backup.Room{UI: a.ui, Now: a.now, In: a.stdin, Err: a.stderr, Env: a.env, Secrets: secrets}
+	restores := restore.Room{UI: a.ui, Now: a.now, Out: a.stdout, Secrets: secrets}
+	snapshots := snapshot.Room{UI: a.ui, In: a.stdin, Secrets: secrets}
+	stores := store.Room{UI: a.ui, Now: a.now, Secrets: secrets}
+	keys := key.Room{UI: a.ui, Now: a.now, Secrets: secrets}
+	tasks := task.Room{UI: a.ui, Secrets: secrets}
+	servers := serve.Room{UI: a.ui, Err: a.stderr, Env: a.env, Signals: &a.signals, Secrets: secrets}
+	admins := admin.Room{UI: a.ui, Out: a.stdout, Secrets: secrets}
+	return []*cli.Command{
+		stores.Init(),
+		keys.Command(),
+		backups.Command(),
+		restores.Command(),
+		snapshots.List(),
+		snapshots.Command(),
+		stores.Verify(),
+		stores.Status(),
+		stores.Reindex(),
+		stores.Repair(),
+		stores.Prune(),
+		stores.GC(),
+		snapshots.ChangeOwner(),
+		admins.Login(),
+		admins.Logout(),
+		tasks.Command(),
+		servers.Command(),
+		admins.Datastore(),
+		servers.Cert(),
+		admins.User(),
+		admins.Token(),
+		admins.ACL(),
+		admins.Namespace(),
+		admins.Quota(),
+		admins.Access(),
+		a.versionCommand(),
+		a.completionCommand(),
+	}
 }
 
 // prepare sets what all commands have in common.
@@ -213,13 +235,12 @@ func (a *app) readGlobals(c *cli.Context) error {
 type call struct {
 	*app
 	term.Given
-	secrets secret.Source
-	repos   repo.Opener
+	repos repo.Opener
 }
 
 // call carries out what a command was given.
 func (a *app) call(given term.Given) *call {
-	return &call{app: a, Given: given, secrets: a.secrets(), repos: repo.New(a.secrets(), given)}
+	return &call{app: a, Given: given, repos: repo.New(a.secrets(), given)}
 }
 
 // secrets are where passphrases, keys and settings of the environment come from.

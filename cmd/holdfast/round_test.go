@@ -61,7 +61,17 @@ func TestSecondBackup(t *testing.T) {
 	b, _ := newStore(t)
 	b.now = func() time.Time { return time.Date(2026, 11, 23, 2, 0, 0, 0, time.UTC) }
 	b.do(t, term.ExitOK, "--json", "--no-progress", "backup", "--backup-type", "vm", "--backup-id", "100", "disk0.img:"+b.path("disk.raw"))
-	var r backupRecord
+	var r struct {
+		MessageType string `json:"message_type"`
+		Snapshot    string `json:"snapshot"`
+		Previous    string `json:"previous"`
+		Archives    []struct {
+			Chunks    int64 `json:"chunks"`
+			NewChunks int64 `json:"new_chunks"`
+		} `json:"archives"`
+		BytesTotal int64 `json:"bytes_total"`
+		BytesNew   int64 `json:"bytes_new"`
+	}
 	if err := json.Unmarshal(b.out.Bytes(), &r); err != nil {
 		t.Fatalf("%v in %q", err, b.out.String())
 	}
@@ -93,7 +103,7 @@ func TestSnapshotCommands(t *testing.T) {
 	b.do(t, term.ExitOK, "snapshot", "notes", "update", firstNight, "-")
 	b.do(t, term.ExitOK, "snapshot", "notes", "show", firstNight)
 	b.wantOut(t, "from a pipe\n")
-	b.stdin = strings.NewReader(strings.Repeat("x", notesSizeMax+1))
+	b.stdin = strings.NewReader(strings.Repeat("x", 64<<10+1))
 	b.do(t, term.ExitUsage, "snapshot", "notes", "update", firstNight, "-")
 	b.do(t, term.ExitOK, "snapshot", "protect", firstNight)
 	b.wantOut(t, "protected "+firstNight)

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"regexp"
 	"strings"
+	"syscall"
 
 	"holdfast/chunkstore"
 	"holdfast/client"
@@ -111,4 +112,9 @@ type logRecord struct {
 // ShowLine shows a line of a task's log as a result.
 func ShowLine(ui *term.Output, line string) {
 	ui.Result(logRecord{"task_log", line}, func(w io.Writer) { fmt.Fprintln(w, line) })
+}
+
+// NoSpace reports whether there was no room for something, on a disk or in a quota.
+func NoSpace(err error) bool {
+	return term.IsAny(err, chunkstore.ErrNoSpace, syscall.ENOSPC, syscall.EDQUOT, wire.ErrQuota)
 }

@@ -1,0 +1,38 @@
+// Package admin holds the commands that manage a server: logging in, datastores,
+// namespaces, users, tokens, roles and quotas. They speak to a server elsewhere, to
+// one of this machine through its socket, or, if it does not run, to its handler in
+// this process.
+package admin
+
+import (
+	"context"
+	"io"
+
+	"github.com/urfave/cli/v2"
+
+	"holdfast/command/repo"
+	"holdfast/command/secret"
+	"holdfast/command/term"
+)
+
+// Room is what the commands need of their surroundings.
+type Room struct {
+	UI      *term.Output
+	Out     io.Writer // standard output
+	Secrets secret.Source
+}
+
+// call is one command being carried out.
+type call struct {
+	Room
+	term.Given
+	repos repo.Opener
+}
+
+// action makes a command's action from do after checking the number of its
+// arguments.
+func (r Room) action(n term.Arity, do func(context.Context, *call) error) cli.ActionFunc {
+	return term.Action(n, func(ctx context.Context, given term.Given) error {
+		return do(ctx, &call{r, given, repo.New(r.Secrets, given)})
+	})
+}
