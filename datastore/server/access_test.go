@@ -62,7 +62,7 @@ func TestTicket(t *testing.T) {
 	for params, code := range map[string]int{
 		"username=owner@pbs&password=wrong": 401, "username=no@pbs&password=wrong": 401, "username=owner&password=x": 400,
 		"username=owner@pbs!tok&password=x": 400, "username=owner@pbs": 400, "username=owner@pbs&password=": 401,
-		"username=owner@pbs&password=" + strings.Repeat("x", passwordMax+1): 400,
+		"username=owner@pbs&password=" + strings.Repeat("x", 1024+1): 400,
 	} {
 		a := l.call("", "POST", "/access/ticket", params)
 		if a.code != code || strings.Contains(a.text, "wrong") {

@@ -62,7 +62,7 @@ type backup struct {
 }
 
 func newBackup(c *conversation, session *datastore.Session, quota *reservation) *backup {
-	c.rest = newRest(c.server.o.Limits.SessionIdleTime, c.idle)
+	c.lull = newLull(c.server.o.Limits.SessionIdleTime, c.idle)
 	return &backup{
 		conversation: c, session: session, quota: quota,
 		known: newKnown(c.server.accounts.Known, c.payer), writers: make(map[int64]*writer),
@@ -258,7 +258,7 @@ func (b *backup) finish(*call) (any, error) {
 		return nil, err
 	}
 	b.phase = finished
-	b.rest.finish(b.server.o.Limits.FinishedTime, b.part)
+	b.lull.finish(b.server.o.Limits.FinishedTime, b.part)
 	b.quota.end(true)
 	b.basis.end()
 	b.task.Logf("finished: %s", describe(b.stats))

@@ -53,7 +53,7 @@ type conversation struct {
 	payer    ledger.Payer
 	verbose  bool
 	patience *patience
-	rest     *rest
+	lull     *lull
 	// ctx ends with the task, and when the server ends the session.
 	ctx    context.Context
 	cancel context.CancelCauseFunc
@@ -72,13 +72,13 @@ func (s *Server) newConversation(c *call, t *task.Task) *conversation {
 		spare: semaphore.NewWeighted(chunkstore.SealedSizeMax),
 	}
 	v.within(t.Context())
-	v.rest = newRest(0, func() {})
+	v.lull = newLull(0, func() {})
 	return v
 }
 
 // handler answers the requests of the session from its table.
 func (v *conversation) handler(table []method) http.Handler {
-	tree := &node{}
+	tree := &treeOf[*call]{}
 	for _, m := range table {
 		tree.add(&m)
 	}
@@ -90,8 +90,8 @@ func (v *conversation) handler(table []method) http.Handler {
 			return
 		}
 		defer stream.Free()
-		v.rest.begin()
-		defer v.rest.end()
+		v.lull.begin()
+		defer v.lull.end()
 		body := &watchedBody{ReadCloser: r.Body, begin: func() *vigil { return v.patience.watch(w) }}
 		defer body.stop()
 		r.Body = body
@@ -157,7 +157,7 @@ func (v *conversation) allowed() (access.Privilege, error) {
 	return have, err
 }
 
-func (v *conversation) run(tree *node, c *call) (any, error) {
+func (v *conversation) run(tree *treeOf[*call], c *call) (any, error) {
 	if _, err := v.allowed(); err != nil {
 		return nil, err
 	}
@@ -169,10 +169,10 @@ func (v *conversation) run(tree *node, c *call) (any, error) {
 	if place == tree && c.Method == http.MethodGet {
 		return place.subdirs(), nil
 	}
-	if place == nil || place.methods[c.Method] == nil {
+	m := place.of(c.Method)
+	if m == nil {
 		return nil, notFound("Path '%s' not found.", clipName(c.URL.Path))
 	}
-	m := place.methods[c.Method]
 	if !m.raw {
 		done, err := c.parameters(wire.ParamBodyMax)
 		if err != nil {
@@ -180,7 +180,7 @@ func (v *conversation) run(tree *node, c *call) (any, error) {
 		}
 		defer done()
 	}
-	if c.params, err = parseParams(m.params, paramSource{request: c.Request, raw: m.raw}); err != nil {
+	if c.values, err = parseParams(m.params, paramSource{request: c.Request, raw: m.raw}); err != nil {
 		return nil, err
 	}
 	return m.do(c)

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -177,7 +179,7 @@ func (s *Server) closeStores(ctx context.Context) error {
 func (s *Server) openNames() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return sortedKeys(s.stores)
+	return slices.Sorted(maps.Keys(s.stores))
 }
 
 // store returns the datastore that the call names, for reading. It is held

@@ -59,8 +59,8 @@ func (v *conversation) guarded() (stop func()) {
 	}
 }
 
-// rest ends a session of which nothing is asked for long.
-type rest struct {
+// lull ends a session of which nothing is asked for long.
+type lull struct {
 	over func()
 
 	mu    sync.Mutex
@@ -71,9 +71,9 @@ type rest struct {
 	gone  bool
 }
 
-// newRest returns one that calls over once, from a goroutine of its own.
-func newRest(limit time.Duration, over func()) *rest {
-	r := &rest{limit: limit, over: over}
+// newLull returns one that calls over once, from a goroutine of its own.
+func newLull(limit time.Duration, over func()) *lull {
+	r := &lull{limit: limit, over: over}
 	r.timer = time.AfterFunc(max(limit, 1), r.look)
 	if limit == 0 {
 		r.timer.Stop()
@@ -82,13 +82,13 @@ func newRest(limit time.Duration, over func()) *rest {
 }
 
 // begin notes that something is asked, until end.
-func (r *rest) begin() {
+func (r *lull) begin() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.asks++
 }
 
-func (r *rest) end() {
+func (r *lull) end() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.asks--; r.asks == 0 && !r.last && !r.gone && r.limit > 0 {
@@ -97,7 +97,7 @@ func (r *rest) end() {
 }
 
 // finish lets the session live for so long, whatever is asked of it.
-func (r *rest) finish(d time.Duration, over func()) {
+func (r *lull) finish(d time.Duration, over func()) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.gone {
@@ -108,14 +108,14 @@ func (r *rest) finish(d time.Duration, over func()) {
 }
 
 // stop says that the session has ended.
-func (r *rest) stop() {
+func (r *lull) stop() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.gone = true
 	r.timer.Stop()
 }
 
-func (r *rest) look() {
+func (r *lull) look() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.gone || r.limit == 0 && !r.last || r.asks > 0 && !r.last {

@@ -91,7 +91,7 @@ func TestRestCountsBetweenRequests(t *testing.T) {
 				return ""
 			}
 		}
-		r := newRest(time.Hour, say("idle"))
+		r := newLull(time.Hour, say("idle"))
 		for range 5 {
 			time.Sleep(50 * time.Minute)
 			r.begin()
@@ -107,7 +107,7 @@ func TestRestCountsBetweenRequests(t *testing.T) {
 		if got := over(); got != "idle" {
 			t.Fatalf("%q", got)
 		}
-		r = newRest(time.Hour, say("idle"))
+		r = newLull(time.Hour, say("idle"))
 		r.begin()
 		r.finish(10*time.Minute, say("finished"))
 		r.end()
@@ -123,7 +123,7 @@ func TestRestCountsBetweenRequests(t *testing.T) {
 		if got := over(); got != "finished" {
 			t.Fatalf("%q", got)
 		}
-		r = newRest(0, say("idle"))
+		r = newLull(0, say("idle"))
 		r.begin()
 		r.end()
 		time.Sleep(1000 * time.Hour)

@@ -159,7 +159,7 @@ func TestTasksAskForTheirRightsBeforeEachGroup(t *testing.T) {
 			st, err := l.server.use("tank")
 			l.must(err)
 			defer st.release()
-			c := &call{server: l.server, params: values{"store": "tank", "keep-last": int64(1)}}
+			c := &call{server: l.server, values: values{"store": "tank", "keep-last": int64(1)}}
 			c.pass, err = l.access.Authenticate(access.Credentials{Method: "POST", Authorization: l.tokens["alice"]})
 			l.must(err)
 			c.auth = c.pass.ID
@@ -277,7 +277,7 @@ func TestTransfersEndWithTheirRights(t *testing.T) {
 	l.must(err)
 	w := newMemoryWriter()
 	c := &call{ResponseWriter: w, Request: r, server: l.server, log: slog.New(slog.DiscardHandler),
-		params: values{"store": "tank", "backup-type": "vm", "backup-id": "100", "backup-time": int64(1000)}}
+		values: values{"store": "tank", "backup-type": "vm", "backup-id": "100", "backup-time": int64(1000)}}
 	c.pass, err = l.access.Authenticate(access.Credentials{Authorization: l.tokens["alice"]})
 	l.must(err)
 	c.auth = c.pass.ID

@@ -3,7 +3,9 @@ package server
 import (
 	"bytes"
 	"encoding/json"
+	"maps"
 	"net/http"
+	"slices"
 
 	"holdfast/datastore"
 	"holdfast/datastore/access"
@@ -33,7 +35,7 @@ func (c *call) streamList(each func(add func(any) error) error) error {
 		return l.fail(err)
 	}
 	l.ahead.WriteString("]")
-	for _, name := range sortedKeys(c.extra) {
+	for _, name := range slices.Sorted(maps.Keys(c.extra)) {
 		l.member(name, c.extra[name])
 	}
 	if c.extjs {

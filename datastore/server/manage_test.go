@@ -134,7 +134,7 @@ func TestNotesAndProtection(t *testing.T) {
 	}
 	l.want(l.call(audit, "PUT", tank+"/notes", first+"&notes=x"), 403, "")
 	l.want(l.call(other, "PUT", tank+"/notes", first+"&notes=x"), 400, "owner check failed")
-	l.want(l.call(owner, "PUT", tank+"/notes", first+"&notes="+strings.Repeat("x", notesMax+1)), 400, "'notes'")
+	l.want(l.call(owner, "PUT", tank+"/notes", first+"&notes="+strings.Repeat("x", 64<<10+1)), 400, "'notes'")
 	l.want(l.call(owner, "GET", tank+"/protected", first), 200, `{"data":false}`)
 	l.want(l.call(owner, "PUT", tank+"/protected", first+"&protected=1"), 200, `{"data":null}`)
 	l.want(l.call(owner, "GET", tank+"/protected", first), 200, `{"data":true}`)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"mime"
 	"net/http"
 	"net/url"
@@ -35,10 +36,6 @@ type param struct {
 	// check looks at the text form of the value, of each element of a list.
 	check func(string) error
 }
-
-// values are the parameters of a request after they were checked: string,
-// int64, bool, []string or []int64 by their kind.
-type values map[string]any
 
 // Reasons why a parameter is refused (section 1.3 of the protocol
 // specification).
@@ -166,7 +163,7 @@ func (p *parser) query(query string, body []byte) (values, error) {
 	for name, list := range fromBody {
 		fromQuery[name] = append(fromQuery[name], list...)
 	}
-	for _, name := range sortedKeys(fromQuery) {
+	for _, name := range slices.Sorted(maps.Keys(fromQuery)) {
 		if _, ok := p.uri[name]; ok {
 			p.fault(name, whyDuplicate)
 			continue
@@ -174,15 +171,6 @@ func (p *parser) query(query string, body []byte) (values, error) {
 		p.text(name, fromQuery[name])
 	}
 	return p.finish(whyMissing, true)
-}
-
-func sortedKeys[V any](m map[string]V) []string {
-	keys := make([]string, 0, len(m))
-	for k := range m {
-		keys = append(keys, k)
-	}
-	slices.Sort(keys)
-	return keys
 }
 
 // text takes a parameter that came as text.

@@ -44,7 +44,7 @@ func TestParamKinds(t *testing.T) {
 			t.Errorf("%+v: %v", in, err)
 			continue
 		}
-		c := &call{params: v}
+		c := v
 		if c.str("s") != "a b" || c.int("i", 0) != -3 || !c.bool("b", false) || strings.Join(c.strs("l"), "") != "xy" ||
 			len(c.ints("n")) != 2 || c.ints("n")[1] != 2 || c.str("u") != "from the path" {
 			t.Errorf("%+v: %v", in, v)

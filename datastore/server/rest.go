@@ -5,7 +5,6 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
-	"net/url"
 	"strings"
 
 	"holdfast/datastore/access"
@@ -16,20 +15,7 @@ import (
 )
 
 // method is one row of the method table.
-type method struct {
-	verb string
-	// path is relative to /api2/json; {name} stands for one component, which
-	// becomes the parameter of that name.
-	path   string
-	params []param
-	// raw says that the body is payload and not parameters.
-	raw bool
-	// public methods are answered without credentials.
-	public bool
-	// local methods exist only for callers with an identity from WithIdentity.
-	local bool
-	do    func(*call) (any, error)
-}
+type method = methodOf[*call]
 
 // call is one request on its way through a method.
 type call struct {
@@ -39,7 +25,7 @@ type call struct {
 	auth   wire.AuthID // "" in a public method
 	pass   access.Pass // of auth
 	payer  ledger.Payer
-	params values
+	values                // its parameters
 	extra  map[string]any // more members of the answer beside "data"
 	log    *slog.Logger
 	held   []*openStore // released when the method returns
@@ -54,132 +40,12 @@ func (c *call) Header() http.Header { return c.ResponseWriter.Header() }
 // Write implements http.ResponseWriter.
 func (c *call) Write(p []byte) (int, error) { return c.ResponseWriter.Write(p) }
 
-// str returns a text parameter, "" if it was not given.
-func (c *call) str(name string) string { s, _ := c.params[name].(string); return s }
-
-// int returns an integer parameter, or otherwise.
-func (c *call) int(name string, otherwise int64) int64 {
-	if n, ok := c.params[name].(int64); ok {
-		return n
-	}
-	return otherwise
-}
-
-// bool returns a boolean parameter, or otherwise.
-func (c *call) bool(name string, otherwise bool) bool {
-	if b, ok := c.params[name].(bool); ok {
-		return b
-	}
-	return otherwise
-}
-
-// strs returns a list of texts, nil if it was not given.
-func (c *call) strs(name string) []string { l, _ := c.params[name].([]string); return l }
-
-// ints returns a list of integers, nil if it was not given.
-func (c *call) ints(name string) []int64 { l, _ := c.params[name].([]int64); return l }
-
-// has reports whether a parameter was given.
-func (c *call) has(name string) bool { _, ok := c.params[name]; return ok }
-
 // top adds a member to the answer beside "data".
 func (c *call) top(name string, v any) {
 	if c.extra == nil {
 		c.extra = make(map[string]any)
 	}
 	c.extra[name] = v
-}
-
-// namespace returns the parameter ns; its grammar was checked.
-func (c *call) namespace() wire.Namespace { return wire.Namespace(c.str("ns")) }
-
-// group returns the group that the parameters name.
-func (c *call) group() wire.Group {
-	return wire.Group{NS: c.namespace(), Type: c.str("backup-type"), ID: c.str("backup-id")}
-}
-
-// snapshot returns the snapshot that the parameters name.
-func (c *call) snapshot() wire.Snapshot {
-	return wire.Snapshot{Group: c.group(), Time: c.int("backup-time", 0)}
-}
-
-// node is a place in the tree of paths.
-type node struct {
-	children map[string]*node
-	variable *node // child for any component
-	name     string
-	methods  map[string]*method
-}
-
-// add puts a method into the tree.
-func (n *node) add(m *method) {
-	for _, part := range components(m.path) {
-		if name, ok := strings.CutPrefix(part, "{"); ok {
-			if n.variable == nil {
-				n.variable = &node{name: strings.TrimSuffix(name, "}")}
-			}
-			n = n.variable
-			continue
-		}
-		if n.children == nil {
-			n.children = make(map[string]*node)
-		}
-		if n.children[part] == nil {
-			n.children[part] = &node{}
-		}
-		n = n.children[part]
-	}
-	if n.methods == nil {
-		n.methods = make(map[string]*method)
-	}
-	n.methods[m.verb] = m
-}
-
-// lookup walks to the node of a path and collects its variables.
-func (n *node) lookup(parts []string) (*node, map[string]string) {
-	uri := make(map[string]string)
-	for _, part := range parts {
-		switch {
-		case n.children[part] != nil:
-			n = n.children[part]
-		case n.variable != nil:
-			n = n.variable
-			uri[n.name] = part
-		default:
-			return nil, nil
-		}
-	}
-	return n, uri
-}
-
-// subdirs is what GET returns for a node without a method of its own.
-func (n *node) subdirs() []map[string]string {
-	list := []map[string]string{}
-	for _, name := range sortedKeys(n.children) {
-		list = append(list, map[string]string{"subdir": name})
-	}
-	return list
-}
-
-// components cuts a path at its slashes; repeated ones count once.
-func components(path string) []string {
-	return strings.FieldsFunc(path, func(r rune) bool { return r == '/' })
-}
-
-// pathOf decodes the path of a request into components.
-func pathOf(r *http.Request) ([]string, error) {
-	parts := components(r.URL.EscapedPath())
-	for i, p := range parts {
-		decoded, err := url.PathUnescape(p)
-		if err != nil {
-			return nil, badRequest("malformed path")
-		}
-		if strings.HasPrefix(decoded, ".") {
-			return nil, badRequest("path component begins with '.'")
-		}
-		parts[i] = decoded
-	}
-	return parts, nil
 }
 
 // answer is what a request comes to.
@@ -216,10 +82,7 @@ func (s *Server) api(w http.ResponseWriter, r *http.Request, log *slog.Logger) a
 func (s *Server) invoke(c *call, parts []string) (any, error) {
 	defer c.release()
 	place, uri := s.tree.lookup(parts)
-	var m *method
-	if place != nil {
-		m = place.methods[c.Method]
-	}
+	m := place.of(c.Method)
 	local, err := s.identify(c, m)
 	if err != nil {
 		return nil, err
@@ -232,7 +95,7 @@ func (s *Server) invoke(c *call, parts []string) (any, error) {
 			return nil, err
 		}
 	}
-	if m == nil && place != nil && c.Method == http.MethodGet && len(place.children) > 0 {
+	if m == nil && place != nil && c.Method == http.MethodGet && len(place.subdirs()) > 0 {
 		return place.subdirs(), nil
 	}
 	if m == nil || m.local && !local {
@@ -251,7 +114,7 @@ func (s *Server) invoke(c *call, parts []string) (any, error) {
 		}
 		defer done()
 	}
-	c.params, err = parseParams(m.params, paramSource{request: c.Request, uri: uri, raw: m.raw})
+	c.values, err = parseParams(m.params, paramSource{request: c.Request, uri: uri, raw: m.raw})
 	if err != nil {
 		return nil, err
 	}

@@ -47,7 +47,7 @@ type Options struct {
 // for concurrent use.
 type Server struct {
 	o        Options
-	tree     *node
+	tree     *treeOf[*call]
 	front    *front.Door
 	metrics  *meter.Metrics
 	delays   chan struct{} // one element for each answer that is held back
@@ -83,7 +83,7 @@ func New(o Options) (*Server, error) {
 	}
 	o.Limits = o.Limits.WithDefaults()
 	s := &Server{
-		o: o, tree: &node{}, delays: make(chan struct{}, o.Limits.DelayedAnswers),
+		o: o, tree: &treeOf[*call]{}, delays: make(chan struct{}, o.Limits.DelayedAnswers),
 		stores: make(map[string]*openStore), servers: make(map[*http.Server]struct{}),
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())

@@ -319,7 +319,7 @@ const farewell = 10 * time.Second
 // still be open then: nil if it never spoke HTTP/2.
 func (v *conversation) converse(u *front.Upgraded, running session, protocol string) (last *front.Line, err error) {
 	ctx := v.ctx
-	defer v.rest.stop()
+	defer v.lull.stop()
 	defer v.guarded()()
 	_ = u.SetDeadline(time.Now().Add(answerWait))
 	_, err = fmt.Fprintf(u, "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: %s\r\n%s: %s\r\n\r\n",
