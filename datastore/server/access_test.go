@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"holdfast/datastore/access"
+	"holdfast/datastore/server/rest"
 	"holdfast/datastore/wire"
 )
 
@@ -275,11 +276,11 @@ func TestWhoLeavesBeforeTheLogin(t *testing.T) {
 	gone, leave := context.WithCancel(t.Context())
 	leave()
 	r := httptest.NewRequestWithContext(gone, http.MethodPost, "/api2/json/access/ticket", nil)
-	if e := asStatus(l.server.loginRefused(r, fmt.Errorf("wait for a turn: %w", context.Canceled))); e.code != http.StatusRequestTimeout {
-		t.Errorf("%d %s", e.code, e.text)
+	if e := rest.AsStatus(l.server.loginRefused(r, fmt.Errorf("wait for a turn: %w", context.Canceled))); e.Code != http.StatusRequestTimeout {
+		t.Errorf("%d %s", e.Code, e.Text)
 	}
 	r = httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/api2/json/access/ticket", nil)
-	if e := asStatus(l.server.loginRefused(r, context.Canceled)); e.code != http.StatusServiceUnavailable {
-		t.Errorf("of a server that ends: %d %s", e.code, e.text)
+	if e := rest.AsStatus(l.server.loginRefused(r, context.Canceled)); e.Code != http.StatusServiceUnavailable {
+		t.Errorf("of a server that ends: %d %s", e.Code, e.Text)
 	}
 }

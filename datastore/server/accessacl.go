@@ -6,21 +6,22 @@ import (
 
 	"holdfast/datastore/access"
 	"holdfast/datastore/server/ledger"
+	"holdfast/datastore/server/rest"
 	"holdfast/datastore/wire"
 )
 
 func aclMethods() []method {
-	path := param{name: "path", check: checkComment}
+	path := rest.Param{Name: "path", Check: rest.CheckComment}
 	return []method{
-		{verb: http.MethodGet, path: "/access/acl", do: listACLs,
-			params: []param{opt(path), {name: "exact", kind: boolean, optional: true}}},
-		{verb: http.MethodPut, path: "/access/acl", do: setACL, params: []param{
-			path, {name: "role", check: checkRole}, {name: "auth-id", check: checkAuthID},
-			{name: "propagate", kind: boolean, optional: true}, {name: "delete", kind: boolean, optional: true}, digestParam,
+		{Verb: http.MethodGet, Path: "/access/acl", Do: listACLs,
+			Params: []rest.Param{rest.Opt(path), {Name: "exact", Kind: rest.Boolean, Optional: true}}},
+		{Verb: http.MethodPut, Path: "/access/acl", Do: setACL, Params: []rest.Param{
+			path, {Name: "role", Check: checkRole}, {Name: "auth-id", Check: rest.CheckAuthID},
+			{Name: "propagate", Kind: rest.Boolean, Optional: true}, {Name: "delete", Kind: rest.Boolean, Optional: true}, rest.DigestParam,
 		}},
-		{verb: http.MethodGet, path: "/access/roles", do: listRoles},
-		{verb: http.MethodGet, path: "/access/permissions", do: permissions,
-			params: []param{opt(path), {name: "auth-id", optional: true, check: checkAuthID}}},
+		{Verb: http.MethodGet, Path: "/access/roles", Do: listRoles},
+		{Verb: http.MethodGet, Path: "/access/permissions", Do: permissions,
+			Params: []rest.Param{rest.Opt(path), {Name: "auth-id", Optional: true, Check: rest.CheckAuthID}}},
 	}
 }
 
@@ -64,16 +65,16 @@ func (c *call) ownToken(id wire.AuthID) bool { return id != c.auth && c.auth.Own
 // wantsPath applies the filter of the listing: the path itself, and what lies
 // below it unless exact.
 func (c *call) wantsPath(path string) bool {
-	want := strings.TrimRight(c.str("path"), "/")
-	if !c.has("path") || path == want || path == "/" && want == "" {
+	want := strings.TrimRight(c.Str("path"), "/")
+	if !c.Has("path") || path == want || path == "/" && want == "" {
 		return true
 	}
-	return !c.bool("exact", false) && strings.HasPrefix(path, want+"/")
+	return !c.Bool("exact", false) && strings.HasPrefix(path, want+"/")
 }
 
 func setACL(c *call) (any, error) {
 	a := access.ACL{
-		Path: c.str("path"), Role: c.str("role"), ID: wire.AuthID(c.str("auth-id")), Propagate: c.bool("propagate", true),
+		Path: c.Str("path"), Role: c.Str("role"), ID: wire.AuthID(c.Str("auth-id")), Propagate: c.Bool("propagate", true),
 	}
 	if !c.ownToken(a.ID) {
 		if err := c.require("/access/acl", access.PermissionsModify); err != nil {
@@ -83,7 +84,7 @@ func setACL(c *call) (any, error) {
 	if err := c.digestMatches(); err != nil {
 		return nil, err
 	}
-	if c.bool("delete", false) {
+	if c.Bool("delete", false) {
 		return nil, missing(c.server.o.Access.RemoveACL(a))
 	}
 	return nil, c.ownRow("access rules", c.server.ownRules, func() error { return c.server.o.Access.SetACL(a) })
@@ -156,15 +157,15 @@ func listRoles(*call) (any, error) {
 
 func permissions(c *call) (any, error) {
 	id := c.auth
-	if c.has("auth-id") {
-		id = wire.AuthID(c.str("auth-id"))
+	if c.Has("auth-id") {
+		id = wire.AuthID(c.Str("auth-id"))
 	}
 	if !c.auth.Owns(id) {
 		if err := c.require("/access", access.SysAudit); err != nil {
 			return nil, err
 		}
 	}
-	all, err := c.server.o.Access.Permissions(id, c.str("path"))
+	all, err := c.server.o.Access.Permissions(id, c.Str("path"))
 	return all, missing(err)
 }
 

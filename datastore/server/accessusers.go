@@ -9,62 +9,63 @@ import (
 
 	"holdfast/chunkstore"
 	"holdfast/datastore/access"
+	"holdfast/datastore/server/rest"
 	"holdfast/datastore/wire"
 )
 
 func accessMethods() []method {
-	secret := func(name string) param { return param{name: name, optional: true, check: checkSecret} }
+	secret := func(name string) rest.Param { return rest.Param{Name: name, Optional: true, Check: rest.CheckSecret} }
 	return []method{
-		{verb: http.MethodPost, path: "/access/ticket", public: true, do: login, params: []param{
-			{name: "username", check: checkUserID}, {name: "password", check: checkSecret},
-			{name: "path", optional: true, check: checkComment}, {name: "privs", optional: true, check: checkComment},
-			{name: "port", kind: integer, optional: true, check: within(1, 65535)},
-			secret("tfa-challenge"), {name: "http-only", kind: boolean, optional: true},
+		{Verb: http.MethodPost, Path: "/access/ticket", Public: true, Do: login, Params: []rest.Param{
+			{Name: "username", Check: rest.CheckUserID}, {Name: "password", Check: rest.CheckSecret},
+			{Name: "path", Optional: true, Check: rest.CheckComment}, {Name: "privs", Optional: true, Check: rest.CheckComment},
+			{Name: "port", Kind: rest.Integer, Optional: true, Check: rest.Within(1, 65535)},
+			secret("tfa-challenge"), {Name: "http-only", Kind: rest.Boolean, Optional: true},
 		}},
-		{verb: http.MethodDelete, path: "/access/ticket", public: true, do: logout},
-		{verb: http.MethodPut, path: "/access/password", do: setPassword, params: []param{
-			{name: "userid", check: checkUserID}, {name: "password", check: checkPassword}, secret("confirmation-password"),
+		{Verb: http.MethodDelete, Path: "/access/ticket", Public: true, Do: logout},
+		{Verb: http.MethodPut, Path: "/access/password", Do: setPassword, Params: []rest.Param{
+			{Name: "userid", Check: rest.CheckUserID}, {Name: "password", Check: rest.CheckPassword}, secret("confirmation-password"),
 		}},
-		{verb: http.MethodPost, path: "/access/export", local: true, raw: true, do: exportAccess},
-		{verb: http.MethodPost, path: "/access/import", local: true, raw: true, do: importAccess},
+		{Verb: http.MethodPost, Path: "/access/export", Local: true, Raw: true, Do: exportAccess},
+		{Verb: http.MethodPost, Path: "/access/import", Local: true, Raw: true, Do: importAccess},
 	}
 }
 
 // userParams are the parameters that describe a user or token, and more.
-func userParams(more ...param) []param {
+func userParams(more ...rest.Param) []rest.Param {
 	return append(more,
-		param{name: "comment", optional: true, check: checkComment}, param{name: "enable", kind: boolean, optional: true},
-		param{name: "expire", kind: integer, optional: true, check: within(0, 1<<53)},
+		rest.Param{Name: "comment", Optional: true, Check: rest.CheckComment}, rest.Param{Name: "enable", Kind: rest.Boolean, Optional: true},
+		rest.Param{Name: "expire", Kind: rest.Integer, Optional: true, Check: rest.Within(0, 1<<53)},
 	)
 }
 
 // personParams are those of users only.
-func personParams(more ...param) []param {
+func personParams(more ...rest.Param) []rest.Param {
 	for _, name := range []string{"firstname", "lastname", "email"} {
-		more = append(more, param{name: name, optional: true, check: checkComment})
+		more = append(more, rest.Param{Name: name, Optional: true, Check: rest.CheckComment})
 	}
 	return userParams(more...)
 }
 
 func userMethods() []method {
 	const one, token = "/access/users/{userid}", "/access/users/{userid}/token/{token-name}"
-	user := param{name: "userid", check: checkUserID}
-	name := param{name: "token-name", check: func(s string) error { return wire.CheckSafeID("token", s) }}
-	drop := param{name: "delete", kind: strs, optional: true, check: oneOf("comment", "enable", "expire", "firstname", "lastname", "email")}
+	user := rest.Param{Name: "userid", Check: rest.CheckUserID}
+	name := rest.Param{Name: "token-name", Check: func(s string) error { return wire.CheckSafeID("token", s) }}
+	drop := rest.Param{Name: "delete", Kind: rest.Strs, Optional: true, Check: rest.OneOf("comment", "enable", "expire", "firstname", "lastname", "email")}
 	return []method{
-		{verb: http.MethodGet, path: "/access/users", do: listUsers,
-			params: []param{{name: "include_tokens", kind: boolean, optional: true}}},
-		{verb: http.MethodPost, path: "/access/users", do: createUser,
-			params: personParams(user, param{name: "password", optional: true, check: checkPassword})},
-		{verb: http.MethodGet, path: one, params: []param{user}, do: getUser},
-		{verb: http.MethodPut, path: one, params: personParams(user, drop, digestParam), do: setUser},
-		{verb: http.MethodDelete, path: one, params: []param{user, digestParam}, do: removeUser},
-		{verb: http.MethodGet, path: one + "/token", params: []param{user}, do: listTokens},
-		{verb: http.MethodGet, path: token, params: []param{user, name}, do: getToken},
-		{verb: http.MethodPost, path: token, params: userParams(user, name, digestParam), do: createToken},
-		{verb: http.MethodPut, path: token, do: setToken,
-			params: userParams(user, name, drop, digestParam, param{name: "regenerate", kind: boolean, optional: true})},
-		{verb: http.MethodDelete, path: token, params: []param{user, name, digestParam}, do: removeToken},
+		{Verb: http.MethodGet, Path: "/access/users", Do: listUsers,
+			Params: []rest.Param{{Name: "include_tokens", Kind: rest.Boolean, Optional: true}}},
+		{Verb: http.MethodPost, Path: "/access/users", Do: createUser,
+			Params: personParams(user, rest.Param{Name: "password", Optional: true, Check: rest.CheckPassword})},
+		{Verb: http.MethodGet, Path: one, Params: []rest.Param{user}, Do: getUser},
+		{Verb: http.MethodPut, Path: one, Params: personParams(user, drop, rest.DigestParam), Do: setUser},
+		{Verb: http.MethodDelete, Path: one, Params: []rest.Param{user, rest.DigestParam}, Do: removeUser},
+		{Verb: http.MethodGet, Path: one + "/token", Params: []rest.Param{user}, Do: listTokens},
+		{Verb: http.MethodGet, Path: token, Params: []rest.Param{user, name}, Do: getToken},
+		{Verb: http.MethodPost, Path: token, Params: userParams(user, name, rest.DigestParam), Do: createToken},
+		{Verb: http.MethodPut, Path: token, Do: setToken,
+			Params: userParams(user, name, drop, rest.DigestParam, rest.Param{Name: "regenerate", Kind: rest.Boolean, Optional: true})},
+		{Verb: http.MethodDelete, Path: token, Params: []rest.Param{user, name, rest.DigestParam}, Do: removeToken},
 	}
 }
 
@@ -72,16 +73,16 @@ func userMethods() []method {
 const ticketCookie = "__Host-PBSAuthCookie"
 
 func login(c *call) (any, error) {
-	if c.has("tfa-challenge") {
-		return nil, badRequest("there is no second factor")
+	if c.Has("tfa-challenge") {
+		return nil, rest.BadRequest("there is no second factor")
 	}
-	t, err := c.server.o.Access.Login(c.Context(), wire.AuthID(c.str("username")), c.str("password"), from(c.Request))
+	t, err := c.server.o.Access.Login(c.Context(), wire.AuthID(c.Str("username")), c.Str("password"), from(c.Request))
 	if err != nil {
 		return nil, c.server.loginRefused(c.Request, err)
 	}
 	c.log.Info("login", "user", string(t.User), "from", c.RemoteAddr)
 	a := map[string]string{"username": string(t.User), "CSRFPreventionToken": t.CSRF}
-	if !c.bool("http-only", false) {
+	if !c.Bool("http-only", false) {
 		a["ticket"] = t.Ticket
 		return a, nil
 	}
@@ -104,18 +105,18 @@ func logout(c *call) (any, error) {
 // digestMatches refuses a change to a configuration that the caller has not
 // seen as it is now.
 func (c *call) digestMatches() error {
-	if c.has("digest") && c.str("digest") != c.server.o.Access.Digest() {
-		return badRequest("detected modified configuration - file changed by other user? Try again.")
+	if c.Has("digest") && c.Str("digest") != c.server.o.Access.Digest() {
+		return rest.BadRequest("detected modified configuration - file changed by other user? Try again.")
 	}
 	return nil
 }
 
 // user is the user that the call names.
-func (c *call) user() wire.AuthID { return wire.AuthID(c.str("userid")) }
+func (c *call) user() wire.AuthID { return wire.AuthID(c.Str("userid")) }
 
 // tokenID is the token that the call names.
 func (c *call) tokenID() wire.AuthID {
-	return wire.AuthID(c.str("userid") + "!" + c.str("token-name"))
+	return wire.AuthID(c.Str("userid") + "!" + c.Str("token-name"))
 }
 
 // manages lets pass the user itself and who may manage users. Nobody but
@@ -144,7 +145,7 @@ func (c *call) reads() error {
 // missing turns the absence of a configured thing into 404.
 func missing(err error) error {
 	if errors.Is(err, chunkstore.ErrNotExist) {
-		return notFound("%s", clip(err.Error()))
+		return rest.NotFound("%s", rest.Clip(err.Error()))
 	}
 	return err
 }
@@ -156,7 +157,7 @@ func setPassword(c *call) (any, error) {
 	if err := c.confirmed(); err != nil {
 		return nil, err
 	}
-	return nil, missing(c.server.o.Access.SetPassword(c.user(), c.str("password")))
+	return nil, missing(c.server.o.Access.SetPassword(c.user(), c.Str("password")))
 }
 
 // loginAgeMax is how old a login may be for what outlives the ticket that came of it.
@@ -169,16 +170,16 @@ func (c *call) lately() error {
 	if !ticket || c.server.o.Now().Sub(at) <= loginAgeMax {
 		return nil
 	}
-	return &statusError{code: http.StatusForbidden, delay: c.server.o.Limits.DenyDelay,
-		text: fmt.Sprintf("permission check failed - what outlives a login can be made for %v after it: log in with the password of %s again", loginAgeMax, c.auth)}
+	return &rest.StatusError{Code: http.StatusForbidden, Delay: c.server.o.Limits.DenyDelay,
+		Text: fmt.Sprintf("permission check failed - what outlives a login can be made for %v after it: log in with the password of %s again", loginAgeMax, c.auth)}
 }
 
 // confirmed refuses to set a password for whoever has a ticket and does not give the
 // password of its user, which no ticket stands in for. Section 4.9 of the protocol
 // specification lets root@pam leave it out, who must have logged in lately then.
 func (c *call) confirmed() error {
-	if c.has("confirmation-password") {
-		if err := c.server.o.Access.Confirm(c.Context(), c.auth.User(), c.str("confirmation-password"), from(c.Request)); err != nil {
+	if c.Has("confirmation-password") {
+		if err := c.server.o.Access.Confirm(c.Context(), c.auth.User(), c.Str("confirmation-password"), from(c.Request)); err != nil {
 			return c.server.loginRefused(c.Request, err)
 		}
 		return c.still() // it took a while
@@ -187,7 +188,7 @@ func (c *call) confirmed() error {
 		return c.lately()
 	}
 	if _, ticket := c.pass.LoggedIn(); ticket {
-		return badRequest("parameter verification failed - 'confirmation-password': the password of %s is needed, too", c.auth)
+		return rest.BadRequest("parameter verification failed - 'confirmation-password': the password of %s is needed, too", c.auth)
 	}
 	return nil
 }
@@ -213,7 +214,7 @@ func listUsers(c *call) (any, error) {
 			continue
 		}
 		item := userItem{User: u}
-		if c.bool("include_tokens", false) {
+		if c.Bool("include_tokens", false) {
 			if item.Tokens, err = c.server.o.Access.Tokens(u.ID); err != nil {
 				return nil, err
 			}
@@ -235,23 +236,23 @@ func (c *call) describe(u *access.User) {
 
 // text takes over a parameter that was given or is to be deleted.
 func (c *call) text(name string, field *string) {
-	if slices.Contains(c.strs("delete"), name) {
+	if slices.Contains(c.Strs("delete"), name) {
 		*field = ""
 	}
-	if c.has(name) {
-		*field = c.str(name)
+	if c.Has(name) {
+		*field = c.Str(name)
 	}
 }
 
 // validity takes over what says how long something may be used.
 func (c *call) validity(enabled bool, expire int64) (bool, int64) {
-	if slices.Contains(c.strs("delete"), "enable") {
+	if slices.Contains(c.Strs("delete"), "enable") {
 		enabled = true
 	}
-	if slices.Contains(c.strs("delete"), "expire") {
+	if slices.Contains(c.Strs("delete"), "expire") {
 		expire = 0
 	}
-	return c.bool("enable", enabled), c.int("expire", expire)
+	return c.Bool("enable", enabled), c.Int("expire", expire)
 }
 
 func createUser(c *call) (any, error) {
@@ -263,7 +264,7 @@ func createUser(c *call) (any, error) {
 	}
 	u := access.User{ID: c.user(), Enabled: true}
 	c.describe(&u)
-	return nil, c.server.o.Access.CreateUser(u, c.str("password"))
+	return nil, c.server.o.Access.CreateUser(u, c.Str("password"))
 }
 
 func getUser(c *call) (any, error) {
@@ -354,7 +355,7 @@ func setToken(c *call) (any, error) {
 	if err := c.manages(); err != nil {
 		return nil, err
 	}
-	if c.has("regenerate") || c.has("expire") || c.has("enable") || c.has("delete") {
+	if c.Has("regenerate") || c.Has("expire") || c.Has("enable") || c.Has("delete") {
 		if err := c.lately(); err != nil {
 			return nil, err
 		}
@@ -363,7 +364,7 @@ func setToken(c *call) (any, error) {
 		c.text("comment", &t.Comment)
 		t.Enabled, t.Expire = c.validity(t.Enabled, t.Expire)
 	})
-	if err != nil || !c.bool("regenerate", false) {
+	if err != nil || !c.Bool("regenerate", false) {
 		return nil, missing(err)
 	}
 	secret, err := c.server.o.Access.RegenerateToken(c.tokenID())

@@ -13,6 +13,7 @@ import (
 	"holdfast/datastore/access"
 	"holdfast/datastore/server/front"
 	"holdfast/datastore/server/ledger"
+	"holdfast/datastore/server/rest"
 	"holdfast/datastore/wire"
 )
 
@@ -33,7 +34,7 @@ func (s *Server) identify(c *call, m *method) (local bool, err error) {
 		c.auth, c.pass, c.payer = id, access.LocalPass(id), ledger.Payer{Account: string(id), Admin: true}
 		return true, nil
 	}
-	if m != nil && m.public {
+	if m != nil && m.Public {
 		return false, nil
 	}
 	if c.pass, err = s.o.Access.Authenticate(credentials(c.Request)); err != nil {
@@ -96,29 +97,29 @@ func from(r *http.Request) netip.Addr {
 
 // throttledError is a refusal for too many failures, with the time to wait.
 type throttledError struct {
-	*statusError
+	*rest.StatusError
 	wait time.Duration
 }
 
-func (e *throttledError) Unwrap() error { return e.statusError }
+func (e *throttledError) Unwrap() error { return e.StatusError }
 
 // loginRefused turns an error of a login into its answer. What was wrong is
 // for the log of the server only.
 func (s *Server) loginRefused(r *http.Request, err error) error {
 	var throttled access.ErrThrottled
-	refusal := &statusError{code: http.StatusUnauthorized, text: "authentication failed", delay: s.o.Limits.LoginDelay}
+	refusal := &rest.StatusError{Code: http.StatusUnauthorized, Text: "authentication failed", Delay: s.o.Limits.LoginDelay}
 	switch {
 	case errors.As(err, &throttled):
 		s.metrics.Refused("throttled")
-		refusal.delay = 0
-		return &throttledError{statusError: refusal, wait: throttled.Wait}
+		refusal.Delay = 0
+		return &throttledError{StatusError: refusal, wait: throttled.Wait}
 	case errors.Is(err, wire.ErrUnauthenticated), errors.Is(err, wire.ErrName):
 		s.metrics.Refused("login")
 		s.o.Log.Warn("authentication failed", "from", r.RemoteAddr, "error", err)
 		return refusal
 	case r.Context().Err() != nil:
 		// Nobody is at fault here: who asked has stopped sending, or gone.
-		return &statusError{code: http.StatusRequestTimeout, text: "the connection was closed before the credentials had their turn"}
+		return &rest.StatusError{Code: http.StatusRequestTimeout, Text: "the connection was closed before the credentials had their turn"}
 	}
 	return err
 }
@@ -169,26 +170,26 @@ func (c *call) require(path string, list ...access.Privilege) error {
 
 // denied is the refusal of a method as such.
 func (c *call) denied() error {
-	return &statusError{code: http.StatusForbidden, text: "permission check failed", delay: c.server.o.Limits.DenyDelay}
+	return &rest.StatusError{Code: http.StatusForbidden, Text: "permission check failed", Delay: c.server.o.Limits.DenyDelay}
 }
 
 // namespacePrivileges returns what the caller may do in the namespace that the
 // parameters name, or refuses one that has none of the privileges.
 func (c *call) namespacePrivileges(list ...access.Privilege) (access.Privilege, error) {
-	return c.privilegesIn(c.namespace(), list...)
+	return c.privilegesIn(c.Namespace(), list...)
 }
 
 func (c *call) privilegesIn(ns wire.Namespace, list ...access.Privilege) (access.Privilege, error) {
-	path := access.DatastorePath(c.str("store"), ns)
+	path := access.DatastorePath(c.Str("store"), ns)
 	have, err := c.server.o.Access.Privileges(c.auth, path)
 	if err != nil {
 		return 0, err
 	}
 	want := anyOf(list...)
 	if !have.Any(want) {
-		return 0, &statusError{
-			code: http.StatusForbidden,
-			text: fmt.Sprintf("permission check failed - missing %s on %s", strings.Join(want.Names(), "|"), path),
+		return 0, &rest.StatusError{
+			Code: http.StatusForbidden,
+			Text: fmt.Sprintf("permission check failed - missing %s on %s", strings.Join(want.Names(), "|"), path),
 		}
 	}
 	return have, nil
@@ -208,7 +209,7 @@ func (c *call) forGroup(full, owned access.Privilege) (*openStore, error) {
 	if have.Any(full) {
 		return st, nil
 	}
-	return st, c.owned(st, c.group())
+	return st, c.owned(st, c.Group())
 }
 
 // owned refuses a caller that is not the owner of a group.
@@ -218,7 +219,7 @@ func (c *call) owned(st *openStore, g wire.Group) error {
 		return err
 	}
 	if !c.auth.Owns(owner) {
-		return c.server.notOwner(c.auth, owner, access.DatastorePath(c.str("store"), g.NS))
+		return c.server.notOwner(c.auth, owner, access.DatastorePath(c.Str("store"), g.NS))
 	}
 	return nil
 }
@@ -231,9 +232,9 @@ func (s *Server) notOwner(caller, owner wire.AuthID, path string) error {
 	case err != nil:
 		return err
 	case name == "":
-		return badRequest("backup owner check failed (%s is not the owner)", caller)
+		return rest.BadRequest("backup owner check failed (%s is not the owner)", caller)
 	}
-	return badRequest("backup owner check failed (%s != %s)", caller, name)
+	return rest.BadRequest("backup owner check failed (%s != %s)", caller, name)
 }
 
 // ownerFor is the owner of a group of a namespace, or "" for a caller who is not to know.

@@ -14,6 +14,7 @@ import (
 	"holdfast/datastore/index"
 	"holdfast/datastore/manifest"
 	"holdfast/datastore/server/budget"
+	"holdfast/datastore/server/rest"
 	"holdfast/datastore/wire"
 )
 
@@ -72,33 +73,33 @@ func newBackup(c *conversation, session *datastore.Session, quota *reservation) 
 // methods is the table of the session (section 2.3 of the protocol
 // specification).
 func (b *backup) methods() []method {
-	chunk := []param{{name: "wid", kind: integer, check: checkWriter}, {name: "digest", check: checkDigest},
-		{name: "size", kind: integer, check: within(1, chunkstore.PlainSizeMax)},
-		{name: "encoded-size", kind: integer, check: within(chunkstore.SealedSizeMin+1, chunkstore.SealedSizeMax)}}
-	entries := []param{{name: "wid", kind: integer, check: checkWriter}, {name: "digest-list", kind: strs, check: checkDigest},
-		{name: "offset-list", kind: ints}}
-	closing := func(least int64) []param {
-		return []param{{name: "wid", kind: integer, check: checkWriter}, {name: "chunk-count", kind: integer, check: within(least, sizeMax)},
-			{name: "size", kind: integer, check: within(least, sizeMax)}, {name: "csum", check: checkDigest}}
+	chunk := []rest.Param{{Name: "wid", Kind: rest.Integer, Check: checkWriter}, {Name: "digest", Check: rest.CheckDigest},
+		{Name: "size", Kind: rest.Integer, Check: rest.Within(1, chunkstore.PlainSizeMax)},
+		{Name: "encoded-size", Kind: rest.Integer, Check: rest.Within(chunkstore.SealedSizeMin+1, chunkstore.SealedSizeMax)}}
+	entries := []rest.Param{{Name: "wid", Kind: rest.Integer, Check: checkWriter}, {Name: "digest-list", Kind: rest.Strs, Check: rest.CheckDigest},
+		{Name: "offset-list", Kind: rest.Ints}}
+	closing := func(least int64) []rest.Param {
+		return []rest.Param{{Name: "wid", Kind: rest.Integer, Check: checkWriter}, {Name: "chunk-count", Kind: rest.Integer, Check: rest.Within(least, sizeMax)},
+			{Name: "size", Kind: rest.Integer, Check: rest.Within(least, sizeMax)}, {Name: "csum", Check: rest.CheckDigest}}
 	}
-	archive := param{name: "archive-name", check: checkFile}
+	archive := rest.Param{Name: "archive-name", Check: rest.CheckFile}
 	return []method{
-		{verb: http.MethodPost, path: "/blob", raw: true, do: b.blob, params: []param{{name: "file-name", check: checkFile},
-			{name: "encoded-size", kind: integer, check: within(chunkstore.SealedSizeMin, chunkstore.SealedSizeMax)}}},
-		{verb: http.MethodPost, path: "/dynamic_index", do: b.createDynamic, params: []param{archive}},
-		{verb: http.MethodPut, path: "/dynamic_index", do: b.appendDynamic, params: entries},
-		{verb: http.MethodPost, path: "/dynamic_chunk", raw: true, do: b.dynamicChunk, params: chunk},
-		{verb: http.MethodPost, path: "/dynamic_close", do: b.closeDynamic, params: closing(1)},
-		{verb: http.MethodPost, path: "/fixed_index", do: b.createFixed, params: []param{archive,
-			{name: "size", kind: integer, optional: true, check: within(1, sizeMax)}, {name: "reuse-csum", optional: true, check: checkDigest}}},
-		{verb: http.MethodPut, path: "/fixed_index", do: b.appendFixed, params: entries},
-		{verb: http.MethodPost, path: "/fixed_chunk", raw: true, do: b.fixedChunk, params: chunk},
-		{verb: http.MethodPost, path: "/fixed_close", do: b.closeFixed, params: closing(0)},
-		{verb: http.MethodGet, path: "/previous", do: b.previous, params: []param{archive}},
-		{verb: http.MethodGet, path: "/previous_backup_time", do: b.previousTime},
-		{verb: http.MethodPost, path: "/finish", do: b.finish},
-		{verb: http.MethodPost, path: "/speedtest", raw: true, do: receiveSpeedTest},
-		{verb: http.MethodGet, path: wire.ResumePath, do: b.resume},
+		{Verb: http.MethodPost, Path: "/blob", Raw: true, Do: b.blob, Params: []rest.Param{{Name: "file-name", Check: rest.CheckFile},
+			{Name: "encoded-size", Kind: rest.Integer, Check: rest.Within(chunkstore.SealedSizeMin, chunkstore.SealedSizeMax)}}},
+		{Verb: http.MethodPost, Path: "/dynamic_index", Do: b.createDynamic, Params: []rest.Param{archive}},
+		{Verb: http.MethodPut, Path: "/dynamic_index", Do: b.appendDynamic, Params: entries},
+		{Verb: http.MethodPost, Path: "/dynamic_chunk", Raw: true, Do: b.dynamicChunk, Params: chunk},
+		{Verb: http.MethodPost, Path: "/dynamic_close", Do: b.closeDynamic, Params: closing(1)},
+		{Verb: http.MethodPost, Path: "/fixed_index", Do: b.createFixed, Params: []rest.Param{archive,
+			{Name: "size", Kind: rest.Integer, Optional: true, Check: rest.Within(1, sizeMax)}, {Name: "reuse-csum", Optional: true, Check: rest.CheckDigest}}},
+		{Verb: http.MethodPut, Path: "/fixed_index", Do: b.appendFixed, Params: entries},
+		{Verb: http.MethodPost, Path: "/fixed_chunk", Raw: true, Do: b.fixedChunk, Params: chunk},
+		{Verb: http.MethodPost, Path: "/fixed_close", Do: b.closeFixed, Params: closing(0)},
+		{Verb: http.MethodGet, Path: "/previous", Do: b.previous, Params: []rest.Param{archive}},
+		{Verb: http.MethodGet, Path: "/previous_backup_time", Do: b.previousTime},
+		{Verb: http.MethodPost, Path: "/finish", Do: b.finish},
+		{Verb: http.MethodPost, Path: "/speedtest", Raw: true, Do: receiveSpeedTest},
+		{Verb: http.MethodGet, Path: wire.ResumePath, Do: b.resume},
 	}
 }
 
@@ -121,12 +122,12 @@ func (b *backup) writableLocked() error {
 
 // blob takes a small file, the manifest among them.
 func (b *backup) blob(c *call) (any, error) {
-	name, size := c.str("file-name"), c.int("encoded-size", 0)
+	name, size := c.Str("file-name"), c.Int("encoded-size", 0)
 	if err := b.writable(); err != nil {
 		return nil, err
 	}
 	if kind, err := wire.CheckFileName(name); err != nil || kind != wire.Blob {
-		return nil, badRequest("wrong blob file extension: '%s'", clipName(name))
+		return nil, rest.BadRequest("wrong blob file extension: '%s'", rest.ClipName(name))
 	}
 	body, err := b.payload(c, size)
 	if err != nil {
@@ -174,10 +175,10 @@ func (b *backup) previousTime(*call) (any, error) {
 // client is told that there is no such index, sends everything, and what the
 // store has lost comes back.
 func (b *backup) previous(c *call) (any, error) {
-	name := c.str("archive-name")
+	name := c.Str("archive-name")
 	kind, err := wire.CheckFileName(name)
 	if err != nil {
-		return nil, badRequest("unknown archive type: '%s'", clipName(name))
+		return nil, rest.BadRequest("unknown archive type: '%s'", rest.ClipName(name))
 	}
 	have, err := b.allowed()
 	if err != nil {
@@ -232,10 +233,10 @@ func (b *backup) resume(c *call) (any, error) {
 			raw = wire.ChunkSize{ID: e.ID, Size: e.Size}.Append(raw)
 		}
 		if _, err := c.Write(raw); err != nil {
-			return nil, errAnswered // the client has gone
+			return nil, rest.ErrAnswered // the client has gone
 		}
 	}
-	return nil, errAnswered
+	return nil, rest.ErrAnswered
 }
 
 // finish makes the snapshot exist. The answer comes when everything is durable
@@ -299,7 +300,7 @@ func (b *backup) done() bool {
 
 // announce writes the first lines of the log.
 func (b *backup) announce(c *call) {
-	b.task.Logf("backup of %s to datastore '%s', namespace '%s', by %s from %s", c.snapshot(), c.str("store"), c.namespace(), b.auth, c.RemoteAddr)
+	b.task.Logf("backup of %s to datastore '%s', namespace '%s', by %s from %s", c.Snapshot(), c.Str("store"), c.Namespace(), b.auth, c.RemoteAddr)
 	if base, ok := b.session.Base(); ok {
 		b.task.Logf("the previous snapshot is %s", base)
 		return

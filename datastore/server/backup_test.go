@@ -20,6 +20,7 @@ import (
 	"holdfast/datastore/access"
 	"holdfast/datastore/index"
 	"holdfast/datastore/manifest"
+	"holdfast/datastore/server/rest"
 	"holdfast/datastore/task"
 	"holdfast/datastore/wire"
 )
@@ -695,7 +696,7 @@ func TestSlowUploadsDoNotStarve(t *testing.T) {
 		go func() {
 			code, text, err := k.send(context.Background(), q)
 			if err == nil && code != http.StatusOK {
-				err = &statusError{code: code, text: string(text)}
+				err = &rest.StatusError{Code: code, Text: string(text)}
 			}
 			done <- err
 		}()

@@ -7,6 +7,7 @@ import (
 	"holdfast/chunkstore"
 	"holdfast/datastore"
 	"holdfast/datastore/index"
+	"holdfast/datastore/server/rest"
 	"holdfast/datastore/wire"
 )
 
@@ -17,18 +18,18 @@ func (b *backup) fixedChunk(c *call) (any, error) { return b.chunk(c, index.Fixe
 // chunk takes an upload: section 2.4 of the protocol specification. The chunk
 // can be referred to once the answer is out.
 func (b *backup) chunk(c *call, kind index.Kind) (any, error) {
-	w, err := b.writer(kind, c.int("wid", 0))
+	w, err := b.writer(kind, c.Int("wid", 0))
 	if err != nil {
 		return nil, err
 	}
-	id, size := digest(c.str("digest")), uint32(c.int("size", 0))
+	id, size := digest(c.Str("digest")), uint32(c.Int("size", 0))
 	if kind == index.Fixed && size > wire.FixedChunkSize {
-		return nil, badRequest("fixed writer '%s' - got large chunk (%d > %d)", w.name, size, wire.FixedChunkSize)
+		return nil, rest.BadRequest("fixed writer '%s' - got large chunk (%d > %d)", w.name, size, wire.FixedChunkSize)
 	}
-	if stored := c.int("encoded-size", 0); stored > sealedMost(size) {
-		return nil, badRequest("a chunk of %d bytes cannot take %d", size, stored)
+	if stored := c.Int("encoded-size", 0); stored > sealedMost(size) {
+		return nil, rest.BadRequest("a chunk of %d bytes cannot take %d", size, stored)
 	}
-	body, err := b.payload(c, c.int("encoded-size", 0))
+	body, err := b.payload(c, c.Int("encoded-size", 0))
 	if err != nil {
 		return nil, err
 	}
@@ -89,7 +90,7 @@ func (w *writer) admit(plain uint32) error {
 	}
 	if w.kind == index.Fixed && plain < wire.FixedChunkSize {
 		if w.short {
-			return badRequest("fixed writer '%s' - detected multiple end chunks (chunk size %d)", w.name, plain)
+			return rest.BadRequest("fixed writer '%s' - detected multiple end chunks (chunk size %d)", w.name, plain)
 		}
 		w.short = true
 	}

@@ -11,6 +11,7 @@ import (
 	"holdfast/chunkstore"
 	"holdfast/datastore"
 	"holdfast/datastore/index"
+	"holdfast/datastore/server/rest"
 	"holdfast/datastore/wire"
 )
 
@@ -21,7 +22,7 @@ const writersMax = 256
 // sizeMax is the largest archive, in bytes.
 const sizeMax = math.MaxInt64
 
-func checkWriter(s string) error { return within(1, writersMax)(s) }
+func checkWriter(s string) error { return rest.Within(1, writersMax)(s) }
 
 // digest decodes what checkDigest has checked.
 func digest(s string) (id chunkstore.ID) {
@@ -57,13 +58,13 @@ type writer struct {
 func (w *writer) declared() int64 { return max(w.size, 0) }
 
 func notRegistered(kind index.Kind, id int64) error {
-	return badRequest("%v writer '%d' not registered", kind, id)
+	return rest.BadRequest("%v writer '%d' not registered", kind, id)
 }
 
 func (b *backup) createDynamic(c *call) (any, error) {
-	name := c.str("archive-name")
+	name := c.Str("archive-name")
 	if !strings.HasSuffix(name, ".didx") {
-		return nil, badRequest("wrong archive extension: '%s'", clipName(name))
+		return nil, rest.BadRequest("wrong archive extension: '%s'", rest.ClipName(name))
 	}
 	return b.create(&writer{name: name, kind: index.Dynamic, size: -1}, func() (wire.IndexWriter, error) {
 		return b.session.Create(c.Context(), name, -1)
@@ -71,22 +72,22 @@ func (b *backup) createDynamic(c *call) (any, error) {
 }
 
 func (b *backup) createFixed(c *call) (any, error) {
-	name, size := c.str("archive-name"), c.int("size", -1)
+	name, size := c.Str("archive-name"), c.Int("size", -1)
 	if !strings.HasSuffix(name, ".fidx") {
-		return nil, badRequest("wrong archive extension: '%s'", clipName(name))
+		return nil, rest.BadRequest("wrong archive extension: '%s'", rest.ClipName(name))
 	}
 	w := &writer{name: name, kind: index.Fixed, size: size}
-	if !c.has("reuse-csum") {
+	if !c.Has("reuse-csum") {
 		return b.create(w, func() (wire.IndexWriter, error) { return b.session.Create(c.Context(), name, size) })
 	}
-	if !c.has("size") {
-		return nil, badRequest("reuse-csum needs the size of the image")
+	if !c.Has("size") {
+		return nil, rest.BadRequest("reuse-csum needs the size of the image")
 	}
 	if _, ok := b.session.Base(); !ok {
-		return nil, badRequest("cannot reuse index - no valid previous backup exists")
+		return nil, rest.BadRequest("cannot reuse index - no valid previous backup exists")
 	}
 	return b.create(w, func() (wire.IndexWriter, error) {
-		return b.session.CreateReusing(c.Context(), name, size, digest(c.str("reuse-csum")))
+		return b.session.CreateReusing(c.Context(), name, size, digest(c.Str("reuse-csum")))
 	})
 }
 
@@ -99,7 +100,7 @@ func (b *backup) create(w *writer, open func() (wire.IndexWriter, error)) (any, 
 		return nil, err
 	}
 	if b.lastID >= writersMax {
-		return nil, badRequest("the session had %d index writers, that is the limit", writersMax)
+		return nil, rest.BadRequest("the session had %d index writers, that is the limit", writersMax)
 	}
 	if err := b.quota.charge(w.declared()); err != nil {
 		return nil, err
@@ -141,13 +142,13 @@ func (b *backup) appendFixed(c *call) (any, error) { return nil, b.append(c, ind
 
 // append adds entries. It stops at the first that is bad; those before it stay.
 func (b *backup) append(c *call, kind index.Kind) error {
-	w, err := b.writer(kind, c.int("wid", 0))
+	w, err := b.writer(kind, c.Int("wid", 0))
 	if err != nil {
 		return err
 	}
-	ids, offs := c.strs("digest-list"), c.ints("offset-list")
+	ids, offs := c.Strs("digest-list"), c.Ints("offset-list")
 	if len(ids) != len(offs) {
-		return badRequest("offset list has wrong length (%d != %d)", len(offs), len(ids))
+		return rest.BadRequest("offset list has wrong length (%d != %d)", len(offs), len(ids))
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -182,10 +183,10 @@ func (b *backup) entries(allowed chunkstore.Classes, ids []string, offs []int64)
 		id := digest(s)
 		size, left := b.known.of(id).in(allowed)
 		if left == 0 {
-			return list, allowed, badRequest("no such chunk %s", s)
+			return list, allowed, rest.BadRequest("no such chunk %s", s)
 		}
 		if offs[i] < 0 {
-			return list, allowed, badRequest("offset %d is negative", offs[i])
+			return list, allowed, rest.BadRequest("offset %d is negative", offs[i])
 		}
 		allowed = left
 		list = append(list, index.Entry{Off: uint64(offs[i]), Size: size, ID: id})
@@ -199,7 +200,7 @@ func (b *backup) closeFixed(c *call) (any, error) { return nil, b.close(c, index
 
 // close completes an index. Whatever comes of it, the writer is gone.
 func (b *backup) close(c *call, kind index.Kind) error {
-	w, err := b.writer(kind, c.int("wid", 0))
+	w, err := b.writer(kind, c.Int("wid", 0))
 	if err != nil {
 		return err
 	}
@@ -210,7 +211,7 @@ func (b *backup) close(c *call, kind index.Kind) error {
 	}
 	w.closed = true
 	err = w.out.CloseWith(c.Context(), datastore.Closing{
-		Count: uint64(c.int("chunk-count", 0)), Size: uint64(c.int("size", 0)), Csum: digest(c.str("csum"))})
+		Count: uint64(c.Int("chunk-count", 0)), Size: uint64(c.Int("size", 0)), Csum: digest(c.Str("csum"))})
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	delete(b.writers, w.id)

@@ -14,6 +14,7 @@ import (
 	"holdfast/datastore/image"
 	"holdfast/datastore/index"
 	"holdfast/datastore/manifest"
+	"holdfast/datastore/server/rest"
 	"holdfast/datastore/wire"
 )
 
@@ -89,18 +90,18 @@ func (b *basis) running() error {
 	if b.ctx.Err() == nil {
 		return nil
 	}
-	return &statusError{code: http.StatusForbidden, text: "permission check failed - the backup that builds on the snapshot has ended"}
+	return &rest.StatusError{Code: http.StatusForbidden, Text: "permission check failed - the backup that builds on the snapshot has ended"}
 }
 
 // metadataUpgrade begins a reader session of who may put and not read: for the metadata
 // of the snapshot that his own backup, which must be under way, builds on. To ask for
 // anything else is answered as if there were no such thing as this.
 func (s *Server) metadataUpgrade(c *call, path string, have access.Privilege) (any, error) {
-	refusal := badRequest("no permissions on %s", path)
+	refusal := rest.BadRequest("no permissions on %s", path)
 	if !have.Has(access.DatastorePut) {
 		return nil, refusal
 	}
-	base := s.bases.of(c.str("store"), c.auth, c.snapshot())
+	base := s.bases.of(c.Str("store"), c.auth, c.Snapshot())
 	if base == nil {
 		return nil, refusal
 	}
@@ -123,7 +124,7 @@ func (s *Server) metadataUpgrade(c *call, path string, have access.Privilege) (a
 	return nil, s.upgrade(c, opening{
 		store: st, spec: readerSpec(c), protocol: wire.ReaderProtocol, rights: needs, cancel: snapshot.Close,
 		start: func(v *conversation) session {
-			v.task.Logf("reading the metadata of %s from datastore '%s' for the backup of %s", base.snap, c.str("store"), c.auth)
+			v.task.Logf("reading the metadata of %s from datastore '%s' for the backup of %s", base.snap, c.Str("store"), c.auth)
 			// An idle line does not keep the snapshot longer than the backup does.
 			context.AfterFunc(base.ctx, func() { _ = snapshot.Close() })
 			r := newReading(v, snapshot)

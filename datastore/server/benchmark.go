@@ -4,6 +4,7 @@ import (
 	"io"
 	"net/http"
 
+	"holdfast/datastore/server/rest"
 	"holdfast/datastore/wire"
 )
 
@@ -19,9 +20,9 @@ func checkBenchmark(g wire.Group, benchmark bool) error {
 	special := g.Type == benchmarkType && g.ID == benchmarkID
 	switch {
 	case special && !benchmark:
-		return badRequest("unable to run benchmark without --benchmark flags")
+		return rest.BadRequest("unable to run benchmark without --benchmark flags")
 	case benchmark && !special:
-		return badRequest("benchmark flags is only allowed on '%s/%s'", benchmarkType, benchmarkID)
+		return rest.BadRequest("benchmark flags is only allowed on '%s/%s'", benchmarkType, benchmarkID)
 	}
 	return nil
 }
@@ -30,7 +31,7 @@ func checkBenchmark(g wire.Group, benchmark bool) error {
 func receiveSpeedTest(c *call) (any, error) {
 	buf := make([]byte, 64<<10)
 	if _, err := io.CopyBuffer(io.Discard, struct{ io.Reader }{c.Body}, buf); err != nil {
-		return nil, errAnswered // the client has gone
+		return nil, rest.ErrAnswered // the client has gone
 	}
 	return nil, nil
 }
@@ -52,5 +53,5 @@ func sendSpeedTest(c *call) (any, error) {
 			break
 		}
 	}
-	return nil, errAnswered
+	return nil, rest.ErrAnswered
 }

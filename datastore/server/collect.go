@@ -8,6 +8,7 @@ import (
 	"holdfast/datastore"
 	"holdfast/datastore/access"
 	"holdfast/datastore/gc"
+	"holdfast/datastore/server/rest"
 	"holdfast/datastore/task"
 	"holdfast/datastore/wire"
 )
@@ -47,18 +48,18 @@ func gcStatusOf(r gc.Report) gcStatus {
 }
 
 func startCollection(c *call) (any, error) {
-	if err := c.require(access.DatastorePath(c.str("store"), ""), access.DatastoreModify); err != nil {
+	if err := c.require(access.DatastorePath(c.Str("store"), ""), access.DatastoreModify); err != nil {
 		return nil, err
 	}
 	st, err := c.writable()
 	if err != nil {
 		return nil, err
 	}
-	name, s := c.str("store"), c.server
+	name, s := c.Str("store"), c.server
 	if !s.gc.begin(name) {
-		return nil, badRequest("garbage collection of datastore '%s' is running already", name)
+		return nil, rest.BadRequest("garbage collection of datastore '%s' is running already", name)
 	}
-	o := gc.Options{DryRun: c.bool("dry-run", false), AllowEmpty: c.bool("allow-empty", false), Progress: new(gc.Progress)}
+	o := gc.Options{DryRun: c.Bool("dry-run", false), AllowEmpty: c.Bool("allow-empty", false), Progress: new(gc.Progress)}
 	upid, err := c.spawn(st, task.Spec{Type: "garbage_collection", ID: name}, func(t *task.Task) error {
 		return s.collect(t, st.Store, o)
 	})
@@ -96,7 +97,7 @@ func (s *Server) collect(t *task.Task, st *datastore.Store, o gc.Options) error 
 	done = &collection{gcStatus: gcStatusOf(report), State: "OK", End: end.Unix(), Duration: &took}
 	done.UPID = &upid
 	if err != nil {
-		done.State = clip(err.Error())
+		done.State = rest.Clip(err.Error())
 	}
 	return err
 }
@@ -179,13 +180,13 @@ func describeCollection(t *task.Task, r gc.Report, c collected) {
 }
 
 func collectionStatus(c *call) (any, error) {
-	if err := c.require(access.DatastorePath(c.str("store"), ""), access.DatastoreAudit); err != nil {
+	if err := c.require(access.DatastorePath(c.Str("store"), ""), access.DatastoreAudit); err != nil {
 		return nil, err
 	}
 	if _, err := c.store(); err != nil {
 		return nil, err
 	}
-	return c.server.gc.last(c.str("store")), nil
+	return c.server.gc.last(c.Str("store")), nil
 }
 
 // spawn runs work on a datastore as a task of the caller, and returns its UPID.

@@ -12,31 +12,32 @@ import (
 	"holdfast/chunkstore"
 	"holdfast/datastore"
 	"holdfast/datastore/access"
+	"holdfast/datastore/server/rest"
 	"holdfast/datastore/task"
 	"holdfast/datastore/wire"
 )
 
 func configMethods() []method {
 	const base, one = "/config/datastore", "/config/datastore/{name}"
-	name := param{name: "name", check: checkStoreName}
-	settings := func(more ...param) []param {
+	name := rest.Param{Name: "name", Check: rest.CheckStoreName}
+	settings := func(more ...rest.Param) []rest.Param {
 		return append(more,
-			param{name: "comment", optional: true, check: checkComment},
-			param{name: "verify-new", kind: boolean, optional: true},
+			rest.Param{Name: "comment", Optional: true, Check: rest.CheckComment},
+			rest.Param{Name: "verify-new", Kind: rest.Boolean, Optional: true},
 		)
 	}
-	flag := func(name string) param { return param{name: name, kind: boolean, optional: true} }
+	flag := func(name string) rest.Param { return rest.Param{Name: name, Kind: rest.Boolean, Optional: true} }
 	return []method{
-		{verb: http.MethodGet, path: base, do: listConfigured},
-		{verb: http.MethodPost, path: base, do: createDatastore,
-			params: settings(name, param{name: "path", optional: true, check: checkPath}, flag("reuse-datastore"),
-				param{name: trashDays, kind: integer, optional: true, check: within(0, datastore.TrashDaysMax)})},
-		{verb: http.MethodGet, path: one, params: []param{name}, do: getConfigured},
-		{verb: http.MethodPut, path: one, do: setConfigured, params: settings(name, digestParam,
-			param{name: "maintenance-mode", optional: true, check: oneOf(access.MaintenanceReadOnly, access.MaintenanceOffline)},
-			param{name: "delete", kind: strs, optional: true, check: oneOf("comment", "verify-new", "maintenance-mode")})},
-		{verb: http.MethodDelete, path: one, do: removeDatastore,
-			params: []param{name, digestParam, flag("destroy-data"), flag("keep-job-configs")}},
+		{Verb: http.MethodGet, Path: base, Do: listConfigured},
+		{Verb: http.MethodPost, Path: base, Do: createDatastore,
+			Params: settings(name, rest.Param{Name: "path", Optional: true, Check: checkPath}, flag("reuse-datastore"),
+				rest.Param{Name: trashDays, Kind: rest.Integer, Optional: true, Check: rest.Within(0, datastore.TrashDaysMax)})},
+		{Verb: http.MethodGet, Path: one, Params: []rest.Param{name}, Do: getConfigured},
+		{Verb: http.MethodPut, Path: one, Do: setConfigured, Params: settings(name, rest.DigestParam,
+			rest.Param{Name: "maintenance-mode", Optional: true, Check: rest.OneOf(access.MaintenanceReadOnly, access.MaintenanceOffline)},
+			rest.Param{Name: "delete", Kind: rest.Strs, Optional: true, Check: rest.OneOf("comment", "verify-new", "maintenance-mode")})},
+		{Verb: http.MethodDelete, Path: one, Do: removeDatastore,
+			Params: []rest.Param{name, rest.DigestParam, flag("destroy-data"), flag("keep-job-configs")}},
 	}
 }
 
@@ -88,10 +89,10 @@ func listConfigured(c *call) (any, error) {
 // configured returns the datastore that the call names, if the caller has one
 // of the privileges on it.
 func (c *call) configured(list ...access.Privilege) (access.Datastore, error) {
-	if err := c.require(access.DatastorePath(c.str("name"), ""), list...); err != nil {
+	if err := c.require(access.DatastorePath(c.Str("name"), ""), list...); err != nil {
 		return access.Datastore{}, err
 	}
-	d, err := c.server.o.Access.Datastore(c.str("name"))
+	d, err := c.server.o.Access.Datastore(c.Str("name"))
 	return d, missing(err)
 }
 
@@ -106,27 +107,27 @@ func createDatastore(c *call) (any, error) {
 	if err := c.require("/datastore", access.DatastoreAllocate); err != nil {
 		return nil, err
 	}
-	d := access.Datastore{Name: c.str("name"), Path: c.str("path"), Comment: c.str("comment"), VerifyNew: c.bool("verify-new", false)}
+	d := access.Datastore{Name: c.Str("name"), Path: c.Str("path"), Comment: c.Str("comment"), VerifyNew: c.Bool("verify-new", false)}
 	if d.Path == "" {
 		if c.server.o.DataDir == "" {
-			return nil, badRequest("this server has no place for datastores: a path is needed")
+			return nil, rest.BadRequest("this server has no place for datastores: a path is needed")
 		}
 		d.Path = filepath.Join(c.server.o.DataDir, "datastores", d.Name)
 	}
 	switch _, err := c.server.o.Access.Datastore(d.Name); {
 	case err == nil:
-		return nil, badRequest("datastore '%s' already exists.", d.Name)
+		return nil, rest.BadRequest("datastore '%s' already exists.", d.Name)
 	case !errors.Is(err, chunkstore.ErrNotExist):
 		return nil, err
 	}
 	if err := c.server.o.Access.CheckNewDatastore(d); err != nil {
-		return nil, badRequest("%v", err)
+		return nil, rest.BadRequest("%v", err)
 	}
-	reuse, s := c.bool("reuse-datastore", false), c.server
-	if reuse && c.has(trashDays) {
-		return nil, badRequest("'%s' is for a new datastore: the one that is there has its own", trashDays)
+	reuse, s := c.Bool("reuse-datastore", false), c.server
+	if reuse && c.Has(trashDays) {
+		return nil, rest.BadRequest("'%s' is for a new datastore: the one that is there has its own", trashDays)
 	}
-	o := datastore.CreateOptions{TrashDays: int(c.int(trashDays, datastore.TrashDaysDefault))}
+	o := datastore.CreateOptions{TrashDays: int(c.Int(trashDays, datastore.TrashDaysDefault))}
 	upid, err := s.o.Tasks.Go(task.Spec{Type: "create-datastore", ID: d.Name, Auth: c.auth}, func(t *task.Task) error {
 		if err := prepareStore(t, d.Path, reuse, o); err != nil {
 			return err
@@ -160,13 +161,13 @@ func setConfigured(c *call) (any, error) {
 	if err := c.digestMatches(); err != nil {
 		return nil, err
 	}
-	return nil, missing(c.server.o.Access.ChangeDatastore(c.str("name"), func(d *access.Datastore) {
+	return nil, missing(c.server.o.Access.ChangeDatastore(c.Str("name"), func(d *access.Datastore) {
 		c.text("comment", &d.Comment)
 		c.text("maintenance-mode", &d.Maintenance)
-		for _, name := range c.strs("delete") {
+		for _, name := range c.Strs("delete") {
 			d.VerifyNew = d.VerifyNew && name != "verify-new"
 		}
-		d.VerifyNew = c.bool("verify-new", d.VerifyNew)
+		d.VerifyNew = c.Bool("verify-new", d.VerifyNew)
 	}))
 }
 
@@ -180,7 +181,7 @@ func removeDatastore(c *call) (any, error) {
 	if err := c.digestMatches(); err != nil {
 		return nil, err
 	}
-	destroy, s := c.bool("destroy-data", false), c.server
+	destroy, s := c.Bool("destroy-data", false), c.server
 	if destroy {
 		if err := s.nothingProtected(c.Context(), d); err != nil {
 			return nil, err

@@ -17,6 +17,7 @@ import (
 	"holdfast/datastore/index"
 	"holdfast/datastore/server/budget"
 	"holdfast/datastore/server/ledger"
+	"holdfast/datastore/server/rest"
 	"holdfast/datastore/task"
 	"holdfast/datastore/wire"
 )
@@ -68,7 +69,7 @@ type conversation struct {
 
 func (s *Server) newConversation(c *call, t *task.Task) *conversation {
 	v := &conversation{
-		server: s, host: s.host, task: t, auth: c.auth, pass: c.pass, payer: c.payer, verbose: c.bool("debug", false), patience: newPatience(s.o.Limits.StallTimeout),
+		server: s, host: s.host, task: t, auth: c.auth, pass: c.pass, payer: c.payer, verbose: c.Bool("debug", false), patience: newPatience(s.o.Limits.StallTimeout),
 		spare: semaphore.NewWeighted(chunkstore.SealedSizeMax),
 	}
 	v.within(t.Context())
@@ -78,15 +79,15 @@ func (s *Server) newConversation(c *call, t *task.Task) *conversation {
 
 // handler answers the requests of the session from its table.
 func (v *conversation) handler(table []method) http.Handler {
-	tree := &treeOf[*call]{}
+	tree := &rest.Tree[*call]{}
 	for _, m := range table {
-		tree.add(&m)
+		tree.Add(&m)
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		stream, err := v.server.accounts.Streams.Try(v.payer, 1)
 		if err != nil {
 			// Nothing of the body is read, nothing else is kept of it.
-			http.Error(w, err.Error(), asStatus(err).code)
+			http.Error(w, err.Error(), rest.AsStatus(err).Code)
 			return
 		}
 		defer stream.Free()
@@ -98,10 +99,10 @@ func (v *conversation) handler(table []method) http.Handler {
 		r = r.WithContext(budget.WithPayer(r.Context(), v.payer))
 		c := &call{ResponseWriter: w, Request: r, server: v.server, auth: v.auth, pass: v.pass, payer: v.payer, log: v.server.o.Log}
 		data, err := v.run(tree, c)
-		if why := v.stopped(); why != nil && err != nil && !errors.Is(err, errAnswered) {
+		if why := v.stopped(); why != nil && err != nil && !errors.Is(err, rest.ErrAnswered) {
 			err = why // whatever it has led to
 		}
-		if err != nil && !errors.Is(err, errAnswered) {
+		if err != nil && !errors.Is(err, rest.ErrAnswered) {
 			drain(r)
 		}
 		v.note(c, err)
@@ -112,12 +113,12 @@ func (v *conversation) handler(table []method) http.Handler {
 // note writes down what was refused and, if asked for, every request that is not
 // about a single chunk.
 func (v *conversation) note(c *call, err error) {
-	refused := err != nil && !errors.Is(err, errAnswered)
+	refused := err != nil && !errors.Is(err, rest.ErrAnswered)
 	switch {
 	case refused && c.Context().Err() == nil:
-		v.task.Logf("refused %s %s: %v", c.Method, clipName(c.URL.Path), err)
+		v.task.Logf("refused %s %s: %v", c.Method, rest.ClipName(c.URL.Path), err)
 	case v.verbose && !refused && c.Method != http.MethodPut && !strings.HasSuffix(c.URL.Path, "chunk"):
-		v.task.Logf("%s %s", c.Method, clipName(c.URL.Path))
+		v.task.Logf("%s %s", c.Method, rest.ClipName(c.URL.Path))
 	}
 }
 
@@ -138,11 +139,11 @@ type rights struct {
 // privileges that there are now.
 func (v *conversation) allowed() (access.Privilege, error) {
 	if err := v.server.o.Access.Holds(v.pass); err != nil {
-		return 0, &statusError{code: http.StatusForbidden, text: "permission check failed - the rights of the session were taken away, with the credential that it was opened with"}
+		return 0, &rest.StatusError{Code: http.StatusForbidden, Text: "permission check failed - the rights of the session were taken away, with the credential that it was opened with"}
 	}
 	have, err := v.server.o.Access.Privileges(v.auth, v.rights.path)
 	if err == nil && !have.Any(v.rights.any) {
-		err = &statusError{code: http.StatusForbidden, text: "permission check failed - the rights of the session were taken away"}
+		err = &rest.StatusError{Code: http.StatusForbidden, Text: "permission check failed - the rights of the session were taken away"}
 	}
 	if err != nil || v.rights.owner == nil || have.Any(v.rights.all) {
 		return have, err
@@ -157,38 +158,38 @@ func (v *conversation) allowed() (access.Privilege, error) {
 	return have, err
 }
 
-func (v *conversation) run(tree *treeOf[*call], c *call) (any, error) {
+func (v *conversation) run(tree *rest.Tree[*call], c *call) (any, error) {
 	if _, err := v.allowed(); err != nil {
 		return nil, err
 	}
-	parts, err := pathOf(c.Request)
+	parts, err := rest.PathOf(c.Request)
 	if err != nil {
 		return nil, err
 	}
-	place, _ := tree.lookup(parts)
+	place, _ := tree.Lookup(parts)
 	if place == tree && c.Method == http.MethodGet {
-		return place.subdirs(), nil
+		return place.Subdirs(), nil
 	}
-	m := place.of(c.Method)
+	m := place.Of(c.Method)
 	if m == nil {
-		return nil, notFound("Path '%s' not found.", clipName(c.URL.Path))
+		return nil, rest.NotFound("Path '%s' not found.", rest.ClipName(c.URL.Path))
 	}
-	if !m.raw {
+	if !m.Raw {
 		done, err := c.parameters(wire.ParamBodyMax)
 		if err != nil {
 			return nil, err
 		}
 		defer done()
 	}
-	if c.values, err = parseParams(m.params, paramSource{request: c.Request, raw: m.raw}); err != nil {
+	if c.Values, err = rest.Parse(m.Params, rest.Source{Request: c.Request, Raw: m.Raw}); err != nil {
 		return nil, err
 	}
-	return m.do(c)
+	return m.Do(c)
 }
 
 // answer writes an answer. An error ends the stream and nothing else.
 func (v *conversation) answer(c *call, data any, err error) {
-	if errors.Is(err, errAnswered) {
+	if errors.Is(err, rest.ErrAnswered) {
 		return
 	}
 	if err == nil {
@@ -197,11 +198,11 @@ func (v *conversation) answer(c *call, data any, err error) {
 		_, _ = c.Write(raw)
 		return
 	}
-	e := asStatus(err)
-	v.server.holdBack(c.Context(), e.delay)
+	e := rest.AsStatus(err)
+	v.server.holdBack(c.Context(), e.Delay)
 	c.Header().Set("Content-Type", "text/plain; charset=utf-8")
-	c.WriteHeader(e.code)
-	_, _ = c.Write([]byte(e.text))
+	c.WriteHeader(e.Code)
+	_, _ = c.Write([]byte(e.Text))
 }
 
 // payload waits for memory and reads the body of a request, which must have size
@@ -236,7 +237,7 @@ type file struct {
 func (v *conversation) sendFile(c *call, from wire.Reader, f file) error {
 	kind, err := wire.CheckFileName(f.name)
 	if err != nil {
-		return badRequest("unknown archive type: '%s'", clipName(f.name))
+		return rest.BadRequest("unknown archive type: '%s'", rest.ClipName(f.name))
 	}
 	if kind == wire.Blob {
 		err := v.lend(c, func() (borrowed, error) {
@@ -244,7 +245,7 @@ func (v *conversation) sendFile(c *call, from wire.Reader, f file) error {
 			return borrowed{Sealed: raw}, err
 		})
 		if errors.Is(err, chunkstore.ErrNotExist) {
-			return notFound("%v", err)
+			return rest.NotFound("%v", err)
 		}
 		return err
 	}
@@ -262,5 +263,5 @@ func (v *conversation) sendFile(c *call, from wire.Reader, f file) error {
 	if err != nil && c.Context().Err() == nil {
 		panic(http.ErrAbortHandler) // so that the client does not take it for the end
 	}
-	return errAnswered
+	return rest.ErrAnswered
 }

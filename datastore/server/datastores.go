@@ -18,6 +18,7 @@ import (
 	"holdfast/datastore/access"
 	"holdfast/datastore/server/budget"
 	"holdfast/datastore/server/meter"
+	"holdfast/datastore/server/rest"
 	"holdfast/datastore/wire"
 )
 
@@ -44,7 +45,7 @@ func (o *openStore) release() { o.users.Add(-1) }
 func (s *Server) use(name string) (*openStore, error) {
 	d, err := s.o.Access.Datastore(name)
 	if errors.Is(err, chunkstore.ErrNotExist) {
-		return nil, badRequest("datastore '%s' does not exist", name)
+		return nil, rest.BadRequest("datastore '%s' does not exist", name)
 	}
 	if err != nil {
 		return nil, err
@@ -52,7 +53,7 @@ func (s *Server) use(name string) (*openStore, error) {
 	s.mu.Lock()
 	if s.closing {
 		s.mu.Unlock()
-		return nil, &statusError{code: http.StatusServiceUnavailable, text: "server is shutting down"}
+		return nil, &rest.StatusError{Code: http.StatusServiceUnavailable, Text: "server is shutting down"}
 	}
 	o := s.stores[name]
 	if o == nil {
@@ -73,7 +74,7 @@ func (s *Server) openOnce(o *openStore, d access.Datastore) error {
 	o.opening.Lock()
 	defer o.opening.Unlock()
 	if o.gone {
-		return badRequest("datastore '%s' is being removed", d.Name)
+		return rest.BadRequest("datastore '%s' is being removed", d.Name)
 	}
 	if o.Store != nil {
 		return nil
@@ -196,7 +197,7 @@ func (c *call) checkable() (*openStore, error) {
 	if err != nil {
 		return nil, err
 	}
-	d, err := c.server.o.Access.Datastore(c.str("store"))
+	d, err := c.server.o.Access.Datastore(c.Str("store"))
 	if err == nil {
 		err = maintenance(d, true)
 	}
@@ -204,7 +205,7 @@ func (c *call) checkable() (*openStore, error) {
 }
 
 func (c *call) hold(write bool) (*openStore, error) {
-	name := c.str("store")
+	name := c.Str("store")
 	if err := c.server.offered(name, write); err != nil {
 		return nil, err
 	}
@@ -224,7 +225,7 @@ func (c *call) hold(write bool) (*openStore, error) {
 func (s *Server) offered(name string, write bool) error {
 	d, err := s.o.Access.Datastore(name)
 	if errors.Is(err, chunkstore.ErrNotExist) {
-		return badRequest("datastore '%s' does not exist", name)
+		return rest.BadRequest("datastore '%s' does not exist", name)
 	}
 	if err != nil {
 		return err
@@ -237,25 +238,25 @@ func maintenance(d access.Datastore, write bool) error {
 	mode, message, _ := strings.Cut(d.Maintenance, ",")
 	message = strings.TrimPrefix(message, "message=")
 	if mode == "offline" || mode == "read-only" && write {
-		return badRequest("datastore '%s' is in %s maintenance mode: %s", d.Name, mode, message)
+		return rest.BadRequest("datastore '%s' is in %s maintenance mode: %s", d.Name, mode, message)
 	}
 	return nil
 }
 
 func datastoreMethods() []method {
 	const base = "/admin/datastore/{store}"
-	one := []param{storeParam}
+	one := []rest.Param{rest.StoreParam}
 	// Neither is in the protocol: other clients do not send them.
-	flag := func(name string) param { return param{name: name, kind: boolean, optional: true} }
+	flag := func(name string) rest.Param { return rest.Param{Name: name, Kind: rest.Boolean, Optional: true} }
 	return []method{
-		{verb: http.MethodGet, path: "/admin/datastore", do: listDatastores},
-		{verb: http.MethodGet, path: base + "/status", do: datastoreStatus,
-			params: []param{storeParam, {name: "verbose", kind: boolean, optional: true}}},
-		{verb: http.MethodGet, path: base + "/active-operations", params: one, do: activeOperations},
-		{verb: http.MethodGet, path: "/status/datastore-usage", do: datastoreUsage},
-		{verb: http.MethodPost, path: base + "/gc", do: startCollection,
-			params: []param{storeParam, flag("dry-run"), flag("allow-empty")}},
-		{verb: http.MethodGet, path: base + "/gc", params: one, do: collectionStatus},
+		{Verb: http.MethodGet, Path: "/admin/datastore", Do: listDatastores},
+		{Verb: http.MethodGet, Path: base + "/status", Do: datastoreStatus,
+			Params: []rest.Param{rest.StoreParam, {Name: "verbose", Kind: rest.Boolean, Optional: true}}},
+		{Verb: http.MethodGet, Path: base + "/active-operations", Params: one, Do: activeOperations},
+		{Verb: http.MethodGet, Path: "/status/datastore-usage", Do: datastoreUsage},
+		{Verb: http.MethodPost, Path: base + "/gc", Do: startCollection,
+			Params: []rest.Param{rest.StoreParam, flag("dry-run"), flag("allow-empty")}},
+		{Verb: http.MethodGet, Path: base + "/gc", Params: one, Do: collectionStatus},
 	}
 }
 
@@ -328,10 +329,10 @@ type typeCount struct {
 func datastoreStatus(c *call) (any, error) {
 	// Whether there is such a datastore, and whether it is open to anybody, comes
 	// before the rights (section 4.1 of the protocol specification).
-	if err := c.server.offered(c.str("store"), false); err != nil {
+	if err := c.server.offered(c.Str("store"), false); err != nil {
 		return nil, err
 	}
-	v, err := c.sight(c.str("store"))
+	v, err := c.sight(c.Str("store"))
 	if err != nil {
 		return nil, err
 	}
@@ -349,17 +350,17 @@ func datastoreStatus(c *call) (any, error) {
 	if a.Usage, err = c.usageFor(st.conf); err != nil {
 		return nil, err
 	}
-	if !c.bool("verbose", false) {
+	if !c.Bool("verbose", false) {
 		return a, nil
 	}
 	// What a collection has found is of everybody's chunks.
-	audits, err := c.audits(c.str("store"))
+	audits, err := c.audits(c.Str("store"))
 	if err != nil {
 		return nil, err
 	}
 	a.GC = new(gcStatus) // clients expect one: that of no collection at all
 	if audits {
-		last := c.server.gc.last(c.str("store"))
+		last := c.server.gc.last(c.Str("store"))
 		a.GC = &last.gcStatus
 	}
 	a.Counts, err = c.counts(st)
@@ -397,7 +398,7 @@ func (c *call) counts(st *openStore) (map[string]*typeCount, error) {
 }
 
 func activeOperations(c *call) (any, error) {
-	if err := c.require(access.DatastorePath(c.str("store"), ""), access.DatastoreAudit); err != nil {
+	if err := c.require(access.DatastorePath(c.Str("store"), ""), access.DatastoreAudit); err != nil {
 		return nil, err
 	}
 	st, err := c.store()

@@ -7,6 +7,7 @@ import (
 
 	"holdfast/datastore"
 	"holdfast/datastore/access"
+	"holdfast/datastore/server/rest"
 	"holdfast/datastore/wire"
 )
 
@@ -14,9 +15,9 @@ import (
 func deletedMethods() []method {
 	const path = "/admin/datastore/{store}/deleted"
 	return []method{
-		{verb: http.MethodGet, path: path, params: []param{storeParam, nsParam}, do: listDeleted},
-		{verb: http.MethodPost, path: path, params: snapshotParams(), do: restoreDeleted},
-		{verb: http.MethodDelete, path: path, params: snapshotParams(), do: destroyDeleted},
+		{Verb: http.MethodGet, Path: path, Params: []rest.Param{rest.StoreParam, rest.NSParam}, Do: listDeleted},
+		{Verb: http.MethodPost, Path: path, Params: rest.SnapshotParams(), Do: restoreDeleted},
+		{Verb: http.MethodDelete, Path: path, Params: rest.SnapshotParams(), Do: destroyDeleted},
 	}
 }
 
@@ -49,7 +50,7 @@ func listDeleted(c *call) (any, error) {
 	list := []deletedItem{}
 	for _, d := range all {
 		g := d.Snapshot.Group
-		if d.Damage != "" || g.NS != c.namespace() || !have.Any(listsAll) && !c.auth.Owns(d.Owner) {
+		if d.Damage != "" || g.NS != c.Namespace() || !have.Any(listsAll) && !c.auth.Owns(d.Owner) {
 			continue
 		}
 		list = append(list, deletedItem{
@@ -78,7 +79,7 @@ func restoreDeleted(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return nil, changes.RestoreDeleted(c.Context(), c.snapshot())
+	return nil, changes.RestoreDeleted(c.Context(), c.Snapshot())
 }
 
 // destroyDeleted removes a snapshot for good, from the tree and from the trash.
@@ -87,7 +88,7 @@ func destroyDeleted(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return nil, destroyer{changes, st, c.server}.ForgetNow(c.Context(), c.snapshot())
+	return nil, destroyer{changes, st, c.server}.ForgetNow(c.Context(), c.Snapshot())
 }
 
 // destroyer removes snapshots for good. What they have counted goes on counting until a

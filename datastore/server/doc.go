@@ -5,8 +5,9 @@
 // It decides nothing. A request is decoded against a table of methods, the
 // rooms access and datastore are asked, one function is called, and what it
 // returns is encoded. The table is in the files named after what their methods
-// are about; rest.go walks it, params.go reads parameters, errors.go turns
-// errors into answers.
+// are about; rest.go walks it. The rooms below have what needs no server: front the
+// way in, rest the router, parameters and errors, budget and ledger who pays for what,
+// meter the figures.
 //
 // What it promises: every size is bounded before memory is taken for it, every
 // connection has a deadline until it is upgraded, names are checked against the

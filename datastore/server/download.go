@@ -16,6 +16,7 @@ import (
 	"holdfast/datastore/index"
 	"holdfast/datastore/manifest"
 	"holdfast/datastore/server/budget"
+	"holdfast/datastore/server/rest"
 	"holdfast/datastore/wire"
 )
 
@@ -25,9 +26,9 @@ const clientLog = "client.log.blob"
 func downloadMethods() []method {
 	const base = "/admin/datastore/{store}"
 	return []method{
-		{verb: http.MethodGet, path: base + "/download", raw: true, params: snapshotParams(fileParam), do: download},
-		{verb: http.MethodGet, path: base + "/download-decoded", raw: true, params: snapshotParams(fileParam), do: downloadDecoded},
-		{verb: http.MethodPost, path: base + "/upload-backup-log", raw: true, params: snapshotParams(), do: uploadLog},
+		{Verb: http.MethodGet, Path: base + "/download", Raw: true, Params: rest.SnapshotParams(rest.FileParam), Do: download},
+		{Verb: http.MethodGet, Path: base + "/download-decoded", Raw: true, Params: rest.SnapshotParams(rest.FileParam), Do: downloadDecoded},
+		{Verb: http.MethodPost, Path: base + "/upload-backup-log", Raw: true, Params: rest.SnapshotParams(), Do: uploadLog},
 	}
 }
 
@@ -52,7 +53,7 @@ func (c *call) stream(send func(io.Writer) error) error {
 	begun := &began{Writer: c.ResponseWriter, ask: c.ask}
 	err := send(begun)
 	if err == nil {
-		return errAnswered
+		return rest.ErrAnswered
 	}
 	if !begun.yes {
 		h := c.ResponseWriter.Header()
@@ -97,9 +98,9 @@ func (c *call) reading() (*openStore, wire.Reader, error) {
 		return nil, nil, err
 	}
 	c.ask = func() error {
-		return c.grantOn(c.namespace(), access.DatastoreRead, access.DatastoreBackup).ask(st, c.group())
+		return c.grantOn(c.Namespace(), access.DatastoreRead, access.DatastoreBackup).ask(st, c.Group())
 	}
-	r, err := st.Open(c.Context(), c.snapshot())
+	r, err := st.Open(c.Context(), c.Snapshot())
 	return st, r, err
 }
 
@@ -111,7 +112,7 @@ func download(c *call) (any, error) {
 		return nil, err
 	}
 	defer r.Close()
-	name := c.str("file-name")
+	name := c.Str("file-name")
 	if kind, err := wire.CheckFileName(name); err != nil || kind != wire.Blob {
 		return nil, c.downloadIndex(r, name)
 	}
@@ -152,7 +153,7 @@ func downloadDecoded(c *call) (any, error) {
 		return nil, err
 	}
 	defer r.Close()
-	name := c.str("file-name")
+	name := c.Str("file-name")
 	if name == wire.ManifestName || name == clientLog {
 		return nil, c.deliver(func() ([]byte, error) {
 			sealed, err := r.Blob(c.Context(), name)
@@ -168,7 +169,7 @@ func downloadDecoded(c *call) (any, error) {
 	}
 	i := slices.IndexFunc(m.Files, func(f manifest.File) bool { return f.Name == name })
 	if i < 0 {
-		return nil, badRequest("file '%s' is not in the manifest", name)
+		return nil, rest.BadRequest("file '%s' is not in the manifest", name)
 	}
 	f := m.Files[i]
 	if kind, err := wire.CheckFileName(name); err != nil || kind == wire.Blob {
@@ -236,7 +237,7 @@ func (c *call) mayLog() (*openStore, error) {
 	if err != nil {
 		return nil, err
 	}
-	return st, c.owned(st, c.group())
+	return st, c.owned(st, c.Group())
 }
 
 // uploadLog adds the log of a client to a finished snapshot.
@@ -246,7 +247,7 @@ func uploadLog(c *call) (any, error) {
 		return nil, err
 	}
 	if c.ContentLength > chunkstore.SealedSizeMax {
-		return nil, errBodyTooLarge
+		return nil, rest.ErrBodyTooLarge
 	}
 	body, err := c.server.gather(c.Context(), c.payer, c.Body, chunkstore.SealedSizeMax)
 	if err != nil {
@@ -270,18 +271,18 @@ func uploadLog(c *call) (any, error) {
 		return nil, err
 	}
 	if _, err := blob.Check(chunkstore.Sealed(raw)); err != nil {
-		return nil, fmt.Errorf("log of %s: %w", c.snapshot(), err)
+		return nil, fmt.Errorf("log of %s: %w", c.Snapshot(), err)
 	}
 	quota, err := c.server.reserve(c, false)
 	if err != nil {
 		return nil, err
 	}
 	if err = quota.charge(int64(len(raw))); err == nil {
-		err = c.guarded(st, 0, access.DatastoreBackup).AddLog(c.Context(), c.snapshot(), chunkstore.Sealed(raw))
+		err = c.guarded(st, 0, access.DatastoreBackup).AddLog(c.Context(), c.Snapshot(), chunkstore.Sealed(raw))
 	}
 	quota.end(err == nil)
 	if errors.Is(err, wire.ErrExists) {
-		return nil, badRequest("backup already contains a log.")
+		return nil, rest.BadRequest("backup already contains a log.")
 	}
 	return nil, err
 }

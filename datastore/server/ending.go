@@ -5,6 +5,8 @@ import (
 	"errors"
 	"sync"
 	"time"
+
+	"holdfast/datastore/server/rest"
 )
 
 // recheckTime is how often a session in which nothing happens asks for its rights:
@@ -31,7 +33,7 @@ func (v *conversation) guard() {
 	for {
 		changed, given := v.server.o.Access.Changed(), v.given()
 		_, err := v.allowed()
-		var refusal *statusError
+		var refusal *rest.StatusError
 		if errors.As(err, &refusal) {
 			v.cancel(&endedError{refusal})
 			return
@@ -127,7 +129,7 @@ func (r *lull) look() {
 
 // idle ends the session for having been asked nothing.
 func (v *conversation) idle() {
-	v.cancel(&endedError{badRequest("the session was ended, since nothing was asked of it for %v", v.server.o.Limits.SessionIdleTime)})
+	v.cancel(&endedError{rest.BadRequest("the session was ended, since nothing was asked of it for %v", v.server.o.Limits.SessionIdleTime)})
 }
 
 // part ends the session when it has been finished for long.

@@ -10,6 +10,7 @@ import (
 
 	"holdfast/datastore/access"
 	"holdfast/datastore/server/budget"
+	"holdfast/datastore/server/rest"
 	"holdfast/datastore/wire"
 )
 
@@ -165,8 +166,8 @@ func TestSessionsEndWithTheTimeOfTheirCredential(t *testing.T) {
 		}
 		time.Sleep(3 * time.Minute)
 		synctest.Wait()
-		var refusal *statusError
-		if !errors.As(v.stopped(), &refusal) || refusal.code != 403 {
+		var refusal *rest.StatusError
+		if !errors.As(v.stopped(), &refusal) || refusal.Code != 403 {
 			t.Errorf("an hour later: %v", v.stopped())
 		}
 	})

@@ -9,6 +9,7 @@ import (
 
 	"holdfast/chunkstore"
 	"holdfast/datastore/server/ledger"
+	"holdfast/datastore/server/rest"
 )
 
 // smallBody is what of a body is read into memory at first, in bytes; a longer one
@@ -25,7 +26,7 @@ type gathered struct {
 	size  int64
 }
 
-// gather reads a body of at most so many bytes; a longer one is errBodyTooLarge. The
+// gather reads a body of at most so many bytes; a longer one is rest.ErrBodyTooLarge. The
 // caller closes what it gets.
 func (s *Server) gather(ctx context.Context, p ledger.Payer, body io.Reader, most int64) (*gathered, error) {
 	hold, err := s.accounts.Small.Take(ctx, p, smallBody)
@@ -72,7 +73,7 @@ func (g *gathered) spill(ctx context.Context, h *sessionHost, o spillOf) error {
 	n, err := f.copy(ctx, io.LimitReader(o.body, o.most-g.size+1), g.size)
 	g.size += n
 	if err == nil && g.size > o.most {
-		err = errBodyTooLarge
+		err = rest.ErrBodyTooLarge
 	}
 	return err
 }
@@ -102,13 +103,13 @@ func (c *call) parameters(most int64) (done func(), err error) {
 		return func() {}, nil
 	}
 	if c.ContentLength > most {
-		discard(c.Body)
-		return nil, errBodyTooLarge
+		rest.Discard(c.Body)
+		return nil, rest.ErrBodyTooLarge
 	}
 	g, err := c.server.gather(c.Context(), c.payer, c.Body, most)
 	if err != nil {
-		if errors.Is(err, errBodyTooLarge) {
-			discard(c.Body)
+		if errors.Is(err, rest.ErrBodyTooLarge) {
+			rest.Discard(c.Body)
 		}
 		return nil, err
 	}

@@ -8,6 +8,7 @@ import (
 
 	"holdfast/datastore"
 	"holdfast/datastore/access"
+	"holdfast/datastore/server/rest"
 	"holdfast/datastore/wire"
 )
 
@@ -23,7 +24,7 @@ type grant struct {
 
 // grantOn is what the caller may do in a namespace of its datastore.
 func (c *call) grantOn(ns wire.Namespace, full, owned access.Privilege) grant {
-	return grant{server: c.server, pass: c.pass, path: access.DatastorePath(c.str("store"), ns), full: full, owned: owned}
+	return grant{server: c.server, pass: c.pass, path: access.DatastorePath(c.Str("store"), ns), full: full, owned: owned}
 }
 
 // may implements datastore.Guard.
@@ -53,9 +54,9 @@ func (g grant) everything() (bool, error) {
 		return false, err
 	}
 	if want := g.full | g.owned; !have.Any(want) {
-		return false, &statusError{
-			code: http.StatusForbidden,
-			text: fmt.Sprintf("permission check failed - missing %s on %s", strings.Join(want.Names(), "|"), g.path),
+		return false, &rest.StatusError{
+			Code: http.StatusForbidden,
+			Text: fmt.Sprintf("permission check failed - missing %s on %s", strings.Join(want.Names(), "|"), g.path),
 		}
 	}
 	return have.Any(g.full), nil
@@ -72,5 +73,5 @@ func over(err error) bool { return errors.Is(err, wire.ErrUnauthenticated) }
 
 // guarded is the datastore of the call for changes that the caller may make.
 func (c *call) guarded(st *openStore, full, owned access.Privilege) datastore.Guarded {
-	return st.Guarded(c.grantOn(c.namespace(), full, owned).may)
+	return st.Guarded(c.grantOn(c.Namespace(), full, owned).may)
 }

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"holdfast/datastore/access"
+	"holdfast/datastore/server/rest"
 	"holdfast/datastore/task"
 	"holdfast/datastore/wire"
 )
@@ -159,7 +160,7 @@ func TestTasksAskForTheirRightsBeforeEachGroup(t *testing.T) {
 			st, err := l.server.use("tank")
 			l.must(err)
 			defer st.release()
-			c := &call{server: l.server, values: values{"store": "tank", "keep-last": int64(1)}}
+			c := &call{server: l.server, Values: rest.Values{"store": "tank", "keep-last": int64(1)}}
 			c.pass, err = l.access.Authenticate(access.Credentials{Method: "POST", Authorization: l.tokens["alice"]})
 			l.must(err)
 			c.auth = c.pass.ID
@@ -277,7 +278,7 @@ func TestTransfersEndWithTheirRights(t *testing.T) {
 	l.must(err)
 	w := newMemoryWriter()
 	c := &call{ResponseWriter: w, Request: r, server: l.server, log: slog.New(slog.DiscardHandler),
-		values: values{"store": "tank", "backup-type": "vm", "backup-id": "100", "backup-time": int64(1000)}}
+		Values: rest.Values{"store": "tank", "backup-type": "vm", "backup-id": "100", "backup-time": int64(1000)}}
 	c.pass, err = l.access.Authenticate(access.Credentials{Authorization: l.tokens["alice"]})
 	l.must(err)
 	c.auth = c.pass.ID

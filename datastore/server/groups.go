@@ -9,20 +9,21 @@ import (
 	"holdfast/chunkstore"
 	"holdfast/datastore"
 	"holdfast/datastore/access"
+	"holdfast/datastore/server/rest"
 	"holdfast/datastore/wire"
 )
 
 func groupMethods() []method {
 	const base = "/admin/datastore/{store}"
 	return []method{
-		{verb: http.MethodGet, path: base + "/groups", params: []param{storeParam, nsParam}, do: listGroups},
-		{verb: http.MethodDelete, path: base + "/groups", do: deleteGroup,
-			params: groupParams(param{name: "error-on-protected", kind: boolean, optional: true})},
-		{verb: http.MethodPost, path: base + "/change-owner", do: changeOwner,
-			params: groupParams(param{name: "new-owner", check: checkAuthID})},
-		{verb: http.MethodGet, path: base + "/group-notes", params: groupParams(), do: getGroupNotes},
-		{verb: http.MethodPut, path: base + "/group-notes", do: setGroupNotes,
-			params: groupParams(param{name: "notes", check: checkNotes})},
+		{Verb: http.MethodGet, Path: base + "/groups", Params: []rest.Param{rest.StoreParam, rest.NSParam}, Do: listGroups},
+		{Verb: http.MethodDelete, Path: base + "/groups", Do: deleteGroup,
+			Params: rest.GroupParams(rest.Param{Name: "error-on-protected", Kind: rest.Boolean, Optional: true})},
+		{Verb: http.MethodPost, Path: base + "/change-owner", Do: changeOwner,
+			Params: rest.GroupParams(rest.Param{Name: "new-owner", Check: rest.CheckAuthID})},
+		{Verb: http.MethodGet, Path: base + "/group-notes", Params: rest.GroupParams(), Do: getGroupNotes},
+		{Verb: http.MethodPut, Path: base + "/group-notes", Do: setGroupNotes,
+			Params: rest.GroupParams(rest.Param{Name: "notes", Check: rest.CheckNotes})},
 	}
 }
 
@@ -76,7 +77,7 @@ func describeGroup(ctx context.Context, st *openStore, g datastore.OwnedGroup) (
 	}
 	return groupItem{
 		Type: g.Group.Type, ID: g.Group.ID, Last: info.LastTime, Count: info.Count, Files: append([]string{}, files...),
-		Owner: string(info.Owner), Comment: firstLine(info.Comment),
+		Owner: string(info.Owner), Comment: rest.FirstLine(info.Comment),
 	}, err
 }
 
@@ -92,12 +93,12 @@ func deleteGroup(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	r, err := st.ForgetGroup(c.Context(), c.group())
+	r, err := st.ForgetGroup(c.Context(), c.Group())
 	if err != nil {
 		return nil, err
 	}
-	if r.Protected > 0 && c.bool("error-on-protected", true) {
-		return nil, badRequest("group only partially deleted due to protected snapshots")
+	if r.Protected > 0 && c.Bool("error-on-protected", true) {
+		return nil, rest.BadRequest("group only partially deleted due to protected snapshots")
 	}
 	return removedAnswer{Groups: r.Groups, Protected: r.Protected, Snapshots: r.Snapshots}, nil
 }
@@ -116,7 +117,7 @@ func (c *call) changeGroup(full, owned access.Privilege) (datastore.Guarded, err
 }
 
 func changeOwner(c *call) (any, error) {
-	may := c.grantOn(c.namespace(), access.DatastoreModify, access.DatastoreBackup)
+	may := c.grantOn(c.Namespace(), access.DatastoreModify, access.DatastoreBackup)
 	if _, err := may.everything(); err != nil {
 		return nil, err
 	}
@@ -124,7 +125,7 @@ func changeOwner(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	target := wire.AuthID(c.str("new-owner"))
+	target := wire.AuthID(c.Str("new-owner"))
 	guard := func(owner func() (wire.AuthID, error)) error {
 		all, err := may.everything()
 		if err == nil && !all {
@@ -135,7 +136,7 @@ func changeOwner(c *call) (any, error) {
 		}
 		return c.server.active(target)
 	}
-	return nil, st.Guarded(guard).SetOwner(c.Context(), c.group(), target)
+	return nil, st.Guarded(guard).SetOwner(c.Context(), c.Group(), target)
 }
 
 // mayHandOver lets a user move groups between itself and its own tokens.
@@ -148,16 +149,16 @@ func (c *call) mayHandOver(now func() (wire.AuthID, error), target wire.AuthID) 
 	if !isToken && c.auth.Owns(owner) && c.auth.Owns(target) && owner != target {
 		return nil
 	}
-	from, err := c.server.ownerFor(c.auth, owner, access.DatastorePath(c.str("store"), c.namespace()))
+	from, err := c.server.ownerFor(c.auth, owner, access.DatastorePath(c.Str("store"), c.Namespace()))
 	if err != nil {
 		return err
 	}
 	if from == "" {
 		from = "its owner"
 	}
-	return &statusError{
-		code: http.StatusUnauthorized, delay: c.server.o.Limits.LoginDelay,
-		text: fmt.Sprintf("%s does not have permission to change owner of backup group '%s' from %s to %s", c.auth, c.group(), from, target),
+	return &rest.StatusError{
+		Code: http.StatusUnauthorized, Delay: c.server.o.Limits.LoginDelay,
+		Text: fmt.Sprintf("%s does not have permission to change owner of backup group '%s' from %s to %s", c.auth, c.Group(), from, target),
 	}
 }
 
@@ -171,7 +172,7 @@ func (s *Server) active(id wire.AuthID) error {
 		ok = ok && t.Enabled && !expired(t.Expire, s)
 	}
 	if errors.Is(err, chunkstore.ErrNotExist) || err == nil && !ok {
-		return badRequest("user '%s' does not exist or is inactive", id)
+		return rest.BadRequest("user '%s' does not exist or is inactive", id)
 	}
 	return err
 }
@@ -183,7 +184,7 @@ func getGroupNotes(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	notes, err := st.GroupNotes(c.group())
+	notes, err := st.GroupNotes(c.Group())
 	if errors.Is(err, chunkstore.ErrNotExist) {
 		return "", nil // as on Proxmox Backup Server
 	}
@@ -195,5 +196,5 @@ func setGroupNotes(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return nil, st.SetGroupNotes(c.Context(), c.group(), c.str("notes"))
+	return nil, st.SetGroupNotes(c.Context(), c.Group(), c.Str("notes"))
 }

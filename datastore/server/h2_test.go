@@ -16,6 +16,7 @@ import (
 	"holdfast/chunkstore"
 	"holdfast/datastore/server/budget"
 	"holdfast/datastore/server/ledger"
+	"holdfast/datastore/server/rest"
 	"holdfast/datastore/wire"
 )
 
@@ -244,7 +245,7 @@ func TestSlowReadersKeepNobodyWaiting(t *testing.T) {
 		go func() {
 			code, text, err := k.send(context.Background(), get("/chunk", "digest", list[i%2].bit.id))
 			if err == nil && code != 200 {
-				err = &statusError{code: code, text: string(text)}
+				err = &rest.StatusError{Code: code, Text: string(text)}
 			}
 			done <- err
 		}()

@@ -9,6 +9,7 @@ import (
 
 	"holdfast/datastore"
 	"holdfast/datastore/access"
+	"holdfast/datastore/server/rest"
 	"holdfast/datastore/wire"
 )
 
@@ -46,7 +47,7 @@ func (c *call) streamList(each func(add func(any) error) error) error {
 	if err := l.flush(); err != nil {
 		return l.fail(err)
 	}
-	return errAnswered
+	return rest.ErrAnswered
 }
 
 // member adds a member beside the list.
@@ -106,14 +107,14 @@ func (c *call) visible() (*openStore, []datastore.OwnedGroup, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	groups, err := c.visibleIn(st, c.namespace())
+	groups, err := c.visibleIn(st, c.Namespace())
 	return st, groups, err
 }
 
 // visibleIn lists the groups of a namespace that the caller may see; in one that
 // it may not look into there are none.
 func (c *call) visibleIn(st *openStore, ns wire.Namespace) ([]datastore.OwnedGroup, error) {
-	have, err := c.server.o.Access.Privileges(c.auth, access.DatastorePath(c.str("store"), ns))
+	have, err := c.server.o.Access.Privileges(c.auth, access.DatastorePath(c.Str("store"), ns))
 	if err != nil || !have.Any(listsAll|listsOwn) {
 		return nil, err
 	}
@@ -132,5 +133,5 @@ func (c *call) visibleIn(st *openStore, ns wire.Namespace) ([]datastore.OwnedGro
 
 // wanted tells whether the filters of a call let a group through.
 func (c *call) wanted(g wire.Group) bool {
-	return (!c.has("backup-type") || g.Type == c.str("backup-type")) && (!c.has("backup-id") || g.ID == c.str("backup-id"))
+	return (!c.Has("backup-type") || g.Type == c.Str("backup-type")) && (!c.Has("backup-id") || g.ID == c.Str("backup-id"))
 }

@@ -95,7 +95,7 @@ func TestAListThatFailsHalfwayIsNotTakenForWhole(t *testing.T) {
 		clean  bool
 	}{"nothing sent": {100, true}, "much sent": {3 * listAhead, false}} {
 		t.Run(name, func(t *testing.T) {
-			m := method{verb: "GET", path: "/broken" + strings.ReplaceAll(name, " ", ""), do: func(c *call) (any, error) {
+			m := method{Verb: "GET", Path: "/broken" + strings.ReplaceAll(name, " ", ""), Do: func(c *call) (any, error) {
 				return nil, c.streamList(func(add func(any) error) error {
 					for n := 0; n < tc.before; n += 100 {
 						if err := add(strings.Repeat("x", 100)); err != nil {
@@ -105,8 +105,8 @@ func TestAListThatFailsHalfwayIsNotTakenForWhole(t *testing.T) {
 					return broken
 				})
 			}}
-			l.server.tree.add(&m)
-			r, err := http.NewRequest("GET", l.base+"/api2/json"+m.path, nil)
+			l.server.tree.Add(&m)
+			r, err := http.NewRequest("GET", l.base+"/api2/json"+m.Path, nil)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -9,6 +9,7 @@ import (
 	"holdfast/chunkstore"
 	"holdfast/datastore"
 	"holdfast/datastore/access"
+	"holdfast/datastore/server/rest"
 	"holdfast/datastore/wire"
 )
 
@@ -16,17 +17,17 @@ import (
 // (section 8.1 of the protocol specification).
 const namespaceNameMax = 32
 
-var depthParam = param{name: "max-depth", kind: integer, optional: true, check: within(0, wire.NamespaceDepthMax)}
+var depthParam = rest.Param{Name: "max-depth", Kind: rest.Integer, Optional: true, Check: rest.Within(0, wire.NamespaceDepthMax)}
 
 func namespaceMethods() []method {
 	const base = "/admin/datastore/{store}/namespace"
-	parent := param{name: "parent", optional: true, check: checkNamespace}
+	parent := rest.Param{Name: "parent", Optional: true, Check: rest.CheckNamespace}
 	return []method{
-		{verb: http.MethodGet, path: base, params: []param{storeParam, parent, depthParam}, do: listNamespaces},
-		{verb: http.MethodPost, path: base, params: []param{storeParam, parent, {name: "name", check: checkNamespaceName}}, do: createNamespace},
-		{verb: http.MethodDelete, path: base, do: deleteNamespace, params: []param{
-			storeParam, {name: "ns", check: checkNamespace},
-			{name: "delete-groups", kind: boolean, optional: true}, {name: "error-on-protected", kind: boolean, optional: true},
+		{Verb: http.MethodGet, Path: base, Params: []rest.Param{rest.StoreParam, parent, depthParam}, Do: listNamespaces},
+		{Verb: http.MethodPost, Path: base, Params: []rest.Param{rest.StoreParam, parent, {Name: "name", Check: checkNamespaceName}}, Do: createNamespace},
+		{Verb: http.MethodDelete, Path: base, Do: deleteNamespace, Params: []rest.Param{
+			rest.StoreParam, {Name: "ns", Check: rest.CheckNamespace},
+			{Name: "delete-groups", Kind: rest.Boolean, Optional: true}, {Name: "error-on-protected", Kind: rest.Boolean, Optional: true},
 		}},
 	}
 }
@@ -47,7 +48,7 @@ func (c *call) subtree(st *openStore, parent wire.Namespace) ([]wire.Namespace, 
 	if err != nil {
 		return nil, err
 	}
-	most := depthOf(parent) + int(c.int("max-depth", wire.NamespaceDepthMax))
+	most := depthOf(parent) + int(c.Int("max-depth", wire.NamespaceDepthMax))
 	var list []wire.Namespace
 	for _, ns := range all {
 		if depthOf(ns) <= most {
@@ -63,7 +64,7 @@ type namespaceItem struct {
 }
 
 func listNamespaces(c *call) (any, error) {
-	v, err := c.sight(c.str("store"))
+	v, err := c.sight(c.Str("store"))
 	if err != nil {
 		return nil, err
 	}
@@ -75,7 +76,7 @@ func listNamespaces(c *call) (any, error) {
 		return nil, err
 	}
 	list := []namespaceItem{}
-	all, err := c.subtree(st, wire.Namespace(c.str("parent")))
+	all, err := c.subtree(st, wire.Namespace(c.Str("parent")))
 	if errors.Is(err, chunkstore.ErrNotExist) {
 		all, err = nil, nil
 	}
@@ -83,7 +84,7 @@ func listNamespaces(c *call) (any, error) {
 		return nil, err
 	}
 	for _, ns := range all {
-		have, err := c.server.o.Access.Privileges(c.auth, access.DatastorePath(c.str("store"), ns))
+		have, err := c.server.o.Access.Privileges(c.auth, access.DatastorePath(c.Str("store"), ns))
 		if err != nil {
 			return nil, err
 		}
@@ -95,14 +96,14 @@ func listNamespaces(c *call) (any, error) {
 }
 
 func createNamespace(c *call) (any, error) {
-	parent := wire.Namespace(c.str("parent"))
+	parent := wire.Namespace(c.Str("parent"))
 	if _, err := c.privilegesIn(parent, access.DatastoreModify); err != nil {
 		return nil, err
 	}
 	if depthOf(parent) >= wire.NamespaceDepthMax {
-		return nil, badRequest("namespace too deep, at most %d levels", wire.NamespaceDepthMax)
+		return nil, rest.BadRequest("namespace too deep, at most %d levels", wire.NamespaceDepthMax)
 	}
-	ns, err := wire.ParseNamespace(path.Join(string(parent), c.str("name")))
+	ns, err := wire.ParseNamespace(path.Join(string(parent), c.Str("name")))
 	if err != nil {
 		return nil, err
 	}
@@ -114,9 +115,9 @@ func createNamespace(c *call) (any, error) {
 }
 
 func deleteNamespace(c *call) (any, error) {
-	ns := c.namespace()
+	ns := c.Namespace()
 	if ns == "" {
-		return nil, badRequest("cannot remove root namespace")
+		return nil, rest.BadRequest("cannot remove root namespace")
 	}
 	parent := ""
 	if i := strings.LastIndexByte(string(ns), '/'); i >= 0 {
@@ -129,7 +130,7 @@ func deleteNamespace(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	groups := c.bool("delete-groups", false)
+	groups := c.Bool("delete-groups", false)
 	if err := st.CheckNamespace(ns); errors.Is(err, chunkstore.ErrNotExist) && !groups {
 		return removedAnswer{}, nil // section 4.7 of the protocol specification
 	}
@@ -137,8 +138,8 @@ func deleteNamespace(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	if r.Protected > 0 && c.bool("error-on-protected", true) {
-		return nil, badRequest("namespace only partially deleted due to protected snapshots")
+	if r.Protected > 0 && c.Bool("error-on-protected", true) {
+		return nil, rest.BadRequest("namespace only partially deleted due to protected snapshots")
 	}
 	return removedAnswer{Groups: r.Groups, Protected: r.Protected, Snapshots: r.Snapshots}, nil
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"holdfast/chunkstore"
+	"holdfast/datastore/server/rest"
 )
 
 // What clients fetch and do not read must not stay in memory, whoever they are
@@ -65,7 +66,7 @@ func (v *conversation) lend(c *call, get func() (borrowed, error)) error {
 		}
 		raw = raw[len(piece):]
 	}
-	return errAnswered
+	return rest.ErrAnswered
 }
 
 // lendKept is lend by way of a file.
@@ -92,7 +93,7 @@ func (v *conversation) lendKept(c *call, get func() (borrowed, error)) error {
 		}
 		at += int64(n)
 	}
-	return errAnswered
+	return rest.ErrAnswered
 }
 
 // keep copies a blob to a file, or returns errCrowded if that is not possible.

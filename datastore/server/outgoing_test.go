@@ -4,6 +4,8 @@ import (
 	"context"
 	"testing"
 	"time"
+
+	"holdfast/datastore/server/rest"
 )
 
 // Without memory and without room for files a reader waits, and gets what it
@@ -21,7 +23,7 @@ func TestReaderWaitsWithoutRoom(t *testing.T) {
 			code, text, err = k.send(context.Background(), get("/chunk", "digest", list[0].bit.id))
 		}
 		if err == nil && code != 200 {
-			err = &statusError{code: code, text: string(text)}
+			err = &rest.StatusError{Code: code, Text: string(text)}
 		}
 		done <- err
 	}()

@@ -11,50 +11,51 @@ import (
 	"holdfast/datastore/access"
 	"holdfast/datastore/prune"
 	"holdfast/datastore/server/ledger"
+	"holdfast/datastore/server/rest"
 	"holdfast/datastore/task"
 	"holdfast/datastore/verify"
 	"holdfast/datastore/wire"
 )
 
 // keepParams are the options of a prune, and more.
-func keepParams(more ...param) []param {
+func keepParams(more ...rest.Param) []rest.Param {
 	const most = 1 << 20
 	for _, name := range []string{"keep-last", "keep-hourly", "keep-daily", "keep-weekly", "keep-monthly", "keep-yearly"} {
-		more = append(more, param{name: name, kind: integer, optional: true, check: within(1, most)})
+		more = append(more, rest.Param{Name: name, Kind: rest.Integer, Optional: true, Check: rest.Within(1, most)})
 	}
 	// The last one is not in the protocol: other clients do not send it.
-	return append(more, param{name: "dry-run", kind: boolean, optional: true}, param{name: "now", kind: boolean, optional: true})
+	return append(more, rest.Param{Name: "dry-run", Kind: rest.Boolean, Optional: true}, rest.Param{Name: "now", Kind: rest.Boolean, Optional: true})
 }
 
 func (c *call) keep() prune.Keep {
 	return prune.Keep{
-		Last: int(c.int("keep-last", 0)), Hourly: int(c.int("keep-hourly", 0)), Daily: int(c.int("keep-daily", 0)),
-		Weekly: int(c.int("keep-weekly", 0)), Monthly: int(c.int("keep-monthly", 0)), Yearly: int(c.int("keep-yearly", 0)),
+		Last: int(c.Int("keep-last", 0)), Hourly: int(c.Int("keep-hourly", 0)), Daily: int(c.Int("keep-daily", 0)),
+		Weekly: int(c.Int("keep-weekly", 0)), Monthly: int(c.Int("keep-monthly", 0)), Yearly: int(c.Int("keep-yearly", 0)),
 	}
 }
 
 func pruneMethods() []method {
 	const base = "/admin/datastore/{store}"
 	return []method{
-		{verb: http.MethodPost, path: base + "/prune", do: pruneGroup,
-			params: keepParams(groupParams(param{name: "use-task", kind: boolean, optional: true})...)},
-		{verb: http.MethodPost, path: base + "/prune-datastore", do: pruneDatastore,
-			params: keepParams(storeParam, nsParam, depthParam)},
+		{Verb: http.MethodPost, Path: base + "/prune", Do: pruneGroup,
+			Params: keepParams(rest.GroupParams(rest.Param{Name: "use-task", Kind: rest.Boolean, Optional: true})...)},
+		{Verb: http.MethodPost, Path: base + "/prune-datastore", Do: pruneDatastore,
+			Params: keepParams(rest.StoreParam, rest.NSParam, depthParam)},
 	}
 }
 
 func verifyMethods() []method {
 	return []method{
-		{verb: http.MethodPost, path: "/admin/datastore/{store}/verify", do: startVerify, params: []param{
-			storeParam, nsParam, opt(typeParam), opt(idParam), opt(timeParam), depthParam,
-			{name: "ignore-verified", kind: boolean, optional: true},
-			{name: "outdated-after", kind: integer, optional: true, check: within(0, 36500)},
-			{name: "read-threads", kind: integer, optional: true, check: within(1, 32)},
-			{name: "verify-threads", kind: integer, optional: true, check: within(1, 32)},
+		{Verb: http.MethodPost, Path: "/admin/datastore/{store}/verify", Do: startVerify, Params: []rest.Param{
+			rest.StoreParam, rest.NSParam, rest.Opt(rest.TypeParam), rest.Opt(rest.IDParam), rest.Opt(rest.TimeParam), depthParam,
+			{Name: "ignore-verified", Kind: rest.Boolean, Optional: true},
+			{Name: "outdated-after", Kind: rest.Integer, Optional: true, Check: rest.Within(0, 36500)},
+			{Name: "read-threads", Kind: rest.Integer, Optional: true, Check: rest.Within(1, 32)},
+			{Name: "verify-threads", Kind: rest.Integer, Optional: true, Check: rest.Within(1, 32)},
 			// These are not in the protocol: other clients do not send them.
-			{name: "scrub", kind: boolean, optional: true},
-			{name: "older-than", kind: integer, optional: true, check: within(0, scrubDaysMax)},
-			{name: "rate", kind: integer, optional: true, check: within(0, 1<<50)},
+			{Name: "scrub", Kind: rest.Boolean, Optional: true},
+			{Name: "older-than", Kind: rest.Integer, Optional: true, Check: rest.Within(0, scrubDaysMax)},
+			{Name: "rate", Kind: rest.Integer, Optional: true, Check: rest.Within(0, 1<<50)},
 		}},
 	}
 }
@@ -77,8 +78,8 @@ func pruneGroup(c *call) (any, error) {
 	if err := c.mayPruneNow(); err != nil {
 		return nil, err
 	}
-	g, k := c.group(), c.keep()
-	if c.bool("dry-run", false) {
+	g, k := c.Group(), c.keep()
+	if c.Bool("dry-run", false) {
 		list, err := prune.Group(c.Context(), st, g, prune.Options{Keep: k, DryRun: true, Now: c.server.o.Now()})
 		return pruneItems(g, list, true), err
 	}
@@ -89,8 +90,8 @@ func pruneGroup(c *call) (any, error) {
 		return nil, err // a group that is not there makes no task
 	}
 	p := c.pruning(st)
-	spec := task.Spec{Type: "prune", ID: fmt.Sprintf("%s:%s:%s", c.str("store"), g.NS, g), Auth: c.auth}
-	if c.bool("use-task", false) {
+	spec := task.Spec{Type: "prune", ID: fmt.Sprintf("%s:%s:%s", c.Str("store"), g.NS, g), Auth: c.auth}
+	if c.Bool("use-task", false) {
 		return c.spawn(st, spec, func(t *task.Task) error {
 			_, err := p.group(t, g)
 			return err
@@ -134,7 +135,7 @@ type pruning struct {
 
 // pruning is what the call asks for.
 func (c *call) pruning(st *openStore) *pruning {
-	p := &pruning{server: c.server, st: st, keep: c.keep(), dry: c.bool("dry-run", false), now: c.bool("now", false)}
+	p := &pruning{server: c.server, st: st, keep: c.keep(), dry: c.Bool("dry-run", false), now: c.Bool("now", false)}
 	owned := access.DatastorePrune
 	if p.now {
 		owned = 0 // see mayPruneNow
@@ -146,7 +147,7 @@ func (c *call) pruning(st *openStore) *pruning {
 // mayPruneNow refuses to remove for good, where that is asked for, unless the
 // caller might also do so with what is in the trash.
 func (c *call) mayPruneNow() error {
-	if !c.bool("now", false) {
+	if !c.Bool("now", false) {
 		return nil
 	}
 	_, err := c.namespacePrivileges(access.DatastoreModify)
@@ -183,13 +184,13 @@ func (p *pruning) group(t *task.Task, g wire.Group) ([]prune.Decision, error) {
 
 // work is a set of groups that a task goes through.
 func (c *call) work(st *openStore, full access.Privilege) ([]wire.Group, error) {
-	spaces, err := c.subtree(st, c.namespace())
+	spaces, err := c.subtree(st, c.Namespace())
 	if err != nil {
 		return nil, err
 	}
 	var list []wire.Group
 	for _, ns := range spaces {
-		have, err := c.server.o.Access.Privileges(c.auth, access.DatastorePath(c.str("store"), ns))
+		have, err := c.server.o.Access.Privileges(c.auth, access.DatastorePath(c.Str("store"), ns))
 		if err != nil {
 			return nil, err
 		}
@@ -232,7 +233,7 @@ func pruneDatastore(c *call) (any, error) {
 		return nil, err
 	}
 	p := c.pruning(st)
-	spec := task.Spec{Type: "prune", ID: fmt.Sprintf("%s:%s", c.str("store"), c.namespace())}
+	spec := task.Spec{Type: "prune", ID: fmt.Sprintf("%s:%s", c.Str("store"), c.Namespace())}
 	return c.spawn(st, spec, func(t *task.Task) error {
 		var full error
 		for _, g := range groups {
@@ -254,11 +255,11 @@ func pruneDatastore(c *call) (any, error) {
 var errVerification = errors.New("verification failed - please check the log for details")
 
 func startVerify(c *call) (any, error) {
-	if c.bool("scrub", false) {
+	if c.Bool("scrub", false) {
 		return startScrub(c)
 	}
-	if c.has("older-than") || c.has("rate") {
-		return nil, badRequest("parameters 'older-than' and 'rate' go with 'scrub' only")
+	if c.Has("older-than") || c.Has("rate") {
+		return nil, rest.BadRequest("parameters 'older-than' and 'rate' go with 'scrub' only")
 	}
 	spec, err := c.verifySpec()
 	if err != nil {
@@ -272,18 +273,18 @@ func startVerify(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	groups := []wire.Group{c.group()}
-	if !c.has("backup-type") {
+	groups := []wire.Group{c.Group()}
+	if !c.Has("backup-type") {
 		groups, err = c.work(st, access.DatastoreVerify)
 	} else if !have.Any(access.DatastoreVerify) {
-		err = c.owned(st, c.group())
+		err = c.owned(st, c.Group())
 	}
 	if err != nil {
 		return nil, err
 	}
 	v := &verification{
-		server: c.server, payer: c.payer, st: st, only: c.int("backup-time", 0),
-		ignore: c.bool("ignore-verified", true), days: c.int("outdated-after", -1), workers: int(c.int("verify-threads", 0)),
+		server: c.server, payer: c.payer, st: st, only: c.Int("backup-time", 0),
+		ignore: c.Bool("ignore-verified", true), days: c.Int("outdated-after", -1), workers: int(c.Int("verify-threads", 0)),
 		may: func(g wire.Group) error {
 			return c.grantOn(g.NS, access.DatastoreVerify, access.DatastoreBackup).ask(st, g)
 		},
@@ -293,15 +294,15 @@ func startVerify(c *call) (any, error) {
 
 // verifySpec names the task by what is to be verified.
 func (c *call) verifySpec() (task.Spec, error) {
-	store, ns := c.str("store"), workerNamespace(c.namespace())
-	typ, id, when := c.has("backup-type"), c.has("backup-id"), c.has("backup-time")
+	store, ns := c.Str("store"), workerNamespace(c.Namespace())
+	typ, id, when := c.Has("backup-type"), c.Has("backup-id"), c.Has("backup-time")
 	switch {
 	case typ && id && when:
-		return task.Spec{Type: "verify_snapshot", ID: fmt.Sprintf("%s:%s/%s/%08X", store, ns, c.group(), c.int("backup-time", 0))}, nil
+		return task.Spec{Type: "verify_snapshot", ID: fmt.Sprintf("%s:%s/%s/%08X", store, ns, c.Group(), c.Int("backup-time", 0))}, nil
 	case typ && id:
-		return task.Spec{Type: "verify_group", ID: fmt.Sprintf("%s:%s/%s", store, ns, c.group())}, nil
+		return task.Spec{Type: "verify_group", ID: fmt.Sprintf("%s:%s/%s", store, ns, c.Group())}, nil
 	case typ || id || when:
-		return task.Spec{}, badRequest("parameters do not specify a backup group or snapshot")
+		return task.Spec{}, rest.BadRequest("parameters do not specify a backup group or snapshot")
 	case ns == "":
 		return task.Spec{Type: "verify", ID: store}, nil
 	}

@@ -4,6 +4,7 @@ import (
 	"net/http"
 
 	"holdfast/datastore/access"
+	"holdfast/datastore/server/rest"
 )
 
 // The bounds of a quota; 0 is none.
@@ -14,15 +15,15 @@ const (
 
 func quotaMethods() []method {
 	const path = "/access/quota"
-	subject := param{name: "subject", check: checkComment}
-	number := func(name string, most int64) param {
-		return param{name: name, kind: integer, optional: true, check: within(0, most)}
+	subject := rest.Param{Name: "subject", Check: rest.CheckComment}
+	number := func(name string, most int64) rest.Param {
+		return rest.Param{Name: name, Kind: rest.Integer, Optional: true, Check: rest.Within(0, most)}
 	}
 	return []method{
-		{verb: http.MethodGet, path: path, params: []param{opt(subject)}, do: listQuotas},
-		{verb: http.MethodPut, path: path, do: setQuota,
-			params: []param{subject, number(quotaBytes, 1<<62), number(quotaSnapshots, 1<<31), digestParam}},
-		{verb: http.MethodDelete, path: path, params: []param{subject, digestParam}, do: removeQuota},
+		{Verb: http.MethodGet, Path: path, Params: []rest.Param{rest.Opt(subject)}, Do: listQuotas},
+		{Verb: http.MethodPut, Path: path, Do: setQuota,
+			Params: []rest.Param{subject, number(quotaBytes, 1<<62), number(quotaSnapshots, 1<<31), rest.DigestParam}},
+		{Verb: http.MethodDelete, Path: path, Params: []rest.Param{subject, rest.DigestParam}, Do: removeQuota},
 	}
 }
 
@@ -40,7 +41,7 @@ func listQuotas(c *call) (any, error) {
 	list := []access.Quota{}
 	for _, q := range all {
 		mine := q.Subject == string(c.auth) || q.Subject == string(c.auth.User())
-		if !mine && !have.Any(access.SysAudit|access.PermissionsModify) || c.has("subject") && q.Subject != c.str("subject") {
+		if !mine && !have.Any(access.SysAudit|access.PermissionsModify) || c.Has("subject") && q.Subject != c.Str("subject") {
 			continue
 		}
 		list = append(list, q)
@@ -58,12 +59,12 @@ func setQuota(c *call) (any, error) {
 	if err := c.digestMatches(); err != nil {
 		return nil, err
 	}
-	if !c.has(quotaBytes) && !c.has(quotaSnapshots) {
-		return nil, badRequest("want '%s' or '%s'", quotaBytes, quotaSnapshots)
+	if !c.Has(quotaBytes) && !c.Has(quotaSnapshots) {
+		return nil, rest.BadRequest("want '%s' or '%s'", quotaBytes, quotaSnapshots)
 	}
-	return c.server.o.Access.ChangeQuota(c.str("subject"), func(q *access.Quota) {
-		q.BytesMax = uint64(c.int(quotaBytes, int64(q.BytesMax)))
-		q.SnapshotsPerDay = uint32(c.int(quotaSnapshots, int64(q.SnapshotsPerDay)))
+	return c.server.o.Access.ChangeQuota(c.Str("subject"), func(q *access.Quota) {
+		q.BytesMax = uint64(c.Int(quotaBytes, int64(q.BytesMax)))
+		q.SnapshotsPerDay = uint32(c.Int(quotaSnapshots, int64(q.SnapshotsPerDay)))
 	})
 }
 
@@ -74,5 +75,5 @@ func removeQuota(c *call) (any, error) {
 	if err := c.digestMatches(); err != nil {
 		return nil, err
 	}
-	return nil, missing(c.server.o.Access.RemoveQuota(c.str("subject")))
+	return nil, missing(c.server.o.Access.RemoveQuota(c.Str("subject")))
 }

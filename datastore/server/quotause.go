@@ -18,7 +18,7 @@ func (s *Server) reserve(c *call, daily bool) (*reservation, error) {
 	}
 	var bounds []bound
 	for _, q := range all {
-		if !applies(q.Subject, c.auth, access.DatastorePath(c.str("store"), c.namespace())) {
+		if !applies(q.Subject, c.auth, access.DatastorePath(c.Str("store"), c.Namespace())) {
 			continue
 		}
 		b := bound{Quota: q, settled: s.host.quotas.settled(q.Subject)}
@@ -29,7 +29,7 @@ func (s *Server) reserve(c *call, daily bool) (*reservation, error) {
 		}
 		bounds = append(bounds, b)
 	}
-	r, err := s.host.quotas.begin(reservation{bounds: bounds, store: c.str("store"), daily: daily})
+	r, err := s.host.quotas.begin(reservation{bounds: bounds, store: c.Str("store"), daily: daily})
 	if err != nil {
 		return nil, err
 	}

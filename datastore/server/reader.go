@@ -11,6 +11,7 @@ import (
 	"holdfast/chunkstore"
 	"holdfast/datastore/image"
 	"holdfast/datastore/index"
+	"holdfast/datastore/server/rest"
 	"holdfast/datastore/wire"
 )
 
@@ -32,18 +33,18 @@ func newReading(c *conversation, snapshot wire.Reader) *reading {
 // specification).
 func (r *reading) methods() []method {
 	table := []method{
-		{verb: http.MethodGet, path: "/download", do: r.download, params: []param{{name: "file-name", check: checkFile}}},
-		{verb: http.MethodGet, path: "/chunk", do: r.chunk, params: []param{{name: "digest", check: checkDigest}}},
+		{Verb: http.MethodGet, Path: "/download", Do: r.download, Params: []rest.Param{{Name: "file-name", Check: rest.CheckFile}}},
+		{Verb: http.MethodGet, Path: "/chunk", Do: r.chunk, Params: []rest.Param{{Name: "digest", Check: rest.CheckDigest}}},
 	}
 	if !r.metadata {
-		table = append(table, method{verb: http.MethodGet, path: "/speedtest", do: sendSpeedTest})
+		table = append(table, method{Verb: http.MethodGet, Path: "/speedtest", Do: sendSpeedTest})
 	}
 	return table
 }
 
 // download sends a file. The chunks of an index may be asked for afterwards.
 func (r *reading) download(c *call) (any, error) {
-	name := c.str("file-name")
+	name := c.Str("file-name")
 	if err := r.mayRead(name); err != nil {
 		return nil, err
 	}
@@ -76,12 +77,12 @@ func (r *reading) allow(ctx context.Context, name string, idx *index.Reader) err
 // chunk sends a chunk as it is stored. The refusal is held back (section 1.5 of
 // the protocol specification).
 func (r *reading) chunk(c *call) (any, error) {
-	id := digest(c.str("digest"))
+	id := digest(c.Str("digest"))
 	plain, classes := r.allowed.of(id).in(chunkstore.AllClasses)
 	ref := chunkstore.Ref{ID: id, Size: plain, Class: chunkstore.Class(bits.TrailingZeros8(uint8(classes)))}
 	if classes == 0 {
-		return nil, &statusError{code: http.StatusUnauthorized, delay: r.server.o.Limits.LoginDelay,
-			text: fmt.Sprintf("download chunk %s not allowed", id)}
+		return nil, &rest.StatusError{Code: http.StatusUnauthorized, Delay: r.server.o.Limits.LoginDelay,
+			Text: fmt.Sprintf("download chunk %s not allowed", id)}
 	}
 	err := r.lend(c, func() (borrowed, error) {
 		raw, err := r.get(c.Context(), ref)
@@ -89,9 +90,9 @@ func (r *reading) chunk(c *call) (any, error) {
 		r.bytes.Add(int64(len(raw.Sealed)))
 		return raw, err
 	})
-	if err != nil && !errors.Is(err, errAnswered) {
+	if err != nil && !errors.Is(err, rest.ErrAnswered) {
 		r.chunks.Add(-1)
-		return nil, badRequest("reading chunk %s: %v", id, err)
+		return nil, rest.BadRequest("reading chunk %s: %v", id, err)
 	}
 	return nil, err
 }

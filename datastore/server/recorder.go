@@ -6,12 +6,13 @@ import (
 	"net/http"
 
 	"holdfast/datastore/access"
+	"holdfast/datastore/server/rest"
 )
 
 // metricsPage answers GET /metrics.
 func (s *Server) metricsPage(w http.ResponseWriter, r *http.Request) answer {
 	if r.Method != http.MethodGet {
-		return answer{err: notFound("Path '/metrics' not found.")}
+		return answer{err: rest.NotFound("Path '/metrics' not found.")}
 	}
 	if !s.o.OpenMetrics || !from(r).IsLoopback() {
 		c := &call{ResponseWriter: w, Request: r, server: s, log: s.o.Log}
@@ -23,7 +24,7 @@ func (s *Server) metricsPage(w http.ResponseWriter, r *http.Request) answer {
 		}
 	}
 	s.metrics.Page(w, r)
-	return answer{err: errAnswered}
+	return answer{err: rest.ErrAnswered}
 }
 
 // recorder remembers the status of an answer.

@@ -11,27 +11,28 @@ import (
 	"holdfast/datastore/server/budget"
 	"holdfast/datastore/server/front"
 	"holdfast/datastore/server/ledger"
+	"holdfast/datastore/server/rest"
 	"holdfast/datastore/wire"
 )
 
 // method is one row of the method table.
-type method = methodOf[*call]
+type method = rest.Method[*call]
 
 // call is one request on its way through a method.
 type call struct {
 	http.ResponseWriter
 	*http.Request
-	server *Server
-	auth   wire.AuthID // "" in a public method
-	pass   access.Pass // of auth
-	payer  ledger.Payer
-	values                // its parameters
-	extra  map[string]any // more members of the answer beside "data"
-	log    *slog.Logger
-	held   []*openStore // released when the method returns
-	leave  func()       // gives back the caller's place
-	ask    func() error // whether what is being sent may still be; nil if it is short
-	extjs  bool         // the answer is for the web page
+	server      *Server
+	auth        wire.AuthID // "" in a public method
+	pass        access.Pass // of auth
+	payer       ledger.Payer
+	rest.Values                // its parameters
+	extra       map[string]any // more members of the answer beside "data"
+	log         *slog.Logger
+	held        []*openStore // released when the method returns
+	leave       func()       // gives back the caller's place
+	ask         func() error // whether what is being sent may still be; nil if it is short
+	extjs       bool         // the answer is for the web page
 }
 
 // Header implements http.ResponseWriter: it is the header of the answer.
@@ -63,15 +64,15 @@ func (s *Server) api(w http.ResponseWriter, r *http.Request, log *slog.Logger) a
 	if len(strings.Replace(r.RequestURI, "?", "", 1)) > wire.URIMax {
 		return answer{bare: http.StatusRequestURITooLong}
 	}
-	parts, err := pathOf(r)
+	parts, err := rest.PathOf(r)
 	if err != nil {
 		return answer{err: err}
 	}
 	if len(parts) < 2 || parts[0] != "api2" {
-		return answer{err: notFound("Path '/%s' not found.", clipName(strings.Join(parts, "/")))}
+		return answer{err: rest.NotFound("Path '/%s' not found.", rest.ClipName(strings.Join(parts, "/")))}
 	}
 	if parts[1] != "json" && parts[1] != "extjs" {
-		return answer{err: badRequest("Unsupported output format '%s'.", clipName(parts[1]))}
+		return answer{err: rest.BadRequest("Unsupported output format '%s'.", rest.ClipName(parts[1]))}
 	}
 	c := &call{ResponseWriter: w, Request: r, server: s, log: log, extjs: parts[1] == "extjs"}
 	data, err := s.invoke(c, parts[2:])
@@ -81,8 +82,8 @@ func (s *Server) api(w http.ResponseWriter, r *http.Request, log *slog.Logger) a
 // invoke finds the method, asks who calls, reads the parameters and runs it.
 func (s *Server) invoke(c *call, parts []string) (any, error) {
 	defer c.release()
-	place, uri := s.tree.lookup(parts)
-	m := place.of(c.Method)
+	place, uri := s.tree.Lookup(parts)
+	m := place.Of(c.Method)
 	local, err := s.identify(c, m)
 	if err != nil {
 		return nil, err
@@ -95,13 +96,13 @@ func (s *Server) invoke(c *call, parts []string) (any, error) {
 			return nil, err
 		}
 	}
-	if m == nil && place != nil && c.Method == http.MethodGet && len(place.subdirs()) > 0 {
-		return place.subdirs(), nil
+	if m == nil && place != nil && c.Method == http.MethodGet && len(place.Subdirs()) > 0 {
+		return place.Subdirs(), nil
 	}
-	if m == nil || m.local && !local {
-		return nil, notFound("Path '/%s' not found.", clipName(strings.Join(parts, "/")))
+	if m == nil || m.Local && !local {
+		return nil, rest.NotFound("Path '/%s' not found.", rest.ClipName(strings.Join(parts, "/")))
 	}
-	if !m.raw {
+	if !m.Raw {
 		most := int64(wire.ParamBodyMax)
 		if c.auth == "" {
 			// A stranger has a name and a password to say.
@@ -114,7 +115,7 @@ func (s *Server) invoke(c *call, parts []string) (any, error) {
 		}
 		defer done()
 	}
-	c.values, err = parseParams(m.params, paramSource{request: c.Request, uri: uri, raw: m.raw})
+	c.Values, err = rest.Parse(m.Params, rest.Source{Request: c.Request, URI: uri, Raw: m.Raw})
 	if err != nil {
 		return nil, err
 	}
@@ -122,7 +123,7 @@ func (s *Server) invoke(c *call, parts []string) (any, error) {
 	if err := c.still(); err != nil {
 		return nil, err
 	}
-	return m.do(c)
+	return m.Do(c)
 }
 
 // enter takes a place for the caller, which the call has until it returns, or
@@ -159,7 +160,7 @@ func (c *call) release() {
 // respond writes an answer.
 func (s *Server) respond(w http.ResponseWriter, r *http.Request, a answer) {
 	switch {
-	case errors.Is(a.err, errAnswered):
+	case errors.Is(a.err, rest.ErrAnswered):
 	case a.bare != 0:
 		w.WriteHeader(a.bare)
 	case a.err != nil:
@@ -194,29 +195,29 @@ func (s *Server) respondJSON(w http.ResponseWriter, body map[string]any) {
 
 // respondError writes an error: plain text, or the form of the web page.
 func (s *Server) respondError(w http.ResponseWriter, r *http.Request, a answer) {
-	e := asStatus(a.err)
-	if !s.holdBack(r.Context(), e.delay) {
+	e := rest.AsStatus(a.err)
+	if !s.holdBack(r.Context(), e.Delay) {
 		w.Header().Set("Connection", "close")
 	}
 	if wait := retryAfter(a.err); wait != "" {
 		w.Header().Set("Retry-After", wait)
 	}
-	if errors.Is(a.err, errBodyTooLarge) || e.code == http.StatusRequestTimeout {
+	if errors.Is(a.err, rest.ErrBodyTooLarge) || e.Code == http.StatusRequestTimeout {
 		w.Header().Set("Connection", "close")
 	}
-	if a.extjs && e.code != http.StatusUnauthorized {
-		body := map[string]any{"success": 0, "status": e.code, "message": e.text, "data": nil}
-		var faults paramError
+	if a.extjs && e.Code != http.StatusUnauthorized {
+		body := map[string]any{"success": 0, "status": e.Code, "message": e.Text, "data": nil}
+		var faults rest.ParamError
 		if errors.As(a.err, &faults) {
-			body["errors"] = faults.byName()
+			body["errors"] = faults.ByName()
 		}
 		s.respondJSON(w, body)
 		return
 	}
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	w.Header().Set("X-Content-Type-Options", "nosniff")
-	w.WriteHeader(e.code)
-	_, _ = w.Write([]byte(e.text))
+	w.WriteHeader(e.Code)
+	_, _ = w.Write([]byte(e.Text))
 }
 
 // anyOf is the privileges of a check where one is enough.

@@ -7,6 +7,7 @@ import (
 	"holdfast/datastore"
 	"holdfast/datastore/access"
 	"holdfast/datastore/server/ledger"
+	"holdfast/datastore/server/rest"
 	"holdfast/datastore/task"
 	"holdfast/datastore/verify"
 )
@@ -24,10 +25,10 @@ const (
 // startScrub begins to verify a whole datastore, the trash included: every byte
 // of its packs, and every reference of its snapshots.
 func startScrub(c *call) (any, error) {
-	name := c.str("store")
+	name := c.Str("store")
 	for _, other := range []string{"ns", "backup-type", "backup-id", "backup-time", "max-depth", "ignore-verified", "outdated-after"} {
-		if c.has(other) {
-			return nil, badRequest("parameter '%s' does not go with 'scrub', which is about a whole datastore", other)
+		if c.Has(other) {
+			return nil, rest.BadRequest("parameter '%s' does not go with 'scrub', which is about a whole datastore", other)
 		}
 	}
 	if err := c.require(access.DatastorePath(name, ""), access.DatastoreVerify); err != nil {
@@ -39,11 +40,11 @@ func startScrub(c *call) (any, error) {
 	}
 	s := c.server
 	o := verify.StoreOptions{
-		Rate: c.int("rate", 0), Workers: int(c.int("read-threads", 0)), Now: s.o.Now, Progress: new(verify.Progress),
+		Rate: c.Int("rate", 0), Workers: int(c.Int("read-threads", 0)), Now: s.o.Now, Progress: new(verify.Progress),
 	}
-	if c.has("older-than") {
+	if c.Has("older-than") {
 		const day = 24 * 60 * 60
-		o.Before = s.o.Now().Unix() - c.int("older-than", 0)*day
+		o.Before = s.o.Now().Unix() - c.Int("older-than", 0)*day
 	}
 	payer := c.payer
 	return c.spawn(st, task.Spec{Type: "verify", ID: name}, func(t *task.Task) error {

@@ -21,6 +21,7 @@ import (
 	"holdfast/datastore/server/budget"
 	"holdfast/datastore/server/front"
 	"holdfast/datastore/server/meter"
+	"holdfast/datastore/server/rest"
 	"holdfast/datastore/task"
 	"holdfast/datastore/wire"
 )
@@ -47,7 +48,7 @@ type Options struct {
 // for concurrent use.
 type Server struct {
 	o        Options
-	tree     *treeOf[*call]
+	tree     *rest.Tree[*call]
 	front    *front.Door
 	metrics  *meter.Metrics
 	delays   chan struct{} // one element for each answer that is held back
@@ -83,7 +84,7 @@ func New(o Options) (*Server, error) {
 	}
 	o.Limits = o.Limits.WithDefaults()
 	s := &Server{
-		o: o, tree: &treeOf[*call]{}, delays: make(chan struct{}, o.Limits.DelayedAnswers),
+		o: o, tree: &rest.Tree[*call]{}, delays: make(chan struct{}, o.Limits.DelayedAnswers),
 		stores: make(map[string]*openStore), servers: make(map[*http.Server]struct{}),
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
@@ -95,7 +96,7 @@ func New(o Options) (*Server, error) {
 	s.gc = openCollections(s.file("collections.json"), o.Log)
 	for _, table := range tables() {
 		for _, m := range table {
-			s.tree.add(&m)
+			s.tree.Add(&m)
 		}
 	}
 	return s, nil
@@ -150,7 +151,7 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 		s.respond(rec, r, s.metricsPage(rec, r))
 	default:
 		a := s.api(rec, r, log)
-		if a.err != nil && !errors.Is(a.err, errAnswered) {
+		if a.err != nil && !errors.Is(a.err, rest.ErrAnswered) {
 			log.Debug("refused", "error", a.err)
 		}
 		s.respond(rec, r, a)

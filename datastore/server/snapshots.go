@@ -10,22 +10,23 @@ import (
 	"holdfast/crypto"
 	"holdfast/datastore"
 	"holdfast/datastore/access"
+	"holdfast/datastore/server/rest"
 	"holdfast/datastore/wire"
 )
 
 func snapshotMethods() []method {
 	const base = "/admin/datastore/{store}"
-	list := []param{storeParam, nsParam, opt(typeParam), opt(idParam)}
+	list := []rest.Param{rest.StoreParam, rest.NSParam, rest.Opt(rest.TypeParam), rest.Opt(rest.IDParam)}
 	return []method{
-		{verb: http.MethodGet, path: base + "/snapshots", params: list, do: listSnapshots},
-		{verb: http.MethodDelete, path: base + "/snapshots", params: snapshotParams(), do: deleteSnapshot},
-		{verb: http.MethodGet, path: base + "/files", params: snapshotParams(), do: listFiles},
-		{verb: http.MethodGet, path: base + "/notes", params: snapshotParams(), do: getNotes},
-		{verb: http.MethodPut, path: base + "/notes", do: setNotes,
-			params: snapshotParams(param{name: "notes", check: checkNotes})},
-		{verb: http.MethodGet, path: base + "/protected", params: snapshotParams(), do: getProtected},
-		{verb: http.MethodPut, path: base + "/protected", do: setProtected,
-			params: snapshotParams(param{name: "protected", kind: boolean})},
+		{Verb: http.MethodGet, Path: base + "/snapshots", Params: list, Do: listSnapshots},
+		{Verb: http.MethodDelete, Path: base + "/snapshots", Params: rest.SnapshotParams(), Do: deleteSnapshot},
+		{Verb: http.MethodGet, Path: base + "/files", Params: rest.SnapshotParams(), Do: listFiles},
+		{Verb: http.MethodGet, Path: base + "/notes", Params: rest.SnapshotParams(), Do: getNotes},
+		{Verb: http.MethodPut, Path: base + "/notes", Do: setNotes,
+			Params: rest.SnapshotParams(rest.Param{Name: "notes", Check: rest.CheckNotes})},
+		{Verb: http.MethodGet, Path: base + "/protected", Params: rest.SnapshotParams(), Do: getProtected},
+		{Verb: http.MethodPut, Path: base + "/protected", Do: setProtected,
+			Params: rest.SnapshotParams(rest.Param{Name: "protected", Kind: rest.Boolean})},
 	}
 }
 
@@ -79,7 +80,7 @@ func filesOf(s wire.SnapshotInfo) []fileItem {
 func itemOf(s wire.SnapshotInfo) snapshotItem {
 	item := snapshotItem{
 		Type: s.Snapshot.Group.Type, ID: s.Snapshot.Group.ID, Time: s.Snapshot.Time,
-		Files: filesOf(s), Comment: firstLine(s.Notes), Verify: s.Verify, Fingerprint: s.Fingerprint,
+		Files: filesOf(s), Comment: rest.FirstLine(s.Notes), Verify: s.Verify, Fingerprint: s.Fingerprint,
 		Owner: string(s.Owner), Protected: s.Protected, Arrived: s.Arrived, Misdated: s.Dated().Misdated(), Undated: s.Undated,
 	}
 	if s.Damage == "" {
@@ -110,7 +111,7 @@ func listSnapshots(c *call) (any, error) {
 // visibleSnapshots are the groups that a listing of snapshots is about. One that
 // is named is not looked for among all others.
 func (c *call) visibleSnapshots() (*openStore, []datastore.OwnedGroup, error) {
-	if !c.has("backup-type") || !c.has("backup-id") {
+	if !c.Has("backup-type") || !c.Has("backup-id") {
 		st, groups, err := c.visible()
 		return st, slices.DeleteFunc(groups, func(g datastore.OwnedGroup) bool { return !c.wanted(g.Group) }), err
 	}
@@ -122,9 +123,9 @@ func (c *call) visibleSnapshots() (*openStore, []datastore.OwnedGroup, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	owner, err := st.Owner(c.group())
+	owner, err := st.Owner(c.Group())
 	if errors.Is(err, chunkstore.ErrNotExist) {
-		return st, nil, st.CheckNamespace(c.namespace())
+		return st, nil, st.CheckNamespace(c.Namespace())
 	}
 	if err != nil {
 		owner = "" // it is for Owner to tell
@@ -132,7 +133,7 @@ func (c *call) visibleSnapshots() (*openStore, []datastore.OwnedGroup, error) {
 	if !have.Any(listsAll) && !c.auth.Owns(owner) {
 		return st, nil, nil
 	}
-	return st, []datastore.OwnedGroup{{Group: c.group(), Owner: owner}}, nil
+	return st, []datastore.OwnedGroup{{Group: c.Group(), Owner: owner}}, nil
 }
 
 // listGroup lists what a group has, and without a size what is being written to
@@ -159,9 +160,9 @@ func deleteSnapshot(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	err = st.Forget(c.Context(), c.snapshot())
+	err = st.Forget(c.Context(), c.Snapshot())
 	if errors.Is(err, wire.ErrProtected) {
-		return nil, badRequest("cannot remove protected snapshot")
+		return nil, rest.BadRequest("cannot remove protected snapshot")
 	}
 	return nil, err
 }
@@ -171,12 +172,12 @@ func listFiles(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	s, err := st.Snapshot(c.Context(), c.snapshot())
+	s, err := st.Snapshot(c.Context(), c.Snapshot())
 	if err != nil {
 		return nil, err
 	}
 	if s.Damage != "" {
-		return nil, badRequest("manifest of %s: %s", c.snapshot(), s.Damage)
+		return nil, rest.BadRequest("manifest of %s: %s", c.Snapshot(), s.Damage)
 	}
 	return filesOf(s), nil
 }
@@ -186,7 +187,7 @@ func getNotes(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return st.Notes(c.Context(), c.snapshot())
+	return st.Notes(c.Context(), c.Snapshot())
 }
 
 func setNotes(c *call) (any, error) {
@@ -194,7 +195,7 @@ func setNotes(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return nil, st.SetNotes(c.Context(), c.snapshot(), c.str("notes"))
+	return nil, st.SetNotes(c.Context(), c.Snapshot(), c.Str("notes"))
 }
 
 func getProtected(c *call) (any, error) {
@@ -202,7 +203,7 @@ func getProtected(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	s, err := st.Snapshot(c.Context(), c.snapshot())
+	s, err := st.Snapshot(c.Context(), c.Snapshot())
 	if errors.Is(err, chunkstore.ErrNotExist) {
 		return false, nil // section 4.3 of the protocol specification
 	}
@@ -214,5 +215,5 @@ func setProtected(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return nil, st.SetProtected(c.Context(), c.snapshot(), c.bool("protected", false))
+	return nil, st.SetProtected(c.Context(), c.Snapshot(), c.Bool("protected", false))
 }

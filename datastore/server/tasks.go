@@ -14,35 +14,36 @@ import (
 	"holdfast/chunkstore"
 	"holdfast/datastore/access"
 	"holdfast/datastore/server/meter"
+	"holdfast/datastore/server/rest"
 	"holdfast/datastore/task"
 	"holdfast/datastore/wire"
 )
 
 func taskMethods() []method {
 	const base, one = "/nodes/{node}", "/nodes/{node}/tasks/{upid}"
-	node := param{name: "node", check: checkNode}
-	upid := param{name: "upid", check: checkUPID}
-	number := func(name string) param {
-		return param{name: name, kind: integer, optional: true, check: within(0, 1<<53)}
+	node := rest.Param{Name: "node", Check: checkNode}
+	upid := rest.Param{Name: "upid", Check: checkUPID}
+	number := func(name string) rest.Param {
+		return rest.Param{Name: name, Kind: rest.Integer, Optional: true, Check: rest.Within(0, 1<<53)}
 	}
-	text := func(name string) param { return param{name: name, optional: true, check: checkComment} }
-	flag := func(name string) param { return param{name: name, kind: boolean, optional: true} }
-	list := []param{
-		node, number("start"), number("limit"), opt(storeParam), flag("running"), flag("errors"), text("userfilter"),
+	text := func(name string) rest.Param { return rest.Param{Name: name, Optional: true, Check: rest.CheckComment} }
+	flag := func(name string) rest.Param { return rest.Param{Name: name, Kind: rest.Boolean, Optional: true} }
+	list := []rest.Param{
+		node, number("start"), number("limit"), rest.Opt(rest.StoreParam), flag("running"), flag("errors"), text("userfilter"),
 		number("since"), number("until"), text("typefilter"),
-		{name: "statusfilter", kind: strs, optional: true, check: oneOf("ok", "warning", "error", "unknown")},
+		{Name: "statusfilter", Kind: rest.Strs, Optional: true, Check: rest.OneOf("ok", "warning", "error", "unknown")},
 	}
 	return []method{
-		{verb: http.MethodGet, path: "/nodes", do: getNodes},
-		{verb: http.MethodGet, path: base + "/status", params: []param{node}, do: nodeStatus},
-		{verb: http.MethodGet, path: base + "/subscription", params: []param{node}, do: nodeSubscription},
-		{verb: http.MethodGet, path: base + "/identity", params: []param{node}, do: nodeIdentity},
-		{verb: http.MethodGet, path: base + "/tasks", params: list, do: listTasks},
-		{verb: http.MethodGet, path: one, params: []param{node, upid}, do: taskSubdirs},
-		{verb: http.MethodGet, path: one + "/status", params: []param{node, upid}, do: taskStatus},
-		{verb: http.MethodGet, path: one + "/log", do: taskLog,
-			params: []param{node, upid, number("start"), number("limit"), flag("download"), flag("test-status")}},
-		{verb: http.MethodDelete, path: one, params: []param{node, upid}, do: stopTask},
+		{Verb: http.MethodGet, Path: "/nodes", Do: getNodes},
+		{Verb: http.MethodGet, Path: base + "/status", Params: []rest.Param{node}, Do: nodeStatus},
+		{Verb: http.MethodGet, Path: base + "/subscription", Params: []rest.Param{node}, Do: nodeSubscription},
+		{Verb: http.MethodGet, Path: base + "/identity", Params: []rest.Param{node}, Do: nodeIdentity},
+		{Verb: http.MethodGet, Path: base + "/tasks", Params: list, Do: listTasks},
+		{Verb: http.MethodGet, Path: one, Params: []rest.Param{node, upid}, Do: taskSubdirs},
+		{Verb: http.MethodGet, Path: one + "/status", Params: []rest.Param{node, upid}, Do: taskStatus},
+		{Verb: http.MethodGet, Path: one + "/log", Do: taskLog,
+			Params: []rest.Param{node, upid, number("start"), number("limit"), flag("download"), flag("test-status")}},
+		{Verb: http.MethodDelete, Path: one, Params: []rest.Param{node, upid}, Do: stopTask},
 	}
 }
 
@@ -71,7 +72,7 @@ type taskItem struct {
 // limitOf is the page size of a listing; 0 is all.
 func (c *call) limitOf() int {
 	const page = 50
-	return int(c.int("limit", page))
+	return int(c.Int("limit", page))
 }
 
 func listTasks(c *call) (any, error) {
@@ -79,11 +80,11 @@ func listTasks(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	start, limit := int(c.int("start", 0)), c.limitOf()
+	start, limit := int(c.Int("start", 0)), c.limitOf()
 	infos, err := c.server.o.Tasks.List(task.Filter{
-		Start: start, Limit: limit, Store: c.str("store"), User: c.str("userfilter"), Type: c.str("typefilter"),
-		Running: c.bool("running", false), Errors: c.bool("errors", false), Since: c.int("since", 0), Until: c.int("until", 0),
-		States: c.strs("statusfilter"), Visible: see,
+		Start: start, Limit: limit, Store: c.Str("store"), User: c.Str("userfilter"), Type: c.Str("typefilter"),
+		Running: c.Bool("running", false), Errors: c.Bool("errors", false), Since: c.Int("since", 0), Until: c.Int("until", 0),
+		States: c.Strs("statusfilter"), Visible: see,
 	})
 	if err != nil {
 		return nil, err
@@ -135,7 +136,7 @@ func (c *call) mayRun(u wire.UPID) bool {
 		return false
 	}
 	store, _, _ := strings.Cut(u.ID, ":")
-	if checkStoreName(store) != nil {
+	if rest.CheckStoreName(store) != nil {
 		return false
 	}
 	have, err := c.server.o.Access.Privileges(c.auth, access.DatastorePath(store, ""))
@@ -144,7 +145,7 @@ func (c *call) mayRun(u wire.UPID) bool {
 
 // task returns the task that the call names, if the caller may see it.
 func (c *call) task() (wire.UPID, error) {
-	u, err := wire.ParseUPID(c.str("upid"))
+	u, err := wire.ParseUPID(c.Str("upid"))
 	if err != nil {
 		return u, err
 	}
@@ -196,9 +197,9 @@ func taskLog(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	if c.bool("download", false) {
-		if c.has("start") || c.has("limit") || c.has("test-status") {
-			return nil, badRequest("parameter 'download' cannot be combined with others")
+	if c.Bool("download", false) {
+		if c.Has("start") || c.Has("limit") || c.Has("test-status") {
+			return nil, rest.BadRequest("parameter 'download' cannot be combined with others")
 		}
 		return nil, c.sendLog(u)
 	}
@@ -208,7 +209,7 @@ func taskLog(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	start := max(1, int(c.int("start", 0)))
+	start := max(1, int(c.Int("start", 0)))
 	lines, total, err := c.server.o.Tasks.Lines(u, start, c.limitOf())
 	if err != nil {
 		return nil, err
@@ -219,7 +220,7 @@ func taskLog(c *call) (any, error) {
 	}
 	c.top("total", total)
 	c.top("success", 1)
-	if c.bool("test-status", false) {
+	if c.Bool("test-status", false) {
 		c.top("active", info.Running)
 	}
 	return list, nil
@@ -243,7 +244,7 @@ func (c *call) sendLog(u wire.UPID) error {
 }
 
 func stopTask(c *call) (any, error) {
-	u, err := wire.ParseUPID(c.str("upid"))
+	u, err := wire.ParseUPID(c.Str("upid"))
 	if err != nil {
 		return nil, err
 	}
@@ -298,7 +299,7 @@ func nodeStatus(c *call) (any, error) {
 func nodeIdentity(c *call) (any, error) {
 	id, err := os.ReadFile("/etc/machine-id")
 	if err != nil || len(strings.TrimSpace(string(id))) == 0 {
-		return nil, badRequest("this machine has no id")
+		return nil, rest.BadRequest("this machine has no id")
 	}
 	// The machine id itself is not for others to know.
 	const digits = 32 // of a UUID without its dashes

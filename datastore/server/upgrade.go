@@ -12,6 +12,7 @@ import (
 	"holdfast/datastore"
 	"holdfast/datastore/access"
 	"holdfast/datastore/server/front"
+	"holdfast/datastore/server/rest"
 	"holdfast/datastore/task"
 	"holdfast/datastore/wire"
 )
@@ -21,11 +22,11 @@ import (
 func checkUpgrade(r *http.Request, protocol string) error {
 	switch asked := r.Header.Get("Upgrade"); {
 	case asked == "":
-		return badRequest("missing Upgrade header")
+		return rest.BadRequest("missing Upgrade header")
 	case asked != protocol:
-		return badRequest("invalid protocol name")
+		return rest.BadRequest("invalid protocol name")
 	case r.ProtoMajor != 1:
-		return badRequest("only an HTTP/1.1 connection can be upgraded")
+		return rest.BadRequest("only an HTTP/1.1 connection can be upgraded")
 	}
 	return nil
 }
@@ -44,13 +45,13 @@ type session interface {
 // backupUpgrade begins a backup session. The checks are those of section 2.1 of
 // the protocol specification, in its order.
 func (s *Server) backupUpgrade(c *call) (any, error) {
-	path := access.DatastorePath(c.str("store"), c.namespace())
+	path := access.DatastorePath(c.Str("store"), c.Namespace())
 	have, err := s.o.Access.Privileges(c.auth, path)
 	if err != nil {
 		return nil, err
 	}
 	if !have.Any(access.DatastoreBackup | access.DatastorePut) {
-		return nil, &statusError{code: http.StatusForbidden, text: fmt.Sprintf("missing permissions 'Datastore.Backup' on '%s'", path)}
+		return nil, &rest.StatusError{Code: http.StatusForbidden, Text: fmt.Sprintf("missing permissions 'Datastore.Backup' on '%s'", path)}
 	}
 	st, err := c.writable()
 	if err != nil {
@@ -59,13 +60,13 @@ func (s *Server) backupUpgrade(c *call) (any, error) {
 	if err := checkUpgrade(c.Request, wire.BackupProtocol); err != nil {
 		return nil, err
 	}
-	if _, err := st.Namespaces(c.Context(), c.namespace()); errors.Is(err, chunkstore.ErrNotExist) {
-		return nil, notFound("namespace not found")
+	if _, err := st.Namespaces(c.Context(), c.Namespace()); errors.Is(err, chunkstore.ErrNotExist) {
+		return nil, rest.NotFound("namespace not found")
 	} else if err != nil {
 		return nil, err
 	}
-	benchmark := c.bool("benchmark", false)
-	if err := checkBenchmark(c.group(), benchmark); err != nil {
+	benchmark := c.Bool("benchmark", false)
+	if err := checkBenchmark(c.Group(), benchmark); err != nil {
 		return nil, err
 	}
 	quota, err := s.reserve(c, !benchmark)
@@ -74,14 +75,14 @@ func (s *Server) backupUpgrade(c *call) (any, error) {
 	}
 	needs := rights{path: path, any: access.DatastoreBackup | access.DatastorePut}
 	if !benchmark {
-		needs.owner = func() (wire.AuthID, error) { return st.OwnerNow(c.group()) }
+		needs.owner = func() (wire.AuthID, error) { return st.OwnerNow(c.Group()) }
 	}
 	inner, err := s.beginSession(c, st, needs)
 	if err != nil {
 		quota.end(false)
 		return nil, err
 	}
-	spec := task.Spec{Type: "backup", ID: c.str("store") + ":" + c.group().String(), Auth: c.auth}
+	spec := task.Spec{Type: "backup", ID: c.Str("store") + ":" + c.Group().String(), Auth: c.auth}
 	if benchmark {
 		spec.Type = "benchmark"
 	}
@@ -95,7 +96,7 @@ func (s *Server) backupUpgrade(c *call) (any, error) {
 		start: func(v *conversation) session {
 			b := newBackup(v, inner, quota)
 			b.benchmark = benchmark
-			b.basis = s.bases.begin(c.str("store"), c.auth, inner)
+			b.basis = s.bases.begin(c.Str("store"), c.auth, inner)
 			b.verify = v.verifyNew(c, st)
 			b.announce(c)
 			return b
@@ -106,12 +107,12 @@ func (s *Server) backupUpgrade(c *call) (any, error) {
 // verifyNew returns what starts the verification of a new snapshot, nil if the
 // datastore does not want that.
 func (v *conversation) verifyNew(c *call, st *openStore) func() {
-	d, err := v.server.o.Access.Datastore(c.str("store"))
-	if err != nil || !d.VerifyNew || c.bool("benchmark", false) {
+	d, err := v.server.o.Access.Datastore(c.Str("store"))
+	if err != nil || !d.VerifyNew || c.Bool("benchmark", false) {
 		return nil
 	}
-	g, when := c.group(), c.snapshot().Time
-	spec := task.Spec{Type: "verify", ID: fmt.Sprintf("%s:%s/%08X", c.str("store"), g, when), Auth: c.auth}
+	g, when := c.Group(), c.Snapshot().Time
+	spec := task.Spec{Type: "verify", ID: fmt.Sprintf("%s:%s/%08X", c.Str("store"), g, when), Auth: c.auth}
 	job := verification{server: v.server, payer: v.payer, st: st, only: when, days: -1}
 	return func() {
 		if err := job.soon(spec, g); err != nil {
@@ -162,20 +163,20 @@ func (s *Server) beginSession(c *call, st *openStore, needs rights) (*datastore.
 	// What was allowed when the session began may not be when it ends.
 	still := &conversation{server: s, auth: c.auth, pass: c.pass, rights: needs}
 	inner, err := st.BeginSession(c.Context(), datastore.SessionOptions{
-		Snapshot: c.snapshot(), Owner: c.auth, Foreign: true, Benchmark: needs.owner == nil, Patience: groupPatience,
+		Snapshot: c.Snapshot(), Owner: c.auth, Foreign: true, Benchmark: needs.owner == nil, Patience: groupPatience,
 		Allowed: func() error { _, err := still.allowed(); return err }})
 	switch {
 	case errors.Is(err, wire.ErrBusy):
-		return nil, badRequest("unable to acquire lock on group %s, another backup is already running: %v", c.group(), err)
+		return nil, rest.BadRequest("unable to acquire lock on group %s, another backup is already running: %v", c.Group(), err)
 	case errors.Is(err, datastore.ErrOwner):
-		if err := c.owned(st, c.group()); err != nil {
+		if err := c.owned(st, c.Group()); err != nil {
 			return nil, err
 		}
-		return nil, badRequest("backup owner check failed")
+		return nil, rest.BadRequest("backup owner check failed")
 	case errors.Is(err, wire.ErrExists):
 		return nil, tooOld(err)
 	case errors.Is(err, chunkstore.ErrNotExist):
-		return nil, notFound("namespace not found")
+		return nil, rest.NotFound("namespace not found")
 	}
 	return inner, err
 }
@@ -184,15 +185,15 @@ func (s *Server) beginSession(c *call, st *openStore, needs rights) (*datastore.
 // specification a session was refused for: its time, or its directory.
 func tooOld(reason error) error {
 	if errors.Is(reason, datastore.ErrOlder) {
-		return badRequest("backup timestamp is older than last backup.")
+		return rest.BadRequest("backup timestamp is older than last backup.")
 	}
-	return badRequest("backup directory already exists.")
+	return rest.BadRequest("backup directory already exists.")
 }
 
 // readerUpgrade begins a reader session. The checks are those of section 3.1 of
 // the protocol specification, in its order.
 func (s *Server) readerUpgrade(c *call) (any, error) {
-	path := access.DatastorePath(c.str("store"), c.namespace())
+	path := access.DatastorePath(c.Str("store"), c.Namespace())
 	have, err := s.o.Access.Privileges(c.auth, path)
 	if err != nil {
 		return nil, err
@@ -207,9 +208,9 @@ func (s *Server) readerUpgrade(c *call) (any, error) {
 	if err := checkUpgrade(c.Request, wire.ReaderProtocol); err != nil {
 		return nil, err
 	}
-	absent := badRequest("snapshot %s does not exist.", c.snapshot())
+	absent := rest.BadRequest("snapshot %s does not exist.", c.Snapshot())
 	if !have.Has(access.DatastoreRead) {
-		owner, err := st.Owner(c.group())
+		owner, err := st.Owner(c.Group())
 		if errors.Is(err, chunkstore.ErrNotExist) {
 			return nil, absent
 		}
@@ -217,10 +218,10 @@ func (s *Server) readerUpgrade(c *call) (any, error) {
 			return nil, err
 		}
 		if !c.auth.Owns(owner) {
-			return nil, badRequest("backup owner check failed!")
+			return nil, rest.BadRequest("backup owner check failed!")
 		}
 	}
-	snapshot, err := st.Open(c.Context(), c.snapshot())
+	snapshot, err := st.Open(c.Context(), c.Snapshot())
 	if errors.Is(err, chunkstore.ErrNotExist) {
 		return nil, absent
 	}
@@ -230,10 +231,10 @@ func (s *Server) readerUpgrade(c *call) (any, error) {
 	return nil, s.upgrade(c, opening{
 		store: st, spec: readerSpec(c), protocol: wire.ReaderProtocol,
 		rights: rights{path: path, any: access.DatastoreRead | access.DatastoreBackup, all: access.DatastoreRead,
-			owner: func() (wire.AuthID, error) { return st.OwnerNow(c.group()) }},
+			owner: func() (wire.AuthID, error) { return st.OwnerNow(c.Group()) }},
 		cancel: snapshot.Close,
 		start: func(v *conversation) session {
-			v.task.Logf("reading %s from datastore '%s' for %s", c.snapshot(), c.str("store"), c.auth)
+			v.task.Logf("reading %s from datastore '%s' for %s", c.Snapshot(), c.Str("store"), c.auth)
 			return newReading(v, snapshot)
 		},
 	})
@@ -241,7 +242,7 @@ func (s *Server) readerUpgrade(c *call) (any, error) {
 
 // readerSpec is the task of a reader session.
 func readerSpec(c *call) task.Spec {
-	return task.Spec{Type: "reader", ID: fmt.Sprintf("%s:%s/%08X", c.str("store"), c.group(), c.snapshot().Time), Auth: c.auth}
+	return task.Spec{Type: "reader", ID: fmt.Sprintf("%s:%s/%08X", c.Str("store"), c.Group(), c.Snapshot().Time), Auth: c.auth}
 }
 
 // opening is a session that has passed all checks.
@@ -260,7 +261,7 @@ type opening struct {
 func (s *Server) upgrade(c *call, o opening) (err error) {
 	done, ok := s.track()
 	if !ok {
-		err = &statusError{code: http.StatusServiceUnavailable, text: "server is shutting down"}
+		err = &rest.StatusError{Code: http.StatusServiceUnavailable, Text: "server is shutting down"}
 		return errors.Join(err, o.cancel())
 	}
 	window, err := s.accounts.Window(c.payer)
@@ -276,7 +277,7 @@ func (s *Server) upgrade(c *call, o opening) (err error) {
 	}
 	u, err := front.Hijack(c.ResponseWriter)
 	if err != nil {
-		err = errors.Join(badRequest("the connection cannot be upgraded: %v", err), o.cancel())
+		err = errors.Join(rest.BadRequest("the connection cannot be upgraded: %v", err), o.cancel())
 		window.Free()
 		t.End(err)
 		done()
@@ -304,7 +305,7 @@ func (s *Server) upgrade(c *call, o opening) (err error) {
 			last.Linger(until)
 		}
 	}()
-	return errAnswered
+	return rest.ErrAnswered
 }
 
 // answerWait is how long the client may take to read the 101.
@@ -340,7 +341,7 @@ func (v *conversation) stopped() error {
 	cause := context.Cause(v.ctx)
 	var by *task.StopError
 	if errors.As(cause, &by) {
-		return badRequest("the session was %v: %v", by, wire.ErrStopped)
+		return rest.BadRequest("the session was %v: %v", by, wire.ErrStopped)
 	}
 	var ended *endedError
 	if errors.As(cause, &ended) {

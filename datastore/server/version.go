@@ -4,6 +4,7 @@ import (
 	"net/http"
 
 	"holdfast/datastore/access"
+	"holdfast/datastore/server/rest"
 )
 
 // The version that the protocol is spoken in: other servers and clients choose
@@ -15,23 +16,23 @@ const (
 
 func versionMethods() []method {
 	return []method{
-		{verb: http.MethodGet, path: "/version", do: getVersion},
-		{verb: http.MethodGet, path: "/ping", public: true, do: getPing},
-		{verb: http.MethodGet, path: "/access/domains", public: true, do: getDomains},
+		{Verb: http.MethodGet, Path: "/version", Do: getVersion},
+		{Verb: http.MethodGet, Path: "/ping", Public: true, Do: getPing},
+		{Verb: http.MethodGet, Path: "/access/domains", Public: true, Do: getDomains},
 	}
 }
 
 // sessionMethods are the two upgrades.
 func sessionMethods() []method {
-	backup := snapshotParams(
-		param{name: "debug", kind: boolean, optional: true},
-		param{name: "benchmark", kind: boolean, optional: true},
-		param{name: "no-cache", kind: boolean, optional: true},
+	backup := rest.SnapshotParams(
+		rest.Param{Name: "debug", Kind: rest.Boolean, Optional: true},
+		rest.Param{Name: "benchmark", Kind: rest.Boolean, Optional: true},
+		rest.Param{Name: "no-cache", Kind: rest.Boolean, Optional: true},
 	)
-	reader := snapshotParams(param{name: "debug", kind: boolean, optional: true})
+	reader := rest.SnapshotParams(rest.Param{Name: "debug", Kind: rest.Boolean, Optional: true})
 	return []method{
-		{verb: http.MethodGet, path: "/backup", raw: true, params: backup, do: func(c *call) (any, error) { return c.server.backupUpgrade(c) }},
-		{verb: http.MethodGet, path: "/reader", raw: true, params: reader, do: func(c *call) (any, error) { return c.server.readerUpgrade(c) }},
+		{Verb: http.MethodGet, Path: "/backup", Raw: true, Params: backup, Do: func(c *call) (any, error) { return c.server.backupUpgrade(c) }},
+		{Verb: http.MethodGet, Path: "/reader", Raw: true, Params: reader, Do: func(c *call) (any, error) { return c.server.readerUpgrade(c) }},
 	}
 }
 

@@ -42,10 +42,11 @@ var rooms = map[string][]string{
 
 	"datastore/server": {"chunkstore", "chunkstore/blob", "chunkstore/durable", "chunkstore/pack", "crypto", "datastore", "datastore/access",
 		"datastore/gc", "datastore/image", "datastore/index", "datastore/manifest", "datastore/prune", "datastore/server/budget",
-		"datastore/server/front", "datastore/server/ledger", "datastore/server/meter", "datastore/task", "datastore/verify", "datastore/wire"},
+		"datastore/server/front", "datastore/server/ledger", "datastore/server/meter", "datastore/server/rest", "datastore/task", "datastore/verify", "datastore/wire"},
 	"datastore/server/budget": {"chunkstore", "datastore/server/ledger"},
 	"datastore/server/front":  {"chunkstore/durable", "datastore/server/budget", "datastore/server/ledger"},
 	"datastore/server/ledger": {},
+	"datastore/server/rest":   {"chunkstore", "datastore/server/ledger", "datastore/wire"},
 	"datastore/server/meter":  {"datastore", "datastore/access"},
 
 	"client":          {"chunkstore", "datastore/index", "datastore/wire"},

@@ -1,4 +1,4 @@
-package server
+package rest
 
 import (
 	"bytes"
@@ -17,24 +17,25 @@ import (
 	"holdfast/datastore/wire"
 )
 
-// kind is the type of a parameter.
-type kind int
+// Kind is the type of a parameter.
+type Kind int
 
+// The kinds; in brackets the type of the value.
 const (
-	str     kind = iota
-	integer      // int64
-	boolean
-	strs // list of str
-	ints // list of integer; JSON bodies only
+	Str     Kind = iota // text (string)
+	Integer             // (int64)
+	Boolean             // (bool)
+	Strs                // list of Str ([]string)
+	Ints                // list of Integer ([]int64); JSON bodies only
 )
 
-// param describes one parameter of a method.
-type param struct {
-	name     string
-	kind     kind
-	optional bool
-	// check looks at the text form of the value, of each element of a list.
-	check func(string) error
+// Param describes one parameter of a method.
+type Param struct {
+	Name     string
+	Kind     Kind
+	Optional bool
+	// Check looks at the text form of the value, of each element of a list.
+	Check func(string) error
 }
 
 // Reasons why a parameter is refused (section 1.3 of the protocol
@@ -45,38 +46,38 @@ const (
 	whyDuplicate = "duplicate parameter."
 )
 
-// paramSource is a request as parseParams sees it.
-type paramSource struct {
-	request *http.Request
-	uri     map[string]string // variables of the path
-	raw     bool              // the body is payload: parameters come from path and query only
+// Source is a request as Parse sees it.
+type Source struct {
+	Request *http.Request
+	URI     map[string]string // variables of the path
+	Raw     bool              // the body is payload: parameters come from path and query only
 }
 
-// parseParams reads and checks the parameters of a request against a table.
-// What is refused is a paramError; a body that is too long is errBodyTooLarge.
-func parseParams(table []param, src paramSource) (values, error) {
-	p := &parser{table: table, out: make(values), uri: src.uri}
-	for name, text := range src.uri {
+// Parse reads and checks the parameters of a request against a table.
+// What is refused is a ParamError; a body that is too long is ErrBodyTooLarge.
+func Parse(table []Param, src Source) (Values, error) {
+	p := &parser{table: table, out: make(Values), uri: src.URI}
+	for name, text := range src.URI {
 		p.text(name, []string{text})
 	}
-	if src.raw {
-		return p.query(src.request.URL.RawQuery, nil)
+	if src.Raw {
+		return p.query(src.Request.URL.RawQuery, nil)
 	}
-	switch t := contentType(src.request); t {
+	switch t := contentType(src.Request); t {
 	case "application/json":
-		body, err := readBody(src.request)
+		body, err := readBody(src.Request)
 		if err != nil {
 			return nil, err
 		}
 		return p.json(body)
 	case "", "application/x-www-form-urlencoded":
-		body, err := readBody(src.request)
+		body, err := readBody(src.Request)
 		if err != nil {
 			return nil, err
 		}
-		return p.query(src.request.URL.RawQuery, body)
+		return p.query(src.Request.URL.RawQuery, body)
 	default:
-		return nil, badRequest("unsupported content type")
+		return nil, BadRequest("unsupported content type")
 	}
 }
 
@@ -98,41 +99,41 @@ func readBody(r *http.Request) ([]byte, error) {
 		return nil, nil
 	}
 	if r.ContentLength > wire.ParamBodyMax {
-		discard(r.Body)
-		return nil, errBodyTooLarge
+		Discard(r.Body)
+		return nil, ErrBodyTooLarge
 	}
 	b, err := io.ReadAll(io.LimitReader(r.Body, wire.ParamBodyMax+1))
 	if err != nil {
 		return nil, fmt.Errorf("read request body: %w", err)
 	}
 	if len(b) > wire.ParamBodyMax {
-		discard(r.Body)
-		return nil, errBodyTooLarge
+		Discard(r.Body)
+		return nil, ErrBodyTooLarge
 	}
 	return b, nil
 }
 
-// discard reads what is little too much: a connection that is closed before it has
+// Discard reads what is little too much: a connection that is closed before it has
 // been read is reset, and the client may never see the answer.
-func discard(body io.Reader) { _, _ = io.CopyN(io.Discard, body, 2*wire.ParamBodyMax) }
+func Discard(body io.Reader) { _, _ = io.CopyN(io.Discard, body, 2*wire.ParamBodyMax) }
 
 // parser collects the values and faults of one request.
 type parser struct {
-	table  []param
+	table  []Param
 	uri    map[string]string
-	out    values
-	faults paramError
+	out    Values
+	faults ParamError
 }
 
 func (p *parser) fault(name, why string) {
 	const most = 32 // faults of one request
 	if len(p.faults) < most {
-		p.faults = append(p.faults, paramFault{name: clipName(name), why: why})
+		p.faults = append(p.faults, paramFault{name: ClipName(name), why: why})
 	}
 }
 
-// clipName keeps a foreign name short and printable.
-func clipName(s string) string {
+// ClipName keeps a foreign name short and printable.
+func ClipName(s string) string {
 	const most = 64
 	if len(s) > most {
 		s = s[:most] + "…"
@@ -141,24 +142,24 @@ func clipName(s string) string {
 	return s[1 : len(s)-1]
 }
 
-func (p *parser) find(name string) (param, bool) {
-	i := slices.IndexFunc(p.table, func(d param) bool { return d.name == name })
+func (p *parser) find(name string) (Param, bool) {
+	i := slices.IndexFunc(p.table, func(d Param) bool { return d.Name == name })
 	if i < 0 {
-		return param{}, false
+		return Param{}, false
 	}
 	return p.table[i], true
 }
 
 // query takes a query string and a form body.
-func (p *parser) query(query string, body []byte) (values, error) {
+func (p *parser) query(query string, body []byte) (Values, error) {
 	fromQuery, err := url.ParseQuery(query)
 	if err != nil {
-		return nil, badRequest("malformed query string")
+		return nil, BadRequest("malformed query string")
 	}
 	fromQuery.Del("_dc")
 	fromBody, err := url.ParseQuery(string(body))
 	if err != nil {
-		return nil, badRequest("malformed form body")
+		return nil, BadRequest("malformed form body")
 	}
 	for name, list := range fromBody {
 		fromQuery[name] = append(fromQuery[name], list...)
@@ -179,7 +180,7 @@ func (p *parser) text(name string, list []string) {
 	switch {
 	case !ok:
 		p.fault(name, whyUnknown)
-	case d.kind == strs || d.kind == ints:
+	case d.Kind == Strs || d.Kind == Ints:
 		p.list(d, list)
 	case len(list) != 1:
 		p.fault(name, whyDuplicate)
@@ -194,18 +195,18 @@ func (p *parser) text(name string, list []string) {
 }
 
 // list takes the elements of a list that came as text.
-func (p *parser) list(d param, list []string) {
+func (p *parser) list(d Param, list []string) {
 	element := d
-	element.kind = str
-	if d.kind == ints {
-		element.kind = integer
+	element.Kind = Str
+	if d.Kind == Ints {
+		element.Kind = Integer
 	}
 	var texts []string
 	var numbers []int64
 	for _, s := range list {
 		v, err := convert(element, s)
 		if err != nil {
-			p.fault(d.name, err.Error())
+			p.fault(d.Name, err.Error())
 			return
 		}
 		switch v := v.(type) {
@@ -215,24 +216,24 @@ func (p *parser) list(d param, list []string) {
 			numbers = append(numbers, v)
 		}
 	}
-	if d.kind == ints {
-		p.out[d.name] = numbers
+	if d.Kind == Ints {
+		p.out[d.Name] = numbers
 		return
 	}
-	p.out[d.name] = texts
+	p.out[d.Name] = texts
 }
 
 // convert turns the text form of a value into its kind, and checks it.
-func convert(d param, s string) (any, error) {
+func convert(d Param, s string) (any, error) {
 	var v any
-	switch d.kind {
-	case integer:
+	switch d.Kind {
+	case Integer:
 		n, err := strconv.ParseInt(s, 10, 64)
 		if err != nil {
 			return nil, errors.New("invalid integer")
 		}
 		v = n
-	case boolean:
+	case Boolean:
 		b, ok := parseBool(s)
 		if !ok {
 			return nil, errors.New("expected boolean value")
@@ -241,8 +242,8 @@ func convert(d param, s string) (any, error) {
 	default:
 		v = s
 	}
-	if d.check != nil {
-		if err := d.check(s); err != nil {
+	if d.Check != nil {
+		if err := d.Check(s); err != nil {
 			return nil, err
 		}
 	}
@@ -260,7 +261,7 @@ func parseBool(s string) (value, ok bool) {
 }
 
 // json takes a JSON body; the query string does not count then.
-func (p *parser) json(body []byte) (values, error) {
+func (p *parser) json(body []byte) (Values, error) {
 	members, err := objectMembers(body)
 	if err != nil {
 		return nil, err
@@ -290,13 +291,13 @@ func (p *parser) json(body []byte) (values, error) {
 
 // finish looks for missing parameters. Those of a form are only told when
 // nothing else was wrong.
-func (p *parser) finish(why string, form bool) (values, error) {
+func (p *parser) finish(why string, form bool) (Values, error) {
 	if !form || len(p.faults) == 0 {
 		for _, d := range p.table {
-			_, ok := p.out[d.name]
-			faulty := slices.ContainsFunc(p.faults, func(f paramFault) bool { return f.name == d.name })
-			if !ok && !d.optional && !faulty {
-				p.fault(d.name, why)
+			_, ok := p.out[d.Name]
+			faulty := slices.ContainsFunc(p.faults, func(f paramFault) bool { return f.name == d.Name })
+			if !ok && !d.Optional && !faulty {
+				p.fault(d.Name, why)
 			}
 		}
 	}
@@ -317,7 +318,7 @@ func objectMembers(body []byte) ([]member, error) {
 	if len(bytes.TrimSpace(body)) == 0 {
 		return nil, nil
 	}
-	bad := badRequest("request body is not one JSON object")
+	bad := BadRequest("request body is not one JSON object")
 	dec := json.NewDecoder(bytes.NewReader(body))
 	if t, err := dec.Token(); err != nil || t != json.Delim('{') {
 		return nil, bad
@@ -346,17 +347,17 @@ func objectMembers(body []byte) ([]member, error) {
 
 // convertJSON reads a JSON value of the kind a parameter has; nothing is
 // converted from one type to another.
-func convertJSON(d param, raw json.RawMessage) (any, error) {
-	switch d.kind {
-	case integer:
+func convertJSON(d Param, raw json.RawMessage) (any, error) {
+	switch d.Kind {
+	case Integer:
 		return convertNumber(d, raw)
-	case boolean:
+	case Boolean:
 		var b *bool
 		if json.Unmarshal(raw, &b) != nil || b == nil {
 			return nil, errors.New("expected boolean value")
 		}
 		return *b, nil
-	case strs, ints:
+	case Strs, Ints:
 		return convertArray(d, raw)
 	}
 	var s *string
@@ -366,12 +367,12 @@ func convertJSON(d param, raw json.RawMessage) (any, error) {
 	return convert(d, *s)
 }
 
-func convertNumber(d param, raw json.RawMessage) (any, error) {
-	return convert(param{kind: integer, check: d.check}, string(bytes.TrimSpace(raw)))
+func convertNumber(d Param, raw json.RawMessage) (any, error) {
+	return convert(Param{Kind: Integer, Check: d.Check}, string(bytes.TrimSpace(raw)))
 }
 
-func convertArray(d param, raw json.RawMessage) (any, error) {
-	if d.kind == ints {
+func convertArray(d Param, raw json.RawMessage) (any, error) {
+	if d.Kind == Ints {
 		list := []int64{}
 		if json.Unmarshal(raw, &list) != nil || list == nil {
 			return nil, errors.New("expected array of integers")
@@ -383,10 +384,10 @@ func convertArray(d param, raw json.RawMessage) (any, error) {
 		return nil, errors.New("expected array of strings")
 	}
 	for _, s := range list {
-		if d.check == nil {
+		if d.Check == nil {
 			break
 		}
-		if err := d.check(s); err != nil {
+		if err := d.Check(s); err != nil {
 			return nil, err
 		}
 	}

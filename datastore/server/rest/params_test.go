@@ -1,4 +1,4 @@
-package server
+package rest
 
 import (
 	"errors"
@@ -9,15 +9,15 @@ import (
 )
 
 // testTable has a parameter of every kind.
-func testTable() []param {
-	return []param{
-		{name: "s", check: checkComment}, {name: "i", kind: integer, optional: true, check: within(-5, 5)},
-		{name: "b", kind: boolean, optional: true}, {name: "l", kind: strs, optional: true, check: oneOf("x", "y")},
-		{name: "n", kind: ints, optional: true}, {name: "u", optional: true},
+func testTable() []Param {
+	return []Param{
+		{Name: "s", Check: CheckComment}, {Name: "i", Kind: Integer, Optional: true, Check: Within(-5, 5)},
+		{Name: "b", Kind: Boolean, Optional: true}, {Name: "l", Kind: Strs, Optional: true, Check: OneOf("x", "y")},
+		{Name: "n", Kind: Ints, Optional: true}, {Name: "u", Optional: true},
 	}
 }
 
-func parse(kind, query, body string, uri map[string]string) (values, error) {
+func parse(kind, query, body string, uri map[string]string) (Values, error) {
 	r := &http.Request{
 		Method: "POST", URL: &url.URL{RawQuery: query}, Header: http.Header{"Content-Type": {kind}},
 		Body: http.NoBody, ContentLength: int64(len(body)),
@@ -25,7 +25,7 @@ func parse(kind, query, body string, uri map[string]string) (values, error) {
 	if body != "" {
 		r.Body = readCloser{strings.NewReader(body)}
 	}
-	return parseParams(testTable(), paramSource{request: r, uri: uri})
+	return Parse(testTable(), Source{Request: r, URI: uri})
 }
 
 type readCloser struct{ *strings.Reader }
@@ -45,11 +45,11 @@ func TestParamKinds(t *testing.T) {
 			continue
 		}
 		c := v
-		if c.str("s") != "a b" || c.int("i", 0) != -3 || !c.bool("b", false) || strings.Join(c.strs("l"), "") != "xy" ||
-			len(c.ints("n")) != 2 || c.ints("n")[1] != 2 || c.str("u") != "from the path" {
+		if c.Str("s") != "a b" || c.Int("i", 0) != -3 || !c.Bool("b", false) || strings.Join(c.Strs("l"), "") != "xy" ||
+			len(c.Ints("n")) != 2 || c.Ints("n")[1] != 2 || c.Str("u") != "from the path" {
 			t.Errorf("%+v: %v", in, v)
 		}
-		if c.has("zzz") || c.int("zzz", 7) != 7 || !c.bool("zzz", true) || c.str("zzz") != "" || c.strs("zzz") != nil {
+		if c.Has("zzz") || c.Int("zzz", 7) != 7 || !c.Bool("zzz", true) || c.Str("zzz") != "" || c.Strs("zzz") != nil {
 			t.Errorf("%+v: what was not given", in)
 		}
 	}
@@ -82,7 +82,7 @@ func TestParamFaults(t *testing.T) {
 		{"application/json", "", `{"s":1}`, "'s': expected string value"},
 	} {
 		_, err := parse(tc.kind, tc.query, tc.body, nil)
-		var faults paramError
+		var faults ParamError
 		if !errors.As(err, &faults) || !strings.Contains(err.Error(), tc.want) {
 			t.Errorf("%+v: %v", tc, err)
 		}
@@ -102,7 +102,7 @@ func FuzzParams(f *testing.F) {
 			kind = "application/json"
 		}
 		v, err := parse(kind, query, body, map[string]string{"u": "x"})
-		var faults paramError
+		var faults ParamError
 		if errors.As(err, &faults) && strings.Count(err.Error(), "\n") > len(faults) {
 			t.Fatalf("a name or reason breaks the line: %q", err)
 		}

@@ -1,4 +1,4 @@
-package server
+package rest
 
 import (
 	"errors"
@@ -14,39 +14,41 @@ import (
 // Parameters that many methods have (section 8.1 of the protocol
 // specification).
 var (
-	storeParam  = param{name: "store", check: checkStoreName}
-	nsParam     = param{name: "ns", optional: true, check: checkNamespace}
-	typeParam   = param{name: "backup-type", check: checkType}
-	idParam     = param{name: "backup-id", check: checkBackupID}
-	timeParam   = param{name: "backup-time", kind: integer, check: checkTime}
-	fileParam   = param{name: "file-name", check: checkFile}
-	digestParam = param{name: "digest", optional: true, check: checkDigest}
+	StoreParam  = Param{Name: "store", Check: CheckStoreName}
+	NSParam     = Param{Name: "ns", Optional: true, Check: CheckNamespace}
+	TypeParam   = Param{Name: "backup-type", Check: checkType}
+	IDParam     = Param{Name: "backup-id", Check: checkBackupID}
+	TimeParam   = Param{Name: "backup-time", Kind: Integer, Check: checkTime}
+	FileParam   = Param{Name: "file-name", Check: CheckFile}
+	DigestParam = Param{Name: "digest", Optional: true, Check: CheckDigest}
 )
 
-// opt returns the parameter as one that may be left out.
-func opt(p param) param {
-	p.optional = true
+// Opt returns the parameter as one that may be left out.
+func Opt(p Param) Param {
+	p.Optional = true
 	return p
 }
 
-// groupParams are the parameters of a method about a group, and more.
-func groupParams(more ...param) []param {
-	return append([]param{storeParam, nsParam, typeParam, idParam}, more...)
+// GroupParams are the parameters of a method about a group, and more.
+func GroupParams(more ...Param) []Param {
+	return append([]Param{StoreParam, NSParam, TypeParam, IDParam}, more...)
 }
 
-// snapshotParams are the parameters of a method about a snapshot, and more.
-func snapshotParams(more ...param) []param {
-	return append([]param{storeParam, nsParam, typeParam, idParam, timeParam}, more...)
+// SnapshotParams are the parameters of a method about a snapshot, and more.
+func SnapshotParams(more ...Param) []Param {
+	return append([]Param{StoreParam, NSParam, TypeParam, IDParam, TimeParam}, more...)
 }
 
-func checkStoreName(s string) error {
+// CheckStoreName wants the name of a datastore.
+func CheckStoreName(s string) error {
 	if len(s) < 3 || len(s) > 32 {
 		return errors.New("want 3 to 32 characters")
 	}
 	return wire.CheckSafeID("datastore", s)
 }
 
-func checkNamespace(s string) error {
+// CheckNamespace wants a namespace; the root is "".
+func CheckNamespace(s string) error {
 	_, err := wire.ParseNamespace(s)
 	return err
 }
@@ -63,18 +65,20 @@ func checkTime(s string) error {
 	return wire.Snapshot{Group: wire.Group{Type: "vm", ID: "x"}, Time: n}.Validate()
 }
 
-func checkFile(s string) error {
+// CheckFile wants the name of a file of a snapshot.
+func CheckFile(s string) error {
 	_, err := wire.CheckFileName(s)
 	return err
 }
 
-func checkAuthID(s string) error {
+// CheckAuthID wants a user or a token.
+func CheckAuthID(s string) error {
 	_, err := wire.ParseAuthID(s)
 	return err
 }
 
-// checkUserID refuses tokens.
-func checkUserID(s string) error {
+// CheckUserID refuses tokens.
+func CheckUserID(s string) error {
 	id, err := wire.ParseAuthID(s)
 	if err != nil {
 		return err
@@ -85,7 +89,8 @@ func checkUserID(s string) error {
 	return nil
 }
 
-func checkDigest(s string) error {
+// CheckDigest wants a SHA-256 in hex.
+func CheckDigest(s string) error {
 	if len(s) != 64 || strings.Trim(s, "0123456789abcdef") != "" {
 		return errors.New("want 64 lower-case hex digits")
 	}
@@ -99,8 +104,8 @@ const (
 	passwordMax = 1024
 )
 
-// checkComment wants one line without control characters.
-func checkComment(s string) error {
+// CheckComment wants one line without control characters.
+func CheckComment(s string) error {
 	if len(s) > commentMax {
 		return fmt.Errorf("longer than %d bytes", commentMax)
 	}
@@ -110,7 +115,8 @@ func checkComment(s string) error {
 	return nil
 }
 
-func checkNotes(s string) error {
+// CheckNotes wants text of bounded length.
+func CheckNotes(s string) error {
 	if len(s) > notesMax {
 		return fmt.Errorf("longer than %d bytes", notesMax)
 	}
@@ -120,24 +126,24 @@ func checkNotes(s string) error {
 	return nil
 }
 
-// checkSecret bounds what is hashed. An empty one is merely wrong.
-func checkSecret(s string) error {
+// CheckSecret bounds what is hashed. An empty one is merely wrong.
+func CheckSecret(s string) error {
 	if len(s) > passwordMax {
 		return fmt.Errorf("want at most %d characters", passwordMax)
 	}
 	return nil
 }
 
-// checkPassword is for one that is being set.
-func checkPassword(s string) error {
+// CheckPassword is for one that is being set.
+func CheckPassword(s string) error {
 	if n := utf8.RuneCountInString(s); n < 5 || n > 64 {
 		return errors.New("want 5 to 64 characters")
 	}
 	return nil
 }
 
-// within returns a check for integers.
-func within(low, high int64) func(string) error {
+// Within returns a check for integers.
+func Within(low, high int64) func(string) error {
 	return func(s string) error {
 		n, err := strconv.ParseInt(s, 10, 64)
 		if err != nil || n < low || n > high {
@@ -147,8 +153,8 @@ func within(low, high int64) func(string) error {
 	}
 }
 
-// oneOf returns a check for texts.
-func oneOf(list ...string) func(string) error {
+// OneOf returns a check for texts.
+func OneOf(list ...string) func(string) error {
 	return func(s string) error {
 		for _, l := range list {
 			if s == l {
@@ -159,8 +165,8 @@ func oneOf(list ...string) func(string) error {
 	}
 }
 
-// firstLine returns the part of a text that listings show.
-func firstLine(s string) string {
+// FirstLine returns the part of a text that listings show.
+func FirstLine(s string) string {
 	s, _, _ = strings.Cut(s, "\n")
 	return strings.TrimSuffix(s, "\r")
 }

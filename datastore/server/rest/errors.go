@@ -1,4 +1,4 @@
-package server
+package rest
 
 import (
 	"context"
@@ -15,39 +15,41 @@ import (
 	"holdfast/datastore/wire"
 )
 
-// errAnswered is returned by raw methods that have written their answer.
-var errAnswered = errors.New("answered")
+// ErrAnswered is returned by raw methods that have written their answer.
+var ErrAnswered = errors.New("answered")
 
-// statusError is an error whose answer is settled: section 1.5 of the protocol
+// StatusError is an error whose answer is settled: section 1.5 of the protocol
 // specification.
-type statusError struct {
-	code  int
-	text  string
-	delay time.Duration // how long the answer is held back
+type StatusError struct {
+	Code  int
+	Text  string
+	Delay time.Duration // how long the answer is held back
 }
 
-func (e *statusError) Error() string { return e.text }
+// Error implements error: it is the text of the answer.
+func (e *StatusError) Error() string { return e.Text }
 
-// badRequest is the answer to whatever has no code of its own.
-func badRequest(format string, args ...any) *statusError {
-	return &statusError{code: http.StatusBadRequest, text: fmt.Sprintf(format, args...)}
+// BadRequest is the answer to whatever has no code of its own.
+func BadRequest(format string, args ...any) *StatusError {
+	return &StatusError{Code: http.StatusBadRequest, Text: fmt.Sprintf(format, args...)}
 }
 
-// notFound is for things below /access and /config that are not there.
-func notFound(format string, args ...any) *statusError {
-	return &statusError{code: http.StatusNotFound, text: fmt.Sprintf(format, args...)}
+// NotFound is for things below /access and /config that are not there.
+func NotFound(format string, args ...any) *StatusError {
+	return &StatusError{Code: http.StatusNotFound, Text: fmt.Sprintf(format, args...)}
 }
 
-// errBodyTooLarge is returned for a body beyond the limit of its method.
-var errBodyTooLarge = errors.New("request body too large")
+// ErrBodyTooLarge is returned for a body beyond the limit of its method.
+var ErrBodyTooLarge = errors.New("request body too large")
 
 // paramFault is one parameter that was refused.
 type paramFault struct{ name, why string }
 
-// paramError lists the parameters of a request that were refused.
-type paramError []paramFault
+// ParamError lists the parameters of a request that were refused.
+type ParamError []paramFault
 
-func (e paramError) Error() string {
+// Error implements error: a line for each parameter.
+func (e ParamError) Error() string {
 	if len(e) == 1 {
 		return fmt.Sprintf("parameter verification failed - '%s': %s", e[0].name, e[0].why)
 	}
@@ -59,8 +61,8 @@ func (e paramError) Error() string {
 	return b.String()
 }
 
-// byName is the form in which the web page gets the faults.
-func (e paramError) byName() map[string]string {
+// ByName is the form in which the web page gets the faults.
+func (e ParamError) ByName() map[string]string {
 	m := make(map[string]string, len(e))
 	for _, f := range e {
 		m[f.name] = f.why
@@ -85,25 +87,25 @@ var errorCodes = []struct {
 	{context.DeadlineExceeded, http.StatusServiceUnavailable},
 }
 
-// asStatus turns any error into an answer.
-func asStatus(err error) *statusError {
-	var status *statusError
+// AsStatus turns any error into an answer.
+func AsStatus(err error) *StatusError {
+	var status *StatusError
 	if errors.As(err, &status) {
 		return status
 	}
 	for _, e := range errorCodes {
 		if errors.Is(err, e.is) {
-			return &statusError{code: e.code, text: clip(err.Error())}
+			return &StatusError{Code: e.code, Text: Clip(err.Error())}
 		}
 	}
-	return &statusError{code: http.StatusBadRequest, text: clip(err.Error())}
+	return &StatusError{Code: http.StatusBadRequest, Text: Clip(err.Error())}
 }
 
 // errorTextMax caps the text of an answer, in bytes.
 const errorTextMax = 8 << 10
 
-// clip keeps a text short and free of what is no UTF-8.
-func clip(s string) string {
+// Clip keeps a text short and free of what is no UTF-8.
+func Clip(s string) string {
 	if len(s) > errorTextMax {
 		s = s[:errorTextMax]
 	}
