@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"math"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -197,9 +198,9 @@ func (b *quotaBook) save() {
 	}
 	for r := range b.running {
 		r.saved = r.received
-		for _, q := range r.bounds {
+		for _, q := range r.under.bounds {
 			if r.received > 0 {
-				left(q.Subject, r.store, r.received)
+				left(q.Subject, r.under.store, r.received)
 			}
 		}
 	}
@@ -219,13 +220,18 @@ type bound struct {
 	settled int64  // of the tally then
 }
 
-// reservation is what one session takes of its quotas: what its snapshot will count,
-// or what it has sent where that is more. A nil reservation is under none.
-type reservation struct {
-	book   *quotaBook
+// terms are what a session is under.
+type terms struct {
 	bounds []bound
 	store  string // that the session writes to
 	daily  bool   // it counts as a snapshot of the day when it is finished
+}
+
+// reservation is what one session takes of its quotas: what its snapshot will count,
+// or what it has sent where that is more. A nil reservation is under none.
+type reservation struct {
+	book  *quotaBook
+	under terms
 
 	// Guarded by the book.
 	logical  int64 // bytes of the snapshot as far as it is known
@@ -244,24 +250,24 @@ func (b *quotaBook) settled(subject string) int64 {
 
 // begin takes one of the day's snapshots if the session is to make one, or returns
 // wire.ErrQuota.
-func (b *quotaBook) begin(r reservation) (*reservation, error) {
+func (b *quotaBook) begin(t terms) (*reservation, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.turn()
-	for _, q := range r.bounds {
-		t := b.tally(q.Subject)
-		if r.daily && q.SnapshotsPerDay > 0 && t.today+t.open >= int(q.SnapshotsPerDay) {
+	for _, q := range t.bounds {
+		n := b.tally(q.Subject)
+		if t.daily && q.SnapshotsPerDay > 0 && n.today+n.open >= int(q.SnapshotsPerDay) {
 			return nil, fmt.Errorf("%s may add %d snapshots a day: %w", q.Subject, q.SnapshotsPerDay, wire.ErrQuota)
 		}
 	}
-	r.book = b
-	if r.daily {
-		for _, q := range r.bounds {
+	if t.daily {
+		for _, q := range t.bounds {
 			b.tally(q.Subject).open++
 		}
 	}
-	b.running[&r] = true
-	return &r, nil
+	r := &reservation{book: b, under: t}
+	b.running[r] = true
+	return r, nil
 }
 
 // charge counts n more bytes of the snapshot, or returns wire.ErrQuota.
@@ -278,7 +284,7 @@ func (r *reservation) add(logical, received int64) error {
 	r.book.mu.Lock()
 	defer r.book.mu.Unlock()
 	more := max(satisfy(r.logical, logical), satisfy(r.received, received)) - r.charged
-	for _, q := range r.bounds {
+	for _, q := range r.under.bounds {
 		t := r.book.tally(q.Subject)
 		// What others have finished since is in used or in settled; in both
 		// if it happened while used was being counted.
@@ -290,7 +296,7 @@ func (r *reservation) add(logical, received int64) error {
 	}
 	r.logical, r.received = satisfy(r.logical, logical), satisfy(r.received, received)
 	r.settle()
-	if r.received-r.saved >= saveStep && len(r.bounds) > 0 {
+	if r.received-r.saved >= saveStep && len(r.under.bounds) > 0 {
 		r.book.save()
 	}
 	return nil
@@ -316,7 +322,7 @@ func satisfy(a, b int64) int64 {
 // settle makes the tallies agree with what the session takes. The lock must be held.
 func (r *reservation) settle() {
 	now := max(r.logical, r.received)
-	for _, q := range r.bounds {
+	for _, q := range r.under.bounds {
 		t := r.book.tally(q.Subject)
 		if r.ended { // a file that was added to a finished snapshot
 			t.settled += now - r.charged
@@ -347,9 +353,9 @@ func (r *reservation) resume(n int64) {
 	r.book.mu.Lock()
 	defer r.book.mu.Unlock()
 	taken := int64(0)
-	for _, q := range r.bounds {
+	for _, q := range r.under.bounds {
 		t, want := r.book.tally(q.Subject), n
-		list := t.left[r.store]
+		list := t.left[r.under.store]
 		for i := range list {
 			part := min(want, list[i].bytes)
 			list[i].bytes, want = list[i].bytes-part, want-part
@@ -391,20 +397,20 @@ func (r *reservation) end(finished bool) {
 	if finished {
 		keeps = r.logical
 	}
-	for _, q := range r.bounds {
+	for _, q := range r.under.bounds {
 		t := b.tally(q.Subject)
 		t.pending -= r.charged
 		t.settled += keeps
-		t.leave(r.store, remainder{bytes: r.received - keeps, at: b.moment})
-		if r.daily {
+		t.leave(r.under.store, remainder{bytes: r.received - keeps, at: b.moment})
+		if r.under.daily {
 			t.open--
 		}
-		if r.daily && finished {
+		if r.under.daily && finished {
 			t.today++
 		}
 	}
 	r.charged, r.received = keeps, min(r.received, keeps)
-	if len(r.bounds) > 0 {
+	if len(r.under.bounds) > 0 {
 		b.save()
 	}
 }
@@ -445,4 +451,14 @@ func (b *quotaBook) collected(store string, mark uint64) {
 		}
 	}
 	b.save()
+}
+
+// applies reports whether a quota is about a caller or about a path.
+func applies(subject string, auth wire.AuthID, path string) bool {
+	return wire.AuthID(subject).Owns(auth) || below(subject, path)
+}
+
+// below reports whether path is subject or lies below it.
+func below(subject, path string) bool {
+	return path == subject || strings.HasPrefix(path, strings.TrimSuffix(subject, "/")+"/")
 }

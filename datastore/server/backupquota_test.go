@@ -17,7 +17,7 @@ func TestQuotaBookBytes(t *testing.T) {
 	b := openQuotaBook("", time.Now, slog.New(slog.DiscardHandler))
 	begin := func(used uint64) *reservation {
 		t.Helper()
-		r, err := b.begin(reservation{daily: true, bounds: []bound{{Quota: access.Quota{Subject: "a@pbs", BytesMax: 100}, used: used, settled: b.settled("a@pbs")}}})
+		r, err := b.begin(terms{daily: true, bounds: []bound{{Quota: access.Quota{Subject: "a@pbs", BytesMax: 100}, used: used, settled: b.settled("a@pbs")}}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -67,7 +67,7 @@ func TestQuotaBookDays(t *testing.T) {
 	b := open()
 	take := func(ok bool) *reservation {
 		t.Helper()
-		r, err := b.begin(reservation{bounds: limit, daily: true})
+		r, err := b.begin(terms{bounds: limit, daily: true})
 		if (err == nil) != ok || err != nil && !errors.Is(err, wire.ErrQuota) {
 			t.Fatalf("begin: %v, want %v", err, ok)
 		}
@@ -124,7 +124,7 @@ func TestQuotaBookCountsWhatIsLeft(t *testing.T) {
 	b := open()
 	begin := func(used uint64) *reservation {
 		t.Helper()
-		r, err := b.begin(reservation{store: "tank", bounds: []bound{{Quota: access.Quota{Subject: "a@pbs", BytesMax: 100}, used: used, settled: b.settled("a@pbs")}}})
+		r, err := b.begin(terms{store: "tank", bounds: []bound{{Quota: access.Quota{Subject: "a@pbs", BytesMax: 100}, used: used, settled: b.settled("a@pbs")}}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -207,7 +207,7 @@ func TestQuotaBookCountsWhatWasRemoved(t *testing.T) {
 	}
 	begin := func(used uint64) *reservation {
 		t.Helper()
-		r, err := b.begin(reservation{store: "tank", bounds: []bound{{Quota: access.Quota{Subject: "a@pbs", BytesMax: 100}, used: used, settled: b.settled("a@pbs")}}})
+		r, err := b.begin(terms{store: "tank", bounds: []bound{{Quota: access.Quota{Subject: "a@pbs", BytesMax: 100}, used: used, settled: b.settled("a@pbs")}}})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -7,7 +7,6 @@ import (
 
 	"holdfast/datastore"
 	"holdfast/datastore/access"
-	"holdfast/datastore/wire"
 )
 
 // reserve finds the quotas that a session is under and what is used of them.
@@ -29,7 +28,7 @@ func (s *Server) reserve(c *call, daily bool) (*reservation, error) {
 		}
 		bounds = append(bounds, b)
 	}
-	r, err := s.host.quotas.begin(reservation{bounds: bounds, store: c.Str("store"), daily: daily})
+	r, err := s.host.quotas.begin(terms{bounds: bounds, store: c.Str("store"), daily: daily})
 	if err != nil {
 		return nil, err
 	}
@@ -38,16 +37,6 @@ func (s *Server) reserve(c *call, daily bool) (*reservation, error) {
 		return nil, err
 	}
 	return r, nil
-}
-
-// applies reports whether a quota is about a caller or about a path.
-func applies(subject string, auth wire.AuthID, path string) bool {
-	return wire.AuthID(subject).Owns(auth) || below(subject, path)
-}
-
-// below reports whether path is subject or lies below it.
-func below(subject, path string) bool {
-	return path == subject || strings.HasPrefix(path, strings.TrimSuffix(subject, "/")+"/")
 }
 
 // usedBy sums what all snapshots count that are under a quota.
