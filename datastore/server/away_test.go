@@ -37,7 +37,7 @@ func TestADiskThatIsAwayStopsNoOtherBackup(t *testing.T) {
 	if _, err := l.server.usedBy(t.Context(), "alice@pbs"); err != nil {
 		t.Fatal(err)
 	}
-	l.server.host.quotas.remember("alice@pbs", "usb", 99_000)
+	l.server.host.quotas.Remember("alice@pbs", "usb", 99_000)
 	l.must(errors.Join(l.server.retire("usb"), os.RemoveAll(path)))
 	if used, err := l.server.usedBy(t.Context(), "alice@pbs"); err != nil || used < 99_000 {
 		t.Errorf("used: %d, %v", used, err)

@@ -14,6 +14,8 @@ import (
 	"holdfast/datastore/index"
 	"holdfast/datastore/manifest"
 	"holdfast/datastore/server/budget"
+	"holdfast/datastore/server/known"
+	"holdfast/datastore/server/quota"
 	"holdfast/datastore/server/rest"
 	"holdfast/datastore/wire"
 )
@@ -42,8 +44,8 @@ var (
 type backup struct {
 	*conversation
 	session *datastore.Session
-	known   *known
-	quota   *reservation
+	known   *known.Chunks
+	quota   *quota.Reservation
 	basis   *basis // nil if there is none
 
 	verify    func() // starts a verification of the finished snapshot; nil for none
@@ -62,11 +64,11 @@ type backup struct {
 	described bool
 }
 
-func newBackup(c *conversation, session *datastore.Session, quota *reservation) *backup {
+func newBackup(c *conversation, session *datastore.Session, quota *quota.Reservation) *backup {
 	c.lull = newLull(c.server.o.Limits.SessionIdleTime, c.idle)
 	return &backup{
 		conversation: c, session: session, quota: quota,
-		known: newKnown(c.server.accounts.Known, c.payer), writers: make(map[int64]*writer),
+		known: known.New(c.server.accounts.Known, c.payer), writers: make(map[int64]*writer),
 	}
 }
 
@@ -134,11 +136,11 @@ func (b *backup) blob(c *call) (any, error) {
 		return nil, err
 	}
 	defer body.free()
-	if err := b.quota.charge(size); err != nil {
+	if err := b.quota.Charge(size); err != nil {
 		return nil, err
 	}
 	if err := b.store(c.Context(), name, body.data); err != nil {
-		b.quota.refund(size)
+		b.quota.Refund(size)
 		return nil, err
 	}
 	return nil, nil
@@ -215,7 +217,7 @@ func (b *backup) resume(c *call) (any, error) {
 		return nil, err
 	}
 	for _, r := range list {
-		if _, err := b.known.add(r); err != nil {
+		if _, err := b.known.Add(r); err != nil {
 			return nil, err
 		}
 	}
@@ -223,7 +225,7 @@ func (b *backup) resume(c *call) (any, error) {
 	for _, e := range list {
 		total += received(e.Size, 0)
 	}
-	b.quota.resume(total)
+	b.quota.Resume(total)
 	b.task.Logf("%d chunks of an interrupted backup are there", len(list))
 	c.Header().Set("Content-Type", "application/octet-stream")
 	const batch = 1024
@@ -260,7 +262,7 @@ func (b *backup) finish(*call) (any, error) {
 	}
 	b.phase = finished
 	b.lull.finish(b.server.o.Limits.FinishedTime, b.part)
-	b.quota.end(true)
+	b.quota.End(true)
 	b.basis.end()
 	b.task.Logf("finished: %s", describe(b.stats))
 	if b.verify != nil {
@@ -316,8 +318,8 @@ func (b *backup) end(ctx context.Context) error {
 	done := b.done()
 	b.basis.end()
 	err := b.session.Close()
-	b.known.free()
-	b.quota.end(false) // unless finish has settled it
+	b.known.Free()
+	b.quota.End(false) // unless finish has settled it
 	if done || b.benchmark {
 		if err != nil {
 			b.task.Warnf("clean up: %v", err)

@@ -35,18 +35,18 @@ func (b *backup) chunk(c *call, kind index.Kind) (any, error) {
 	}
 	defer body.free()
 	count := received(size, len(body.data))
-	if err := b.quota.receive(count); err != nil {
+	if err := b.quota.Receive(count); err != nil {
 		return nil, err
 	}
 	put, err := b.put(c.Context(), w.name, chunkstore.Chunk{ID: id, PlainSize: size, Sealed: body.data})
 	if err != nil {
-		_ = b.quota.receive(-count) // nothing came of it
+		_ = b.quota.Receive(-count) // nothing came of it
 		return nil, err
 	}
 	if err := w.admit(size); err != nil {
 		return nil, err
 	}
-	fresh, err := b.known.add(put.Ref)
+	fresh, err := b.known.Add(put.Ref)
 	if err != nil {
 		return nil, err
 	}

@@ -102,13 +102,13 @@ func (b *backup) create(w *writer, open func() (wire.IndexWriter, error)) (any, 
 	if b.lastID >= writersMax {
 		return nil, rest.BadRequest("the session had %d index writers, that is the limit", writersMax)
 	}
-	if err := b.quota.charge(w.declared()); err != nil {
+	if err := b.quota.Charge(w.declared()); err != nil {
 		return nil, err
 	}
 	w.charged = w.declared()
 	out, err := open()
 	if err != nil {
-		b.quota.refund(w.charged)
+		b.quota.Refund(w.charged)
 		return nil, err
 	}
 	sink, ok := out.(indexSink)
@@ -161,13 +161,13 @@ func (b *backup) append(c *call, kind index.Kind) error {
 		for _, e := range entries {
 			n += max(int64(e.Size), datastore.EntryBytes)
 		}
-		if err := b.quota.charge(n); err != nil {
+		if err := b.quota.Charge(n); err != nil {
 			return err
 		}
 	}
 	w.out.Narrow(classes)
 	if err := w.out.WriteAt(c.Context(), entries); err != nil {
-		b.quota.refund(n)
+		b.quota.Refund(n)
 		return err
 	}
 	w.charged += n
@@ -181,7 +181,7 @@ func (b *backup) entries(allowed chunkstore.Classes, ids []string, offs []int64)
 	list := make([]index.Entry, 0, len(ids))
 	for i, s := range ids {
 		id := digest(s)
-		size, left := b.known.of(id).in(allowed)
+		size, left := b.known.Of(id).In(allowed)
 		if left == 0 {
 			return list, allowed, rest.BadRequest("no such chunk %s", s)
 		}
@@ -216,7 +216,7 @@ func (b *backup) close(c *call, kind index.Kind) error {
 	defer b.mu.Unlock()
 	delete(b.writers, w.id)
 	if err != nil {
-		b.quota.refund(w.charged)
+		b.quota.Refund(w.charged)
 		b.task.Logf("index %d, %s, was dropped: %v", w.id, w.name, err)
 		return err
 	}
@@ -243,7 +243,7 @@ func (b *backup) registerIndex(ctx context.Context, name string, idx *index.Read
 	}
 	for e, err := range idx.All(0) {
 		if err == nil {
-			_, err = b.known.add(chunkstore.Ref{ID: e.ID, Size: e.Size, Class: class})
+			_, err = b.known.Add(chunkstore.Ref{ID: e.ID, Size: e.Size, Class: class})
 		}
 		if err != nil {
 			return err

@@ -77,7 +77,7 @@ func (s *Server) collect(t *task.Task, st *datastore.Store, o gc.Options) error 
 	defer func() { s.gc.end(name, done) }()
 	t.Logf("collect the garbage of datastore '%s'", name)
 	begin := s.o.Now()
-	mark := s.host.quotas.mark()
+	mark := s.host.quotas.Mark()
 	stop := followCollection(t, o.Progress)
 	report, err := gc.Collect(t.Context(), st, o)
 	stop()
@@ -91,7 +91,7 @@ func (s *Server) collect(t *task.Task, st *datastore.Store, o gc.Options) error 
 		return err
 	}
 	if err == nil {
-		s.host.quotas.collected(name, mark)
+		s.host.quotas.Collected(name, mark)
 	}
 	upid, took := t.UPID().String(), int64(end.Sub(begin).Seconds())
 	done = &collection{gcStatus: gcStatusOf(report), State: "OK", End: end.Unix(), Duration: &took}

@@ -17,6 +17,7 @@ import (
 	"holdfast/datastore/index"
 	"holdfast/datastore/server/budget"
 	"holdfast/datastore/server/ledger"
+	"holdfast/datastore/server/quota"
 	"holdfast/datastore/server/rest"
 	"holdfast/datastore/task"
 	"holdfast/datastore/wire"
@@ -30,10 +31,10 @@ type sessionHost struct {
 	kept      *spool              // the same for what goes out
 	rooms     buffers             // memory for what goes out
 	unpacking *semaphore.Weighted // chunks being checked
-	quotas    *quotaBook
+	quotas    *quota.Book
 }
 
-func newSessionHost(dir string, a *budget.Accounts, quotas *quotaBook) *sessionHost {
+func newSessionHost(dir string, a *budget.Accounts, quotas *quota.Book) *sessionHost {
 	return &sessionHost{
 		bodies:    newBodies(a.Incoming),
 		whole:     newBodies(a.Arrived),

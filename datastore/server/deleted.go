@@ -7,6 +7,7 @@ import (
 
 	"holdfast/datastore"
 	"holdfast/datastore/access"
+	"holdfast/datastore/server/quota"
 	"holdfast/datastore/server/rest"
 	"holdfast/datastore/wire"
 )
@@ -116,8 +117,8 @@ func (d destroyer) ForgetNow(ctx context.Context, snap wire.Snapshot) error {
 	}
 	for _, u := range list {
 		for _, q := range all {
-			if applies(q.Subject, u.Owner, access.DatastorePath(d.store.conf.Name, snap.Group.NS)) {
-				d.server.host.quotas.removed(q.Subject, d.store.conf.Name, u.Bytes)
+			if quota.Applies(q.Subject, u.Owner, access.DatastorePath(d.store.conf.Name, snap.Group.NS)) {
+				d.server.host.quotas.Removed(q.Subject, d.store.conf.Name, u.Bytes)
 			}
 		}
 	}

@@ -277,10 +277,10 @@ func uploadLog(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err = quota.charge(int64(len(raw))); err == nil {
+	if err = quota.Charge(int64(len(raw))); err == nil {
 		err = c.guarded(st, 0, access.DatastoreBackup).AddLog(c.Context(), c.Snapshot(), chunkstore.Sealed(raw))
 	}
-	quota.end(err == nil)
+	quota.End(err == nil)
 	if errors.Is(err, wire.ErrExists) {
 		return nil, rest.BadRequest("backup already contains a log.")
 	}

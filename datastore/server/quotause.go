@@ -7,33 +7,34 @@ import (
 
 	"holdfast/datastore"
 	"holdfast/datastore/access"
+	"holdfast/datastore/server/quota"
 )
 
 // reserve finds the quotas that a session is under and what is used of them.
-func (s *Server) reserve(c *call, daily bool) (*reservation, error) {
+func (s *Server) reserve(c *call, daily bool) (*quota.Reservation, error) {
 	all, err := s.o.Access.Quotas()
 	if err != nil {
 		return nil, err
 	}
-	var bounds []bound
+	var bounds []quota.Bound
 	for _, q := range all {
-		if !applies(q.Subject, c.auth, access.DatastorePath(c.Str("store"), c.Namespace())) {
+		if !quota.Applies(q.Subject, c.auth, access.DatastorePath(c.Str("store"), c.Namespace())) {
 			continue
 		}
-		b := bound{Quota: q, settled: s.host.quotas.settled(q.Subject)}
+		b := quota.Bound{Quota: q, Settled: s.host.quotas.Settled(q.Subject)}
 		if q.BytesMax > 0 {
-			if b.used, err = s.usedBy(c.Context(), q.Subject); err != nil {
+			if b.Used, err = s.usedBy(c.Context(), q.Subject); err != nil {
 				return nil, fmt.Errorf("quota of %s: %w", q.Subject, err)
 			}
 		}
 		bounds = append(bounds, b)
 	}
-	r, err := s.host.quotas.begin(terms{bounds: bounds, store: c.Str("store"), daily: daily})
+	r, err := s.host.quotas.Begin(quota.Terms{Bounds: bounds, Store: c.Str("store"), Daily: daily})
 	if err != nil {
 		return nil, err
 	}
-	if err := r.charge(0); err != nil {
-		r.end(false)
+	if err := r.Charge(0); err != nil {
+		r.End(false)
 		return nil, err
 	}
 	return r, nil
@@ -48,7 +49,7 @@ func (s *Server) usedBy(ctx context.Context, subject string) (uint64, error) {
 	var total uint64
 	for _, d := range all {
 		path := access.DatastorePath(d.Name, "")
-		relevant := below(subject, path) || below(path, subject) || !strings.HasPrefix(subject, "/")
+		relevant := quota.Below(subject, path) || quota.Below(path, subject) || !strings.HasPrefix(subject, "/")
 		if !relevant || maintenance(d, false) != nil {
 			continue
 		}
@@ -58,12 +59,12 @@ func (s *Server) usedBy(ctx context.Context, subject string) (uint64, error) {
 		}
 		if err != nil {
 			// Its disk may be away: that is no reason to refuse backups elsewhere.
-			n = s.host.quotas.remembered(subject, d.Name)
+			n = s.host.quotas.Remembered(subject, d.Name)
 			s.o.Log.Warn("a quota counts what a datastore held before", "datastore", d.Name, "subject", subject, "bytes", n, "error", err)
 		} else {
-			s.host.quotas.remember(subject, d.Name, n)
+			s.host.quotas.Remember(subject, d.Name, n)
 		}
-		total = sum(total, n)
+		total = quota.Sum(total, n)
 	}
 	return total, nil
 }
@@ -75,8 +76,8 @@ func (s *Server) usedIn(ctx context.Context, name, subject string) (total uint64
 	}
 	defer st.release()
 	err = st.EachUsage(ctx, func(u datastore.Usage) error {
-		if applies(subject, u.Owner, access.DatastorePath(name, u.Snapshot.Group.NS)) {
-			total = sum(total, u.Bytes)
+		if quota.Applies(subject, u.Owner, access.DatastorePath(name, u.Snapshot.Group.NS)) {
+			total = quota.Sum(total, u.Bytes)
 		}
 		return nil
 	})

@@ -11,6 +11,7 @@ import (
 	"holdfast/chunkstore"
 	"holdfast/datastore/image"
 	"holdfast/datastore/index"
+	"holdfast/datastore/server/known"
 	"holdfast/datastore/server/rest"
 	"holdfast/datastore/wire"
 )
@@ -19,14 +20,14 @@ import (
 type reading struct {
 	*conversation
 	snapshot wire.Reader
-	allowed  *known // chunks of the indexes that were downloaded
-	metadata bool   // nothing else is read
+	allowed  *known.Chunks // chunks of the indexes that were downloaded
+	metadata bool          // nothing else is read
 	chunks   atomic.Int64
 	bytes    atomic.Int64
 }
 
 func newReading(c *conversation, snapshot wire.Reader) *reading {
-	return &reading{conversation: c, snapshot: snapshot, allowed: newKnown(c.server.accounts.Known, c.payer)}
+	return &reading{conversation: c, snapshot: snapshot, allowed: known.New(c.server.accounts.Known, c.payer)}
 }
 
 // methods is the table of the session (section 3.2 of the protocol
@@ -65,7 +66,7 @@ func (r *reading) allow(ctx context.Context, name string, idx *index.Reader) err
 	class := m.ClassOf(name)
 	for e, err := range idx.All(0) {
 		if err == nil {
-			_, err = r.allowed.add(chunkstore.Ref{ID: e.ID, Size: e.Size, Class: class})
+			_, err = r.allowed.Add(chunkstore.Ref{ID: e.ID, Size: e.Size, Class: class})
 		}
 		if err != nil {
 			return err
@@ -78,7 +79,7 @@ func (r *reading) allow(ctx context.Context, name string, idx *index.Reader) err
 // the protocol specification).
 func (r *reading) chunk(c *call) (any, error) {
 	id := digest(c.Str("digest"))
-	plain, classes := r.allowed.of(id).in(chunkstore.AllClasses)
+	plain, classes := r.allowed.Of(id).In(chunkstore.AllClasses)
 	ref := chunkstore.Ref{ID: id, Size: plain, Class: chunkstore.Class(bits.TrailingZeros8(uint8(classes)))}
 	if classes == 0 {
 		return nil, &rest.StatusError{Code: http.StatusUnauthorized, Delay: r.server.o.Limits.LoginDelay,
@@ -116,7 +117,7 @@ func (r *reading) leave() {}
 // end gives back what the session holds, after its last handler.
 func (r *reading) end(ctx context.Context) error {
 	err := r.snapshot.Close()
-	r.allowed.free()
+	r.allowed.Free()
 	r.task.Logf("sent %d chunks, %s", r.chunks.Load(), size(uint64(r.bytes.Load())))
 	if ctx.Err() != nil {
 		return interrupted(ctx)

@@ -21,6 +21,7 @@ import (
 	"holdfast/datastore/server/budget"
 	"holdfast/datastore/server/front"
 	"holdfast/datastore/server/meter"
+	"holdfast/datastore/server/quota"
 	"holdfast/datastore/server/rest"
 	"holdfast/datastore/task"
 	"holdfast/datastore/wire"
@@ -91,7 +92,7 @@ func New(o Options) (*Server, error) {
 	s.accounts = budget.NewAccounts(o.Limits)
 	s.metrics = meter.New(meter.From{Connections: func() int { return s.front.Connections() }, Stores: o.Access.Datastores})
 	s.front = front.New(front.Options{Limits: o.Limits, Log: o.Log, Handler: s.Handler(), Refused: s.metrics.Refused})
-	s.host = newSessionHost(o.DataDir, s.accounts, openQuotaBook(s.file("quota-today.json"), o.Now, o.Log))
+	s.host = newSessionHost(o.DataDir, s.accounts, quota.Open(s.file("quota-today.json"), o.Now, o.Log))
 	s.fullness = meter.NewFullness(o.Now)
 	s.gc = openCollections(s.file("collections.json"), o.Log)
 	for _, table := range tables() {

@@ -79,7 +79,7 @@ func (s *Server) backupUpgrade(c *call) (any, error) {
 	}
 	inner, err := s.beginSession(c, st, needs)
 	if err != nil {
-		quota.end(false)
+		quota.End(false)
 		return nil, err
 	}
 	spec := task.Spec{Type: "backup", ID: c.Str("store") + ":" + c.Group().String(), Auth: c.auth}
@@ -90,7 +90,7 @@ func (s *Server) backupUpgrade(c *call) (any, error) {
 		store: st, spec: spec, protocol: wire.BackupProtocol,
 		rights: needs,
 		cancel: func() error {
-			quota.end(false)
+			quota.End(false)
 			return inner.Close()
 		},
 		start: func(v *conversation) session {

@@ -42,11 +42,14 @@ var rooms = map[string][]string{
 
 	"datastore/server": {"chunkstore", "chunkstore/blob", "chunkstore/durable", "chunkstore/pack", "crypto", "datastore", "datastore/access",
 		"datastore/gc", "datastore/image", "datastore/index", "datastore/manifest", "datastore/prune", "datastore/server/budget",
-		"datastore/server/front", "datastore/server/ledger", "datastore/server/meter", "datastore/server/rest", "datastore/task", "datastore/verify", "datastore/wire"},
+		"datastore/server/front", "datastore/server/known", "datastore/server/ledger", "datastore/server/meter",
+		"datastore/server/quota", "datastore/server/rest", "datastore/task", "datastore/verify", "datastore/wire"},
 	"datastore/server/budget": {"chunkstore", "datastore/server/ledger"},
 	"datastore/server/front":  {"chunkstore/durable", "datastore/server/budget", "datastore/server/ledger"},
 	"datastore/server/ledger": {},
 	"datastore/server/rest":   {"chunkstore", "datastore/server/ledger", "datastore/wire"},
+	"datastore/server/known":  {"chunkstore", "datastore/server/ledger"},
+	"datastore/server/quota":  {"chunkstore/durable", "datastore/access", "datastore/wire"},
 	"datastore/server/meter":  {"datastore", "datastore/access"},
 
 	"client":          {"chunkstore", "datastore/index", "datastore/wire"},

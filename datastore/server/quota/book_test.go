@@ -1,4 +1,4 @@
-package server
+package quota
 
 import (
 	"errors"
@@ -14,10 +14,10 @@ import (
 )
 
 func TestQuotaBookBytes(t *testing.T) {
-	b := openQuotaBook("", time.Now, slog.New(slog.DiscardHandler))
-	begin := func(used uint64) *reservation {
+	b := Open("", time.Now, slog.New(slog.DiscardHandler))
+	begin := func(used uint64) *Reservation {
 		t.Helper()
-		r, err := b.begin(terms{daily: true, bounds: []bound{{Quota: access.Quota{Subject: "a@pbs", BytesMax: 100}, used: used, settled: b.settled("a@pbs")}}})
+		r, err := b.Begin(Terms{Daily: true, Bounds: []Bound{{Quota: access.Quota{Subject: "a@pbs", BytesMax: 100}, Used: used, Settled: b.Settled("a@pbs")}}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -25,49 +25,49 @@ func TestQuotaBookBytes(t *testing.T) {
 	}
 	first, second := begin(50), begin(50)
 	steps := []struct {
-		r  *reservation
+		r  *Reservation
 		n  int64
 		ok bool
 	}{{first, 30, true}, {second, 30, false}, {second, 20, true}, {first, 1, false}}
 	for i, s := range steps {
-		if err := s.r.charge(s.n); errors.Is(err, wire.ErrQuota) == s.ok {
+		if err := s.r.Charge(s.n); errors.Is(err, wire.ErrQuota) == s.ok {
 			t.Errorf("step %d: %v", i, err)
 		}
 	}
-	first.end(true) // its 30 bytes count for the second for ever
-	first.end(true)
-	if err := second.charge(1); !errors.Is(err, wire.ErrQuota) {
+	first.End(true) // its 30 bytes count for the second for ever
+	first.End(true)
+	if err := second.Charge(1); !errors.Is(err, wire.ErrQuota) {
 		t.Errorf("what another session finished does not count: %v", err)
 	}
-	second.refund(20)
-	if err := second.charge(20); err != nil {
+	second.Refund(20)
+	if err := second.Charge(20); err != nil {
 		t.Error(err)
 	}
-	second.end(false)
-	if err := begin(80).charge(20); err != nil {
+	second.End(false)
+	if err := begin(80).Charge(20); err != nil {
 		t.Error(err)
 	}
-	if err := begin(0).charge(math.MaxInt64); !errors.Is(err, wire.ErrQuota) {
+	if err := begin(0).Charge(math.MaxInt64); !errors.Is(err, wire.ErrQuota) {
 		t.Errorf("a huge size: %v", err)
 	}
-	var none *reservation
-	if err := none.charge(math.MaxInt64); err != nil {
+	var none *Reservation
+	if err := none.Charge(math.MaxInt64); err != nil {
 		t.Error(err)
 	}
-	none.refund(1)
-	none.end(true)
+	none.Refund(1)
+	none.End(true)
 }
 
 func TestQuotaBookDays(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "days.json")
 	now := time.Date(2026, 1, 2, 23, 0, 0, 0, time.UTC)
 	clock := func() time.Time { return now }
-	limit := []bound{{Quota: access.Quota{Subject: "/datastore/tank", SnapshotsPerDay: 2}}}
-	open := func() *quotaBook { return openQuotaBook(path, clock, slog.New(slog.DiscardHandler)) }
+	limit := []Bound{{Quota: access.Quota{Subject: "/datastore/tank", SnapshotsPerDay: 2}}}
+	open := func() *Book { return Open(path, clock, slog.New(slog.DiscardHandler)) }
 	b := open()
-	take := func(ok bool) *reservation {
+	take := func(ok bool) *Reservation {
 		t.Helper()
-		r, err := b.begin(terms{bounds: limit, daily: true})
+		r, err := b.Begin(Terms{Bounds: limit, Daily: true})
 		if (err == nil) != ok || err != nil && !errors.Is(err, wire.ErrQuota) {
 			t.Fatalf("begin: %v, want %v", err, ok)
 		}
@@ -75,15 +75,15 @@ func TestQuotaBookDays(t *testing.T) {
 	}
 	first, second := take(true), take(true)
 	take(false) // those under way count
-	second.end(false)
+	second.End(false)
 	second = take(true)
-	first.end(true)
-	second.end(true)
+	first.End(true)
+	second.End(true)
 	take(false)
 	b = open() // after a restart
 	take(false)
 	now = now.Add(2 * time.Hour)
-	take(true).end(true)
+	take(true).End(true)
 	b = open()
 	take(true)
 	if err := os.WriteFile(path, []byte("{"), 0o600); err != nil {
@@ -110,7 +110,7 @@ func TestQuotaApplies(t *testing.T) {
 		{"/datastore/tank/x", "a@pbs", "/datastore/tank/xy", false},
 		{"/datastore/tank/x", "a@pbs", "/datastore/tank", false},
 	} {
-		if got := applies(c.subject, c.auth, c.path); got != c.want {
+		if got := Applies(c.subject, c.auth, c.path); got != c.want {
 			t.Errorf("quota of %s for %s on %s: %v", c.subject, c.auth, c.path, got)
 		}
 	}
@@ -120,11 +120,11 @@ func TestQuotaApplies(t *testing.T) {
 // counts, across a restart, until a collection that nothing holds up has freed it.
 func TestQuotaBookCountsWhatIsLeft(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "quota.json")
-	open := func() *quotaBook { return openQuotaBook(path, time.Now, slog.New(slog.DiscardHandler)) }
+	open := func() *Book { return Open(path, time.Now, slog.New(slog.DiscardHandler)) }
 	b := open()
-	begin := func(used uint64) *reservation {
+	begin := func(used uint64) *Reservation {
 		t.Helper()
-		r, err := b.begin(terms{store: "tank", bounds: []bound{{Quota: access.Quota{Subject: "a@pbs", BytesMax: 100}, used: used, settled: b.settled("a@pbs")}}})
+		r, err := b.Begin(Terms{Store: "tank", Bounds: []Bound{{Quota: access.Quota{Subject: "a@pbs", BytesMax: 100}, Used: used, Settled: b.Settled("a@pbs")}}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -133,10 +133,10 @@ func TestQuotaBookCountsWhatIsLeft(t *testing.T) {
 	fits := func(n int64) bool {
 		t.Helper()
 		r := begin(0)
-		err := r.charge(n)
-		_ = r.receive(0)
-		r.refund(n)
-		r.end(false)
+		err := r.Charge(n)
+		_ = r.Receive(0)
+		r.Refund(n)
+		r.End(false)
 		return err == nil
 	}
 	r := begin(0)
@@ -148,7 +148,7 @@ func TestQuotaBookCountsWhatIsLeft(t *testing.T) {
 			t.Errorf("step %d: %v", i, err)
 		}
 	}
-	r.end(false)
+	r.End(false)
 	if fits(50) || !fits(40) {
 		t.Error("what an aborted session has sent does not count")
 	}
@@ -157,35 +157,35 @@ func TestQuotaBookCountsWhatIsLeft(t *testing.T) {
 	}
 	// A session that goes on with what was left counts it once.
 	r = begin(0)
-	r.resume(60)
-	if err := r.charge(100); err != nil {
+	r.Resume(60)
+	if err := r.Charge(100); err != nil {
 		t.Errorf("resumed: %v", err)
 	}
-	r.end(false)
+	r.End(false)
 	if fits(50) || !fits(40) {
 		t.Error("what a resumed session has taken over is gone")
 	}
 	// One that stays open holds up no collection, and goes on paying for its own.
 	idle := begin(0)
-	if err := idle.receive(10); err != nil {
+	if err := idle.Receive(10); err != nil {
 		t.Fatal(err)
 	}
-	b.collected("tank", b.mark())
+	b.Collected("tank", b.Mark())
 	if fits(95) || !fits(90) {
 		t.Error("what a session holds that is open was given back, or more stays than that")
 	}
-	idle.end(false)
-	b.collected("other", b.mark())
+	idle.End(false)
+	b.Collected("other", b.Mark())
 	if fits(95) {
 		t.Error("the collection of another datastore gave it back")
 	}
-	mark := b.mark()
+	mark := b.Mark()
 	late := begin(0)
-	if err := late.receive(30); err != nil {
+	if err := late.Receive(30); err != nil {
 		t.Fatal(err)
 	}
-	late.end(false)
-	b.collected("tank", mark)
+	late.End(false)
+	b.Collected("tank", mark)
 	if fits(80) || !fits(70) {
 		t.Error("after a collection only what came later counts")
 	}
@@ -195,28 +195,28 @@ func TestQuotaBookCountsWhatIsLeft(t *testing.T) {
 // sessions that begin before and after, and across a restart.
 func TestQuotaBookCountsWhatWasRemoved(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "quota.json")
-	open := func() *quotaBook { return openQuotaBook(path, time.Now, slog.New(slog.DiscardHandler)) }
+	open := func() *Book { return Open(path, time.Now, slog.New(slog.DiscardHandler)) }
 	b := open()
-	fits := func(r *reservation, n int64) bool {
+	fits := func(r *Reservation, n int64) bool {
 		t.Helper()
-		err := r.charge(n)
+		err := r.Charge(n)
 		if err == nil {
-			r.refund(n)
+			r.Refund(n)
 		}
 		return err == nil
 	}
-	begin := func(used uint64) *reservation {
+	begin := func(used uint64) *Reservation {
 		t.Helper()
-		r, err := b.begin(terms{store: "tank", bounds: []bound{{Quota: access.Quota{Subject: "a@pbs", BytesMax: 100}, used: used, settled: b.settled("a@pbs")}}})
+		r, err := b.Begin(Terms{Store: "tank", Bounds: []Bound{{Quota: access.Quota{Subject: "a@pbs", BytesMax: 100}, Used: used, Settled: b.Settled("a@pbs")}}})
 		if err != nil {
 			t.Fatal(err)
 		}
 		return r
 	}
 	early := begin(60)
-	b.removed("a@pbs", "tank", 60)
+	b.Removed("a@pbs", "tank", 60)
 	late := begin(0)
-	for what, r := range map[string]*reservation{"early": early, "late": late} {
+	for what, r := range map[string]*Reservation{"early": early, "late": late} {
 		if fits(r, 50) || !fits(r, 40) {
 			t.Errorf("for the %s session it counts twice, or not at all", what)
 		}
@@ -225,7 +225,7 @@ func TestQuotaBookCountsWhatWasRemoved(t *testing.T) {
 	if r := begin(0); fits(r, 50) || !fits(r, 40) {
 		t.Error("after a restart it does not count")
 	}
-	b.collected("tank", b.mark())
+	b.Collected("tank", b.Mark())
 	if r := begin(0); !fits(r, 100) {
 		t.Error("a collection has not given it back")
 	}

@@ -1,4 +1,4 @@
-package server
+package quota
 
 import (
 	"encoding/json"
@@ -68,10 +68,10 @@ func (t *tally) remainsIn(store string) (n int64) {
 	return n
 }
 
-// quotaBook keeps the tallies of all subjects that have a quota. The snapshots of the
+// Book keeps the tallies of all subjects that have a quota. The snapshots of the
 // day, and what lies in the datastores for no snapshot, are in a file too, so that a
 // restart does not forget them.
-type quotaBook struct {
+type Book struct {
 	path string // "" keeps nothing
 	now  func() time.Time
 	log  *slog.Logger
@@ -80,7 +80,7 @@ type quotaBook struct {
 	day      string
 	subjects map[string]*tally
 	counted  map[[2]string]uint64 // bytes by subject and datastore, when they were last counted
-	running  map[*reservation]bool
+	running  map[*Reservation]bool
 	moment   uint64 // counts what begins and ends
 }
 
@@ -99,11 +99,11 @@ const saveStep = 64 << 20
 // dayFileMax caps the file, in bytes.
 const dayFileMax = 8 << 20
 
-// openQuotaBook reads what was counted today. A file that cannot be read is told
+// Open reads what was counted today. A file that cannot be read is told
 // and begun anew.
-func openQuotaBook(path string, now func() time.Time, log *slog.Logger) *quotaBook {
-	b := &quotaBook{path: path, now: now, log: log, subjects: make(map[string]*tally), counted: make(map[[2]string]uint64),
-		running: make(map[*reservation]bool)}
+func Open(path string, now func() time.Time, log *slog.Logger) *Book {
+	b := &Book{path: path, now: now, log: log, subjects: make(map[string]*tally), counted: make(map[[2]string]uint64),
+		running: make(map[*Reservation]bool)}
 	b.day = b.today()
 	f, err := b.load()
 	if err != nil {
@@ -123,7 +123,7 @@ func openQuotaBook(path string, now func() time.Time, log *slog.Logger) *quotaBo
 	return b
 }
 
-func (b *quotaBook) load() (f dayFile, err error) {
+func (b *Book) load() (f dayFile, err error) {
 	if b.path == "" {
 		return f, nil
 	}
@@ -140,10 +140,10 @@ func (b *quotaBook) load() (f dayFile, err error) {
 	return f, nil
 }
 
-func (b *quotaBook) today() string { return b.now().Format(time.DateOnly) }
+func (b *Book) today() string { return b.now().Format(time.DateOnly) }
 
 // tally returns the tally of a subject. The lock must be held, but at the start.
-func (b *quotaBook) tally(subject string) *tally {
+func (b *Book) tally(subject string) *tally {
 	t := b.subjects[subject]
 	if t == nil {
 		t = &tally{}
@@ -152,22 +152,22 @@ func (b *quotaBook) tally(subject string) *tally {
 	return t
 }
 
-// remember keeps what was counted for a subject in a datastore.
-func (b *quotaBook) remember(subject, store string, n uint64) {
+// Remember keeps what was counted for a subject in a datastore.
+func (b *Book) Remember(subject, store string, n uint64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.counted[[2]string{subject, store}] = n
 }
 
-// remembered is what was counted last, 0 if that was never.
-func (b *quotaBook) remembered(subject, store string) uint64 {
+// Remembered is what was counted last, 0 if that was never.
+func (b *Book) Remembered(subject, store string) uint64 {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.counted[[2]string{subject, store}]
 }
 
 // turn begins a new day if it is one. The lock must be held.
-func (b *quotaBook) turn() {
+func (b *Book) turn() {
 	if day := b.today(); day != b.day {
 		b.day = day
 		for _, t := range b.subjects {
@@ -177,7 +177,7 @@ func (b *quotaBook) turn() {
 }
 
 // save writes the file. The lock must be held.
-func (b *quotaBook) save() {
+func (b *Book) save() {
 	if b.path == "" {
 		return
 	}
@@ -198,9 +198,9 @@ func (b *quotaBook) save() {
 	}
 	for r := range b.running {
 		r.saved = r.received
-		for _, q := range r.under.bounds {
+		for _, q := range r.under.Bounds {
 			if r.received > 0 {
-				left(q.Subject, r.under.store, r.received)
+				left(q.Subject, r.under.Store, r.received)
 			}
 		}
 	}
@@ -213,25 +213,25 @@ func (b *quotaBook) save() {
 	}
 }
 
-// bound is a quota that a session is under.
-type bound struct {
+// Bound is a quota that a session is under.
+type Bound struct {
 	access.Quota
-	used    uint64 // bytes of the finished snapshots when the session began
-	settled int64  // of the tally then
+	Used    uint64 // bytes of the finished snapshots when the session began
+	Settled int64  // of the tally then
 }
 
-// terms are what a session is under.
-type terms struct {
-	bounds []bound
-	store  string // that the session writes to
-	daily  bool   // it counts as a snapshot of the day when it is finished
+// Terms are what a session is under.
+type Terms struct {
+	Bounds []Bound
+	Store  string // that the session writes to
+	Daily  bool   // it counts as a snapshot of the day when it is finished
 }
 
-// reservation is what one session takes of its quotas: what its snapshot will count,
+// Reservation is what one session takes of its quotas: what its snapshot will count,
 // or what it has sent where that is more. A nil reservation is under none.
-type reservation struct {
-	book  *quotaBook
-	under terms
+type Reservation struct {
+	book  *Book
+	under Terms
 
 	// Guarded by the book.
 	logical  int64 // bytes of the snapshot as far as it is known
@@ -241,74 +241,74 @@ type reservation struct {
 	ended    bool
 }
 
-// settled reads how much has been settled for a subject so far.
-func (b *quotaBook) settled(subject string) int64 {
+// Settled reads how much has been settled for a subject so far.
+func (b *Book) Settled(subject string) int64 {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.tally(subject).settled
 }
 
-// begin takes one of the day's snapshots if the session is to make one, or returns
+// Begin takes one of the day's snapshots if the session is to make one, or returns
 // wire.ErrQuota.
-func (b *quotaBook) begin(t terms) (*reservation, error) {
+func (b *Book) Begin(t Terms) (*Reservation, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.turn()
-	for _, q := range t.bounds {
+	for _, q := range t.Bounds {
 		n := b.tally(q.Subject)
-		if t.daily && q.SnapshotsPerDay > 0 && n.today+n.open >= int(q.SnapshotsPerDay) {
+		if t.Daily && q.SnapshotsPerDay > 0 && n.today+n.open >= int(q.SnapshotsPerDay) {
 			return nil, fmt.Errorf("%s may add %d snapshots a day: %w", q.Subject, q.SnapshotsPerDay, wire.ErrQuota)
 		}
 	}
-	if t.daily {
-		for _, q := range t.bounds {
+	if t.Daily {
+		for _, q := range t.Bounds {
 			b.tally(q.Subject).open++
 		}
 	}
-	r := &reservation{book: b, under: t}
+	r := &Reservation{book: b, under: t}
 	b.running[r] = true
 	return r, nil
 }
 
-// charge counts n more bytes of the snapshot, or returns wire.ErrQuota.
-func (r *reservation) charge(n int64) error { return r.add(n, 0) }
+// Charge counts n more bytes of the snapshot, or returns wire.ErrQuota.
+func (r *Reservation) Charge(n int64) error { return r.add(n, 0) }
 
-// receive counts n more bytes that were sent, or returns wire.ErrQuota. They count
+// Receive counts n more bytes that were sent, or returns wire.ErrQuota. They count
 // even if the store has them already: otherwise the answer would tell.
-func (r *reservation) receive(n int64) error { return r.add(0, n) }
+func (r *Reservation) Receive(n int64) error { return r.add(0, n) }
 
-func (r *reservation) add(logical, received int64) error {
+func (r *Reservation) add(logical, received int64) error {
 	if r == nil {
 		return nil
 	}
 	r.book.mu.Lock()
 	defer r.book.mu.Unlock()
 	more := max(satisfy(r.logical, logical), satisfy(r.received, received)) - r.charged
-	for _, q := range r.under.bounds {
+	for _, q := range r.under.Bounds {
 		t := r.book.tally(q.Subject)
 		// What others have finished since is in used or in settled; in both
 		// if it happened while used was being counted.
-		have := sum(q.now(t), uint64(t.pending), uint64(t.remains()))
-		if q.BytesMax > 0 && more >= 0 && sum(have, uint64(more)) > q.BytesMax {
+		have := Sum(q.now(t), uint64(t.pending), uint64(t.remains()))
+		if q.BytesMax > 0 && more >= 0 && Sum(have, uint64(more)) > q.BytesMax {
 			return fmt.Errorf("%s may have %d bytes in snapshots and what interrupted ones have left, has %d, of which a garbage collection frees up to %d, and would get %d more: %w",
 				q.Subject, q.BytesMax, have, t.remains(), more, wire.ErrQuota)
 		}
 	}
 	r.logical, r.received = satisfy(r.logical, logical), satisfy(r.received, received)
 	r.settle()
-	if r.received-r.saved >= saveStep && len(r.under.bounds) > 0 {
+	if r.received-r.saved >= saveStep && len(r.under.Bounds) > 0 {
 		r.book.save()
 	}
 	return nil
 }
 
 // now is what the finished snapshots of a subject count, as far as it is known.
-func (q bound) now(t *tally) uint64 {
-	since := t.settled - q.settled
+func (q Bound) now(t *tally) uint64 {
+	since := t.settled - q.Settled
 	if since < 0 { // some have gone
-		return q.used - min(q.used, uint64(-since))
+		return q.Used - min(q.Used, uint64(-since))
 	}
-	return sum(q.used, uint64(since))
+	return Sum(q.Used, uint64(since))
 }
 
 // satisfy adds without overflow.
@@ -320,9 +320,9 @@ func satisfy(a, b int64) int64 {
 }
 
 // settle makes the tallies agree with what the session takes. The lock must be held.
-func (r *reservation) settle() {
+func (r *Reservation) settle() {
 	now := max(r.logical, r.received)
-	for _, q := range r.under.bounds {
+	for _, q := range r.under.Bounds {
 		t := r.book.tally(q.Subject)
 		if r.ended { // a file that was added to a finished snapshot
 			t.settled += now - r.charged
@@ -333,8 +333,8 @@ func (r *reservation) settle() {
 	r.charged = now
 }
 
-// refund takes back a charge for what has come to nothing; what was sent stays.
-func (r *reservation) refund(n int64) {
+// Refund takes back a charge for what has come to nothing; what was sent stays.
+func (r *Reservation) Refund(n int64) {
 	if r == nil {
 		return
 	}
@@ -344,18 +344,18 @@ func (r *reservation) refund(n int64) {
 	r.settle()
 }
 
-// resume takes over what an interrupted session has left of chunks that the session
+// Resume takes over what an interrupted session has left of chunks that the session
 // may now refer to.
-func (r *reservation) resume(n int64) {
+func (r *Reservation) Resume(n int64) {
 	if r == nil {
 		return
 	}
 	r.book.mu.Lock()
 	defer r.book.mu.Unlock()
 	taken := int64(0)
-	for _, q := range r.under.bounds {
+	for _, q := range r.under.Bounds {
 		t, want := r.book.tally(q.Subject), n
-		list := t.left[r.under.store]
+		list := t.left[r.under.Store]
 		for i := range list {
 			part := min(want, list[i].bytes)
 			list[i].bytes, want = list[i].bytes-part, want-part
@@ -366,8 +366,8 @@ func (r *reservation) resume(n int64) {
 	r.settle()
 }
 
-// sum adds without overflow.
-func sum(list ...uint64) (n uint64) {
+// Sum adds without overflow.
+func Sum(list ...uint64) (n uint64) {
 	for _, v := range list {
 		if v > math.MaxUint64-n {
 			return math.MaxUint64
@@ -377,9 +377,9 @@ func sum(list ...uint64) (n uint64) {
 	return n
 }
 
-// end settles what the session took. What was sent and is in no snapshot counts until
+// End settles what the session took. What was sent and is in no snapshot counts until
 // the garbage has been collected.
-func (r *reservation) end(finished bool) {
+func (r *Reservation) End(finished bool) {
 	if r == nil {
 		return
 	}
@@ -397,27 +397,27 @@ func (r *reservation) end(finished bool) {
 	if finished {
 		keeps = r.logical
 	}
-	for _, q := range r.under.bounds {
+	for _, q := range r.under.Bounds {
 		t := b.tally(q.Subject)
 		t.pending -= r.charged
 		t.settled += keeps
-		t.leave(r.under.store, remainder{bytes: r.received - keeps, at: b.moment})
-		if r.under.daily {
+		t.leave(r.under.Store, remainder{bytes: r.received - keeps, at: b.moment})
+		if r.under.Daily {
 			t.open--
 		}
-		if r.under.daily && finished {
+		if r.under.Daily && finished {
 			t.today++
 		}
 	}
 	r.charged, r.received = keeps, min(r.received, keeps)
-	if len(r.under.bounds) > 0 {
+	if len(r.under.Bounds) > 0 {
 		b.save()
 	}
 }
 
-// removed charges what a snapshot has counted that is gone for good, as something that
+// Removed charges what a snapshot has counted that is gone for good, as something that
 // is left.
-func (b *quotaBook) removed(subject, store string, bytes uint64) {
+func (b *Book) Removed(subject, store string, bytes uint64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	n := int64(min(bytes, math.MaxInt64/2))
@@ -428,17 +428,17 @@ func (b *quotaBook) removed(subject, store string, bytes uint64) {
 	b.save()
 }
 
-// mark returns the moment up to which a collection that begins now in a datastore frees
+// Mark returns the moment up to which a collection that begins now in a datastore frees
 // what is in no snapshot. Sessions under way pay for what they hold themselves.
-func (b *quotaBook) mark() uint64 {
+func (b *Book) Mark() uint64 {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.moment++
 	return b.moment
 }
 
-// collected gives back what a collection has freed that began at a mark.
-func (b *quotaBook) collected(store string, mark uint64) {
+// Collected gives back what a collection has freed that began at a mark.
+func (b *Book) Collected(store string, mark uint64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for _, t := range b.subjects {
@@ -453,12 +453,12 @@ func (b *quotaBook) collected(store string, mark uint64) {
 	b.save()
 }
 
-// applies reports whether a quota is about a caller or about a path.
-func applies(subject string, auth wire.AuthID, path string) bool {
-	return wire.AuthID(subject).Owns(auth) || below(subject, path)
+// Applies reports whether a quota is about a caller or about a path.
+func Applies(subject string, auth wire.AuthID, path string) bool {
+	return wire.AuthID(subject).Owns(auth) || Below(subject, path)
 }
 
-// below reports whether path is subject or lies below it.
-func below(subject, path string) bool {
+// Below reports whether path is subject or lies below it.
+func Below(subject, path string) bool {
 	return path == subject || strings.HasPrefix(path, strings.TrimSuffix(subject, "/")+"/")
 }

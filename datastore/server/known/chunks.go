@@ -1,4 +1,4 @@
-package server
+package known
 
 import (
 	"cmp"
@@ -10,13 +10,13 @@ import (
 	"holdfast/datastore/server/ledger"
 )
 
-// known is what a session may refer to: chunks with their sizes in bytes, those of each
+// Chunks is what a session may refer to: chunks with their sizes in bytes, those of each
 // class for itself, so that what was sent or inherited as metadata counts for metadata
 // and for nothing else, and the other way round. It is safe for concurrent use.
 //
 // A chunk is remembered by 94 bits of a hash that nobody outside can compute: that a
 // name which is not known has those of one that is takes more tries than anybody has.
-type known struct {
+type Chunks struct {
 	hold   *ledger.Hold // of what all sessions may remember
 	max    int64
 	hasher chunkstore.Hasher
@@ -40,13 +40,13 @@ const pageMax = 256
 func (m mark) compare(o mark) int { return cmp.Or(cmp.Compare(m.hi, o.hi), cmp.Compare(m.lo, o.lo)) }
 
 // markOf makes the mark of a chunk but for its size.
-func (k *known) markOf(id chunkstore.ID, class chunkstore.Class) mark {
+func (k *Chunks) markOf(id chunkstore.ID, class chunkstore.Class) mark {
 	hi, lo := k.hasher.Of(chunkstore.Key{ID: id})
 	return mark{hi: hi, lo: uint32(lo)&^(chunkstore.ClassCount-1) | uint32(class)}
 }
 
 // find tells where a mark is, or belongs. The lock must be held.
-func (k *known) find(m mark) (page, at int, found bool) {
+func (k *Chunks) find(m mark) (page, at int, found bool) {
 	page, found = slices.BinarySearchFunc(k.pages, m, func(p []mark, m mark) int { return p[0].compare(m) })
 	if !found && page > 0 {
 		page-- // the last one that begins before it
@@ -59,7 +59,7 @@ func (k *known) find(m mark) (page, at int, found bool) {
 }
 
 // insert puts a mark where find has said. The lock must be held.
-func (k *known) insert(page, at int, m mark) {
+func (k *Chunks) insert(page, at int, m mark) {
 	k.count++
 	if page == len(k.pages) {
 		k.pages = append(k.pages, []mark{m})
@@ -75,13 +75,13 @@ func (k *known) insert(page, at int, m mark) {
 	k.pages = slices.Insert(k.pages, page+1, slices.Clone(p[half:]))
 }
 
-// sizes are those of the chunks of one name, by class; 0 means that there is none.
-type sizes [chunkstore.ClassCount]uint32
+// Sizes are those of the chunks of one name, by class; 0 means that there is none.
+type Sizes [chunkstore.ClassCount]uint32
 
-// in chooses what a reference means in an archive whose chunks may be of some classes
+// In chooses what a reference means in an archive whose chunks may be of some classes
 // only, and tells which they may be of with it. If both would do and differ, it is the
 // encrypted one. There may be none.
-func (s sizes) in(allowed chunkstore.Classes) (size uint32, classes chunkstore.Classes) {
+func (s Sizes) In(allowed chunkstore.Classes) (size uint32, classes chunkstore.Classes) {
 	for c := range chunkstore.Class(chunkstore.ClassCount) {
 		if !allowed.Has(c) || s[c] == 0 {
 			continue
@@ -96,14 +96,15 @@ func (s sizes) in(allowed chunkstore.Classes) (size uint32, classes chunkstore.C
 	return size, classes
 }
 
-func newKnown(all *ledger.Resource, p ledger.Payer) *known {
+// New returns an empty set, which is charged to p.
+func New(all *ledger.Resource, p ledger.Payer) *Chunks {
 	hold, _ := all.Try(p, 0) // nothing is always there
-	return &known{hold: hold, max: all.Limit().Share, hasher: chunkstore.NewHasher()}
+	return &Chunks{hold: hold, max: all.Limit().Share, hasher: chunkstore.NewHasher()}
 }
 
-// add remembers a chunk. The size it was last added with counts. fresh tells that it was
+// Add remembers a chunk. The size it was last added with counts. fresh tells that it was
 // not known before.
-func (k *known) add(r chunkstore.Ref) (fresh bool, err error) {
+func (k *Chunks) Add(r chunkstore.Ref) (fresh bool, err error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	m := k.markOf(r.ID, r.Class)
@@ -120,8 +121,8 @@ func (k *known) add(r chunkstore.Ref) (fresh bool, err error) {
 	return true, nil
 }
 
-// of tells what is known under a name.
-func (k *known) of(id chunkstore.ID) (s sizes) {
+// Of tells what is known under a name.
+func (k *Chunks) Of(id chunkstore.ID) (s Sizes) {
 	k.mu.RLock()
 	defer k.mu.RUnlock()
 	for class := range s {
@@ -132,8 +133,8 @@ func (k *known) of(id chunkstore.ID) (s sizes) {
 	return s
 }
 
-// free forgets everything.
-func (k *known) free() {
+// Free forgets everything.
+func (k *Chunks) Free() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.hold.Free()
