@@ -12,12 +12,19 @@ import (
 // backup or a restore on two cores, and by a server with one client.
 const memoryFloor = 100 << 20
 
+// memoryRoom is the least that there is room for besides what is in use, in bytes: a
+// backup whose line is slow, or whose machine is busy, has all of its window under way,
+// about 95 MiB with the rest. It holds no pointers and is collected in a moment.
+const memoryRoom = 32 << 20
+
 // memoryLook is how often the limit is fitted to what is in use.
 const memoryLook = time.Second
 
-// memoryLimit is the limit for so many bytes in use: half as much again, or a
-// process that needs much would do nothing but collect.
-func memoryLimit(live uint64) int64 { return max(memoryFloor, int64(live/2*3)) }
+// memoryLimit is the limit for so many bytes in use. What is little is kept near;
+// much may grow by nearly half, or a process that needs it would do nothing but collect.
+func memoryLimit(live uint64) int64 {
+	return max(memoryFloor, int64(live)+max(memoryRoom, int64(live/2)-memoryRoom))
+}
 
 // boundMemory keeps the memory of the process near what is in use, until the
 // function it returns is called. The user's GOMEMLIMIT goes before it.

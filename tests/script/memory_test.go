@@ -11,8 +11,10 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // memoryMax is what a client and a server with one client may take, in KiB: 150
@@ -41,11 +43,21 @@ func TestMemoryOfClientAndServer(t *testing.T) {
 	out := filepath.Join(h.dir, "out.raw")
 	t.Run("restore", func(t *testing.T) {
 		withinMemory(t, h, "restore", "--quiet", "--keyfile", key, "host/a/latest", "disk.img", out)
+		sameSum(t, out, want)
 	})
-	b, err := os.ReadFile(out)
-	if err != nil || sha256.Sum256(b) != want {
-		t.Errorf("what was restored is not what was backed up: %v", err)
+	// A client that finds its server far away, or a busy machine, has more under way.
+	afar := func(t *testing.T) house {
+		far := h
+		far.env = append(h.env[1:len(h.env):len(h.env)], "HOLDFAST_REPOSITORY="+s.AuthID+"@"+farther(t, s.Address)+":tank")
+		return far
 	}
+	t.Run("backup from afar", func(t *testing.T) {
+		withinMemory(t, afar(t), "backup", "--quiet", "--keyfile", key, "--backup-id", "c", "disk.img:"+image)
+	})
+	t.Run("restore from afar", func(t *testing.T) {
+		withinMemory(t, afar(t), "restore", "--quiet", "--keyfile", key, "host/c/latest", "disk.img", out+".far")
+		sameSum(t, out+".far", want)
+	})
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", s.cmd.Process.Pid))
 	if err != nil {
 		t.Fatal(err)
@@ -53,6 +65,29 @@ func TestMemoryOfClientAndServer(t *testing.T) {
 	if kib := highWater(t, string(status)); kib > memoryMax() {
 		t.Errorf("the server took %d KiB, want at most %d", kib, memoryMax())
 	}
+}
+
+// sameSum fails the test unless a file has that checksum.
+func sameSum(t *testing.T, path string, want [32]byte) {
+	t.Helper()
+	b, err := os.ReadFile(path)
+	if err != nil || sha256.Sum256(b) != want {
+		t.Errorf("what was restored is not what was backed up: %v", err)
+	}
+}
+
+// farther stands before a server and lets what it says first wait for a moment, so that
+// it seems to be far away.
+func farther(t *testing.T, server string) (address string) {
+	t.Helper()
+	var n atomic.Int64
+	r := newRelay(t, server, func() bool {
+		if n.Add(1) <= 20 {
+			time.Sleep(50 * time.Millisecond)
+		}
+		return false
+	})
+	return r.Addr().String()
 }
 
 // withinMemory runs a command and looks at the most it took.
