@@ -16,7 +16,7 @@ import (
 func BenchmarkFinish(b *testing.B) {
 	const chunks = 200_000
 	path := b.TempDir() + "/store"
-	if err := datastore.Create(path); err != nil {
+	if err := datastore.Create(path, datastore.CreateOptions{}); err != nil {
 		b.Fatal(err)
 	}
 	s, err := datastore.Open(b.Context(), path, datastore.Options{})
