@@ -7,11 +7,14 @@ import (
 	"crypto/x509"
 	"errors"
 	"io"
+	"math"
 	"net"
 	"net/http"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -159,27 +162,74 @@ func TestProxy(t *testing.T) {
 }
 
 func TestBucket(t *testing.T) {
-	b := newBucket(1000)
+	b := newBucket(100_000)
 	now := time.Unix(1000, 0)
 	for _, step := range []struct {
 		later time.Duration
 		n     int
 		wait  time.Duration
 	}{
-		{0, 50, -50 * time.Millisecond}, // what the burst allows
-		{0, 50, 0},
-		{0, 500, 500 * time.Millisecond},
-		{200 * time.Millisecond, 100, 400 * time.Millisecond},
-		{time.Hour, 100, 0}, // nothing is saved up but the burst
-		{0, 1000, time.Second},
+		{0, 5000, 0}, // what the burst allows
+		{0, 5000, 0},
+		{0, 5000, 50 * time.Millisecond},
+		{0, 5000, 100 * time.Millisecond},
+		{20 * time.Millisecond, 1000, 90 * time.Millisecond},
+		{time.Hour, 10_000, 0}, // nothing is saved up but the burst
+		{0, 1000, 10 * time.Millisecond},
 	} {
 		now = now.Add(step.later)
-		if got := b.take(step.n, now); got != step.wait {
+		if got := b.take(step.n, now); (got - step.wait).Abs() > time.Microsecond {
 			t.Errorf("%d bytes %v later wait %v, want %v", step.n, step.later, got, step.wait)
 		}
 	}
 	if newBucket(0) != nil {
 		t.Error("no rate is a limit")
+	}
+}
+
+// A slice fits into every bucket: it would have to wait for ever otherwise.
+func TestEveryRateMovesASlice(t *testing.T) {
+	for _, perSecond := range []int64{1, 1000, 40 << 10, 1 << 20, 10 << 30, math.MaxInt64} {
+		b, now := newBucket(perSecond), time.Unix(1000, 0)
+		for range 3 {
+			if d := b.take(b.slice(), now); d < 0 || d > 3*4096*time.Second {
+				t.Errorf("%d bytes per second: a slice of %d bytes waits %v", perSecond, b.slice(), d)
+			}
+		}
+	}
+}
+
+// Two connections share one bucket: a megabyte each at 100 kB per second takes twenty
+// seconds, whichever way it goes.
+func TestLimitedConnsShareARate(t *testing.T) {
+	for _, way := range []string{"up", "down"} {
+		t.Run(way, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b, began := newBucket(100_000), time.Now()
+				var all sync.WaitGroup
+				for range 2 {
+					from, to := net.Pipe()
+					if way == "up" {
+						from = limit(from, b, nil)
+					} else {
+						to = limit(to, nil, b)
+					}
+					all.Go(func() {
+						from.Write(make([]byte, 1_000_000))
+						from.Close()
+					})
+					all.Go(func() {
+						if n, err := io.Copy(io.Discard, to); n != 1_000_000 || err != nil {
+							t.Errorf("%d bytes, %v", n, err)
+						}
+					})
+				}
+				all.Wait()
+				if took := time.Since(began); took < 19800*time.Millisecond || took > 20*time.Second {
+					t.Errorf("it took %v", took)
+				}
+			})
+		})
 	}
 }
 

@@ -4,43 +4,36 @@ import (
 	"net"
 	"sync"
 	"time"
+
+	"golang.org/x/time/rate"
 )
 
 // bucket spreads bytes evenly over time. One bucket serves all connections of a
 // Client. nil is unlimited.
-type bucket struct {
-	rate float64 // bytes per second
+type bucket struct{ limiter *rate.Limiter }
 
-	mu   sync.Mutex
-	next time.Time // when all that was taken so far has been paid for
-}
+// burst is for how long unused capacity is kept, as part of a second; where that is
+// less than a slice it is a slice.
+const burst = 10
 
-// burst is for how long unused capacity is kept.
-const burst = 100 * time.Millisecond
-
-func newBucket(rate int64) *bucket {
-	if rate <= 0 {
+func newBucket(perSecond int64) *bucket {
+	if perSecond <= 0 {
 		return nil
 	}
-	return &bucket{rate: float64(rate)}
+	limit := rate.Limit(perSecond)
+	return &bucket{rate.NewLimiter(limit, int(max(limit/burst, sliceAt(limit))))}
 }
 
 // slice is how many bytes are moved before the next wait, so that a large write
 // does not take the line for itself.
-func (b *bucket) slice() int {
-	return int(min(max(b.rate/20, 4<<10), 64<<10))
-}
+func (b *bucket) slice() int { return int(sliceAt(b.limiter.Limit())) }
 
-// take pays for n bytes at a time and returns how long to wait until they may
-// be used.
+func sliceAt(limit rate.Limit) rate.Limit { return min(max(limit/20, 4<<10), 64<<10) }
+
+// take pays for n bytes, at most a slice, at a time and returns how long to wait until
+// they may be used.
 func (b *bucket) take(n int, now time.Time) time.Duration {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if earliest := now.Add(-burst); b.next.Before(earliest) {
-		b.next = earliest
-	}
-	b.next = b.next.Add(time.Duration(float64(n) / b.rate * float64(time.Second)))
-	return b.next.Sub(now)
+	return b.limiter.ReserveN(now, n).DelayFrom(now)
 }
 
 // limitedConn is a connection through two buckets.

@@ -15,8 +15,7 @@
 // The byte layouts are those of sections 2 and 5 of the formats specification.
 //
 // The package knows no chunk store and no network. It imports the standard
-// library, golang.org/x/crypto, sha256-simd (nothing else may import that) and
-// rsc.io/qr.
+// library, golang.org/x/crypto and rsc.io/qr.
 package crypto
 
 import (

@@ -1,9 +1,8 @@
 package crypto
 
 import (
+	"crypto/sha256"
 	"hash"
-
-	"github.com/minio/sha256-simd"
 )
 
 // Sum returns the SHA-256 of b.

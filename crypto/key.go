@@ -1,11 +1,14 @@
 package crypto
 
 import (
+	"bytes"
 	"crypto/aes"
 	"crypto/cipher"
+	"crypto/hkdf"
 	"crypto/hmac"
+	"crypto/pbkdf2"
 	"crypto/rand"
-	stdsha256 "crypto/sha256"
+	"crypto/sha256"
 	"fmt"
 	"hash"
 	"io"
@@ -13,9 +16,6 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
-
-	"golang.org/x/crypto/hkdf"
-	"golang.org/x/crypto/pbkdf2"
 )
 
 // Sizes in bytes.
@@ -39,6 +39,9 @@ const (
 
 // nonceLabel is what the key of Nonce is derived with.
 const nonceLabel = "Holdfast nonce v1"
+
+// streamSize is how much HKDF gives at most.
+const streamSize = 255 * sha256.Size
 
 // redacted stands for a secret wherever one would be printed.
 const redacted = "[redacted]"
@@ -77,14 +80,18 @@ func NewKey(enc []byte) (*Key, error) {
 	}
 	s := &secrets{}
 	copy(s.enc[:], enc)
-	copy(s.id[:], pbkdf2.Key(enc, []byte(idKeySalt), idKeyRounds, KeySize, stdsha256.New))
+	id, err := pbkdf2.Key(sha256.New, string(enc), []byte(idKeySalt), idKeyRounds, KeySize)
+	if err != nil {
+		return nil, fmt.Errorf("derive the key of names: %w", err)
+	}
+	copy(s.id[:], id)
+	clear(id)
 	s.namers.New = func() any { return &namer{hash: NewHash()} }
-	var nonceKey [KeySize]byte
-	_, err := io.ReadFull(hkdf.New(stdsha256.New, enc, nil, []byte(nonceLabel)), nonceKey[:])
+	nonceKey, err := hkdf.Key(sha256.New, enc, nil, nonceLabel, KeySize)
 	if err != nil {
 		return nil, fmt.Errorf("derive the key of nonces: %w", err)
 	}
-	s.noncers.New = func() any { return &namer{hash: hmac.New(NewHash, nonceKey[:])} }
+	s.noncers.New = func() any { return &namer{hash: hmac.New(NewHash, nonceKey)} }
 	if s.aead, err = newGCM(enc); err != nil {
 		return nil, err
 	}
@@ -164,7 +171,7 @@ func (k *Key) Fingerprint() Fingerprint {
 // Sign returns the authentication tag of msg (section 2.4 of the formats
 // specification).
 func (k *Key) Sign(msg []byte) [32]byte {
-	mac := hmac.New(stdsha256.New, k.secrets().id[:])
+	mac := hmac.New(sha256.New, k.secrets().id[:])
 	mac.Write(msg)
 	return [32]byte(mac.Sum(nil))
 }
@@ -205,9 +212,13 @@ func (k *Key) Open(dst, iv, tag, ciphertext []byte) ([]byte, error) {
 
 // Stream returns bytes that depend on the key and the label and on nothing
 // else: HKDF-SHA256 of the id key, without salt, the label as info. It has
-// 8160 bytes; a read that asks for more is an error.
-func (k *Key) Stream(label string) io.Reader {
-	return hkdf.New(stdsha256.New, k.secrets().id[:], nil, []byte(label))
+// 8160 bytes, all that HKDF gives, and ends there.
+func (k *Key) Stream(label string) (io.Reader, error) {
+	b, err := hkdf.Key(sha256.New, k.secrets().id[:], nil, label, streamSize)
+	if err != nil {
+		return nil, fmt.Errorf("derive %s: %w", label, err)
+	}
+	return bytes.NewReader(b), nil
 }
 
 // String returns a placeholder.

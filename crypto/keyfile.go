@@ -1,8 +1,9 @@
 package crypto
 
 import (
+	"crypto/pbkdf2"
 	"crypto/rand"
-	stdsha256 "crypto/sha256"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -11,7 +12,6 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"golang.org/x/crypto/pbkdf2"
 	"golang.org/x/crypto/scrypt"
 )
 
@@ -107,7 +107,7 @@ func (p KDFParams) checkScrypt() error {
 // derive turns a passphrase into a key. The parameters have been checked.
 func (p KDFParams) derive(kdf KDF, passphrase []byte) ([]byte, error) {
 	if kdf == KDFPBKDF2 {
-		return pbkdf2.Key(passphrase, p.Salt, int(p.Iter), KeySize, stdsha256.New), nil
+		return pbkdf2.Key(sha256.New, string(passphrase), p.Salt, int(p.Iter), KeySize)
 	}
 	return scrypt.Key(passphrase, p.Salt, int(p.N), int(p.R), int(p.P), KeySize)
 }

@@ -4,17 +4,16 @@ import (
 	"bytes"
 	"crypto/aes"
 	"crypto/cipher"
+	"crypto/pbkdf2"
 	"crypto/rand"
 	"crypto/sha1"
-	stdsha256 "crypto/sha256"
+	"crypto/sha256"
 	"crypto/sha512"
 	"crypto/x509/pkix"
 	"encoding/asn1"
 	"errors"
 	"fmt"
 	"hash"
-
-	"golang.org/x/crypto/pbkdf2"
 )
 
 // What OpenSSL calls an encrypted PKCS#8 key: PBES2 of RFC 8018 with PBKDF2 and
@@ -40,7 +39,7 @@ var prfs = []struct {
 	oid asn1.ObjectIdentifier
 	new func() hash.Hash
 }{
-	{oidHMACSHA256, stdsha256.New},
+	{oidHMACSHA256, sha256.New},
 	{asn1.ObjectIdentifier{1, 2, 840, 113549, 2, 7}, sha1.New},
 	{asn1.ObjectIdentifier{1, 2, 840, 113549, 2, 11}, sha512.New},
 }
@@ -83,7 +82,10 @@ type pbes2 struct {
 
 // block derives the key and returns the cipher.
 func (p pbes2) block(passphrase []byte) (cipher.Block, error) {
-	key := pbkdf2.Key(passphrase, p.salt, p.iter, p.keySize, p.prf)
+	key, err := pbkdf2.Key(p.prf, string(passphrase), p.salt, p.iter, p.keySize)
+	if err != nil {
+		return nil, fmt.Errorf("derive a key from the passphrase: %w", err)
+	}
 	defer clear(key)
 	return aes.NewCipher(key)
 }
@@ -96,7 +98,7 @@ func encryptPKCS8(der, passphrase []byte) ([]byte, error) {
 		return nil, fmt.Errorf("read random bytes: %w", err)
 	}
 	p := pbes2{
-		prf:     stdsha256.New,
+		prf:     sha256.New,
 		salt:    random[:pkcs8SaltSize],
 		iter:    pkcs8Iter,
 		iv:      random[pkcs8SaltSize:],

@@ -135,7 +135,11 @@ func newJob(o *Options) (*job, error) {
 		return nil, err
 	}
 	if encrypt {
-		if j.pol, err = chunker.Derive(o.Key.Stream("holdfast chunker polynomial v1")); err != nil {
+		stream, err := o.Key.Stream("holdfast chunker polynomial v1")
+		if err != nil {
+			return nil, err
+		}
+		if j.pol, err = chunker.Derive(stream); err != nil {
 			return nil, err
 		}
 	}

@@ -2,6 +2,7 @@ package abuse
 
 import (
 	"bytes"
+	"crypto/pbkdf2"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/binary"
@@ -14,8 +15,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-
-	"golang.org/x/crypto/pbkdf2"
 )
 
 // holdfast runs the program as a client of the server.
@@ -180,7 +179,11 @@ func idKeyOf(t testing.TB, file string) []byte {
 	if err != nil || derr != nil {
 		t.Fatal(err, derr)
 	}
-	return pbkdf2.Key(enc, []byte("_id_key"), 10, 32, sha256.New)
+	id, err := pbkdf2.Key(sha256.New, string(enc), []byte("_id_key"), 10, 32)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return id
 }
 
 // token makes another token of a user.

@@ -95,7 +95,6 @@ var guests = map[string][]string{
 	"github.com/hanwen/go-fuse/v2":        {"tests"},
 	"github.com/klauspost/compress":       {"chunkstore/blob", "client/source", "tests"},
 	"github.com/lima-vm/go-qcow2reader":   {"client/source"},
-	"github.com/minio/sha256-simd":        {"crypto"},
 	"github.com/prometheus/client_golang": {"datastore/server/meter"},
 	"github.com/restic/chunker":           {"chunkstore/chunker", "tests"},
 	"github.com/rogpeppe/go-internal":     {"tests"},
@@ -106,6 +105,7 @@ var guests = map[string][]string{
 	"golang.org/x/sync":                   {"*"},
 	"golang.org/x/sys":                    {"*"},
 	"golang.org/x/term":                   {"command"},
+	"golang.org/x/time":                   {"client"},
 	"rsc.io/qr":                           {"crypto"},
 }
 
