@@ -87,7 +87,7 @@ func bombs(t testing.TB) map[string][]byte {
 // memory of the server, many at once.
 func TestBombs(t *testing.T) {
 	t.Parallel()
-	w := start(t, setup{limits: unhurried})
+	w := start(t, setup{})
 	digest := digestOf([]byte("bomb"))
 	const sessions = 3
 	all := bombs(t)
@@ -128,7 +128,7 @@ func (s *session) refuse(t testing.TB, name string, m message) {
 // downloads them decoded gets an error at most.
 func TestBombsAtRest(t *testing.T) {
 	t.Parallel()
-	w := start(t, setup{limits: unhurried})
+	w := start(t, setup{})
 	n := 0
 	for name, b := range bombs(t) {
 		n++

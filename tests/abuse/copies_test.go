@@ -29,7 +29,7 @@ func (w *world) holdfast(as identity, args ...string) (string, error) {
 // makes nothing readable: by no session and by no request.
 func TestGarbageDoesNotOpenAnothersChunk(t *testing.T) {
 	t.Parallel()
-	w := start(t, setup{limits: unhurried})
+	w := start(t, setup{})
 	secret := bytes.Repeat([]byte("alice's medical record "), 20)
 	c := plainChunk(secret)
 	if err := w.backup(w.alice, snap{"host", "alice", began}, archive{"root.pxar.didx", []chunk{c}}); err != nil {
@@ -63,7 +63,7 @@ func TestGarbageDoesNotOpenAnothersChunk(t *testing.T) {
 // the store has: they are the same for a chunk that is there and for one that is not.
 func TestPutOnlyTokenLearnsNothingOfTheStore(t *testing.T) {
 	t.Parallel()
-	w := start(t, setup{limits: unhurried})
+	w := start(t, setup{})
 	known := plainChunk([]byte("the leaked payroll file of alice, word for word"))
 	absent := plainChunk([]byte("something that nobody has ever backed up at all"))
 	if err := w.backup(w.alice, snap{"host", "alice", began}, archive{"root.pxar.didx", []chunk{known}}); err != nil {

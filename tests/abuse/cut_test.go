@@ -77,7 +77,7 @@ func (w *world) replay(said []byte, id string, cut int) error {
 // and no group that cannot be used.
 func TestCutEverywhere(t *testing.T) {
 	t.Parallel()
-	w := start(t, setup{limits: unhurried})
+	w := start(t, setup{})
 	before, said, files := w.record(t, snap{"host", "cut0000", began})
 	cuts := 300
 	if atLength(t) {
@@ -139,7 +139,7 @@ func (w *world) again(t testing.TB, s snap, files []archive) {
 // server too.
 func TestCutAnswers(t *testing.T) {
 	t.Parallel()
-	w := start(t, setup{limits: unhurried})
+	w := start(t, setup{})
 	through := newRelay(t, w.address)
 	const rounds = 40
 	for i := range rounds {

@@ -182,7 +182,7 @@ func (s *speaker) bomb(n int) []byte {
 // else. What was not finished is not listed.
 func TestGarbageFrames(t *testing.T) {
 	t.Parallel()
-	w := start(t, setup{limits: unhurried})
+	w := start(t, setup{})
 	var all sync.WaitGroup
 	slots := make(chan struct{}, 8)
 	n := 0

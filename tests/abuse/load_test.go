@@ -361,7 +361,7 @@ func (w *world) collect(stop <-chan struct{}) (runs int, err error) {
 // no other one is listed.
 func TestLoad(t *testing.T) {
 	t.Parallel()
-	w := start(t, setup{limits: unhurried})
+	w := start(t, setup{})
 	through := newRelay(t, w.address)
 	end := time.Now().Add(seconds(t))
 

@@ -55,7 +55,7 @@ func (w *world) logins(t testing.TB, n int, from func(int) string, user string) 
 // of its own, nor do tokens.
 func TestGuessing(t *testing.T) {
 	t.Parallel()
-	w := start(t, setup{limits: unhurried})
+	w := start(t, setup{})
 	const home, evil = "127.0.0.9", "127.0.0.66"
 	if a, err := w.login(home, "alice@pbs", password); err != nil || a.status != 200 {
 		t.Fatalf("%s (%v)", a, err)
@@ -97,7 +97,7 @@ func TestGuessing(t *testing.T) {
 // everybody else goes on.
 func TestLoginStorm(t *testing.T) {
 	t.Parallel()
-	w := start(t, setup{limits: unhurried})
+	w := start(t, setup{})
 	var all sync.WaitGroup
 	var in atomic.Int64
 	for i := range 100 {
@@ -141,7 +141,7 @@ func (k keepAlive) ask(t testing.TB) int {
 // open too.
 func TestRevocation(t *testing.T) {
 	t.Parallel()
-	w := start(t, setup{limits: unhurried})
+	w := start(t, setup{})
 	a, err := w.login("", "bob@pbs", password)
 	if err != nil {
 		t.Fatal(err)

@@ -123,7 +123,7 @@ func gzipped(n int) []byte {
 // Heads and bodies that no client would send.
 func TestMalformedHeads(t *testing.T) {
 	t.Parallel()
-	w := start(t, setup{limits: unhurried})
+	w := start(t, setup{})
 	var all sync.WaitGroup
 	slots := make(chan struct{}, 8)
 	for name, text := range brokenHeads(w.alice) {
@@ -214,7 +214,7 @@ func names(n int) string {
 
 func TestMalformedBodies(t *testing.T) {
 	t.Parallel()
-	w := start(t, setup{limits: unhurried})
+	w := start(t, setup{})
 	for name, b := range wrongBodies() {
 		request := withBody(head(identity{}, "POST", "/access/ticket"), b[0], []byte(b[1]))
 		if a := w.shoot(t, request); a.status != 0 && a.status != 400 && a.status != 401 {
@@ -342,7 +342,7 @@ func wrongMessages(wid, fixed int) map[string]message {
 // A session refuses what is wrong and goes on.
 func TestMalformedMessages(t *testing.T) {
 	t.Parallel()
-	w := start(t, setup{limits: unhurried})
+	w := start(t, setup{})
 	of := snap{"host", "wrong", began}
 	s := w.session(t, w.alice, backupProtocol, of)
 	wid, err := s.createIndex("wrong.didx")
@@ -373,7 +373,7 @@ func TestMalformedMessages(t *testing.T) {
 // closed.
 func TestPlainText(t *testing.T) {
 	t.Parallel()
-	w := start(t, setup{limits: unhurried})
+	w := start(t, setup{})
 	var all sync.WaitGroup
 	for i, text := range []string{"GET / HTTP/1.1\r\nHost: x\r\n\r\n", "GET /" + strings.Repeat("a", 1<<20), string(noise(1, 100000)), "\x16\x03\x01\xff\xff" + string(noise(2, 70000)),
 		"\x16\x03\x01\x00\x00", "\x80\x80\x01\x03\x01", "SSH-2.0-x\r\n", "\x15\x03\x03\x00\x02\x02\x28", strings.Repeat("\x16\x03\x01\x00\x01\x01", 5000)} {

@@ -67,7 +67,7 @@ func getChunk(digest string) message {
 // garbage. What he has not sent he cannot name, and he opens nothing else.
 func TestMetadataOpensNoContent(t *testing.T) {
 	t.Parallel()
-	w := start(t, setup{limits: unhurried})
+	w := start(t, setup{})
 	w.user(t, "web")
 	put := w.token(t, "web", "put", "DatastorePutOnly", "/datastore/"+store)
 	first, old, other := snap{"host", "web", began}, snap{"host", "web", began - 100}, snap{"host", "mail", began}

@@ -258,7 +258,7 @@ func (w *world) tidy(t testing.TB) {
 // and no answer blames the server.
 func TestHostileNames(t *testing.T) {
 	t.Parallel()
-	w := start(t, setup{limits: unhurried})
+	w := start(t, setup{})
 	for _, name := range []string{"canary.txt", "canary", "canary.blob"} {
 		w.write(t, filepath.Join(w.dir, name), canary)
 		w.write(t, filepath.Join(w.data, name), canary)

@@ -12,7 +12,7 @@ import (
 // is bounded, by memoryMax as in every test.
 func TestNight(t *testing.T) {
 	t.Parallel()
-	w := start(t, setup{limits: unhurried})
+	w := start(t, setup{})
 	const machines, uploads = 200, 2
 	var open, all sync.WaitGroup
 	open.Add(machines)

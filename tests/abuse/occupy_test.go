@@ -16,7 +16,7 @@ import (
 // for sessions of it meanwhile, is never told that another backup runs.
 func TestAStrangersRequestsKeepNoOwnerOut(t *testing.T) {
 	t.Parallel()
-	w := start(t, setup{limits: unhurried})
+	w := start(t, setup{})
 	s := snap{"host", "alice", time.Now().Unix() - 1000}
 	if err := w.backup(w.alice, s, archive{"a.didx", []chunk{plainChunk([]byte("hello"))}}); err != nil {
 		t.Fatal(err)

@@ -132,7 +132,7 @@ func (w *world) backup(as identity, s snap, archives ...archive) error {
 // refused, or stays without effect on others.
 func TestPoison(t *testing.T) {
 	t.Parallel()
-	w := start(t, setup{limits: unhurried})
+	w := start(t, setup{})
 	a := victim()
 	// First: mallory has the names for herself, and keeps what was taken.
 	first := snap{"host", "first", began}
@@ -215,7 +215,7 @@ func (w *world) bobToo(t testing.TB, a archive) {
 // What belongs to another cannot be had by its name, nor be changed.
 func TestOtherTenant(t *testing.T) {
 	t.Parallel()
-	w := start(t, setup{limits: unhurried})
+	w := start(t, setup{})
 	a := victim()
 	alice := snap{"host", "alice", began}
 	if err := w.backup(w.alice, alice, a); err != nil {

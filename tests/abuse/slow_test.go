@@ -180,19 +180,23 @@ func (w *world) undisturbed(t testing.TB, done func(rounds int) bool) {
 // atLeast is enough for undisturbed.
 func atLeast(least int) func(int) bool { return func(rounds int) bool { return rounds >= least } }
 
-// quick are limits that let a test see their end. A client that the machine lets
-// wait for seconds meets them, too.
-const quick = "header_timeout = \"4s\"\nidle_timeout = \"4s\"\nbody_timeout = \"3s\"\nwrite_timeout = \"4s\"\n"
-
-// unhurried are the deadlines of a server on a machine that has much else to do, for
-// what is not about deadlines.
-const unhurried = "header_timeout = \"60s\"\nidle_timeout = \"60s\"\n"
+// Deadlines whose end a test sees. An honest client that the machine lets wait for so
+// long meets them, too: they are no shorter than they must be, and those that a test
+// has nothing to do with are ample.
+const (
+	// quick are for who says nothing.
+	quick = "header_timeout = \"15s\"\nidle_timeout = \"15s\"\nbody_timeout = \"15s\"\n"
+	// quickToHear are for who hears nothing.
+	quickToHear = "header_timeout = \"60s\"\nbody_timeout = \"10s\"\nwrite_timeout = \"10s\"\n"
+	// unhurried are for what is not about deadlines.
+	unhurried = "header_timeout = \"60s\"\nidle_timeout = \"60s\"\n"
+)
 
 // Two thousand connections that never come to the point take nothing from
 // honest clients, although the server may open few files, and are closed.
 func TestSlowCrowd(t *testing.T) {
 	t.Parallel()
-	w := start(t, setup{files: 1024, limits: quick})
+	w := start(t, setup{files: 1024, deadlines: quick})
 	acts := []func(*crowd, *net.TCPConn){silent, halfHandshake, plainHead, after(slowHead), after(slowLines), after(slowForm), after(slowChunked), after(idle)}
 	c := newCrowd(w)
 	defer c.end()
@@ -213,7 +217,7 @@ func TestSlowCrowd(t *testing.T) {
 // to try again, and get in.
 func TestFullHouse(t *testing.T) {
 	t.Parallel()
-	w := start(t, setup{files: 1024, limits: quick})
+	w := start(t, setup{files: 1024, deadlines: quick})
 	c := newCrowd(w)
 	defer c.end()
 	acts := []func(*crowd, *net.TCPConn){silent, halfHandshake, after(slowHead), after(slowForm)}
@@ -253,7 +257,7 @@ func deaf(from, to string, request []byte) (*wire, *http2.Framer, error) {
 // bound, and others go on.
 func TestDeafReaders(t *testing.T) {
 	t.Parallel()
-	w := start(t, setup{limits: quick})
+	w := start(t, setup{deadlines: quickToHear})
 	victim := snap{"host", "big", began}
 	var chunks []chunk
 	for i := range 4 {
@@ -297,7 +301,7 @@ func TestDeafReaders(t *testing.T) {
 // Uploads that promise much and drip hold no memory that others need.
 func TestDrippingUploads(t *testing.T) {
 	t.Parallel()
-	w := start(t, setup{limits: quick})
+	w := start(t, setup{deadlines: quickToHear})
 	ctx, cancel := context.WithCancel(context.Background())
 	var all sync.WaitGroup
 	defer all.Wait()
@@ -332,7 +336,7 @@ func (s *session) drip(ctx context.Context, wid int, digest string) {
 // Sessions that fill every window and then stop hold no memory beyond the bound.
 func TestStuffedWindows(t *testing.T) {
 	t.Parallel()
-	w := start(t, setup{limits: quick})
+	w := start(t, setup{deadlines: quickToHear})
 	const sessions, streams = 24, 128
 	var all sync.WaitGroup
 	for i := range sessions {
@@ -385,7 +389,7 @@ func (d *dripping) Read(p []byte) (int, error) {
 // Connections that do not read their answers over HTTP/1.1 are given up.
 func TestDeafDownloads(t *testing.T) {
 	t.Parallel()
-	w := start(t, setup{limits: quick})
+	w := start(t, setup{deadlines: quickToHear})
 	victim := snap{"host", "big", began}
 	b := w.session(t, w.mallory, backupProtocol, victim)
 	b.do(t, blobMessage("big.blob", envelope(magicPlain, noise(1, chunkMax-100)))).want(t, 200)

@@ -53,7 +53,7 @@ func TestStrangersHoldNoPlace(t *testing.T) {
 	}{{"the preface of HTTP2", prefaced}, {"pings", pinging}} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
-			w := start(t, setup{limits: unhurried})
+			w := start(t, setup{})
 			own := snap{"host", "member", began}
 			member := w.session(t, w.bob, backupProtocol, own)
 			const strangers = 1100
