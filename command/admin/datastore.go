@@ -63,7 +63,7 @@ func datastoreCreate(ctx context.Context, c *call) error {
 	if c.Flags.Bool("reuse") && c.Arg(1) == "" {
 		return term.Usagef("--reuse needs the PATH of the repository")
 	}
-	settings, err := c.repos.DatastoreSettings()
+	settings, err := repo.DatastoreSettings(c.Given)
 	if err != nil {
 		return err
 	}

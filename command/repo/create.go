@@ -21,12 +21,12 @@ import (
 
 // DatastoreSettings are what was said about a new datastore. What was not is left
 // out: a real PBS does not know it.
-func (o Opener) DatastoreSettings() (url.Values, error) {
+func DatastoreSettings(given term.Given) (url.Values, error) {
 	params := url.Values{}
-	if !o.given.Flags.IsSet("trash-days") {
+	if !given.Flags.IsSet("trash-days") {
 		return params, nil
 	}
-	wanted, err := o.CreateOptions()
+	wanted, err := CreateOptions(given)
 	params.Set("trash-days", strconv.Itoa(wanted.TrashDays))
 	return params, err
 }
@@ -75,8 +75,8 @@ func TrashDaysFlag() cli.Flag {
 }
 
 // CreateOptions reads what is to be set about a new repository.
-func (o Opener) CreateOptions() (wanted datastore.CreateOptions, err error) {
-	days := o.given.Flags.Uint("trash-days")
+func CreateOptions(given term.Given) (wanted datastore.CreateOptions, err error) {
+	days := given.Flags.Uint("trash-days")
 	if days > datastore.TrashDaysMax {
 		return wanted, term.Usagef("--trash-days %d: want 0 to %d", days, datastore.TrashDaysMax)
 	}

@@ -115,15 +115,6 @@ func (o Opener) ManagingHere(ctx context.Context, dir string, do func(*client.Cl
 	return o.inProcess(ctx, dir, do)
 }
 
-// LocalServer is the server that listens on a socket of this machine.
-func (o Opener) LocalServer(socket string) (*client.Client, error) {
-	silence, err := o.timeout()
-	if err != nil {
-		return nil, err
-	}
-	return client.Local(socket, silence), nil
-}
-
 // Answers tells whether somebody listens on a socket.
 func Answers(socket string) (bool, error) {
 	conn, err := net.DialTimeout("unix", socket, 10*time.Second)

@@ -11,14 +11,19 @@ import (
 
 // Opener opens what a command line names. It is a value: a copy that is changed
 // changes no other one.
-type Opener struct {
+type Opener struct{ Network }
+
+// Network is what is set about conversations with servers, and about waiting.
+type Network struct {
 	secret.Source
 	given term.Given
 	anew  bool // log in with the password, whatever ticket there is
 }
 
 // New makes the opener of a command.
-func New(s secret.Source, given term.Given) Opener { return Opener{Source: s, given: given} }
+func New(s secret.Source, given term.Given) Opener {
+	return Opener{Network{Source: s, given: given}}
+}
 
 // Anew is an opener that logs in with the password, whatever ticket there is, as a
 // server wants it for what it gives to those only who have logged in lately.
@@ -52,9 +57,9 @@ func (o Opener) CheckFlags() error {
 }
 
 // LockWait is how long to wait for others to leave.
-func (o Opener) LockWait() time.Duration { return o.given.Flags.Duration("lock-wait") }
+func (n Network) LockWait() time.Duration { return n.given.Flags.Duration("lock-wait") }
 
 // setting is the value of a flag, or of the first variable that is defined.
-func (o Opener) setting(flag string, variables ...string) (value, from string) {
-	return o.Setting(o.given, flag, variables...)
+func (n Network) setting(flag string, variables ...string) (value, from string) {
+	return n.Setting(n.given, flag, variables...)
 }

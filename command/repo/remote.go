@@ -48,8 +48,8 @@ func ServerOf(r wire.Repository) string {
 }
 
 // Dial connects to the server of a repository.
-func (o Opener) Dial(ctx context.Context, r wire.Repository) (*client.Client, error) {
-	d, err := o.DialOptions(r)
+func (n Network) Dial(ctx context.Context, r wire.Repository) (*client.Client, error) {
+	d, err := n.DialOptions(r)
 	if err != nil {
 		return nil, err
 	}
@@ -57,42 +57,42 @@ func (o Opener) Dial(ctx context.Context, r wire.Repository) (*client.Client, er
 }
 
 // DialOptions gathers all that is set about a connection.
-func (o Opener) DialOptions(r wire.Repository) (client.Options, error) {
+func (n Network) DialOptions(r wire.Repository) (client.Options, error) {
 	r = WithDefaults(r)
-	proxy, err := o.proxy(ServerOf(r))
+	proxy, err := n.proxy(ServerOf(r))
 	if err != nil {
 		return client.Options{}, err
 	}
 	d := client.Options{
 		Repository: r,
 		Secret: func(ctx context.Context) (string, error) {
-			p, err := o.Get(ctx, secret.Login(wire.AuthID(r.AuthID)))
+			p, err := n.Get(ctx, secret.Login(wire.AuthID(r.AuthID)))
 			return string(p), err
 		},
-		Trust:     o.trust(ServerOf(r)),
+		Trust:     n.trust(ServerOf(r)),
 		Proxy:     proxy,
 		UserAgent: "holdfast/" + term.Version,
-		LockWait:  o.LockWait(),
-		Log:       func(text string) { o.UI.Verbosef("%s", text) },
+		LockWait:  n.LockWait(),
+		Log:       func(text string) { n.UI.Verbosef("%s", text) },
 	}
-	if path := o.ticketPath(); path != "" && !o.anew {
-		d.Tickets = ticketFile{path: path, warn: o.UI.Warnf}
+	if path := n.ticketPath(); path != "" && !n.anew {
+		d.Tickets = ticketFile{path: path, warn: n.UI.Warnf}
 	}
-	if d.Fingerprint, err = o.fingerprint(); err != nil {
+	if d.Fingerprint, err = n.fingerprint(); err != nil {
 		return d, err
 	}
-	if d.Silence, err = o.timeout(); err != nil {
+	if d.Silence, err = n.timeout(); err != nil {
 		return d, err
 	}
-	d.RateUp, d.RateDown, err = o.rates()
+	d.RateUp, d.RateDown, err = n.rates()
 	return d, err
 }
 
 // timeout is how long a server may say nothing, 0 if that was not set.
-func (o Opener) timeout() (time.Duration, error) {
-	text, from := o.Env[secret.EnvTimeout], "$"+secret.EnvTimeout
-	if o.given.Flags.IsSet("timeout") {
-		text, from = o.given.Flags.Duration("timeout").String(), "--timeout"
+func (n Network) timeout() (time.Duration, error) {
+	text, from := n.Env[secret.EnvTimeout], "$"+secret.EnvTimeout
+	if n.given.Flags.IsSet("timeout") {
+		text, from = n.given.Flags.Duration("timeout").String(), "--timeout"
 	}
 	if text == "" {
 		return 0, nil
@@ -106,26 +106,26 @@ func (o Opener) timeout() (time.Duration, error) {
 
 // rates are the limits of both directions; --rate stands for the one that is
 // not given.
-func (o Opener) rates() (up, down int64, err error) {
-	both, err := o.Rate("rate")
+func (n Network) rates() (up, down int64, err error) {
+	both, err := Rate(n.given, "rate")
 	if err != nil {
 		return 0, 0, err
 	}
-	if up, err = o.Rate("rate-up"); err != nil {
+	if up, err = Rate(n.given, "rate-up"); err != nil {
 		return 0, 0, err
 	}
-	if down, err = o.Rate("rate-down"); err != nil {
+	if down, err = Rate(n.given, "rate-down"); err != nil {
 		return 0, 0, err
 	}
 	return cmp.Or(up, both), cmp.Or(down, both), nil
 }
 
 // Rate reads a flag that limits a speed, in bytes per second; 0 is no limit.
-func (o Opener) Rate(flag string) (int64, error) {
-	if !o.given.Flags.IsSet(flag) {
+func Rate(given term.Given, flag string) (int64, error) {
+	if !given.Flags.IsSet(flag) {
 		return 0, nil
 	}
-	text := strings.TrimSuffix(o.given.Flags.String(flag), "/s")
+	text := strings.TrimSuffix(given.Flags.String(flag), "/s")
 	n, err := term.ParseSize(text)
 	if err != nil {
 		return 0, term.Usagef("--%s %q: %w", flag, text, err)
@@ -136,18 +136,18 @@ func (o Opener) Rate(flag string) (int64, error) {
 // proxy is the one to go through to a server, "" for none. That of the
 // environment is for servers that $NO_PROXY does not name: hosts, domains with
 // what is below them, addresses and networks, each with or without a port, or "*".
-func (o Opener) proxy(server string) (string, error) {
-	if o.given.Flags.IsSet("proxy") {
-		url := o.given.Flags.String("proxy")
+func (n Network) proxy(server string) (string, error) {
+	if n.given.Flags.IsSet("proxy") {
+		url := n.given.Flags.String("proxy")
 		return url, proxyError("--proxy", client.CheckProxy(url))
 	}
 	for _, name := range []string{"ALL_PROXY", "all_proxy"} {
-		url := o.Env[name]
+		url := n.Env[name]
 		if url == "" {
 			continue
 		}
 		// The rules are what matters here; the proxy is parsed by who uses it.
-		rules := httpproxy.Config{HTTPSProxy: "http://proxy", NoProxy: cmp.Or(o.Env["NO_PROXY"], o.Env["no_proxy"])}
+		rules := httpproxy.Config{HTTPSProxy: "http://proxy", NoProxy: cmp.Or(n.Env["NO_PROXY"], n.Env["no_proxy"])}
 		if through, err := rules.ProxyFunc()(&neturl.URL{Scheme: "https", Host: server}); err != nil || through == nil {
 			return "", err
 		}
@@ -167,16 +167,16 @@ func proxyError(from string, err error) error {
 // checkRemote checks the values of the global flags about servers, and of the
 // variables that stand for them, for commands that do not use them: who has
 // set a limit of "abc" must not learn of it on the night a server is used.
-func (o Opener) checkRemote() error {
-	if _, _, err := o.rates(); err != nil {
+func (n Network) checkRemote() error {
+	if _, _, err := n.rates(); err != nil {
 		return err
 	}
-	if o.given.Flags.IsSet("proxy") {
-		if err := proxyError("--proxy", client.CheckProxy(o.given.Flags.String("proxy"))); err != nil {
+	if n.given.Flags.IsSet("proxy") {
+		if err := proxyError("--proxy", client.CheckProxy(n.given.Flags.String("proxy"))); err != nil {
 			return err
 		}
 	}
-	text, from := o.setting("fingerprint", secret.EnvFingerprint)
+	text, from := n.setting("fingerprint", secret.EnvFingerprint)
 	if from == "" {
 		return nil
 	}
@@ -187,11 +187,11 @@ func (o Opener) checkRemote() error {
 }
 
 // fingerprint is the one that was set for the server, "" if none was.
-func (o Opener) fingerprint() (string, error) {
-	text, from := o.setting("fingerprint", secret.EnvFingerprint, secret.EnvFingerprintPBS)
+func (n Network) fingerprint() (string, error) {
+	text, from := n.setting("fingerprint", secret.EnvFingerprint, secret.EnvFingerprintPBS)
 	if from == "" {
 		var err error
-		if text, from, err = o.Credential("holdfast.fingerprint", "proxmox-backup-client.fingerprint"); err != nil {
+		if text, from, err = n.Credential("holdfast.fingerprint", "proxmox-backup-client.fingerprint"); err != nil {
 			return "", err
 		}
 	}
@@ -223,4 +223,13 @@ func Colons(b []byte) string {
 		pairs[i] = hex.EncodeToString([]byte{c})
 	}
 	return strings.Join(pairs, ":")
+}
+
+// LocalServer is the server that listens on a socket of this machine.
+func (n Network) LocalServer(socket string) (*client.Client, error) {
+	silence, err := n.timeout()
+	if err != nil {
+		return nil, err
+	}
+	return client.Local(socket, silence), nil
 }

@@ -20,8 +20,8 @@ const ticketsMax = 64
 
 // ticketPath is the file that keeps tickets until the user logs out of the
 // machine, "" if there is no place for it.
-func (o Opener) ticketPath() string {
-	if dir := o.Env["XDG_RUNTIME_DIR"]; filepath.IsAbs(dir) {
+func (n Network) ticketPath() string {
+	if dir := n.Env["XDG_RUNTIME_DIR"]; filepath.IsAbs(dir) {
 		return filepath.Join(dir, secret.ConfigDir, "tickets.json")
 	}
 	return ""

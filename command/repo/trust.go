@@ -25,9 +25,9 @@ const knownServersName = "fingerprints"
 // trust decides about the certificate of a server for which neither the
 // system's authorities nor a fingerprint that was set vouch: the server must be
 // known, or somebody must accept it now.
-func (o Opener) trust(server string) client.TrustFunc {
+func (n Network) trust(server string) client.TrustFunc {
 	return func(ctx context.Context, _, fingerprint string) error {
-		path, err := o.ConfigPath(knownServersName)
+		path, err := n.ConfigPath(knownServersName)
 		if err != nil {
 			path = "" // nothing is remembered then
 		}
@@ -40,10 +40,10 @@ func (o Opener) trust(server string) client.TrustFunc {
 		case known != "":
 			return changedServer(path, server, known)
 		}
-		if err := o.acceptServer(ctx, server, fingerprint); err != nil {
+		if err := n.acceptServer(ctx, server, fingerprint); err != nil {
 			return err
 		}
-		return o.rememberServer(path, server, fingerprint)
+		return n.rememberServer(path, server, fingerprint)
 	}
 }
 
@@ -55,18 +55,18 @@ func changedServer(path, server, known string) error {
 
 // acceptServer asks for a new server to be accepted, unless --accept-new says
 // so already.
-func (o Opener) acceptServer(ctx context.Context, server, fingerprint string) error {
-	if o.given.Flags.Bool("accept-new") {
+func (n Network) acceptServer(ctx context.Context, server, fingerprint string) error {
+	if n.given.Flags.Bool("accept-new") {
 		return nil
 	}
 	refused := term.Hintf(fmt.Errorf("the server %s is not known", server),
 		"compare the fingerprint with what holdfast cert show prints on the server, then run the command once with --accept-new, or with --fingerprint %s", fingerprint)
-	tty, err := o.Terminal()
+	tty, err := n.Terminal()
 	if err != nil {
 		return refused
 	}
 	defer tty.Close()
-	o.UI.ClearLine()
+	n.UI.ClearLine()
 	question := fmt.Sprintf("holdfast: the server %s is not known; its certificate has the fingerprint\n%s\nholdfast: accept and remember it? (y/N) ", server, fingerprint)
 	answer, err := askLine(ctx, tty, question)
 	if err != nil {
@@ -133,9 +133,9 @@ func knownServer(path, server string) (string, error) {
 }
 
 // rememberServer adds a line.
-func (o Opener) rememberServer(path, server, fingerprint string) error {
+func (n Network) rememberServer(path, server, fingerprint string) error {
 	if path == "" {
-		o.UI.Warnf("%s is accepted but not remembered, as neither $XDG_CONFIG_HOME nor $HOME says where", server)
+		n.UI.Warnf("%s is accepted but not remembered, as neither $XDG_CONFIG_HOME nor $HOME says where", server)
 		return nil
 	}
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
@@ -150,6 +150,6 @@ func (o Opener) rememberServer(path, server, fingerprint string) error {
 	if err = errors.Join(err, f.Close()); err != nil {
 		return fmt.Errorf("remember server %s in %s: %w", server, path, err)
 	}
-	o.UI.Notef("%s is known from now on by the fingerprint %s", server, fingerprint)
+	n.UI.Notef("%s is known from now on by the fingerprint %s", server, fingerprint)
 	return nil
 }

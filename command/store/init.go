@@ -68,13 +68,13 @@ func (c *call) newRepository() (wire.Repository, error) {
 
 func (c *call) makeRepository(ctx context.Context, r wire.Repository) error {
 	if r.IsPath() {
-		o, err := c.repos.CreateOptions()
+		o, err := repo.CreateOptions(c.Given)
 		if err != nil {
 			return err
 		}
 		return datastore.Create(r.Path, o)
 	}
-	settings, err := c.repos.DatastoreSettings()
+	settings, err := repo.DatastoreSettings(c.Given)
 	if err != nil {
 		return err
 	}

@@ -86,7 +86,7 @@ func (c *call) scrubOrder() (o scrubOrder, err error) {
 	if o.days > scrubDaysMax {
 		return o, term.Usagef("--older-than %d: want 0 to %d", o.days, scrubDaysMax)
 	}
-	o.rate, err = c.repos.Rate("limit")
+	o.rate, err = repo.Rate(c.Given, "limit")
 	if err == nil && o.rate < 0 {
 		err = term.Usagef("--limit: must not be negative")
 	}
