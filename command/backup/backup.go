@@ -162,13 +162,12 @@ func (c *call) backupOptions(ctx context.Context) (backup.Options, error) {
 		Now:          c.Now,
 		TimeIsNow:    !c.Flags.IsSet("backup-time"),
 	}
-	switch how := c.Flags.String("chunking"); how {
-	case "content":
-	case "fixed":
-		o.Fixed = true
-	default:
-		return o, term.Usagef("--chunking %q: want content or fixed", how)
+	const content, fixed = "content", "fixed"
+	how := c.Flags.String("chunking")
+	if err := term.OneOf("chunking", how, content, fixed); err != nil {
+		return o, err
 	}
+	o.Fixed = how == fixed
 	if n := len(c.Flags.String("notes")); n > wire.NotesSizeMax {
 		return o, term.Usagef("--notes: a text of %d bytes, want at most %d", n, wire.NotesSizeMax)
 	}

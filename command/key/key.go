@@ -126,15 +126,14 @@ func (c *call) protect(ctx context.Context, k *crypto.Key, pass secret.Kind, o c
 }
 
 func parseKDF(s string) (crypto.KDF, error) {
-	switch s {
-	case "scrypt":
-		return crypto.KDFScrypt, nil
-	case "pbkdf2":
-		return crypto.KDFPBKDF2, nil
-	case "none":
-		return crypto.KDFNone, nil
+	var words []string
+	for _, k := range []crypto.KDF{crypto.KDFScrypt, crypto.KDFPBKDF2, crypto.KDFNone} {
+		if s == k.String() {
+			return k, nil
+		}
+		words = append(words, k.String())
 	}
-	return 0, term.Usagef("--kdf %q: want scrypt, pbkdf2 or none", s)
+	return 0, term.OneOf("kdf", s, words...)
 }
 
 // writeKeyFile writes a new key file. A directory that is missing is made, for
@@ -287,13 +286,13 @@ type paperRecord struct {
 
 func keyPaper(_ context.Context, c *call) error {
 	format := c.Flags.String("output-format")
+	const text, html = "text", "html"
+	if err := term.OneOf("output-format", format, text, html); err != nil {
+		return err
+	}
 	render := crypto.PaperKeyText
-	switch format {
-	case "text":
-	case "html":
+	if format == html {
 		render = crypto.PaperKeyHTML
-	default:
-		return term.Usagef("--output-format %q: want text or html", format)
 	}
 	path, err := c.keyArgument()
 	if err != nil {
@@ -303,10 +302,10 @@ func keyPaper(_ context.Context, c *call) error {
 	if err != nil {
 		return err
 	}
-	text, err := render(f, c.Flags.String("subject"))
+	paper, err := render(f, c.Flags.String("subject"))
 	if err != nil {
 		return fmt.Errorf("paper key of %s: %w", path, err)
 	}
-	c.UI.Result(paperRecord{"paperkey", format, text}, func(w io.Writer) { io.WriteString(w, text) })
+	c.UI.Result(paperRecord{"paperkey", format, paper}, func(w io.Writer) { io.WriteString(w, paper) })
 	return nil
 }

@@ -43,11 +43,8 @@ func MasterPubkeyFlag() cli.Flag {
 
 // ParseMode reads a value of --crypt-mode.
 func ParseMode(text string) (crypto.Mode, error) {
-	m, err := crypto.ParseMode(text)
-	if err != nil {
-		err = term.Usagef("--crypt-mode %q: want encrypt, sign-only or none", text)
-	}
-	return m, err
+	err := term.OneOf("crypt-mode", text, string(crypto.ModeEncrypt), string(crypto.ModeSignOnly), string(crypto.ModeNone))
+	return crypto.Mode(text), err
 }
 
 // Choice is the key file that was chosen, "" if there is none.

@@ -90,3 +90,12 @@ func noEmpties(c *cli.Context, args []string) error {
 func textFlags() []string {
 	return []string{"notes", "comment", "hint", "subject", "email", "firstname", "lastname"}
 }
+
+// OneOf refuses the value of a flag that is none of the words that the flag allows.
+func OneOf(flag, value string, words ...string) error {
+	if slices.Contains(words, value) {
+		return nil
+	}
+	last := len(words) - 1
+	return Usagef("--%s %q: want %s or %s", flag, value, strings.Join(words[:last], ", "), words[last])
+}
