@@ -149,7 +149,7 @@ func TestGlobalFlags(t *testing.T) {
 	b.do(t, term.ExitOK, "--json", "version")
 	b.do(t, term.ExitOK, "version", "--json")
 	var r versionRecord
-	if err := json.Unmarshal(b.out.Bytes(), &r); err != nil || r.MessageType != "version" || r.Version != term.Version {
+	if err := json.Unmarshal(b.out.Bytes(), &r); err != nil || r.MessageType != "version" || r.Version != term.Version() {
 		t.Errorf("version --json: %+v, %v from %q", r, err, b.out.String())
 	}
 	b.do(t, term.ExitUsage, "-q", "version", "-v")

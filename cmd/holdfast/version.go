@@ -73,7 +73,7 @@ func (c *call) askVersion(ctx context.Context) (*serverVersion, error) {
 
 func runVersion(ctx context.Context, c *call) error {
 	r := versionRecord{
-		MessageType: "version", Version: term.Version,
+		MessageType: "version", Version: term.Version(),
 		Go: runtime.Version(), OS: runtime.GOOS, Arch: runtime.GOARCH, Formats: formats,
 	}
 	if info, ok := debug.ReadBuildInfo(); ok {

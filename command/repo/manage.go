@@ -140,7 +140,7 @@ func (o Opener) inProcess(ctx context.Context, dir string, do func(*client.Clien
 	}
 	closing := context.WithoutCancel(ctx)
 	defer func() { err = errors.Join(err, data.Close(closing)) }()
-	s, err := server.New(server.Options{DataDir: dir, Access: data.Access, Tasks: data.Tasks, Version: term.Version})
+	s, err := server.New(server.Options{DataDir: dir, Access: data.Access, Tasks: data.Tasks, Version: term.Version()})
 	if err != nil {
 		return err
 	}

@@ -71,7 +71,7 @@ func (n Network) DialOptions(r wire.Repository) (client.Options, error) {
 		},
 		Trust:     n.trust(ServerOf(r)),
 		Proxy:     proxy,
-		UserAgent: "holdfast/" + term.Version,
+		UserAgent: "holdfast/" + term.Version(),
 		LockWait:  n.LockWait(),
 		Log:       func(text string) { n.UI.Verbosef("%s", text) },
 	}

@@ -126,7 +126,7 @@ func (r *running) start() error {
 	}
 	r.server, err = server.New(server.Options{
 		DataDir: r.conf.Data, Access: r.data.Access, Tasks: r.data.Tasks, Log: r.log, Limits: limits,
-		Version: term.Version, Fingerprint: r.cert.Fingerprint(), OpenMetrics: r.conf.OpenMetrics,
+		Version: term.Version(), Fingerprint: r.cert.Fingerprint(), OpenMetrics: r.conf.OpenMetrics,
 	})
 	if err != nil {
 		return err
