@@ -682,7 +682,7 @@ func (r *piecewise) Read(p []byte) (int, error) {
 
 func TestSlowUploadsDoNotStarve(t *testing.T) {
 	l := newSessionLab(t)
-	l.server.host.bodies = tight(chunkstore.SealedSizeMax + 2*mib)
+	l.server.accounts.Incoming = tight(chunkstore.SealedSizeMax + 2*mib)
 	k := l.begin(backupOf("alice", "vm/100", 1000))
 	k.data(post("/dynamic_index", "archive-name", "a.didx"))
 	const uploads = 70

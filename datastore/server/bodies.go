@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"holdfast/chunkstore"
+	"holdfast/datastore/server/budget"
 	"holdfast/datastore/server/ledger"
 )
 
@@ -19,13 +20,23 @@ import (
 // The last holds the largest chunk.
 var bodyClasses = [...]int{64 << 10, 512 << 10, 1 << 20, 2 << 20, 4<<20 + 4<<10, 8 << 20, chunkstore.SealedSizeMax}
 
-// buffers are used again, those of each class for themselves. Who takes one has
-// been given memory for it.
-type buffers [len(bodyClasses)]sync.Pool
+// keep is where bodies are: in memory while there is some for who pays, in files
+// otherwise. It is safe for concurrent use.
+type keep struct {
+	dir      string // of the files; "" is the system's directory for temporary files
+	accounts *budget.Accounts
+	// Buffers are used again, those of each class for themselves.
+	pools [len(bodyClasses)]sync.Pool
+}
 
-// take returns a buffer of a class with chunkstore.RoomMore bytes more.
-func (b *buffers) take(class int) *[]byte {
-	store, ok := b[class].Get().(*[]byte)
+// newKeep returns an empty one, whose files lie in dir; "" is the system's directory for
+// temporary files. What it holds is charged to the accounts.
+func newKeep(dir string, a *budget.Accounts) *keep { return &keep{dir: dir, accounts: a} }
+
+// take returns a buffer of a class with chunkstore.RoomMore bytes more. Who takes one
+// has been given memory for it.
+func (k *keep) take(class int) *[]byte {
+	store, ok := k.pools[class].Get().(*[]byte)
 	if !ok {
 		fresh := make([]byte, bodyClasses[class]+chunkstore.RoomMore)
 		store = &fresh
@@ -34,20 +45,20 @@ func (b *buffers) take(class int) *[]byte {
 }
 
 // give takes a buffer of a class back.
-func (b *buffers) give(class int, store *[]byte) { b[class].Put(store) }
+func (k *keep) give(class int, store *[]byte) { k.pools[class].Put(store) }
 
-// bodies hands out buffers, never more at a time than its account holds.
-type bodies struct {
-	account *ledger.Resource
-	pools   buffers
+// lend returns room for a blob of size bytes with chunkstore.RoomMore bytes more, until
+// free. Who asks has been given memory for it.
+func (k *keep) lend(size int) (room []byte, free func()) {
+	class := classOf(size)
+	store := k.take(class)
+	return *store, func() { k.give(class, store) }
 }
-
-func newBodies(account *ledger.Resource) *bodies { return &bodies{account: account} }
 
 // loan is a borrowed buffer.
 type loan struct {
-	data  []byte
-	from  *bodies
+	data  []byte // the body
+	from  *keep
 	class int
 	hold  *ledger.Hold
 	store *[]byte
@@ -62,27 +73,27 @@ func classOf(size int) (class int) {
 	return class
 }
 
-// borrow waits for memory for a body of size bytes, at most
+// borrow waits for memory of an account for a body of size bytes, at most
 // chunkstore.SealedSizeMax.
-func (b *bodies) borrow(ctx context.Context, p ledger.Payer, size int) (*loan, error) {
-	return b.lend(size, func(n int64) (*ledger.Hold, error) { return b.account.Take(ctx, p, n) })
+func (k *keep) borrow(ctx context.Context, r *ledger.Resource, p ledger.Payer, size int) (*loan, error) {
+	return k.charge(size, func(n int64) (*ledger.Hold, error) { return r.Take(ctx, p, n) })
 }
 
 // borrowSoon is a borrow that gives up with errCrowded.
-func (b *bodies) borrowSoon(ctx context.Context, p ledger.Payer, size int) (*loan, error) {
-	return b.lend(size, func(n int64) (*ledger.Hold, error) { return takeSoon(ctx, b.account, p, n) })
+func (k *keep) borrowSoon(ctx context.Context, r *ledger.Resource, p ledger.Payer, size int) (*loan, error) {
+	return k.charge(size, func(n int64) (*ledger.Hold, error) { return takeSoon(ctx, r, p, n) })
 }
 
-func (b *bodies) lend(size int, take func(int64) (*ledger.Hold, error)) (*loan, error) {
+func (k *keep) charge(size int, take func(int64) (*ledger.Hold, error)) (*loan, error) {
 	if size > chunkstore.SealedSizeMax {
 		return nil, fmt.Errorf("body of %d bytes: %w", size, chunkstore.ErrInvalid)
 	}
-	l := &loan{from: b, class: classOf(size)}
+	l := &loan{from: k, class: classOf(size)}
 	var err error
 	if l.hold, err = take(int64(bodyClasses[l.class])); err != nil {
 		return nil, err
 	}
-	l.store = b.pools.take(l.class)
+	l.store = k.take(l.class)
 	l.data = (*l.store)[:size]
 	return l, nil
 }
@@ -90,7 +101,7 @@ func (b *bodies) lend(size int, take func(int64) (*ledger.Hold, error)) (*loan, 
 // free gives the buffer back. data must not be used any more.
 func (l *loan) free() {
 	l.data = nil
-	l.from.pools.give(l.class, l.store)
+	l.from.give(l.class, l.store)
 	l.hold.Free()
 }
 
@@ -181,6 +192,11 @@ func (b *watchedBody) Read(p []byte) (int, error) {
 		b.vigil.end()
 	}
 	return n, err
+}
+
+// body returns the body of a request that is watched. stop ends that.
+func (p *patience) body(w http.ResponseWriter, from io.ReadCloser) *watchedBody {
+	return &watchedBody{ReadCloser: from, begin: func() *vigil { return p.watch(w) }}
 }
 
 // stop ends the watch.

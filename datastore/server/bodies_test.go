@@ -9,43 +9,45 @@ import (
 	"testing"
 
 	"holdfast/chunkstore"
+	"holdfast/datastore/server/budget"
 	"holdfast/datastore/server/ledger"
 )
 
 func TestBodiesWaitForMemory(t *testing.T) {
 	alice := ledger.Payer{Account: "alice"}
-	b := tight(chunkstore.SealedSizeMax)
-	first, err := b.borrow(context.Background(), alice, chunkstore.SealedSizeMax)
+	memory := ledger.New(ledger.Limit{Name: "memory", Total: chunkstore.SealedSizeMax})
+	k := newKeep("", &budget.Accounts{Incoming: memory})
+	first, err := k.borrow(context.Background(), memory, alice, chunkstore.SealedSizeMax)
 	if err != nil || len(first.data) != chunkstore.SealedSizeMax {
 		t.Fatalf("%v", err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	if _, err := b.borrow(ctx, alice, 1); !errors.Is(err, context.Canceled) {
+	if _, err := k.borrow(ctx, memory, alice, 1); !errors.Is(err, context.Canceled) {
 		t.Errorf("more than there is: %v", err)
 	}
-	if _, err := b.borrow(context.Background(), alice, chunkstore.SealedSizeMax+1); !errors.Is(err, chunkstore.ErrInvalid) {
+	if _, err := k.borrow(context.Background(), memory, alice, chunkstore.SealedSizeMax+1); !errors.Is(err, chunkstore.ErrInvalid) {
 		t.Errorf("larger than any chunk: %v", err)
 	}
-	if _, err := b.borrowSoon(context.Background(), alice, 1); !errors.Is(err, errCrowded) {
+	if _, err := k.borrowSoon(context.Background(), memory, alice, 1); !errors.Is(err, errCrowded) {
 		t.Errorf("more than there is soon: %v", err)
 	}
-	if _, err := b.borrowSoon(ctx, alice, 1); !errors.Is(err, context.Canceled) {
+	if _, err := k.borrowSoon(ctx, memory, alice, 1); !errors.Is(err, context.Canceled) {
 		t.Errorf("given up: %v", err)
 	}
 	first.free()
-	shared := newBodies(ledger.New(ledger.Limit{Name: "memory", Total: chunkstore.SealedSizeMax, Share: 64 << 10}))
-	if _, err := shared.borrowSoon(context.Background(), alice, 100<<10); !errors.Is(err, errCrowded) {
+	shared := ledger.New(ledger.Limit{Name: "memory", Total: chunkstore.SealedSizeMax, Share: 64 << 10})
+	if _, err := k.borrowSoon(context.Background(), shared, alice, 100<<10); !errors.Is(err, errCrowded) {
 		t.Errorf("more than the user's share: %v", err)
 	}
 	for _, size := range []int{0, 1, 64 << 10, 64<<10 + 1, 4<<20 + 44, 4<<20 + 4<<10 + 1} {
-		l, err := b.borrow(context.Background(), alice, size)
+		l, err := k.borrow(context.Background(), memory, alice, size)
 		if err != nil || len(l.data) != size {
 			t.Fatalf("%d bytes: %v", size, err)
 		}
 		l.free()
 	}
-	if b.account.Used() != 0 {
+	if memory.Used() != 0 {
 		t.Error("memory was not given back")
 	}
 }

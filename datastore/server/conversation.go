@@ -25,21 +25,14 @@ import (
 
 // sessionHost is what the sessions of a server share.
 type sessionHost struct {
-	bodies    *bodies             // memory for what comes in
-	whole     *bodies             // memory for what has come in by way of the spool
-	spool     *spool              // for what there is no memory for
-	kept      *spool              // the same for what goes out
-	rooms     buffers             // memory for what goes out
+	keep      *keep               // for bodies
 	unpacking *semaphore.Weighted // chunks being checked
 	quotas    *quota.Book
 }
 
 func newSessionHost(dir string, a *budget.Accounts, quotas *quota.Book) *sessionHost {
 	return &sessionHost{
-		bodies:    newBodies(a.Incoming),
-		whole:     newBodies(a.Arrived),
-		spool:     &spool{dir: dir, room: a.Spooled},
-		kept:      &spool{dir: dir, room: a.Kept},
+		keep:      newKeep(dir, a),
 		unpacking: semaphore.NewWeighted(int64(2 * runtime.GOMAXPROCS(0))),
 		quotas:    quotas,
 	}
@@ -94,7 +87,7 @@ func (v *conversation) handler(table []method) http.Handler {
 		defer stream.Free()
 		v.lull.begin()
 		defer v.lull.end()
-		body := &watchedBody{ReadCloser: r.Body, begin: func() *vigil { return v.patience.watch(w) }}
+		body := v.patience.body(w, r.Body)
 		defer body.stop()
 		r.Body = body
 		r = r.WithContext(budget.WithPayer(r.Context(), v.payer))
@@ -214,7 +207,7 @@ func (v *conversation) payload(c *call, size int64) (*loan, error) {
 	} else if n >= 0 && n < size {
 		return nil, errBodyShort
 	}
-	l, err := v.receive(c.Context(), c.Body, int(size))
+	l, err := v.host.keep.receive(c.Context(), v.payer, c.Body, int(size))
 	if err == nil {
 		v.server.metrics.Moved("in", int(size))
 	}

@@ -128,7 +128,7 @@ func download(c *call) (any, error) {
 // deliver sends what is made at a heavy place.
 func (c *call) deliver(make func() ([]byte, error)) error {
 	c.octets()
-	out := &outbox{call: c}
+	out := c.server.host.keep.newOutbox(c.payer, c.heavy)
 	defer out.close()
 	return c.stream(func(w io.Writer) error { return out.send(w, make) })
 }
@@ -187,9 +187,9 @@ func downloadDecoded(c *call) (any, error) {
 	}
 	defer x.Close()
 	c.octets()
-	out := &outbox{call: c}
+	out := c.server.host.keep.newOutbox(c.payer, c.heavy)
 	defer out.close()
-	return nil, c.stream(func(w io.Writer) error { return out.image(w, x) })
+	return nil, c.stream(func(w io.Writer) error { return c.image(w, out, x) })
 }
 
 // decoded is the content of a blob. It is no larger than that of a chunk: whoever has
@@ -207,10 +207,10 @@ func decoded(name string, sealed chunkstore.Sealed) ([]byte, error) {
 }
 
 // image sends an archive, chunk by chunk.
-func (o *outbox) image(w io.Writer, x *image.Image) error {
+func (c *call) image(w io.Writer, o *outbox, x *image.Image) error {
 	return eachEntry(x.Index(), func(e index.Entry) error {
 		return o.send(w, func() ([]byte, error) {
-			plain, err := x.Chunk(o.call.Context(), e, nil)
+			plain, err := x.Chunk(c.Context(), e, nil)
 			return plain, err
 		})
 	})
@@ -249,7 +249,7 @@ func uploadLog(c *call) (any, error) {
 	if c.ContentLength > chunkstore.SealedSizeMax {
 		return nil, rest.ErrBodyTooLarge
 	}
-	body, err := c.server.gather(c.Context(), c.payer, c.Body, chunkstore.SealedSizeMax)
+	body, err := c.server.host.keep.gather(c.Context(), c.payer, c.Body, chunkstore.SealedSizeMax)
 	if err != nil {
 		return nil, err
 	}

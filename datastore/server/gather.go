@@ -28,8 +28,8 @@ type gathered struct {
 
 // gather reads a body of at most so many bytes; a longer one is rest.ErrBodyTooLarge. The
 // caller closes what it gets.
-func (s *Server) gather(ctx context.Context, p ledger.Payer, body io.Reader, most int64) (*gathered, error) {
-	hold, err := s.accounts.Small.Take(ctx, p, smallBody)
+func (k *keep) gather(ctx context.Context, p ledger.Payer, body io.Reader, most int64) (*gathered, error) {
+	hold, err := k.accounts.Small.Take(ctx, p, smallBody)
 	if err != nil {
 		return nil, err
 	}
@@ -40,7 +40,7 @@ func (s *Server) gather(ctx context.Context, p ledger.Payer, body io.Reader, mos
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF) && int64(n) < smallBody:
 		return g, nil
 	case err == nil:
-		err = g.spill(ctx, s.host, spillOf{payer: p, body: body, most: most})
+		err = g.spill(ctx, k, spillOf{payer: p, body: body, most: most})
 	default:
 		err = fmt.Errorf("read request body: %w", err)
 	}
@@ -59,8 +59,8 @@ type spillOf struct {
 }
 
 // spill goes on in a file.
-func (g *gathered) spill(ctx context.Context, h *sessionHost, o spillOf) error {
-	f, err := h.spool.open(o.payer, o.most, spoolStep)
+func (g *gathered) spill(ctx context.Context, k *keep, o spillOf) error {
+	f, err := k.open(k.accounts.Spooled, o.payer, o.most, spoolStep)
 	if err != nil {
 		return err
 	}
@@ -95,63 +95,36 @@ func (g *gathered) close() {
 	}
 }
 
-// parameters reads the body of a request that carries parameters, before memory is
-// taken for what becomes of it: a list of entries takes up to twice its length beside
-// the body itself. done gives that back.
-func (c *call) parameters(most int64) (done func(), err error) {
-	if c.Body == nil || c.ContentLength == 0 {
-		return func() {}, nil
-	}
-	if c.ContentLength > most {
-		rest.Discard(c.Body)
-		return nil, rest.ErrBodyTooLarge
-	}
-	g, err := c.server.gather(c.Context(), c.payer, c.Body, most)
-	if err != nil {
-		if errors.Is(err, rest.ErrBodyTooLarge) {
-			rest.Discard(c.Body)
-		}
-		return nil, err
-	}
-	defer g.close()
-	const times = 3
-	hold, err := c.server.accounts.Lists.Take(c.Context(), c.payer, times*max(g.size, smallBody))
-	if err != nil {
-		return nil, err
-	}
-	b, err := g.load()
-	if err != nil {
-		hold.Free()
-		return nil, err
-	}
-	c.Body = io.NopCloser(bytes.NewReader(b))
-	c.ContentLength = int64(len(b))
-	return hold.Free, nil
-}
-
 // outbox sends what was held in memory at a place that others wait for, after it has
 // left that place: by way of a file if it is large.
 type outbox struct {
-	call *call
-	file *spooled
+	keep  *keep
+	payer ledger.Payer
+	place func() (done func(), err error) // takes such a place
+	file  *spooled
+}
+
+// newOutbox returns one that takes places with place.
+func (k *keep) newOutbox(payer ledger.Payer, place func() (done func(), err error)) *outbox {
+	return &outbox{keep: k, payer: payer, place: place}
 }
 
 // send makes some bytes at such a place and writes them to the caller.
 func (o *outbox) send(w io.Writer, make func() ([]byte, error)) error {
-	b, err := o.keep(make)
+	b, err := o.hold(make)
 	if err != nil || o.file == nil {
 		if err == nil {
 			_, err = w.Write(b)
 		}
 		return err
 	}
-	_, err = io.Copy(struct{ io.Writer }{w}, io.NewSectionReader(o.file.file, 0, int64(o.file.size)))
+	_, err = io.Copy(struct{ io.Writer }{w}, o.file.reader())
 	return err
 }
 
-// keep returns small bytes, and keeps others in the file.
-func (o *outbox) keep(make func() ([]byte, error)) ([]byte, error) {
-	done, err := o.call.heavy()
+// hold returns small bytes, and keeps others in the file.
+func (o *outbox) hold(make func() ([]byte, error)) ([]byte, error) {
+	done, err := o.place()
 	if err != nil {
 		return nil, err
 	}
@@ -164,15 +137,14 @@ func (o *outbox) keep(make func() ([]byte, error)) ([]byte, error) {
 		return bytes.Clone(b), nil
 	}
 	if o.file == nil {
-		if o.file, err = o.call.server.host.kept.open(o.call.payer, 0, chunkstore.SealedSizeMax); err != nil {
+		if o.file, err = o.keep.setAside(o.payer, chunkstore.SealedSizeMax); err != nil {
 			return nil, err
 		}
 	}
-	o.file.size = int64(len(b))
-	_, err = o.file.file.WriteAt(b, 0)
-	return nil, err
+	return nil, o.file.put(b)
 }
 
+// close gives back what the box takes.
 func (o *outbox) close() {
 	if o.file != nil {
 		o.file.close()

@@ -82,8 +82,9 @@ func (v *conversation) lendKept(c *call, get func() (borrowed, error)) error {
 	defer p.close()
 	c.Header().Set("Content-Type", "application/octet-stream")
 	buf := make([]byte, keptPiece)
-	for at := int64(0); at < p.size; {
-		n, err := p.file.ReadAt(buf, at)
+	kept := p.reader()
+	for at := int64(0); at < kept.Size(); {
+		n, err := kept.ReadAt(buf, at)
 		if n == 0 {
 			c.log.Warn("transfer broken off", "error", err)
 			panic(http.ErrAbortHandler) // so that the client does not take it for the end
@@ -110,12 +111,11 @@ func (v *conversation) keep(ctx context.Context, get func() (borrowed, error)) (
 	if err != nil {
 		return nil, err
 	}
-	size := int64(len(raw.Sealed))
-	p, err := v.host.kept.open(v.payer, size, size)
+	p, err := v.host.keep.setAside(v.payer, int64(len(raw.Sealed)))
 	if err != nil {
 		return nil, errors.Join(errCrowded, err)
 	}
-	if _, err := p.file.Write(raw.Sealed); err != nil {
+	if err := p.put(raw.Sealed); err != nil {
 		return nil, errors.Join(errCrowded, err, p.close())
 	}
 	return p, nil

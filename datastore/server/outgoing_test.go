@@ -30,7 +30,7 @@ func TestReaderWaitsWithoutRoom(t *testing.T) {
 	select {
 	case err := <-done:
 		t.Errorf("a chunk without memory: %v", err)
-	case <-time.After(3 * crowdWait):
+	case <-time.After(300 * time.Millisecond):
 	}
 	free()
 	l.must(<-done)

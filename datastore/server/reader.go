@@ -105,10 +105,9 @@ func (r *reading) get(ctx context.Context, ref chunkstore.Ref) (borrowed, error)
 		raw, err := r.snapshot.Get(ctx, ref)
 		return borrowed{Sealed: raw}, err
 	}
-	class := classOf(int(ref.Size) + chunkstore.SealedSizeMax - chunkstore.PlainSizeMax)
-	room := r.host.rooms.take(class)
-	raw, err := from.GetInto(ctx, ref, *room)
-	return borrowed{Sealed: raw, free: func() { r.host.rooms.give(class, room) }}, err
+	room, free := r.host.keep.lend(int(ref.Size) + chunkstore.SealedSizeMax - chunkstore.PlainSizeMax)
+	raw, err := from.GetInto(ctx, ref, room)
+	return borrowed{Sealed: raw, free: free}, err
 }
 
 // leave implements session: nobody waits for a reader.

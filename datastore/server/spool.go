@@ -20,6 +20,7 @@ import (
 // memory before it goes there.
 const (
 	spoolStep = 1 << 20
+	copyPiece = 64 << 10 // read at once
 	crowdWait = 100 * time.Millisecond
 )
 
@@ -37,12 +38,6 @@ func takeSoon(ctx context.Context, r *ledger.Resource, p ledger.Payer, n int64) 
 	return hold, err
 }
 
-// spool keeps bodies in files without names, which are gone with the process.
-type spool struct {
-	dir  string // "" is the system's directory for temporary files
-	room *ledger.Resource
-}
-
 // spooled is a body in a file.
 type spooled struct {
 	file  *os.File
@@ -53,15 +48,16 @@ type spooled struct {
 	holds []*ledger.Hold
 }
 
-// open makes a file for a body of size bytes with room for the first of them, or
-// returns errCrowded if there is none for the payer.
-func (s *spool) open(payer ledger.Payer, size, first int64) (*spooled, error) {
-	hold, err := s.room.Try(payer, first)
+// open makes a file for a body of size bytes with room of an account for the first of
+// them, or returns errCrowded if there is none for the payer. The file has no name, and
+// is gone with the process.
+func (k *keep) open(room *ledger.Resource, payer ledger.Payer, size, first int64) (*spooled, error) {
+	hold, err := room.Try(payer, first)
 	if err != nil {
 		return nil, errors.Join(errCrowded, err)
 	}
-	p := &spooled{size: size, held: first, payer: payer, room: s.room, holds: []*ledger.Hold{hold}}
-	f, err := os.CreateTemp(s.dir, "body-*.tmp")
+	p := &spooled{size: size, held: first, payer: payer, room: room, holds: []*ledger.Hold{hold}}
+	f, err := os.CreateTemp(k.dir, "body-*.tmp")
 	if err == nil {
 		p.file = f
 		err = os.Remove(f.Name())
@@ -98,7 +94,7 @@ func (p *spooled) take(ctx context.Context, body io.Reader) error {
 // copy reads to the end of what there is, behind the first bytes of the file. It takes
 // room for what has come, not for what was promised.
 func (p *spooled) copy(ctx context.Context, body io.Reader, at int64) (n int64, err error) {
-	buf := make([]byte, keptPiece)
+	buf := make([]byte, copyPiece)
 	for {
 		got, err := body.Read(buf)
 		for at+n+int64(got) > p.held {
@@ -128,6 +124,22 @@ func (p *spooled) grow(ctx context.Context) error {
 	return err
 }
 
+// setAside makes a file for what goes out, with room for so many bytes, or returns
+// errCrowded if there is none for the payer.
+func (k *keep) setAside(payer ledger.Payer, room int64) (*spooled, error) {
+	return k.open(k.accounts.Kept, payer, 0, room)
+}
+
+// put makes b, for which there is room, all that the file holds.
+func (p *spooled) put(b []byte) error {
+	p.size = int64(len(b))
+	_, err := p.file.WriteAt(b, 0)
+	return err
+}
+
+// reader reads what the file holds.
+func (p *spooled) reader() *io.SectionReader { return io.NewSectionReader(p.file, 0, p.size) }
+
 // fetch reads the file back.
 func (p *spooled) fetch(into []byte) error {
 	if _, err := p.file.ReadAt(into, 0); err != nil {
@@ -138,14 +150,14 @@ func (p *spooled) fetch(into []byte) error {
 
 // receive takes a body of size bytes into memory, as soon as there is some, and
 // if that takes too long by way of a file.
-func (v *conversation) receive(ctx context.Context, body io.Reader, size int) (*loan, error) {
-	l, err := v.host.bodies.borrowSoon(ctx, v.payer, size)
+func (k *keep) receive(ctx context.Context, payer ledger.Payer, body io.Reader, size int) (*loan, error) {
+	l, err := k.borrowSoon(ctx, k.accounts.Incoming, payer, size)
 	if errors.Is(err, errCrowded) {
-		p, crowded := v.host.spool.open(v.payer, int64(size), spoolStep)
+		p, crowded := k.open(k.accounts.Spooled, payer, int64(size), spoolStep)
 		if crowded == nil {
-			return v.detour(ctx, p, body)
+			return k.detour(ctx, p, body)
 		}
-		l, err = v.host.bodies.borrow(ctx, v.payer, size)
+		l, err = k.borrow(ctx, k.accounts.Incoming, payer, size)
 	}
 	if err != nil {
 		return nil, err
@@ -159,12 +171,12 @@ func (v *conversation) receive(ctx context.Context, body io.Reader, size int) (*
 
 // detour takes a body by way of a file. The memory that it waits for in the end
 // is held by nobody who waits for a client.
-func (v *conversation) detour(ctx context.Context, p *spooled, body io.Reader) (*loan, error) {
+func (k *keep) detour(ctx context.Context, p *spooled, body io.Reader) (*loan, error) {
 	defer p.close()
 	if err := p.take(ctx, body); err != nil {
 		return nil, err
 	}
-	l, err := v.host.whole.borrow(ctx, v.payer, int(p.size))
+	l, err := k.borrow(ctx, k.accounts.Arrived, p.payer, int(p.size))
 	if err != nil {
 		return nil, err
 	}
