@@ -135,11 +135,11 @@ func (b *backup) blob(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer body.free()
+	defer body.Free()
 	if err := b.quota.Charge(size); err != nil {
 		return nil, err
 	}
-	if err := b.store(c.Context(), name, body.data); err != nil {
+	if err := b.store(c.Context(), name, body.Data); err != nil {
 		b.quota.Refund(size)
 		return nil, err
 	}

@@ -33,12 +33,12 @@ func (b *backup) chunk(c *call, kind index.Kind) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer body.free()
-	count := received(size, len(body.data))
+	defer body.Free()
+	count := received(size, len(body.Data))
 	if err := b.quota.Receive(count); err != nil {
 		return nil, err
 	}
-	put, err := b.put(c.Context(), w.name, chunkstore.Chunk{ID: id, PlainSize: size, Sealed: body.data})
+	put, err := b.put(c.Context(), w.name, chunkstore.Chunk{ID: id, PlainSize: size, Sealed: body.Data})
 	if err != nil {
 		_ = b.quota.Receive(-count) // nothing came of it
 		return nil, err
@@ -52,7 +52,7 @@ func (b *backup) chunk(c *call, kind index.Kind) (any, error) {
 	}
 	// What the store has besides is nobody's business: a chunk is there already if
 	// this session has known it.
-	w.account(upload{plain: size, stored: uint32(len(body.data)), again: !fresh})
+	w.account(upload{plain: size, stored: uint32(len(body.Data)), again: !fresh})
 	return id.String(), nil
 }
 

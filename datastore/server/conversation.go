@@ -15,6 +15,7 @@ import (
 	"holdfast/chunkstore"
 	"holdfast/datastore/access"
 	"holdfast/datastore/index"
+	"holdfast/datastore/server/body"
 	"holdfast/datastore/server/budget"
 	"holdfast/datastore/server/ledger"
 	"holdfast/datastore/server/quota"
@@ -25,14 +26,14 @@ import (
 
 // sessionHost is what the sessions of a server share.
 type sessionHost struct {
-	keep      *keep               // for bodies
+	keep      *body.Keep          // for bodies
 	unpacking *semaphore.Weighted // chunks being checked
 	quotas    *quota.Book
 }
 
 func newSessionHost(dir string, a *budget.Accounts, quotas *quota.Book) *sessionHost {
 	return &sessionHost{
-		keep:      newKeep(dir, a),
+		keep:      body.New(dir, a),
 		unpacking: semaphore.NewWeighted(int64(2 * runtime.GOMAXPROCS(0))),
 		quotas:    quotas,
 	}
@@ -47,7 +48,7 @@ type conversation struct {
 	pass     access.Pass // what the session was opened with
 	payer    ledger.Payer
 	verbose  bool
-	patience *patience
+	patience *body.Patience
 	lull     *lull
 	// ctx ends with the task, and when the server ends the session.
 	ctx    context.Context
@@ -63,7 +64,7 @@ type conversation struct {
 
 func (s *Server) newConversation(c *call, t *task.Task) *conversation {
 	v := &conversation{
-		server: s, host: s.host, task: t, auth: c.auth, pass: c.pass, payer: c.payer, verbose: c.Bool("debug", false), patience: newPatience(s.o.Limits.StallTimeout),
+		server: s, host: s.host, task: t, auth: c.auth, pass: c.pass, payer: c.payer, verbose: c.Bool("debug", false), patience: body.NewPatience(s.o.Limits.StallTimeout),
 		spare: semaphore.NewWeighted(chunkstore.SealedSizeMax),
 	}
 	v.within(t.Context())
@@ -87,8 +88,8 @@ func (v *conversation) handler(table []method) http.Handler {
 		defer stream.Free()
 		v.lull.begin()
 		defer v.lull.end()
-		body := v.patience.body(w, r.Body)
-		defer body.stop()
+		body := v.patience.Watch(w, r.Body)
+		defer body.Stop()
 		r.Body = body
 		r = r.WithContext(budget.WithPayer(r.Context(), v.payer))
 		c := &call{ResponseWriter: w, Request: r, server: v.server, auth: v.auth, pass: v.pass, payer: v.payer, log: v.server.o.Log}
@@ -201,13 +202,13 @@ func (v *conversation) answer(c *call, data any, err error) {
 
 // payload waits for memory and reads the body of a request, which must have size
 // bytes, into it. The caller frees the loan.
-func (v *conversation) payload(c *call, size int64) (*loan, error) {
+func (v *conversation) payload(c *call, size int64) (*body.Loan, error) {
 	if n := c.ContentLength; n > size {
-		return nil, errBodyLong
+		return nil, body.ErrBodyLong
 	} else if n >= 0 && n < size {
-		return nil, errBodyShort
+		return nil, body.ErrBodyShort
 	}
-	l, err := v.host.keep.receive(c.Context(), v.payer, c.Body, int(size))
+	l, err := v.host.keep.Receive(c.Context(), v.payer, c.Body, int(size))
 	if err == nil {
 		v.server.metrics.Moved("in", int(size))
 	}

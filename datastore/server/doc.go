@@ -6,8 +6,9 @@
 // rooms access and datastore are asked, one function is called, and what it
 // returns is encoded. The table is in the files named after what their methods
 // are about; rest.go walks it. The rooms below have what needs no server: front the
-// way in, rest the router, parameters and errors, budget and ledger who pays for what,
-// meter the figures.
+// way in, rest the router, parameters and errors, body what requests and answers are kept
+// in, budget and ledger who pays for what, quota what counts against quotas, known what a
+// session may refer to, meter the figures.
 //
 // What it promises: every size is bounded before memory is taken for it, every
 // connection has a deadline until it is upgraded, names are checked against the

@@ -15,6 +15,7 @@ import (
 	"holdfast/datastore/image"
 	"holdfast/datastore/index"
 	"holdfast/datastore/manifest"
+	"holdfast/datastore/server/body"
 	"holdfast/datastore/server/budget"
 	"holdfast/datastore/server/rest"
 	"holdfast/datastore/wire"
@@ -128,9 +129,9 @@ func download(c *call) (any, error) {
 // deliver sends what is made at a heavy place.
 func (c *call) deliver(make func() ([]byte, error)) error {
 	c.octets()
-	out := c.server.host.keep.newOutbox(c.payer, c.heavy)
-	defer out.close()
-	return c.stream(func(w io.Writer) error { return out.send(w, make) })
+	out := c.server.host.keep.NewOutbox(c.payer, c.heavy)
+	defer out.Close()
+	return c.stream(func(w io.Writer) error { return out.Send(w, make) })
 }
 
 // downloadIndex sends an index file as it is stored.
@@ -187,8 +188,8 @@ func downloadDecoded(c *call) (any, error) {
 	}
 	defer x.Close()
 	c.octets()
-	out := c.server.host.keep.newOutbox(c.payer, c.heavy)
-	defer out.close()
+	out := c.server.host.keep.NewOutbox(c.payer, c.heavy)
+	defer out.Close()
 	return nil, c.stream(func(w io.Writer) error { return c.image(w, out, x) })
 }
 
@@ -207,9 +208,9 @@ func decoded(name string, sealed chunkstore.Sealed) ([]byte, error) {
 }
 
 // image sends an archive, chunk by chunk.
-func (c *call) image(w io.Writer, o *outbox, x *image.Image) error {
+func (c *call) image(w io.Writer, o *body.Outbox, x *image.Image) error {
 	return eachEntry(x.Index(), func(e index.Entry) error {
-		return o.send(w, func() ([]byte, error) {
+		return o.Send(w, func() ([]byte, error) {
 			plain, err := x.Chunk(c.Context(), e, nil)
 			return plain, err
 		})
@@ -249,11 +250,11 @@ func uploadLog(c *call) (any, error) {
 	if c.ContentLength > chunkstore.SealedSizeMax {
 		return nil, rest.ErrBodyTooLarge
 	}
-	body, err := c.server.host.keep.gather(c.Context(), c.payer, c.Body, chunkstore.SealedSizeMax)
+	body, err := c.server.host.keep.Gather(c.Context(), c.payer, c.Body, chunkstore.SealedSizeMax)
 	if err != nil {
 		return nil, err
 	}
-	defer body.close()
+	defer body.Close()
 	// What was allowed when the body began may not be when it has come.
 	if err := c.still(); err != nil {
 		return nil, err
@@ -266,7 +267,7 @@ func uploadLog(c *call) (any, error) {
 		return nil, err
 	}
 	defer done()
-	raw, err := body.load()
+	raw, err := body.Load()
 	if err != nil {
 		return nil, err
 	}

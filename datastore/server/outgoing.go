@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"holdfast/chunkstore"
+	"holdfast/datastore/server/body"
 	"holdfast/datastore/server/rest"
 )
 
@@ -39,9 +40,9 @@ func (b borrowed) release() {
 func (v *conversation) lend(c *call, get func() (borrowed, error)) error {
 	const most = chunkstore.SealedSizeMax
 	ctx, reads := c.Context(), v.server.accounts.Outgoing
-	hold, err := takeSoon(ctx, reads, v.payer, most)
-	if errors.Is(err, errCrowded) {
-		if err := v.lendKept(c, get); !errors.Is(err, errCrowded) {
+	hold, err := body.TakeSoon(ctx, reads, v.payer, most)
+	if errors.Is(err, body.ErrCrowded) {
+		if err := v.lendKept(c, get); !errors.Is(err, body.ErrCrowded) {
 			return err
 		}
 		// There is no room for files either.
@@ -79,10 +80,10 @@ func (v *conversation) lendKept(c *call, get func() (borrowed, error)) error {
 	if err != nil {
 		return err
 	}
-	defer p.close()
+	defer p.Close()
 	c.Header().Set("Content-Type", "application/octet-stream")
 	buf := make([]byte, keptPiece)
-	kept := p.reader()
+	kept := p.Reader()
 	for at := int64(0); at < kept.Size(); {
 		n, err := kept.ReadAt(buf, at)
 		if n == 0 {
@@ -97,9 +98,9 @@ func (v *conversation) lendKept(c *call, get func() (borrowed, error)) error {
 	return rest.ErrAnswered
 }
 
-// keep copies a blob to a file, or returns errCrowded if that is not possible.
+// keep copies a blob to a file, or returns body.ErrCrowded if that is not possible.
 // The memory that it needs for that is held by nobody who waits for a client.
-func (v *conversation) keep(ctx context.Context, get func() (borrowed, error)) (*spooled, error) {
+func (v *conversation) keep(ctx context.Context, get func() (borrowed, error)) (*body.File, error) {
 	const most = chunkstore.SealedSizeMax
 	hold, err := v.server.accounts.Arrived.Take(ctx, v.payer, most)
 	if err != nil {
@@ -111,12 +112,12 @@ func (v *conversation) keep(ctx context.Context, get func() (borrowed, error)) (
 	if err != nil {
 		return nil, err
 	}
-	p, err := v.host.keep.setAside(v.payer, int64(len(raw.Sealed)))
+	p, err := v.host.keep.SetAside(v.payer, int64(len(raw.Sealed)))
 	if err != nil {
-		return nil, errors.Join(errCrowded, err)
+		return nil, errors.Join(body.ErrCrowded, err)
 	}
-	if err := p.put(raw.Sealed); err != nil {
-		return nil, errors.Join(errCrowded, err, p.close())
+	if err := p.Put(raw.Sealed); err != nil {
+		return nil, errors.Join(body.ErrCrowded, err, p.Close())
 	}
 	return p, nil
 }
@@ -124,7 +125,7 @@ func (v *conversation) keep(ctx context.Context, get func() (borrowed, error)) (
 // send writes to a client that takes it in time, and tells whether it did.
 func (v *conversation) send(c *call, piece []byte) bool {
 	control := http.NewResponseController(c.ResponseWriter)
-	_ = control.SetWriteDeadline(time.Now().Add(2 * v.patience.limit))
+	_ = control.SetWriteDeadline(time.Now().Add(2 * v.patience.Limit))
 	n, err := c.Write(piece)
 	v.server.metrics.Moved("out", n)
 	return err == nil

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 
+	"holdfast/datastore/server/body"
 	"holdfast/datastore/server/rest"
 )
 
@@ -19,20 +20,20 @@ func (c *call) parameters(most int64) (done func(), err error) {
 		rest.Discard(c.Body)
 		return nil, rest.ErrBodyTooLarge
 	}
-	g, err := c.server.host.keep.gather(c.Context(), c.payer, c.Body, most)
+	g, err := c.server.host.keep.Gather(c.Context(), c.payer, c.Body, most)
 	if err != nil {
 		if errors.Is(err, rest.ErrBodyTooLarge) {
 			rest.Discard(c.Body)
 		}
 		return nil, err
 	}
-	defer g.close()
+	defer g.Close()
 	const times = 3
-	hold, err := c.server.accounts.Lists.Take(c.Context(), c.payer, times*max(g.size, smallBody))
+	hold, err := c.server.accounts.Lists.Take(c.Context(), c.payer, times*max(g.Size, body.SmallBody))
 	if err != nil {
 		return nil, err
 	}
-	b, err := g.load()
+	b, err := g.Load()
 	if err != nil {
 		hold.Free()
 		return nil, err

@@ -105,7 +105,7 @@ func (r *reading) get(ctx context.Context, ref chunkstore.Ref) (borrowed, error)
 		raw, err := r.snapshot.Get(ctx, ref)
 		return borrowed{Sealed: raw}, err
 	}
-	room, free := r.host.keep.lend(int(ref.Size) + chunkstore.SealedSizeMax - chunkstore.PlainSizeMax)
+	room, free := r.host.keep.Lend(int(ref.Size) + chunkstore.SealedSizeMax - chunkstore.PlainSizeMax)
 	raw, err := from.GetInto(ctx, ref, room)
 	return borrowed{Sealed: raw, free: free}, err
 }

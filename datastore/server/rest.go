@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"holdfast/datastore/access"
+	"holdfast/datastore/server/body"
 	"holdfast/datastore/server/budget"
 	"holdfast/datastore/server/front"
 	"holdfast/datastore/server/ledger"
@@ -106,7 +107,7 @@ func (s *Server) invoke(c *call, parts []string) (any, error) {
 		most := int64(wire.ParamBodyMax)
 		if c.auth == "" {
 			// A stranger has a name and a password to say.
-			most = smallBody
+			most = body.SmallBody
 			c.payer = ledger.Payer{Account: front.Neighbours(from(c.Request)).String()}
 		}
 		done, err := c.parameters(most)

@@ -328,7 +328,7 @@ func (v *conversation) converse(u *front.Upgraded, running session, protocol str
 	if err == nil {
 		_ = u.SetDeadline(time.Time{})
 		l := &v.server.o.Limits
-		last = front.ServeH2(ctx, u, v.handler(running.methods()), front.H2Options{Window: int(v.window.Size()), Gone: running.leave, Heard: v.patience.heard,
+		last = front.ServeH2(ctx, u, v.handler(running.methods()), front.H2Options{Window: int(v.window.Size()), Gone: running.leave, Heard: v.patience.Heard,
 			Late: func() bool { return v.stopped() != nil }, Refuse: v.refuse,
 			Log: slog.NewLogLogger(v.server.o.Log.Handler(), slog.LevelDebug), Stall: l.WriteTimeout, Answer: l.StallTimeout})
 	}

@@ -11,14 +11,14 @@ import (
 // openers are the files of datastore and chunkstore that open something without
 // package durable, and why nothing can hold them up there.
 var openers = map[string]string{
-	"chunkstore/durable/open.go": "it is what the others open with",
-	"datastore/boot/boot.go":     "the kernel's",
-	"datastore/server/tasks.go":  "the system's",
-	"datastore/task/process.go":  "the kernel's",
-	"datastore/task/memory.go":   "a file without a name",
-	"datastore/probe.go":         "in a directory that it has just made",
-	"datastore/fileowner.go":     "a new name",
-	"datastore/server/spool.go":  "a new name",
+	"chunkstore/durable/open.go":     "it is what the others open with",
+	"datastore/boot/boot.go":         "the kernel's",
+	"datastore/server/tasks.go":      "the system's",
+	"datastore/task/process.go":      "the kernel's",
+	"datastore/task/memory.go":       "a file without a name",
+	"datastore/probe.go":             "in a directory that it has just made",
+	"datastore/fileowner.go":         "a new name",
+	"datastore/server/body/spool.go": "a new name",
 }
 
 // opening are the functions that open a file, by package, and the methods of an

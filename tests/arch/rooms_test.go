@@ -41,9 +41,10 @@ var rooms = map[string][]string{
 	"datastore/gc":     {"chunkstore", "chunkstore/pack", "datastore", "datastore/index"},
 
 	"datastore/server": {"chunkstore", "chunkstore/blob", "chunkstore/durable", "chunkstore/pack", "crypto", "datastore", "datastore/access",
-		"datastore/gc", "datastore/image", "datastore/index", "datastore/manifest", "datastore/prune", "datastore/server/budget",
+		"datastore/gc", "datastore/image", "datastore/index", "datastore/manifest", "datastore/prune", "datastore/server/body", "datastore/server/budget",
 		"datastore/server/front", "datastore/server/known", "datastore/server/ledger", "datastore/server/meter",
 		"datastore/server/quota", "datastore/server/rest", "datastore/task", "datastore/verify", "datastore/wire"},
+	"datastore/server/body":   {"chunkstore", "datastore/server/budget", "datastore/server/ledger", "datastore/server/rest"},
 	"datastore/server/budget": {"chunkstore", "datastore/server/ledger"},
 	"datastore/server/front":  {"chunkstore/durable", "datastore/server/budget", "datastore/server/ledger"},
 	"datastore/server/ledger": {},

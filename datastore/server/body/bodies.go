@@ -1,4 +1,4 @@
-package server
+package body
 
 import (
 	"context"
@@ -20,22 +20,22 @@ import (
 // The last holds the largest chunk.
 var bodyClasses = [...]int{64 << 10, 512 << 10, 1 << 20, 2 << 20, 4<<20 + 4<<10, 8 << 20, chunkstore.SealedSizeMax}
 
-// keep is where bodies are: in memory while there is some for who pays, in files
+// Keep is where bodies are: in memory while there is some for who pays, in files
 // otherwise. It is safe for concurrent use.
-type keep struct {
+type Keep struct {
 	dir      string // of the files; "" is the system's directory for temporary files
 	accounts *budget.Accounts
 	// Buffers are used again, those of each class for themselves.
 	pools [len(bodyClasses)]sync.Pool
 }
 
-// newKeep returns an empty one, whose files lie in dir; "" is the system's directory for
+// New returns an empty one, whose files lie in dir; "" is the system's directory for
 // temporary files. What it holds is charged to the accounts.
-func newKeep(dir string, a *budget.Accounts) *keep { return &keep{dir: dir, accounts: a} }
+func New(dir string, a *budget.Accounts) *Keep { return &Keep{dir: dir, accounts: a} }
 
 // take returns a buffer of a class with chunkstore.RoomMore bytes more. Who takes one
 // has been given memory for it.
-func (k *keep) take(class int) *[]byte {
+func (k *Keep) take(class int) *[]byte {
 	store, ok := k.pools[class].Get().(*[]byte)
 	if !ok {
 		fresh := make([]byte, bodyClasses[class]+chunkstore.RoomMore)
@@ -45,20 +45,20 @@ func (k *keep) take(class int) *[]byte {
 }
 
 // give takes a buffer of a class back.
-func (k *keep) give(class int, store *[]byte) { k.pools[class].Put(store) }
+func (k *Keep) give(class int, store *[]byte) { k.pools[class].Put(store) }
 
-// lend returns room for a blob of size bytes with chunkstore.RoomMore bytes more, until
+// Lend returns room for a blob of size bytes with chunkstore.RoomMore bytes more, until
 // free. Who asks has been given memory for it.
-func (k *keep) lend(size int) (room []byte, free func()) {
+func (k *Keep) Lend(size int) (room []byte, free func()) {
 	class := classOf(size)
 	store := k.take(class)
 	return *store, func() { k.give(class, store) }
 }
 
-// loan is a borrowed buffer.
-type loan struct {
-	data  []byte // the body
-	from  *keep
+// Loan is a borrowed buffer.
+type Loan struct {
+	Data  []byte // the body
+	from  *Keep
 	class int
 	hold  *ledger.Hold
 	store *[]byte
@@ -75,32 +75,32 @@ func classOf(size int) (class int) {
 
 // borrow waits for memory of an account for a body of size bytes, at most
 // chunkstore.SealedSizeMax.
-func (k *keep) borrow(ctx context.Context, r *ledger.Resource, p ledger.Payer, size int) (*loan, error) {
+func (k *Keep) borrow(ctx context.Context, r *ledger.Resource, p ledger.Payer, size int) (*Loan, error) {
 	return k.charge(size, func(n int64) (*ledger.Hold, error) { return r.Take(ctx, p, n) })
 }
 
-// borrowSoon is a borrow that gives up with errCrowded.
-func (k *keep) borrowSoon(ctx context.Context, r *ledger.Resource, p ledger.Payer, size int) (*loan, error) {
-	return k.charge(size, func(n int64) (*ledger.Hold, error) { return takeSoon(ctx, r, p, n) })
+// borrowSoon is a borrow that gives up with ErrCrowded.
+func (k *Keep) borrowSoon(ctx context.Context, r *ledger.Resource, p ledger.Payer, size int) (*Loan, error) {
+	return k.charge(size, func(n int64) (*ledger.Hold, error) { return TakeSoon(ctx, r, p, n) })
 }
 
-func (k *keep) charge(size int, take func(int64) (*ledger.Hold, error)) (*loan, error) {
+func (k *Keep) charge(size int, take func(int64) (*ledger.Hold, error)) (*Loan, error) {
 	if size > chunkstore.SealedSizeMax {
 		return nil, fmt.Errorf("body of %d bytes: %w", size, chunkstore.ErrInvalid)
 	}
-	l := &loan{from: k, class: classOf(size)}
+	l := &Loan{from: k, class: classOf(size)}
 	var err error
 	if l.hold, err = take(int64(bodyClasses[l.class])); err != nil {
 		return nil, err
 	}
 	l.store = k.take(l.class)
-	l.data = (*l.store)[:size]
+	l.Data = (*l.store)[:size]
 	return l, nil
 }
 
-// free gives the buffer back. data must not be used any more.
-func (l *loan) free() {
-	l.data = nil
+// Free gives the buffer back. Data must not be used any more.
+func (l *Loan) Free() {
+	l.Data = nil
 	l.from.give(l.class, l.store)
 	l.hold.Free()
 }
@@ -108,31 +108,32 @@ func (l *loan) free() {
 // Errors of a body that is not as long as it was said to be (section 2.4 of the
 // protocol specification).
 var (
-	errBodyLong  = errors.New("uploaded chunk is larger than announced")
-	errBodyShort = errors.New("uploaded chunk has unexpected size")
+	ErrBodyLong  = errors.New("uploaded chunk is larger than announced")
+	ErrBodyShort = errors.New("uploaded chunk has unexpected size")
 	errStalled   = errors.New("the upload stalled and the server gave up on it")
 )
 
-// patience is how long the client of one session may be silent in the middle of
+// Patience is how long the client of one session may be silent in the middle of
 // an upload. On a slow line the streams of a session take turns, and a frame may
 // take its time: what counts is that anything comes at all. What a stalled upload
 // holds meanwhile is its owner's own.
-type patience struct {
-	limit time.Duration
+type Patience struct {
+	Limit time.Duration
 	began time.Time
 	last  atomic.Int64 // when a byte came, since began
 }
 
-func newPatience(limit time.Duration) *patience {
-	return &patience{limit: limit, began: time.Now()}
+// NewPatience begins to watch over a session whose client may be silent for limit.
+func NewPatience(limit time.Duration) *Patience {
+	return &Patience{Limit: limit, began: time.Now()}
 }
 
-// heard notes that something has come.
-func (p *patience) heard() { p.last.Store(int64(time.Since(p.began))) }
+// Heard notes that something has come.
+func (p *Patience) Heard() { p.last.Store(int64(time.Since(p.began))) }
 
 // vigil watches one body.
 type vigil struct {
-	*patience
+	*Patience
 	stream *http.ResponseController
 
 	mu    sync.Mutex
@@ -141,11 +142,11 @@ type vigil struct {
 }
 
 // watch begins to watch the body of a request that is being read now.
-func (p *patience) watch(w http.ResponseWriter) *vigil {
-	v := &vigil{patience: p, stream: http.NewResponseController(w)}
+func (p *Patience) watch(w http.ResponseWriter) *vigil {
+	v := &vigil{Patience: p, stream: http.NewResponseController(w)}
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	v.timer = time.AfterFunc(p.limit, v.look)
+	v.timer = time.AfterFunc(p.Limit, v.look)
 	return v
 }
 
@@ -156,8 +157,8 @@ func (v *vigil) look() {
 	if v.over {
 		return
 	}
-	if silent := time.Since(v.began) - time.Duration(v.last.Load()); silent < v.limit {
-		v.timer.Reset(v.limit - silent)
+	if silent := time.Since(v.began) - time.Duration(v.last.Load()); silent < v.Limit {
+		v.timer.Reset(v.Limit - silent)
 		return
 	}
 	_ = v.stream.SetReadDeadline(time.Unix(1, 0))
@@ -171,16 +172,16 @@ func (v *vigil) end() {
 	v.timer.Stop()
 }
 
-// watchedBody is the body of a request. It is watched from the first read on,
+// Watched is the body of a request. It is watched from the first read on,
 // not while its handler waits for memory.
-type watchedBody struct {
+type Watched struct {
 	io.ReadCloser
 	begin func() *vigil
 	vigil *vigil
 }
 
 // Read implements io.Reader.
-func (b *watchedBody) Read(p []byte) (int, error) {
+func (b *Watched) Read(p []byte) (int, error) {
 	if b.vigil == nil {
 		b.vigil = b.begin()
 	}
@@ -194,13 +195,13 @@ func (b *watchedBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// body returns the body of a request that is watched. stop ends that.
-func (p *patience) body(w http.ResponseWriter, from io.ReadCloser) *watchedBody {
-	return &watchedBody{ReadCloser: from, begin: func() *vigil { return p.watch(w) }}
+// Watch returns the body of a request that is watched. Stop ends that.
+func (p *Patience) Watch(w http.ResponseWriter, from io.ReadCloser) *Watched {
+	return &Watched{ReadCloser: from, begin: func() *vigil { return p.watch(w) }}
 }
 
-// stop ends the watch.
-func (b *watchedBody) stop() {
+// Stop ends the watch.
+func (b *Watched) Stop() {
 	if b.vigil != nil {
 		b.vigil.end()
 	}
@@ -210,7 +211,7 @@ func (b *watchedBody) stop() {
 func fill(into []byte, body io.Reader) error {
 	switch _, err := io.ReadFull(body, into); {
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
-		return errBodyShort
+		return ErrBodyShort
 	case err != nil:
 		return fmt.Errorf("read the upload: %w", err)
 	}
@@ -222,7 +223,7 @@ func ended(body io.Reader) error {
 	var more [1]byte
 	switch n, err := io.ReadFull(body, more[:]); {
 	case n > 0:
-		return errBodyLong
+		return ErrBodyLong
 	case errors.Is(err, io.EOF):
 		return nil
 	default:

@@ -1,4 +1,4 @@
-package server
+package body
 
 import (
 	"net/http"
@@ -25,12 +25,12 @@ func TestSlowAndSuspendedClients(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				p := newPatience(budget.Limits{}.WithDefaults().StallTimeout)
+				p := NewPatience(budget.Limits{}.WithDefaults().StallTimeout)
 				w := &deadlineWriter{}
 				v := p.watch(w)
 				for range 10 {
 					time.Sleep(tc.every)
-					p.heard()
+					p.Heard()
 				}
 				v.end()
 				if w.broken.Load() != tc.lost {

@@ -1,4 +1,4 @@
-package server
+package body
 
 import (
 	"bytes"
@@ -16,9 +16,9 @@ import (
 func TestBodiesWaitForMemory(t *testing.T) {
 	alice := ledger.Payer{Account: "alice"}
 	memory := ledger.New(ledger.Limit{Name: "memory", Total: chunkstore.SealedSizeMax})
-	k := newKeep("", &budget.Accounts{Incoming: memory})
+	k := New("", &budget.Accounts{Incoming: memory})
 	first, err := k.borrow(context.Background(), memory, alice, chunkstore.SealedSizeMax)
-	if err != nil || len(first.data) != chunkstore.SealedSizeMax {
+	if err != nil || len(first.Data) != chunkstore.SealedSizeMax {
 		t.Fatalf("%v", err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
@@ -29,23 +29,23 @@ func TestBodiesWaitForMemory(t *testing.T) {
 	if _, err := k.borrow(context.Background(), memory, alice, chunkstore.SealedSizeMax+1); !errors.Is(err, chunkstore.ErrInvalid) {
 		t.Errorf("larger than any chunk: %v", err)
 	}
-	if _, err := k.borrowSoon(context.Background(), memory, alice, 1); !errors.Is(err, errCrowded) {
+	if _, err := k.borrowSoon(context.Background(), memory, alice, 1); !errors.Is(err, ErrCrowded) {
 		t.Errorf("more than there is soon: %v", err)
 	}
 	if _, err := k.borrowSoon(ctx, memory, alice, 1); !errors.Is(err, context.Canceled) {
 		t.Errorf("given up: %v", err)
 	}
-	first.free()
+	first.Free()
 	shared := ledger.New(ledger.Limit{Name: "memory", Total: chunkstore.SealedSizeMax, Share: 64 << 10})
-	if _, err := k.borrowSoon(context.Background(), shared, alice, 100<<10); !errors.Is(err, errCrowded) {
+	if _, err := k.borrowSoon(context.Background(), shared, alice, 100<<10); !errors.Is(err, ErrCrowded) {
 		t.Errorf("more than the user's share: %v", err)
 	}
 	for _, size := range []int{0, 1, 64 << 10, 64<<10 + 1, 4<<20 + 44, 4<<20 + 4<<10 + 1} {
 		l, err := k.borrow(context.Background(), memory, alice, size)
-		if err != nil || len(l.data) != size {
+		if err != nil || len(l.Data) != size {
 			t.Fatalf("%d bytes: %v", size, err)
 		}
-		l.free()
+		l.Free()
 	}
 	if memory.Used() != 0 {
 		t.Error("memory was not given back")
@@ -53,7 +53,7 @@ func TestBodiesWaitForMemory(t *testing.T) {
 }
 
 func TestFill(t *testing.T) {
-	for text, want := range map[string]error{"abcd": nil, "abc": errBodyShort, "": errBodyShort, "abcde": errBodyLong} {
+	for text, want := range map[string]error{"abcd": nil, "abc": ErrBodyShort, "": ErrBodyShort, "abcde": ErrBodyLong} {
 		got := make([]byte, 4)
 		for name, r := range map[string]io.Reader{"whole": strings.NewReader(text), "bytewise": io.MultiReader(strings.NewReader(text[:len(text)/2]), strings.NewReader(text[len(text)/2:]))} {
 			if err := fill(got, r); !errors.Is(err, want) {

@@ -1,4 +1,4 @@
-package server
+package body
 
 import (
 	"context"
@@ -24,22 +24,22 @@ const (
 	crowdWait = 100 * time.Millisecond
 )
 
-// errCrowded says that there was no memory in time.
-var errCrowded = errors.New("there is no memory at the moment")
+// ErrCrowded says that there was no memory in time.
+var ErrCrowded = errors.New("there is no memory at the moment")
 
-// takeSoon is a Take that gives up with errCrowded.
-func takeSoon(ctx context.Context, r *ledger.Resource, p ledger.Payer, n int64) (*ledger.Hold, error) {
+// TakeSoon is a Take that gives up with ErrCrowded.
+func TakeSoon(ctx context.Context, r *ledger.Resource, p ledger.Payer, n int64) (*ledger.Hold, error) {
 	soon, cancel := context.WithTimeout(ctx, crowdWait)
 	defer cancel()
 	hold, err := r.Take(soon, p, n)
 	if err != nil && ctx.Err() == nil {
-		return nil, errors.Join(errCrowded, err)
+		return nil, errors.Join(ErrCrowded, err)
 	}
 	return hold, err
 }
 
-// spooled is a body in a file.
-type spooled struct {
+// File is a body in a file.
+type File struct {
 	file  *os.File
 	size  int64 // of the body
 	held  int64 // of room
@@ -49,27 +49,27 @@ type spooled struct {
 }
 
 // open makes a file for a body of size bytes with room of an account for the first of
-// them, or returns errCrowded if there is none for the payer. The file has no name, and
+// them, or returns ErrCrowded if there is none for the payer. The file has no name, and
 // is gone with the process.
-func (k *keep) open(room *ledger.Resource, payer ledger.Payer, size, first int64) (*spooled, error) {
+func (k *Keep) open(room *ledger.Resource, payer ledger.Payer, size, first int64) (*File, error) {
 	hold, err := room.Try(payer, first)
 	if err != nil {
-		return nil, errors.Join(errCrowded, err)
+		return nil, errors.Join(ErrCrowded, err)
 	}
-	p := &spooled{size: size, held: first, payer: payer, room: room, holds: []*ledger.Hold{hold}}
+	p := &File{size: size, held: first, payer: payer, room: room, holds: []*ledger.Hold{hold}}
 	f, err := os.CreateTemp(k.dir, "body-*.tmp")
 	if err == nil {
 		p.file = f
 		err = os.Remove(f.Name())
 	}
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("keep the upload in a file: %w", err), p.close())
+		return nil, errors.Join(fmt.Errorf("keep the upload in a file: %w", err), p.Close())
 	}
 	return p, nil
 }
 
-// close gives back the room.
-func (p *spooled) close() error {
+// Close gives back the room.
+func (p *File) Close() error {
 	for _, h := range p.holds {
 		h.Free()
 	}
@@ -81,19 +81,19 @@ func (p *spooled) close() error {
 }
 
 // take reads a body, which must be as long as it was said to be.
-func (p *spooled) take(ctx context.Context, body io.Reader) error {
+func (p *File) take(ctx context.Context, body io.Reader) error {
 	switch n, err := p.copy(ctx, io.LimitReader(body, p.size), 0); {
 	case err != nil:
 		return err
 	case n < p.size:
-		return errBodyShort
+		return ErrBodyShort
 	}
 	return ended(body)
 }
 
 // copy reads to the end of what there is, behind the first bytes of the file. It takes
 // room for what has come, not for what was promised.
-func (p *spooled) copy(ctx context.Context, body io.Reader, at int64) (n int64, err error) {
+func (p *File) copy(ctx context.Context, body io.Reader, at int64) (n int64, err error) {
 	buf := make([]byte, copyPiece)
 	for {
 		got, err := body.Read(buf)
@@ -115,7 +115,7 @@ func (p *spooled) copy(ctx context.Context, body io.Reader, at int64) (n int64, 
 	}
 }
 
-func (p *spooled) grow(ctx context.Context) error {
+func (p *File) grow(ctx context.Context) error {
 	hold, err := p.room.Take(ctx, p.payer, spoolStep)
 	if err == nil {
 		p.holds = append(p.holds, hold)
@@ -124,35 +124,35 @@ func (p *spooled) grow(ctx context.Context) error {
 	return err
 }
 
-// setAside makes a file for what goes out, with room for so many bytes, or returns
-// errCrowded if there is none for the payer.
-func (k *keep) setAside(payer ledger.Payer, room int64) (*spooled, error) {
+// SetAside makes a file for what goes out, with room for so many bytes, or returns
+// ErrCrowded if there is none for the payer.
+func (k *Keep) SetAside(payer ledger.Payer, room int64) (*File, error) {
 	return k.open(k.accounts.Kept, payer, 0, room)
 }
 
-// put makes b, for which there is room, all that the file holds.
-func (p *spooled) put(b []byte) error {
+// Put makes b, for which there is room, all that the file holds.
+func (p *File) Put(b []byte) error {
 	p.size = int64(len(b))
 	_, err := p.file.WriteAt(b, 0)
 	return err
 }
 
-// reader reads what the file holds.
-func (p *spooled) reader() *io.SectionReader { return io.NewSectionReader(p.file, 0, p.size) }
+// Reader reads what the file holds.
+func (p *File) Reader() *io.SectionReader { return io.NewSectionReader(p.file, 0, p.size) }
 
 // fetch reads the file back.
-func (p *spooled) fetch(into []byte) error {
+func (p *File) fetch(into []byte) error {
 	if _, err := p.file.ReadAt(into, 0); err != nil {
 		return fmt.Errorf("read the upload back from its file: %w", err)
 	}
 	return nil
 }
 
-// receive takes a body of size bytes into memory, as soon as there is some, and
+// Receive takes a body of size bytes into memory, as soon as there is some, and
 // if that takes too long by way of a file.
-func (k *keep) receive(ctx context.Context, payer ledger.Payer, body io.Reader, size int) (*loan, error) {
+func (k *Keep) Receive(ctx context.Context, payer ledger.Payer, body io.Reader, size int) (*Loan, error) {
 	l, err := k.borrowSoon(ctx, k.accounts.Incoming, payer, size)
-	if errors.Is(err, errCrowded) {
+	if errors.Is(err, ErrCrowded) {
 		p, crowded := k.open(k.accounts.Spooled, payer, int64(size), spoolStep)
 		if crowded == nil {
 			return k.detour(ctx, p, body)
@@ -162,8 +162,8 @@ func (k *keep) receive(ctx context.Context, payer ledger.Payer, body io.Reader, 
 	if err != nil {
 		return nil, err
 	}
-	if err := fill(l.data, body); err != nil {
-		l.free()
+	if err := fill(l.Data, body); err != nil {
+		l.Free()
 		return nil, err
 	}
 	return l, nil
@@ -171,8 +171,8 @@ func (k *keep) receive(ctx context.Context, payer ledger.Payer, body io.Reader, 
 
 // detour takes a body by way of a file. The memory that it waits for in the end
 // is held by nobody who waits for a client.
-func (k *keep) detour(ctx context.Context, p *spooled, body io.Reader) (*loan, error) {
-	defer p.close()
+func (k *Keep) detour(ctx context.Context, p *File, body io.Reader) (*Loan, error) {
+	defer p.Close()
 	if err := p.take(ctx, body); err != nil {
 		return nil, err
 	}
@@ -180,8 +180,8 @@ func (k *keep) detour(ctx context.Context, p *spooled, body io.Reader) (*loan, e
 	if err != nil {
 		return nil, err
 	}
-	if err := p.fetch(l.data); err != nil {
-		l.free()
+	if err := p.fetch(l.Data); err != nil {
+		l.Free()
 		return nil, err
 	}
 	return l, nil
