@@ -19,7 +19,7 @@ import (
 )
 
 // patience is how long anything may take before it counts as hanging.
-const patience = 60 * time.Second
+const patience = 3 * time.Minute
 
 // store is the datastore that the tests use, attic one beside it where only
 // the administrator has rights.
@@ -98,7 +98,12 @@ type announcement struct {
 
 // serve starts the process and returns the secret of the first start.
 func (w *world) serve() (string, error) {
-	w.process = w.command("serve", "--listen", "127.0.0.1:0", "--json")
+	// A busy machine may let the tests wait for longer than servers do.
+	config := filepath.Join(filepath.Dir(w.home), "holdfast.toml")
+	if err := os.WriteFile(config, []byte("[limits]\nheader_timeout = \"3m\"\n"), 0o600); err != nil {
+		return "", err
+	}
+	w.process = w.command("serve", "--listen", "127.0.0.1:0", "--json", "--config", config)
 	w.process.Stderr = &w.stderr
 	out, err := w.process.StdoutPipe()
 	if err != nil {

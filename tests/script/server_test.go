@@ -95,7 +95,7 @@ func (e *startError) Unwrap() error { return e.err }
 // stop ends the server as a service manager does, and returns its exit code.
 func (s *backupServer) stop() int {
 	s.cmd.Process.Signal(syscall.SIGTERM)
-	const patience = time.Minute
+	const patience = 3 * time.Minute
 	select {
 	case err := <-s.ended:
 		return exitCode(err)
@@ -202,7 +202,7 @@ func hangUp(ts *testscript.TestScript, neg bool, args []string) {
 	s := named(ts, args[0])
 	before := len(s.log.String())
 	ts.Check(s.cmd.Process.Signal(syscall.SIGHUP))
-	const patience = time.Minute
+	const patience = 3 * time.Minute
 	for deadline := time.Now().Add(patience); !strings.Contains(s.log.String()[before:], args[1]); {
 		if time.Now().After(deadline) {
 			ts.Fatalf("the log lacks %q:\n%s", args[1], s.log.String()[before:])

@@ -35,7 +35,7 @@ func newServed(t *testing.T, env ...string) (house, *backupServer) {
 // logs waits until the server has logged a text.
 func (s *backupServer) logs(t *testing.T, text string) {
 	t.Helper()
-	const patience = time.Minute
+	const patience = 3 * time.Minute
 	for deadline := time.Now().Add(patience); !strings.Contains(s.log.String(), text); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("the log lacks %q:\n%s", text, s.log.String())
