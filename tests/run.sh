@@ -37,7 +37,7 @@ others() {
 # Many packages wait, for disks and clocks and other processes, so that there is one
 # more at a time than there are processors.
 run() {
-	go test -count=1 -vet=off -p "$(($(getconf _NPROCESSORS_ONLN) + 1))" -timeout 20m -json "$@" 2>&1 ||
+	go test -count=1 -vet=off -p "$(($(getconf _NPROCESSORS_ONLN) + 1))" -timeout 30m -json "$@" 2>&1 ||
 		echo "$*" >>"$work/failed"
 }
 
