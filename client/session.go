@@ -21,7 +21,7 @@ type session struct {
 	client *Client
 	conn   *conn
 	snap   wire.Snapshot
-	known  known
+	known  appendable
 	ctx    context.Context // of appends in the background; ends with Close
 	cancel context.CancelFunc
 
@@ -278,11 +278,11 @@ func (l *chunkList) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// known are the chunks that may be appended, with their sizes: those sent in
+// appendable are the chunks that may be appended, with their sizes: those sent in
 // the session, those of an interrupted one, and those of the previous
 // snapshot's indexes that were opened. It holds half of each ID, some 40 bytes
 // a chunk; the server holds all of it and has the last word.
-type known struct {
+type appendable struct {
 	mu    sync.Mutex
 	sizes map[[16]byte]uint32
 }
@@ -291,28 +291,28 @@ type known struct {
 const sentFlag = 1 << 31
 
 // add enters a chunk and reports whether it was not marked as sent before.
-func (k *known) add(id chunkstore.ID, size uint32, sent bool) (added bool) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if k.sizes == nil {
-		k.sizes = make(map[[16]byte]uint32)
+func (a *appendable) add(id chunkstore.ID, size uint32, sent bool) (added bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.sizes == nil {
+		a.sizes = make(map[[16]byte]uint32)
 	}
 	h := [16]byte(id[:16])
-	old := k.sizes[h]
+	old := a.sizes[h]
 	if sent {
 		size |= sentFlag
 	}
 	if old&sentFlag == 0 {
-		k.sizes[h] = size
+		a.sizes[h] = size
 	}
 	return old&sentFlag == 0
 }
 
 // size returns the size of a chunk, 0 if it is not known, and whether it was
 // sent in this session.
-func (k *known) size(id chunkstore.ID) (size uint32, sent bool) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	s := k.sizes[[16]byte(id[:16])]
+func (a *appendable) size(id chunkstore.ID) (size uint32, sent bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	s := a.sizes[[16]byte(id[:16])]
 	return s &^ sentFlag, s&sentFlag != 0
 }

@@ -1,11 +1,8 @@
 package datastore
 
 import (
-	"bytes"
 	"context"
-	"encoding/binary"
 	"fmt"
-	"hash/crc32"
 	"runtime"
 
 	"holdfast/chunkstore"
@@ -51,7 +48,7 @@ func (ss *Session) put(ctx context.Context, c chunkstore.Chunk) (added bool, err
 		}
 		return ss.puts.Put(ctx, c)
 	}
-	sealed, encrypted, err := withChecksum(c.Sealed)
+	sealed, encrypted, err := blob.WithChecksum(c.Sealed)
 	if err == nil {
 		c.Sealed = sealed
 		err = ss.proven(ctx, c, encrypted)
@@ -72,32 +69,6 @@ func (ss *Session) proven(ctx context.Context, c chunkstore.Chunk, encrypted boo
 		return fmt.Errorf("content of %d bytes, not %d", n, c.PlainSize)
 	}
 	return nil
-}
-
-// crcOff is where the checksum of a blob lies, in bytes (section 1.1 of the
-// formats specification).
-const crcOff = 8
-
-// withChecksum returns s if its checksum is right, and otherwise a copy with
-// the right one. It does not look at the magic itself: the checksum begins
-// behind one of two headers, and package blob says which one was meant.
-func withChecksum(s chunkstore.Sealed) (sealed chunkstore.Sealed, encrypted bool, err error) {
-	encrypted, err = blob.Check(s)
-	if err == nil {
-		return s, encrypted, nil
-	}
-	const plainHead, encryptedHead = chunkstore.SealedSizeMin, chunkstore.SealedSizeMax - chunkstore.PlainSizeMax
-	sealed = bytes.Clone(s)
-	for _, head := range []int{plainHead, encryptedHead} {
-		if len(sealed) < head {
-			break
-		}
-		binary.LittleEndian.PutUint32(sealed[crcOff:], crc32.ChecksumIEEE(sealed[head:]))
-		if encrypted, err := blob.Check(sealed); err == nil {
-			return sealed, encrypted, nil
-		}
-	}
-	return nil, false, err
 }
 
 // prover opens plain chunks and compares them with their names. It has one

@@ -14,6 +14,7 @@
 package blob
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"hash/crc32"
@@ -124,6 +125,21 @@ func check(s chunkstore.Sealed) (kind, error) {
 func Check(s chunkstore.Sealed) (encrypted bool, err error) {
 	k, err := check(s)
 	return k.encrypted, err
+}
+
+// WithChecksum returns s if its checksum is right, and otherwise a copy with the right
+// one; all else is checked as by Check.
+func WithChecksum(s chunkstore.Sealed) (sealed chunkstore.Sealed, encrypted bool, err error) {
+	k, err := kindOf(s)
+	if err != nil {
+		return nil, false, err
+	}
+	if _, err := check(s); err == nil {
+		return s, k.encrypted, nil
+	}
+	sealed = bytes.Clone(s)
+	putHeader(sealed, k)
+	return sealed, k.encrypted, nil
 }
 
 // ContentSize returns how many bytes the content has if the length of the blob tells:

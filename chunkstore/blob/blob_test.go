@@ -463,3 +463,39 @@ func TestAllocations(t *testing.T) {
 		}
 	}
 }
+
+// A wrong checksum is mended in a copy and nothing else is.
+func TestWithChecksum(t *testing.T) {
+	key, err := crypto.GenerateKey(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, o := range map[string]blob.Options{"plain": {}, "encrypted": {Key: key, Encrypt: true}} {
+		t.Run(name, func(t *testing.T) {
+			codec, err := blob.NewCodec(o)
+			if err != nil {
+				t.Fatal(err)
+			}
+			right, err := codec.Seal(nil, chunkstore.Plain("content"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			wrong := bytes.Clone(right)
+			wrong[8] ^= 1
+			before := bytes.Clone(wrong)
+			for _, given := range []chunkstore.Sealed{right, wrong} {
+				got, encrypted, err := blob.WithChecksum(given)
+				if err != nil || !bytes.Equal(got, right) || encrypted != o.Encrypt {
+					t.Errorf("got %x, encrypted %v, %v; want %x", got, encrypted, err, right)
+				}
+			}
+			if !bytes.Equal(wrong, before) {
+				t.Error("what was given has changed")
+			}
+			wrong[0] ^= 1
+			if _, _, err := blob.WithChecksum(wrong); !errors.Is(err, chunkstore.ErrCorrupt) {
+				t.Errorf("an unknown magic: %v", err)
+			}
+		})
+	}
+}

@@ -7,7 +7,7 @@
 //   - cut.go, fixed.go: where chunks begin and end; cut.go also compares with the
 //     previous snapshot's boundaries (replay.go), so that unchanged parts are
 //     hashed and not cut.
-//   - send.go: name, ask (known.go), seal, prove, send; parallel, with bounded
+//   - send.go: name, ask (settled.go), seal, prove, send; parallel, with bounded
 //     memory.
 //   - image.go: the regions of an image through both, recorded in order.
 //   - blobs.go: small files, the wrapped key, the manifest.

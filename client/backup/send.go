@@ -28,7 +28,7 @@ type windowed interface {
 // It is shared by all archives of a backup and safe for concurrent use.
 type sender struct {
 	codec    *blob.Codec
-	known    *known
+	known    *settled
 	asker    wire.Asker // nil if the target is none
 	seed     maphash.Seed
 	buffers  *pipeline.Pool[[]byte] // of pieces
@@ -49,7 +49,7 @@ type bench struct {
 // with cutters goroutines. Its memory is bounded by cutters + 2*workers buffers
 // of plainMax + gridSize bytes, workers benches of twice that, and the window.
 func newSender(codec *blob.Codec, workers, cutters, plainMax int) *sender {
-	s := &sender{codec: codec, known: newKnown(), seed: maphash.MakeSeed(), zeroes: make([]byte, fixedSize)}
+	s := &sender{codec: codec, known: newSettled(), seed: maphash.MakeSeed(), zeroes: make([]byte, fixedSize)}
 	s.buffers = pipeline.NewPool(cutters+2*workers, func() []byte { return make([]byte, plainMax+gridSize) })
 	s.benches = pipeline.NewPool(workers, func() *bench {
 		return &bench{sealed: make([]byte, 0, blob.SizeMax(plainMax)), opened: make([]byte, 0, blob.SizeMax(plainMax))}
