@@ -18,7 +18,7 @@ export PATH
 #
 # These drive a program that they build. The race detector would look at the test
 # alone, and make its images and its comparisons ten times slower.
-faults='./tests/faultlab/schedule ./tests/faults ./tests/faultlab/kill ./tests/abuse ./tests/faultlab/blocks
+faults='./tests/faults ./tests/faultlab/kill ./tests/abuse ./tests/faultlab/schedule ./tests/faultlab/blocks
 	./tests/faultlab/ioerr ./tests/faultlab/power ./tests/faultlab/rot ./tests/faultlab/limits ./tests/faultlab/clock ./tests/faultlab/museum'
 programs='./tests/script ./tests/places ./tests/interop'
 # These have the product's code in them.
