@@ -31,28 +31,28 @@ type lists struct {
 	turn sync.RWMutex
 
 	mu   sync.Mutex
-	open map[*resumeList]bool
+	open map[string]*resumeList // by path
 }
 
 func (l *lists) add(r *resumeList) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.open == nil {
-		l.open = make(map[*resumeList]bool)
+		l.open = make(map[string]*resumeList)
 	}
-	l.open[r] = true
+	l.open[r.path] = r
 }
 
 func (l *lists) remove(r *resumeList) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	delete(l.open, r)
+	delete(l.open, r.path)
 }
 
 func (l *lists) running() (all []*resumeList) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for r := range l.open {
+	for _, r := range l.open {
 		all = append(all, r)
 	}
 	return all
