@@ -93,6 +93,18 @@ func (s *Store) lookAtPacks(found []location) {
 
 // holdAll holds what was found, and returns the places of what cannot be held.
 func (se *session) holdAll(found []location, moves uint64) (rest []int) {
+	for from := 0; from < len(found); from += holdsAtOnce {
+		rest = se.holdSome(found[from:min(from+holdsAtOnce, len(found))], from, moves, rest)
+	}
+	return rest
+}
+
+// holdsAtOnce is how many records are held before others may go on: of many small
+// records far apart each takes its time.
+const holdsAtOnce = 256
+
+// holdSome is holdAll for a part that begins at from.
+func (se *session) holdSome(found []location, from int, moves uint64, rest []int) []int {
 	s := se.s
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -101,7 +113,7 @@ func (se *session) holdAll(found []location, moves uint64) (rest []int) {
 		if still && l != (location{}) && s.sound(l) {
 			s.holdFor(se, l)
 		} else {
-			rest = append(rest, i)
+			rest = append(rest, from+i)
 		}
 	}
 	return rest

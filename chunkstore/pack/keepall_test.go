@@ -63,6 +63,24 @@ func TestKeepAllHolds(t *testing.T) {
 	}
 }
 
+// TestKeepAllOfMany: places are those of all keys, however many are held at a time.
+func TestKeepAllOfMany(t *testing.T) {
+	s := openAt(t, create(t), smallPacks)
+	cs := chunks(0, 2*holdsAtOnce+10)
+	fill(t, s, cs)
+	s.sealDone.Wait()
+	keys := keysOf(cs)
+	keys[holdsAtOnce-1], keys[holdsAtOnce], keys[len(keys)-1] = chunks(9000, 1)[0].Key(), chunks(9001, 1)[0].Key(), chunks(9002, 1)[0].Key()
+	se := begin(t, s)
+	if rest := keepAll(t, se, keys); !slices.Equal(rest, []int{holdsAtOnce - 1, holdsAtOnce, len(keys) - 1}) {
+		t.Errorf("left were %v", rest)
+	}
+	if err := se.Close(); err != nil {
+		t.Fatal(err)
+	}
+	closeStore(t, s)
+}
+
 // TestKeepAllLeavesDoubts: of what is not there, is damaged, is somebody else's or lies in
 // a pack that is gone, it says nothing.
 func TestKeepAllLeavesDoubts(t *testing.T) {
