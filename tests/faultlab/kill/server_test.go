@@ -140,6 +140,10 @@ func (s *served) killClient() error {
 		return err
 	}
 	p.Kill9()
+	// What the client has asked for may happen yet.
+	if err := s.server.Quiet(); err != nil {
+		return err
+	}
 	err = s.end(op, p, func(r lab.Result) bool { return r.Code == lab.ExitSignal })
 	if err != nil || s.random.IntN(4) > 0 {
 		return err

@@ -2,18 +2,27 @@ package lab
 
 import (
 	"bufio"
+	"bytes"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"syscall"
 	"time"
 )
 
-// datastoreName is what a server calls the repository of a world.
-const datastoreName = "tank"
+// datastoreName is what a server calls the repository of a world, adminToken who
+// asks it.
+const (
+	datastoreName = "tank"
+	adminToken    = "root@pam!admin"
+)
 
 // Server is a backup server in front of the repository of a World.
 type Server struct {
@@ -21,6 +30,7 @@ type Server struct {
 	direct Repo // how the repository is reached without it
 	data   string
 	secret string
+	addr   string // where it listens
 	p      *Process
 	out    *os.File
 }
@@ -83,7 +93,8 @@ func (s *Server) listen(lines *bufio.Reader) error {
 			s.secret = said.Secret
 		}
 		if said.Type == "listening" {
-			s.world.Name = "root@pam!admin@" + said.Address + ":" + datastoreName
+			s.addr = said.Address
+			s.world.Name = adminToken + "@" + said.Address + ":" + datastoreName
 			s.world.Env = append(s.direct.Env, "HOLDFAST_PASSWORD="+s.secret, "HOLDFAST_FINGERPRINT="+said.Fingerprint)
 			return nil
 		}
@@ -112,4 +123,47 @@ func (s *Server) Stop() error {
 		err = fmt.Errorf("should have ended well: %s", res)
 	}
 	return err
+}
+
+// quiet are the figures of a server that has nothing to do but to tell them; open
+// finds that of sessions.
+var (
+	quiet = []string{"\nholdfast_connections 1\n", "\nholdfast_requests_in_flight 1\n"}
+	open  = regexp.MustCompile(`(?m)^holdfast_sessions\{.*\} [1-9]`)
+)
+
+// isQuiet reports whether a page of figures is that of a quiet server.
+func isQuiet(page []byte) bool {
+	return !open.Match(page) && !slices.ContainsFunc(quiet, func(line string) bool { return !bytes.Contains(page, []byte(line)) })
+}
+
+// Quiet waits until the server has carried out or given up all that it was asked: a
+// client that was killed may have asked for something that it has not even read yet.
+func (s *Server) Quiet() error {
+	client := &http.Client{Timeout: patience, Transport: &http.Transport{
+		DisableKeepAlives: true, TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, // it has just said where it listens
+	}}
+	ask, err := http.NewRequest(http.MethodGet, "https://"+s.addr+"/metrics", nil)
+	if err != nil {
+		return err
+	}
+	ask.Header.Set("Authorization", "PBSAPIToken="+adminToken+":"+s.secret)
+	for end := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
+		res, err := client.Do(ask)
+		if err != nil {
+			return err
+		}
+		page, err := io.ReadAll(res.Body)
+		res.Body.Close()
+		switch {
+		case err != nil:
+			return err
+		case res.StatusCode != http.StatusOK:
+			return fmt.Errorf("%s: %s: %s", ask.URL, res.Status, clip(string(page)))
+		case isQuiet(page):
+			return nil
+		case time.Now().After(end):
+			return fmt.Errorf("the server is not quiet after %v: %s", patience, page)
+		}
+	}
 }
