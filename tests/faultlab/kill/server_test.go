@@ -113,6 +113,10 @@ func (s *served) end(op *lab.Op, p *lab.Process, mayFail func(lab.Result) bool) 
 	default:
 		return fmt.Errorf("should have gone well: %s", res)
 	}
+	// What a client that is no more has asked for may happen yet.
+	if err := s.server.Quiet(); err != nil {
+		return err
+	}
 	return s.Judge()
 }
 
@@ -140,10 +144,6 @@ func (s *served) killClient() error {
 		return err
 	}
 	p.Kill9()
-	// What the client has asked for may happen yet.
-	if err := s.server.Quiet(); err != nil {
-		return err
-	}
 	err = s.end(op, p, func(r lab.Result) bool { return r.Code == lab.ExitSignal })
 	if err != nil || s.random.IntN(4) > 0 {
 		return err
