@@ -49,6 +49,8 @@ type limitsConfig struct {
 	BodyRate      string   `toml:"body_rate"`
 	StallTimeout  duration `toml:"stall_timeout"`
 	WriteTimeout  duration `toml:"write_timeout"`
+	SessionIdle   duration `toml:"session_timeout"`
+	Finished      duration `toml:"finished_timeout"`
 }
 
 // duration is written as "90s" or "10m".
@@ -76,6 +78,7 @@ func defaultConfig() serveConfig {
 			Connections: 1024, PerAddress: 256, PerToken: 256, References: 10_000_000,
 			HeaderTimeout: duration(10 * time.Second), IdleTimeout: duration(2 * time.Minute),
 			BodyTimeout: duration(30 * time.Second), BodyRate: "1KiB", StallTimeout: duration(5 * time.Minute), WriteTimeout: duration(5 * time.Minute),
+			SessionIdle: duration(6 * time.Hour), Finished: duration(10 * time.Minute),
 		},
 	}
 }
@@ -158,7 +161,8 @@ func (s *serveConfig) limits() (budget.Limits, error) {
 		Connections: s.Limits.Connections, PerAddress: s.Limits.PerAddress, PerToken: s.Limits.PerToken, References: s.Limits.References,
 		HeaderTimeout: time.Duration(s.Limits.HeaderTimeout), IdleTimeout: time.Duration(s.Limits.IdleTimeout),
 		BodyTimeout: time.Duration(s.Limits.BodyTimeout), StallTimeout: time.Duration(s.Limits.StallTimeout),
-		WriteTimeout: time.Duration(s.Limits.WriteTimeout),
+		WriteTimeout: time.Duration(s.Limits.WriteTimeout), SessionIdleTime: time.Duration(s.Limits.SessionIdle),
+		FinishedTime: time.Duration(s.Limits.Finished),
 	}
 	if l.Connections < 0 || l.PerAddress < 0 || l.PerToken < 0 || l.References < 0 {
 		return l, term.Usagef("configuration: limits of connections, requests and references must not be negative")

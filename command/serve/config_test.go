@@ -81,3 +81,26 @@ func TestConfigFile(t *testing.T) {
 		t.Errorf("%+v, %+v, %v", conf, l, err)
 	}
 }
+
+// TestEveryLimitReachesTheServer sets each limit of the file to what no default is.
+func TestEveryLimitReachesTheServer(t *testing.T) {
+	typ := reflect.TypeFor[limitsConfig]()
+	for i := range typ.NumField() {
+		key, text := typ.Field(i).Tag.Get("toml"), "77"
+		switch typ.Field(i).Type {
+		case reflect.TypeFor[duration]():
+			text = "'77s'"
+		case reflect.TypeFor[string]():
+			text = "'77B'"
+		}
+		conf, before := defaultConfig(), defaultConfig()
+		if err := conf.decode("[limits]\n" + key + " = " + text); err != nil {
+			t.Errorf("%s: %v", key, err)
+		}
+		got, err := conf.limits()
+		old, e := before.limits()
+		if err != nil || e != nil || got == old {
+			t.Errorf("%s = %s changes nothing: %+v, %v, %v", key, text, got, err, e)
+		}
+	}
+}
