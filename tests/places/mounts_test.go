@@ -81,6 +81,20 @@ func fewInodes(t *testing.T) string {
 
 func btrfs(t *testing.T) string { return mounted(t, 128, "mkfs.btrfs", "-q", "--mixed") }
 
+// splitBtrfs is btrfs as it is made by default: data and metadata have room of
+// their own, and either can run out.
+func splitBtrfs(t *testing.T) string { return mounted(t, 256, "mkfs.btrfs", "-q") }
+
+// limitedBtrfs is a subvolume that may take less than its file system has.
+func limitedBtrfs(t *testing.T) string {
+	top := splitBtrfs(t)
+	dir := filepath.Join(top, "limited")
+	must(t, "btrfs", "quota", "enable", top)
+	must(t, "btrfs", "subvolume", "create", dir)
+	must(t, "btrfs", "qgroup", "limit", "64M", dir)
+	return dir
+}
+
 func xfs(t *testing.T) string { return mounted(t, 320, "mkfs.xfs", "-q") }
 
 func tmpfs(t *testing.T) string {
@@ -103,7 +117,7 @@ func foldingNTFS(t *testing.T) string {
 }
 
 func bindfs(t *testing.T) string {
-	from, to := memory(t), memory(t)
+	from, to := tmpfs(t), memory(t) // with a bound, since it is filled
 	must(t, "bindfs", "--chmod-deny", "--chown-deny", from, to)
 	unmountLater(t, to)
 	return to
@@ -152,7 +166,7 @@ func fill(t *testing.T, dir string) {
 				break
 			}
 		}
-		if !errors.Is(err, syscall.ENOSPC) {
+		if !errors.Is(err, syscall.ENOSPC) && !errors.Is(err, syscall.EDQUOT) {
 			t.Fatal(err)
 		}
 	}

@@ -109,6 +109,7 @@ func TestEveryPlace(t *testing.T) {
 		{"ext4", ext4, ""},
 		{"xfs", xfs, ""},
 		{"btrfs", btrfs, ""},
+		{"btrfs split", splitBtrfs, ""},
 		{"tmpfs", tmpfs, ""},
 		{"overlay", overlay, ""},
 		{"ntfs-3g", ntfs, ""},
@@ -152,7 +153,9 @@ func TestEveryPlace(t *testing.T) {
 // TestReadOnlyPlace reads a repository whose file system takes nothing any
 // more; what would write is refused with a word.
 func TestReadOnlyPlace(t *testing.T) {
-	for name, mount := range map[string]func(*testing.T) string{"ext4": ext4, "btrfs": btrfs} {
+	for name, mount := range map[string]func(*testing.T) string{
+		"ext4": ext4, "btrfs": btrfs, "btrfs split": splitBtrfs, "xfs": xfs, "tmpfs": tmpfs,
+	} {
 		t.Run(name, func(t *testing.T) {
 			dir := mount(t)
 			r := &repo{t: t, name: filepath.Join(dir, "store"), work: memory(t)}
@@ -179,7 +182,10 @@ func TestReadOnlyPlace(t *testing.T) {
 
 // TestFullPlace reads, removes and collects where no block is free.
 func TestFullPlace(t *testing.T) {
-	for name, mount := range map[string]func(*testing.T) string{"ext4": ext4, "btrfs": btrfs, "xfs": xfs, "tmpfs": tmpfs} {
+	for name, mount := range map[string]func(*testing.T) string{
+		"ext4": ext4, "btrfs": btrfs, "btrfs split": splitBtrfs, "btrfs at its quota": limitedBtrfs, "xfs": xfs,
+		"tmpfs": tmpfs, "overlay": overlay, "ntfs-3g": ntfs, "bindfs": bindfs,
+	} {
 		t.Run(name, func(t *testing.T) {
 			dir := mount(t)
 			r := &repo{t: t, name: filepath.Join(dir, "store"), work: memory(t)}
