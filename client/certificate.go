@@ -125,7 +125,8 @@ func ShownCertificate(ctx context.Context, o Options) (*x509.Certificate, error)
 	if err != nil {
 		return nil, err
 	}
-	return leaf, conn.Close()
+	_ = conn.Close() // what was to be seen has been seen
+	return leaf, nil
 }
 
 // compare holds the certificate against the configured fingerprint.

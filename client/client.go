@@ -228,12 +228,17 @@ func blank(o Options) *Client {
 // server takes who may connect to it for its superuser. silence is that of
 // Options. It belongs to no datastore: it is for Do and FollowTask.
 func Local(socketPath string, silence time.Duration) *Client {
+	d := net.Dialer{Timeout: connectTimeout}
+	return local(func(ctx context.Context) (net.Conn, error) { return d.DialContext(ctx, "unix", socketPath) }, silence)
+}
+
+// local is Local over any connection.
+func local(dial func(context.Context) (net.Conn, error), silence time.Duration) *Client {
 	c := blank(Options{Silence: silence})
 	c.id, c.host = wire.RootUser, "localhost"
 	c.base = "http://localhost" + apiRoot
 	c.dial = func(ctx context.Context) (net.Conn, error) {
-		d := net.Dialer{Timeout: connectTimeout}
-		conn, err := d.DialContext(ctx, "unix", socketPath)
+		conn, err := dial(ctx)
 		if err != nil {
 			return nil, err
 		}

@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -207,7 +208,8 @@ func (e *end) SetWriteDeadline(time.Time) error { return nil }
 // walkLab is a real server on a network in memory.
 type walkLab struct {
 	*testing.T
-	net    *wires
+	net    *wires // to its port
+	socket *wires // and to its socket
 	server *server.Server
 	secret string
 	print  string
@@ -217,7 +219,7 @@ type walkLab struct {
 }
 
 func newWalkLab(t *testing.T, files string, user bool) *walkLab {
-	l := &walkLab{T: t, net: newWires(), stamp: 1000}
+	l := &walkLab{T: t, net: newWires(), socket: newWires(), stamp: 1000}
 	must := func(err error) {
 		t.Helper()
 		if err != nil {
@@ -244,13 +246,16 @@ func newWalkLab(t *testing.T, files string, user bool) *walkLab {
 	l.print = cert.Fingerprint()
 	l.server, err = server.New(server.Options{DataDir: dir, Access: users, Tasks: tasks})
 	must(err)
-	served := make(chan error, 1)
+	served := make(chan error, 2)
 	go func() { served <- l.server.Serve(context.Background(), l.net, cert.Config()) }()
+	go func() { served <- l.server.ServeLocal(context.Background(), l.socket) }()
 	t.Cleanup(func() {
 		l.net.arm(fault{})
+		l.socket.arm(fault{})
 		if err := l.server.Close(); err != nil {
 			t.Log(err)
 		}
+		<-served
 		<-served
 		users.Close()
 	})
@@ -264,16 +269,40 @@ func newWalkLab(t *testing.T, files string, user bool) *walkLab {
 // walkUser logs in with walkPassword.
 const walkUser, walkPassword = "alice@pbs", "a long password"
 
-func (l *walkLab) dial(ctx context.Context, password bool) (*Client, error) {
+// caller is how a command reaches the server.
+type caller int
+
+const (
+	byToken caller = iota
+	byPassword
+	bySocket
+)
+
+// wires are those that a caller uses.
+func (l *walkLab) wires(as caller) *wires {
+	if as == bySocket {
+		return l.socket
+	}
+	return l.net
+}
+
+func (l *walkLab) options(as caller) Options {
 	id, secret := "root@pam!lab", l.secret
-	if password {
+	if as == byPassword {
 		id, secret = walkUser, walkPassword
 	}
-	return Dial(ctx, Options{
+	return Options{
 		Repository:  wire.Repository{AuthID: id, Host: "127.0.0.1", Datastore: "tank"},
 		Secret:      func(context.Context) (string, error) { return secret, nil },
 		Fingerprint: l.print, Dial: l.net.dial, Connections: 1,
-	})
+	}
+}
+
+func (l *walkLab) dial(ctx context.Context, as caller) (*Client, error) {
+	if as == bySocket {
+		return local(func(ctx context.Context) (net.Conn, error) { return l.socket.dial(ctx, "", "") }, 0), nil
+	}
+	return Dial(ctx, l.options(as))
 }
 
 var walkGroup = wire.Group{Type: "vm", ID: "1"}
@@ -323,9 +352,27 @@ func (l *walkLab) prune(ctx context.Context, c *Client) error {
 	return c.Do(ctx, Call{Method: "POST", Path: "/admin/datastore/tank/prune", Params: params})
 }
 
+// look fetches the certificate, as cert show does.
+func (l *walkLab) look(ctx context.Context, _ *Client) error {
+	cert, err := ShownCertificate(ctx, l.options(byToken))
+	if err == nil && fingerprint(cert) != l.print {
+		l.Errorf("another certificate: %s", fingerprint(cert))
+	}
+	return err
+}
+
+// exchange saves users and rights and puts them back.
+func (l *walkLab) exchange(ctx context.Context, c *Client) error {
+	var users json.RawMessage
+	if err := c.Do(ctx, Call{Method: "POST", Path: "/access/export", Whole: &users}); err != nil {
+		return err
+	}
+	return c.Do(ctx, Call{Method: "POST", Path: "/access/import", Body: users})
+}
+
 // times asks the server, undisturbed, for the snapshots there are.
 func (l *walkLab) times() (times []int64) {
-	c, err := l.dial(l.Context(), false)
+	c, err := l.dial(l.Context(), byToken)
 	if err != nil {
 		l.Fatal(err)
 	}
@@ -357,8 +404,7 @@ type errand struct {
 	// told looks whether an end without an error, or with ErrUnavailable, is
 	// true; nil believes it.
 	told func(l *walkLab, err error) bool
-	// password logs in with one instead of a token.
-	password bool
+	as   caller
 }
 
 var errands = map[string]errand{
@@ -370,7 +416,10 @@ var errands = map[string]errand{
 	// What has ended with an error may have been done, and the error says so.
 	"forget": {do: (*walkLab).forget, prepare: (*walkLab).backup, told: func(l *walkLab, err error) bool { return err != nil || !l.exists() }},
 	"prune":  {do: (*walkLab).prune, prepare: (*walkLab).backup, told: func(l *walkLab, err error) bool { return err != nil || l.exists() && l.count() == 1 }},
-	"login":  {do: (*walkLab).list, password: true},
+	"login":  {do: (*walkLab).list, as: byPassword},
+	"cert":   {do: (*walkLab).look},
+	"socket": {do: (*walkLab).verify, as: bySocket},
+	"import": {do: (*walkLab).exchange, as: bySocket},
 }
 
 // At whatever point the other end falls silent, hangs up or is gone, a command
@@ -383,7 +432,7 @@ func TestWalkOfLostConnections(t *testing.T) {
 			t.Run(name+" "+kind, func(t *testing.T) {
 				t.Parallel()
 				files := t.TempDir()
-				synctest.Test(t, func(t *testing.T) { walk(newWalkLab(t, files, e.password), e, kind) })
+				synctest.Test(t, func(t *testing.T) { walk(newWalkLab(t, files, e.as == byPassword), e, kind) })
 			})
 		}
 	}
@@ -403,8 +452,8 @@ func sample(points int) (chosen []int) {
 }
 
 // run does an errand over a connection of its own.
-func (l *walkLab) run(ctx context.Context, password bool, do func(*walkLab, context.Context, *Client) error) error {
-	c, err := l.dial(ctx, password)
+func (l *walkLab) run(ctx context.Context, as caller, do func(*walkLab, context.Context, *Client) error) error {
+	c, err := l.dial(ctx, as)
 	if err != nil {
 		return err
 	}
@@ -413,49 +462,51 @@ func (l *walkLab) run(ctx context.Context, password bool, do func(*walkLab, cont
 }
 
 // undisturbed does what must not fail.
-func (l *walkLab) undisturbed(password bool, do func(*walkLab, context.Context, *Client) error) {
+func (l *walkLab) undisturbed(as caller, do func(*walkLab, context.Context, *Client) error) {
 	l.Helper()
 	if do == nil {
 		return
 	}
-	if err := l.run(l.Context(), password, do); err != nil {
+	if err := l.run(l.Context(), as, do); err != nil {
 		l.Fatalf("without a fault: %v", err)
 	}
 }
 
 // points counts the writes of an errand.
 func (l *walkLab) points(e errand) int {
-	l.undisturbed(false, e.prepare)
-	l.net.arm(fault{})
-	l.undisturbed(e.password, e.do)
-	l.net.mu.Lock()
-	defer l.net.mu.Unlock()
-	if l.net.writes < 4 {
-		l.Fatalf("only %d writes", l.net.writes)
+	l.undisturbed(byToken, e.prepare)
+	line := l.wires(e.as)
+	line.arm(fault{})
+	l.undisturbed(e.as, e.do)
+	line.mu.Lock()
+	defer line.mu.Unlock()
+	if line.writes < 4 {
+		l.Fatalf("only %d writes", line.writes)
 	}
-	return l.net.writes
+	return line.writes
 }
 
 func walk(l *walkLab, e errand, kind string) {
 	l.stamp = 999
-	l.undisturbed(false, (*walkLab).backup)
+	l.undisturbed(byToken, (*walkLab).backup)
 	var failed int
 	points := l.points(e)
 	for _, at := range sample(points) {
-		l.undisturbed(false, e.prepare)
+		l.undisturbed(byToken, e.prepare)
 		ctx, cancel := context.WithCancel(l.Context())
 		f := fault{kind: kind, at: at}
 		if kind == "interrupted" {
 			f.stop = cancel
 		}
-		l.net.arm(f)
+		line := l.wires(e.as)
+		line.arm(f)
 		began := time.Now()
-		err := l.run(ctx, e.password, e.do)
+		err := l.run(ctx, e.as, e.do)
 		cancel()
 		if took := time.Since(began); took > walkMost {
 			l.Errorf("at %d of %d: it took %v", at, points, took)
 		}
-		l.net.arm(fault{})
+		line.arm(fault{})
 		if err != nil {
 			failed++
 		}
