@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"holdfast/datastore/wire"
+
+	"holdfast/datastore/wire/api"
 )
 
 // ACL grants a role to a user or token on a path, and on everything below it
@@ -86,7 +88,7 @@ func nodes(path string) iter.Seq[string] {
 // the node itself, below what the nodes under it inherit unless nothing given
 // here propagates.
 type grant struct {
-	here, below Privilege
+	here, below api.Privilege
 	propagates  bool
 }
 
@@ -104,15 +106,15 @@ func grantsOf(acls map[aclKey]bool) map[wire.AuthID]map[string]grant {
 			all[k.id] = map[string]grant{}
 		}
 		n, g := node{k.id, k.path}, all[k.id][k.path]
-		role, _ := ParseRole(k.role) // check has refused unknown ones
-		g.here |= role.Privileges.effective()
-		if k.role == roleNoAccess {
+		role, _ := api.ParseRole(k.role) // check has refused unknown ones
+		g.here |= role.Privileges.Effective()
+		if k.role == api.RoleNoAccess {
 			noneHere[n] = true
 		}
 		if propagate {
 			g.propagates = true
-			g.below |= role.Privileges.effective()
-			noneBelow[n] = noneBelow[n] || k.role == roleNoAccess
+			g.below |= role.Privileges.Effective()
+			noneBelow[n] = noneBelow[n] || k.role == api.RoleNoAccess
 		}
 		if noneHere[n] {
 			g.here = 0
@@ -127,9 +129,9 @@ func grantsOf(acls map[aclKey]bool) map[wire.AuthID]map[string]grant {
 
 // granted walks from the root to a canonical path. here is what id was given
 // there, below what the nodes under it inherit.
-func (c *config) granted(id wire.AuthID, path string) (here, below Privilege) {
+func (c *config) granted(id wire.AuthID, path string) (here, below api.Privilege) {
 	if id == wire.RootUser {
-		return AllPrivileges, AllPrivileges
+		return api.AllPrivileges, api.AllPrivileges
 	}
 	given := c.grants[id]
 	if len(given) == 0 {
@@ -151,7 +153,7 @@ func (c *config) granted(id wire.AuthID, path string) (here, below Privilege) {
 
 // effective is granted for one who is active, cut down for a token to what
 // its user may do.
-func (c *config) effective(id wire.AuthID, path string, now int64) (here, below Privilege) {
+func (c *config) effective(id wire.AuthID, path string, now int64) (here, below api.Privilege) {
 	if !c.active(id, now) {
 		return 0, 0
 	}
@@ -166,7 +168,7 @@ func (c *config) effective(id wire.AuthID, path string, now int64) (here, below 
 // Privileges returns what a user or token may do on a path at this moment:
 // nothing if it, or its user, is unknown, disabled or expired. A path outside
 // the grammar wraps wire.ErrName.
-func (s *Store) Privileges(id wire.AuthID, path string) (Privilege, error) {
+func (s *Store) Privileges(id wire.AuthID, path string) (api.Privilege, error) {
 	p, err := parsePath(path)
 	if err != nil {
 		return 0, err
@@ -177,7 +179,7 @@ func (s *Store) Privileges(id wire.AuthID, path string) (Privilege, error) {
 
 // PrivilegesBelow returns the union of what a user or token may do on a path
 // and anywhere below it.
-func (s *Store) PrivilegesBelow(id wire.AuthID, path string) (Privilege, error) {
+func (s *Store) PrivilegesBelow(id wire.AuthID, path string) (api.Privilege, error) {
 	p, err := parsePath(path)
 	if err != nil {
 		return 0, err

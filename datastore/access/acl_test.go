@@ -10,6 +10,8 @@ import (
 
 	"holdfast/chunkstore"
 	"holdfast/datastore/wire"
+
+	"holdfast/datastore/wire/api"
 )
 
 // set puts ACLs written as "path role id", with "-" in front of the role if
@@ -67,7 +69,7 @@ func TestPrivileges(t *testing.T) {
 		"token of root": {[]string{"/datastore DatastoreReader root@pam!tok"}, map[string]string{
 			"root@pam!tok /datastore": "Datastore.Audit Datastore.Read Datastore.Verify", "root@pam!tok /": "",
 		}},
-		"root": {[]string{"/ NoAccess root@pam"}, map[string]string{"root@pam /datastore/x": strings.Join(AllPrivileges.Names(), " ")}},
+		"root": {[]string{"/ NoAccess root@pam"}, map[string]string{"root@pam /datastore/x": strings.Join(api.AllPrivileges.Names(), " ")}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s, _ := open(t)
@@ -94,16 +96,16 @@ func TestPrivilegesBelow(t *testing.T) {
 	token(t, s, "ns@pbs!tok")
 	set(t, s, "/datastore/tank/a/b DatastoreBackup ns@pbs", "/datastore/tank2 DatastoreAudit ns@pbs", "/ Admin ns@pbs!tok",
 		"/datastore Admin hidden@pbs", "/datastore/tank -NoAccess hidden@pbs", "/datastore/tank/x -DatastoreReader own@pbs")
-	for who, want := range map[string]Privilege{
-		"ns@pbs /datastore/tank":      DatastoreBackup | DatastorePut,
-		"ns@pbs /datastore/tank/a/b":  DatastoreBackup | DatastorePut,
+	for who, want := range map[string]api.Privilege{
+		"ns@pbs /datastore/tank":      api.DatastoreBackup | api.DatastorePut,
+		"ns@pbs /datastore/tank/a/b":  api.DatastoreBackup | api.DatastorePut,
 		"ns@pbs /datastore/tank/a/bc": 0,
 		"ns@pbs /datastore/tank/c":    0,
-		"ns@pbs /":                    DatastoreBackup | DatastorePut | DatastoreAudit,
-		"ns@pbs!tok /datastore/tank":  DatastoreBackup | DatastorePut, // through the ACL of its user
-		"hidden@pbs /datastore/tank":  AllPrivileges,                  // everywhere but on the store itself
-		"own@pbs /datastore/tank":     DatastoreAudit | DatastoreRead | DatastoreVerify,
-		"root@pam /":                  AllPrivileges,
+		"ns@pbs /":                    api.DatastoreBackup | api.DatastorePut | api.DatastoreAudit,
+		"ns@pbs!tok /datastore/tank":  api.DatastoreBackup | api.DatastorePut, // through the ACL of its user
+		"hidden@pbs /datastore/tank":  api.AllPrivileges,                      // everywhere but on the store itself
+		"own@pbs /datastore/tank":     api.DatastoreAudit | api.DatastoreRead | api.DatastoreVerify,
+		"root@pam /":                  api.AllPrivileges,
 		"nobody@pbs /":                0,
 	} {
 		id, path, _ := strings.Cut(who, " ")
@@ -124,7 +126,7 @@ func TestPrivilegesEndAtOnce(t *testing.T) {
 	expect := func(when string, user, token bool) {
 		t.Helper()
 		for id, want := range map[wire.AuthID]bool{"u@pbs": user, "u@pbs!tok": token} {
-			if p, err := s.Privileges(id, "/"); err != nil || (p == AllPrivileges) != want || (p == 0) == want {
+			if p, err := s.Privileges(id, "/"); err != nil || (p == api.AllPrivileges) != want || (p == 0) == want {
 				t.Errorf("%s: %s has %v, %v", when, id, p.Names(), err)
 			}
 		}
@@ -209,7 +211,7 @@ func TestPermissions(t *testing.T) {
 	if err != nil || len(got) != 1 || !maps.Equal(got["/datastore/tank"], want["/datastore/tank"]) {
 		t.Errorf("%v, %v", got, err)
 	}
-	if got, err = s.Permissions("root@pam", "/system"); err != nil || len(got["/system"]) != len(privilegeNames) {
+	if got, err = s.Permissions("root@pam", "/system"); err != nil || len(got["/system"]) != len(api.AllPrivileges.Names()) {
 		t.Errorf("%v, %v", got, err)
 	}
 	if _, err = s.Permissions("v@pbs", ""); !errors.Is(err, chunkstore.ErrNotExist) {
@@ -217,50 +219,5 @@ func TestPermissions(t *testing.T) {
 	}
 	if _, err = s.Permissions("u@pbs", "/x"); !errors.Is(err, wire.ErrName) {
 		t.Error(err)
-	}
-}
-
-func TestRoles(t *testing.T) {
-	// Section 7.3 of the protocol specification.
-	want := map[string]string{
-		"Audit":                    "Datastore.Audit Sys.Audit",
-		"NoAccess":                 "",
-		"DatastoreAdmin":           "Datastore.Audit Datastore.Backup Datastore.Modify Datastore.Prune Datastore.Read Datastore.Verify",
-		"DatastoreReader":          "Datastore.Audit Datastore.Read Datastore.Verify",
-		"DatastoreBackup":          "Datastore.Backup",
-		"DatastorePowerUser":       "Datastore.Backup Datastore.Prune",
-		"DatastoreAudit":           "Datastore.Audit",
-		"DatastorePutOnly":         "Datastore.Put",
-		"RemoteAudit":              "Remote.Audit",
-		"RemoteAdmin":              "Remote.Audit Remote.Modify Remote.Read",
-		"RemoteSyncOperator":       "Remote.Audit Remote.Read",
-		"RemoteSyncPushOperator":   "Remote.Audit Remote.DatastoreBackup",
-		"RemoteDatastorePowerUser": "Remote.Audit Remote.DatastoreBackup Remote.DatastorePrune",
-		"RemoteDatastoreAdmin":     "Remote.Audit Remote.DatastoreBackup Remote.DatastoreModify Remote.DatastorePrune",
-		"TapeAudit":                "Tape.Audit",
-		"TapeReader":               "Tape.Audit Tape.Read",
-		"TapeOperator":             "Tape.Audit Tape.Read Tape.Write",
-		"TapeAdmin":                "Tape.Audit Tape.Modify Tape.Read Tape.Write",
-	}
-	names := slices.Clone(privilegeNames)
-	slices.Sort(names)
-	want["Admin"] = strings.Join(names, " ")
-	list := Roles()
-	for _, r := range list {
-		if got := strings.Join(r.Privileges.Names(), " "); got != want[r.Name] || r.Comment == "" {
-			t.Errorf("%s: %s", r.Name, got)
-		}
-		if p, err := ParseRole(r.Name); err != nil || p != r {
-			t.Errorf("%s: %v, %v", r.Name, p, err)
-		}
-	}
-	if len(list) != len(want) {
-		t.Errorf("%d roles, want %d", len(list), len(want))
-	}
-	if AllPrivileges != 1<<len(privilegeNames)-1 || AllPrivileges.Has(AllPrivileges+1) {
-		t.Errorf("%d names for %b", len(privilegeNames), AllPrivileges)
-	}
-	if p := SysAudit | TapeRead; !p.Has(TapeRead) || p.Has(TapeRead|TapeWrite) || !p.Any(TapeRead|TapeWrite) || p.Any(TapeWrite) || p.Any(0) {
-		t.Error("Has or Any is wrong")
 	}
 }

@@ -13,6 +13,8 @@ import (
 
 	"holdfast/chunkstore"
 	"holdfast/datastore/wire"
+
+	"holdfast/datastore/wire/api"
 )
 
 // Limits of single values.
@@ -179,7 +181,7 @@ func (c *config) checkACLs() error {
 		} else if p != k.path {
 			return fmt.Errorf("ACL path %q: want %q: %w", k.path, p, wire.ErrName)
 		}
-		if _, err := ParseRole(k.role); err != nil {
+		if _, err := api.ParseRole(k.role); err != nil {
 			return err
 		}
 		if !c.exists(k.id) {

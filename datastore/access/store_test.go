@@ -17,6 +17,8 @@ import (
 
 	"holdfast/chunkstore"
 	"holdfast/datastore/wire"
+
+	"holdfast/datastore/wire/api"
 )
 
 func TestOpenKeepsEverything(t *testing.T) {
@@ -218,7 +220,7 @@ func TestConcurrent(t *testing.T) {
 		wg.Go(func() {
 			for range 100 {
 				accepted(t, s, withToken(id, secret), id)
-				if p, err := s.Privileges("alice@pbs", "/datastore"); err != nil || p != AllPrivileges {
+				if p, err := s.Privileges("alice@pbs", "/datastore"); err != nil || p != api.AllPrivileges {
 					t.Errorf("got %v, %v", p.Names(), err)
 				}
 			}

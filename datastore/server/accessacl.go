@@ -6,27 +6,27 @@ import (
 
 	"holdfast/datastore/access"
 	"holdfast/datastore/server/ledger"
-	"holdfast/datastore/server/rest"
 	"holdfast/datastore/wire"
+	"holdfast/datastore/wire/api"
 )
 
 func aclMethods() []method {
-	path := rest.Param{Name: "path", Check: rest.CheckComment}
+	path := api.Param{Name: "path", Check: api.CheckComment}
 	return []method{
 		{Verb: http.MethodGet, Path: "/access/acl", Do: listACLs,
-			Params: []rest.Param{rest.Opt(path), {Name: "exact", Kind: rest.Boolean, Optional: true}}},
-		{Verb: http.MethodPut, Path: "/access/acl", Do: setACL, Params: []rest.Param{
-			path, {Name: "role", Check: checkRole}, {Name: "auth-id", Check: rest.CheckAuthID},
-			{Name: "propagate", Kind: rest.Boolean, Optional: true}, {Name: "delete", Kind: rest.Boolean, Optional: true}, rest.DigestParam,
+			Params: []api.Param{api.Opt(path), {Name: "exact", Kind: api.Boolean, Optional: true}}},
+		{Verb: http.MethodPut, Path: "/access/acl", Do: setACL, Params: []api.Param{
+			path, {Name: "role", Check: checkRole}, {Name: "auth-id", Check: api.CheckAuthID},
+			{Name: "propagate", Kind: api.Boolean, Optional: true}, {Name: "delete", Kind: api.Boolean, Optional: true}, api.DigestParam,
 		}},
 		{Verb: http.MethodGet, Path: "/access/roles", Do: listRoles},
 		{Verb: http.MethodGet, Path: "/access/permissions", Do: permissions,
-			Params: []rest.Param{rest.Opt(path), {Name: "auth-id", Optional: true, Check: rest.CheckAuthID}}},
+			Params: []api.Param{api.Opt(path), {Name: "auth-id", Optional: true, Check: api.CheckAuthID}}},
 	}
 }
 
 func checkRole(s string) error {
-	_, err := access.ParseRole(s)
+	_, err := api.ParseRole(s)
 	return err
 }
 
@@ -50,7 +50,7 @@ func listACLs(c *call) (any, error) {
 	}
 	list := []aclItem{}
 	for _, a := range all {
-		if !have.Any(access.SysAudit|access.PermissionsModify) && !c.ownToken(a.ID) || !c.wantsPath(a.Path) {
+		if !have.Any(api.SysAudit|api.PermissionsModify) && !c.ownToken(a.ID) || !c.wantsPath(a.Path) {
 			continue
 		}
 		list = append(list, aclItem{Path: a.Path, ID: string(a.ID), Type: "user", Propagate: a.Propagate, Role: a.Role})
@@ -77,7 +77,7 @@ func setACL(c *call) (any, error) {
 		Path: c.Str("path"), Role: c.Str("role"), ID: wire.AuthID(c.Str("auth-id")), Propagate: c.Bool("propagate", true),
 	}
 	if !c.ownToken(a.ID) {
-		if err := c.require("/access/acl", access.PermissionsModify); err != nil {
+		if err := c.require("/access/acl", api.PermissionsModify); err != nil {
 			return nil, err
 		}
 	}
@@ -104,7 +104,7 @@ func (c *call) ownRow(table string, count func(wire.AuthID) (all, own int, err e
 	if err != nil {
 		return err
 	}
-	if have.Has(access.PermissionsModify) {
+	if have.Has(api.PermissionsModify) {
 		return add()
 	}
 	c.server.rows.Lock()
@@ -149,7 +149,7 @@ type roleItem struct {
 
 func listRoles(*call) (any, error) {
 	list := []roleItem{}
-	for _, r := range access.Roles() {
+	for _, r := range api.Roles() {
 		list = append(list, roleItem{Name: r.Name, Privileges: r.Privileges.Names(), Comment: r.Comment})
 	}
 	return list, nil
@@ -161,7 +161,7 @@ func permissions(c *call) (any, error) {
 		id = wire.AuthID(c.Str("auth-id"))
 	}
 	if !c.auth.Owns(id) {
-		if err := c.require("/access", access.SysAudit); err != nil {
+		if err := c.require("/access", api.SysAudit); err != nil {
 			return nil, err
 		}
 	}

@@ -11,20 +11,21 @@ import (
 	"holdfast/datastore/access"
 	"holdfast/datastore/server/rest"
 	"holdfast/datastore/wire"
+	"holdfast/datastore/wire/api"
 )
 
 func accessMethods() []method {
-	secret := func(name string) rest.Param { return rest.Param{Name: name, Optional: true, Check: rest.CheckSecret} }
+	secret := func(name string) api.Param { return api.Param{Name: name, Optional: true, Check: api.CheckSecret} }
 	return []method{
-		{Verb: http.MethodPost, Path: "/access/ticket", Public: true, Do: login, Params: []rest.Param{
-			{Name: "username", Check: rest.CheckUserID}, {Name: "password", Check: rest.CheckSecret},
-			{Name: "path", Optional: true, Check: rest.CheckComment}, {Name: "privs", Optional: true, Check: rest.CheckComment},
-			{Name: "port", Kind: rest.Integer, Optional: true, Check: rest.Within(1, 65535)},
-			secret("tfa-challenge"), {Name: "http-only", Kind: rest.Boolean, Optional: true},
+		{Verb: http.MethodPost, Path: "/access/ticket", Public: true, Do: login, Params: []api.Param{
+			{Name: "username", Check: api.CheckUserID}, {Name: "password", Check: api.CheckSecret},
+			{Name: "path", Optional: true, Check: api.CheckComment}, {Name: "privs", Optional: true, Check: api.CheckComment},
+			{Name: "port", Kind: api.Integer, Optional: true, Check: api.Within(1, 65535)},
+			secret("tfa-challenge"), {Name: "http-only", Kind: api.Boolean, Optional: true},
 		}},
 		{Verb: http.MethodDelete, Path: "/access/ticket", Public: true, Do: logout},
-		{Verb: http.MethodPut, Path: "/access/password", Do: setPassword, Params: []rest.Param{
-			{Name: "userid", Check: rest.CheckUserID}, {Name: "password", Check: rest.CheckPassword}, secret("confirmation-password"),
+		{Verb: http.MethodPut, Path: "/access/password", Do: setPassword, Params: []api.Param{
+			{Name: "userid", Check: api.CheckUserID}, {Name: "password", Check: api.CheckPassword}, secret("confirmation-password"),
 		}},
 		{Verb: http.MethodPost, Path: "/access/export", Local: true, Raw: true, Do: exportAccess},
 		{Verb: http.MethodPost, Path: "/access/import", Local: true, Raw: true, Do: importAccess},
@@ -32,40 +33,40 @@ func accessMethods() []method {
 }
 
 // userParams are the parameters that describe a user or token, and more.
-func userParams(more ...rest.Param) []rest.Param {
+func userParams(more ...api.Param) []api.Param {
 	return append(more,
-		rest.Param{Name: "comment", Optional: true, Check: rest.CheckComment}, rest.Param{Name: "enable", Kind: rest.Boolean, Optional: true},
-		rest.Param{Name: "expire", Kind: rest.Integer, Optional: true, Check: rest.Within(0, 1<<53)},
+		api.Param{Name: "comment", Optional: true, Check: api.CheckComment}, api.Param{Name: "enable", Kind: api.Boolean, Optional: true},
+		api.Param{Name: "expire", Kind: api.Integer, Optional: true, Check: api.Within(0, 1<<53)},
 	)
 }
 
 // personParams are those of users only.
-func personParams(more ...rest.Param) []rest.Param {
+func personParams(more ...api.Param) []api.Param {
 	for _, name := range []string{"firstname", "lastname", "email"} {
-		more = append(more, rest.Param{Name: name, Optional: true, Check: rest.CheckComment})
+		more = append(more, api.Param{Name: name, Optional: true, Check: api.CheckComment})
 	}
 	return userParams(more...)
 }
 
 func userMethods() []method {
 	const one, token = "/access/users/{userid}", "/access/users/{userid}/token/{token-name}"
-	user := rest.Param{Name: "userid", Check: rest.CheckUserID}
-	name := rest.Param{Name: "token-name", Check: func(s string) error { return wire.CheckSafeID("token", s) }}
-	drop := rest.Param{Name: "delete", Kind: rest.Strs, Optional: true, Check: rest.OneOf("comment", "enable", "expire", "firstname", "lastname", "email")}
+	user := api.Param{Name: "userid", Check: api.CheckUserID}
+	name := api.Param{Name: "token-name", Check: func(s string) error { return wire.CheckSafeID("token", s) }}
+	drop := api.Param{Name: "delete", Kind: api.Strs, Optional: true, Check: api.OneOf("comment", "enable", "expire", "firstname", "lastname", "email")}
 	return []method{
 		{Verb: http.MethodGet, Path: "/access/users", Do: listUsers,
-			Params: []rest.Param{{Name: "include_tokens", Kind: rest.Boolean, Optional: true}}},
+			Params: []api.Param{{Name: "include_tokens", Kind: api.Boolean, Optional: true}}},
 		{Verb: http.MethodPost, Path: "/access/users", Do: createUser,
-			Params: personParams(user, rest.Param{Name: "password", Optional: true, Check: rest.CheckPassword})},
-		{Verb: http.MethodGet, Path: one, Params: []rest.Param{user}, Do: getUser},
-		{Verb: http.MethodPut, Path: one, Params: personParams(user, drop, rest.DigestParam), Do: setUser},
-		{Verb: http.MethodDelete, Path: one, Params: []rest.Param{user, rest.DigestParam}, Do: removeUser},
-		{Verb: http.MethodGet, Path: one + "/token", Params: []rest.Param{user}, Do: listTokens},
-		{Verb: http.MethodGet, Path: token, Params: []rest.Param{user, name}, Do: getToken},
-		{Verb: http.MethodPost, Path: token, Params: userParams(user, name, rest.DigestParam), Do: createToken},
+			Params: personParams(user, api.Param{Name: "password", Optional: true, Check: api.CheckPassword})},
+		{Verb: http.MethodGet, Path: one, Params: []api.Param{user}, Do: getUser},
+		{Verb: http.MethodPut, Path: one, Params: personParams(user, drop, api.DigestParam), Do: setUser},
+		{Verb: http.MethodDelete, Path: one, Params: []api.Param{user, api.DigestParam}, Do: removeUser},
+		{Verb: http.MethodGet, Path: one + "/token", Params: []api.Param{user}, Do: listTokens},
+		{Verb: http.MethodGet, Path: token, Params: []api.Param{user, name}, Do: getToken},
+		{Verb: http.MethodPost, Path: token, Params: userParams(user, name, api.DigestParam), Do: createToken},
 		{Verb: http.MethodPut, Path: token, Do: setToken,
-			Params: userParams(user, name, drop, rest.DigestParam, rest.Param{Name: "regenerate", Kind: rest.Boolean, Optional: true})},
-		{Verb: http.MethodDelete, Path: token, Params: []rest.Param{user, name, rest.DigestParam}, Do: removeToken},
+			Params: userParams(user, name, drop, api.DigestParam, api.Param{Name: "regenerate", Kind: api.Boolean, Optional: true})},
+		{Verb: http.MethodDelete, Path: token, Params: []api.Param{user, name, api.DigestParam}, Do: removeToken},
 	}
 }
 
@@ -128,7 +129,7 @@ func (c *call) manages() error {
 	if c.user() == wire.RootUser {
 		return c.denied()
 	}
-	if err := c.require("/access/users", access.PermissionsModify); err != nil {
+	if err := c.require("/access/users", api.PermissionsModify); err != nil {
 		return err
 	}
 	return c.digestMatches()
@@ -139,7 +140,7 @@ func (c *call) reads() error {
 	if c.auth == c.user() {
 		return nil
 	}
-	return c.require("/access/users", access.SysAudit, access.PermissionsModify)
+	return c.require("/access/users", api.SysAudit, api.PermissionsModify)
 }
 
 // missing turns the absence of a configured thing into 404.
@@ -210,7 +211,7 @@ func listUsers(c *call) (any, error) {
 	}
 	list := []userItem{}
 	for _, u := range all {
-		if u.ID != c.auth && !have.Any(access.SysAudit|access.PermissionsModify) {
+		if u.ID != c.auth && !have.Any(api.SysAudit|api.PermissionsModify) {
 			continue
 		}
 		item := userItem{User: u}
@@ -256,7 +257,7 @@ func (c *call) validity(enabled bool, expire int64) (bool, int64) {
 }
 
 func createUser(c *call) (any, error) {
-	if err := c.require("/access/users", access.PermissionsModify); err != nil {
+	if err := c.require("/access/users", api.PermissionsModify); err != nil {
 		return nil, err
 	}
 	if err := c.lately(); err != nil {
@@ -281,7 +282,7 @@ func setUser(c *call) (any, error) {
 		return nil, err
 	}
 	// How long a user may do anything is for others to say.
-	others := c.require("/access/users", access.PermissionsModify)
+	others := c.require("/access/users", api.PermissionsModify)
 	return nil, missing(c.server.o.Access.ChangeUser(c.user(), func(u *access.User) error {
 		was := *u
 		c.describe(u)

@@ -15,6 +15,7 @@ import (
 	"holdfast/datastore/server/ledger"
 	"holdfast/datastore/server/rest"
 	"holdfast/datastore/wire"
+	"holdfast/datastore/wire/api"
 )
 
 // identityKey is the key of an identity in a context.
@@ -72,7 +73,7 @@ func (s *Server) payer(id wire.AuthID) (ledger.Payer, error) {
 	if err != nil {
 		return ledger.Payer{}, err
 	}
-	return ledger.Payer{Account: string(id), Holder: string(id.User()), Admin: have.Has(access.SysModify)}, nil
+	return ledger.Payer{Account: string(id), Holder: string(id.User()), Admin: have.Has(api.SysModify)}, nil
 }
 
 // credentials collects what a request says about its caller.
@@ -157,7 +158,7 @@ func (s *Server) holdBack(ctx context.Context, delay time.Duration) bool {
 }
 
 // require refuses a caller that has none of the privileges on a path.
-func (c *call) require(path string, list ...access.Privilege) error {
+func (c *call) require(path string, list ...api.Privilege) error {
 	have, err := c.server.o.Access.Privileges(c.auth, path)
 	if err != nil {
 		return err
@@ -175,11 +176,11 @@ func (c *call) denied() error {
 
 // namespacePrivileges returns what the caller may do in the namespace that the
 // parameters name, or refuses one that has none of the privileges.
-func (c *call) namespacePrivileges(list ...access.Privilege) (access.Privilege, error) {
+func (c *call) namespacePrivileges(list ...api.Privilege) (api.Privilege, error) {
 	return c.privilegesIn(c.Namespace(), list...)
 }
 
-func (c *call) privilegesIn(ns wire.Namespace, list ...access.Privilege) (access.Privilege, error) {
+func (c *call) privilegesIn(ns wire.Namespace, list ...api.Privilege) (api.Privilege, error) {
 	path := access.DatastorePath(c.Str("store"), ns)
 	have, err := c.server.o.Access.Privileges(c.auth, path)
 	if err != nil {
@@ -197,7 +198,7 @@ func (c *call) privilegesIn(ns wire.Namespace, list ...access.Privilege) (access
 
 // forGroup lets pass who has full on the namespace, or owned there and owns the
 // group: "A or B+owner" of section 7.4 of the protocol specification.
-func (c *call) forGroup(full, owned access.Privilege) (*openStore, error) {
+func (c *call) forGroup(full, owned api.Privilege) (*openStore, error) {
 	have, err := c.namespacePrivileges(full, owned)
 	if err != nil {
 		return nil, err
@@ -240,7 +241,7 @@ func (s *Server) notOwner(caller, owner wire.AuthID, path string) error {
 // ownerFor is the owner of a group of a namespace, or "" for a caller who is not to know.
 func (s *Server) ownerFor(caller, owner wire.AuthID, path string) (wire.AuthID, error) {
 	have, err := s.o.Access.Privileges(caller, path)
-	if err != nil || !have.Any(access.DatastoreAudit) && caller.User() != owner.User() {
+	if err != nil || !have.Any(api.DatastoreAudit) && caller.User() != owner.User() {
 		return "", err
 	}
 	return owner, nil

@@ -10,7 +10,6 @@ import (
 
 	"holdfast/chunkstore"
 	"holdfast/datastore"
-	"holdfast/datastore/access"
 	"holdfast/datastore/index"
 	"holdfast/datastore/manifest"
 	"holdfast/datastore/server/budget"
@@ -18,6 +17,7 @@ import (
 	"holdfast/datastore/server/quota"
 	"holdfast/datastore/server/rest"
 	"holdfast/datastore/wire"
+	"holdfast/datastore/wire/api"
 )
 
 // phase is how far a backup session has come.
@@ -75,29 +75,29 @@ func newBackup(c *conversation, session *datastore.Session, quota *quota.Reserva
 // methods is the table of the session (section 2.3 of the protocol
 // specification).
 func (b *backup) methods() []method {
-	chunk := []rest.Param{{Name: "wid", Kind: rest.Integer, Check: checkWriter}, {Name: "digest", Check: rest.CheckDigest},
-		{Name: "size", Kind: rest.Integer, Check: rest.Within(1, chunkstore.PlainSizeMax)},
-		{Name: "encoded-size", Kind: rest.Integer, Check: rest.Within(chunkstore.SealedSizeMin+1, chunkstore.SealedSizeMax)}}
-	entries := []rest.Param{{Name: "wid", Kind: rest.Integer, Check: checkWriter}, {Name: "digest-list", Kind: rest.Strs, Check: rest.CheckDigest},
-		{Name: "offset-list", Kind: rest.Ints}}
-	closing := func(least int64) []rest.Param {
-		return []rest.Param{{Name: "wid", Kind: rest.Integer, Check: checkWriter}, {Name: "chunk-count", Kind: rest.Integer, Check: rest.Within(least, sizeMax)},
-			{Name: "size", Kind: rest.Integer, Check: rest.Within(least, sizeMax)}, {Name: "csum", Check: rest.CheckDigest}}
+	chunk := []api.Param{{Name: "wid", Kind: api.Integer, Check: checkWriter}, {Name: "digest", Check: api.CheckDigest},
+		{Name: "size", Kind: api.Integer, Check: api.Within(1, chunkstore.PlainSizeMax)},
+		{Name: "encoded-size", Kind: api.Integer, Check: api.Within(chunkstore.SealedSizeMin+1, chunkstore.SealedSizeMax)}}
+	entries := []api.Param{{Name: "wid", Kind: api.Integer, Check: checkWriter}, {Name: "digest-list", Kind: api.Strs, Check: api.CheckDigest},
+		{Name: "offset-list", Kind: api.Ints}}
+	closing := func(least int64) []api.Param {
+		return []api.Param{{Name: "wid", Kind: api.Integer, Check: checkWriter}, {Name: "chunk-count", Kind: api.Integer, Check: api.Within(least, sizeMax)},
+			{Name: "size", Kind: api.Integer, Check: api.Within(least, sizeMax)}, {Name: "csum", Check: api.CheckDigest}}
 	}
-	archive := rest.Param{Name: "archive-name", Check: rest.CheckFile}
+	archive := api.Param{Name: "archive-name", Check: api.CheckFile}
 	return []method{
-		{Verb: http.MethodPost, Path: "/blob", Raw: true, Do: b.blob, Params: []rest.Param{{Name: "file-name", Check: rest.CheckFile},
-			{Name: "encoded-size", Kind: rest.Integer, Check: rest.Within(chunkstore.SealedSizeMin, chunkstore.SealedSizeMax)}}},
-		{Verb: http.MethodPost, Path: "/dynamic_index", Do: b.createDynamic, Params: []rest.Param{archive}},
+		{Verb: http.MethodPost, Path: "/blob", Raw: true, Do: b.blob, Params: []api.Param{{Name: "file-name", Check: api.CheckFile},
+			{Name: "encoded-size", Kind: api.Integer, Check: api.Within(chunkstore.SealedSizeMin, chunkstore.SealedSizeMax)}}},
+		{Verb: http.MethodPost, Path: "/dynamic_index", Do: b.createDynamic, Params: []api.Param{archive}},
 		{Verb: http.MethodPut, Path: "/dynamic_index", Do: b.appendDynamic, Params: entries},
 		{Verb: http.MethodPost, Path: "/dynamic_chunk", Raw: true, Do: b.dynamicChunk, Params: chunk},
 		{Verb: http.MethodPost, Path: "/dynamic_close", Do: b.closeDynamic, Params: closing(1)},
-		{Verb: http.MethodPost, Path: "/fixed_index", Do: b.createFixed, Params: []rest.Param{archive,
-			{Name: "size", Kind: rest.Integer, Optional: true, Check: rest.Within(1, sizeMax)}, {Name: "reuse-csum", Optional: true, Check: rest.CheckDigest}}},
+		{Verb: http.MethodPost, Path: "/fixed_index", Do: b.createFixed, Params: []api.Param{archive,
+			{Name: "size", Kind: api.Integer, Optional: true, Check: api.Within(1, sizeMax)}, {Name: "reuse-csum", Optional: true, Check: api.CheckDigest}}},
 		{Verb: http.MethodPut, Path: "/fixed_index", Do: b.appendFixed, Params: entries},
 		{Verb: http.MethodPost, Path: "/fixed_chunk", Raw: true, Do: b.fixedChunk, Params: chunk},
 		{Verb: http.MethodPost, Path: "/fixed_close", Do: b.closeFixed, Params: closing(0)},
-		{Verb: http.MethodGet, Path: "/previous", Do: b.previous, Params: []rest.Param{archive}},
+		{Verb: http.MethodGet, Path: "/previous", Do: b.previous, Params: []api.Param{archive}},
 		{Verb: http.MethodGet, Path: "/previous_backup_time", Do: b.previousTime},
 		{Verb: http.MethodPost, Path: "/finish", Do: b.finish},
 		{Verb: http.MethodPost, Path: "/speedtest", Raw: true, Do: receiveSpeedTest},
@@ -187,7 +187,7 @@ func (b *backup) previous(c *call) (any, error) {
 		return nil, err
 	}
 	// Who may not read gets of the previous snapshot what deduplication needs.
-	if !have.Any(access.DatastoreBackup) && kind == wire.Blob && name != wire.ManifestName {
+	if !have.Any(api.DatastoreBackup) && kind == wire.Blob && name != wire.ManifestName {
 		return nil, fmt.Errorf("read %s of the previous snapshot: %w", name, wire.ErrPermission)
 	}
 	if _, ok := b.session.Base(); !ok {

@@ -13,6 +13,7 @@ import (
 	"holdfast/datastore/index"
 	"holdfast/datastore/server/rest"
 	"holdfast/datastore/wire"
+	"holdfast/datastore/wire/api"
 )
 
 // writersMax is how many index writers a session has in its life (section 2.3
@@ -22,7 +23,7 @@ const writersMax = 256
 // sizeMax is the largest archive, in bytes.
 const sizeMax = math.MaxInt64
 
-func checkWriter(s string) error { return rest.Within(1, writersMax)(s) }
+func checkWriter(s string) error { return api.Within(1, writersMax)(s) }
 
 // digest decodes what checkDigest has checked.
 func digest(s string) (id chunkstore.ID) {

@@ -10,12 +10,12 @@ import (
 
 	"holdfast/chunkstore"
 	"holdfast/datastore"
-	"holdfast/datastore/access"
 	"holdfast/datastore/image"
 	"holdfast/datastore/index"
 	"holdfast/datastore/manifest"
 	"holdfast/datastore/server/rest"
 	"holdfast/datastore/wire"
+	"holdfast/datastore/wire/api"
 )
 
 // bases are the snapshots that the backup sessions under way build on. The metadata of
@@ -96,9 +96,9 @@ func (b *basis) running() error {
 // metadataUpgrade begins a reader session of who may put and not read: for the metadata
 // of the snapshot that his own backup, which must be under way, builds on. To ask for
 // anything else is answered as if there were no such thing as this.
-func (s *Server) metadataUpgrade(c *call, path string, have access.Privilege) (any, error) {
+func (s *Server) metadataUpgrade(c *call, path string, have api.Privilege) (any, error) {
 	refusal := rest.BadRequest("no permissions on %s", path)
-	if !have.Has(access.DatastorePut) {
+	if !have.Has(api.DatastorePut) {
 		return nil, refusal
 	}
 	base := s.bases.of(c.Str("store"), c.auth, c.Snapshot())
@@ -119,7 +119,7 @@ func (s *Server) metadataUpgrade(c *call, path string, have access.Privilege) (a
 	if err != nil {
 		return nil, err
 	}
-	needs := rights{path: path, any: access.DatastorePut,
+	needs := rights{path: path, any: api.DatastorePut,
 		owner: func() (wire.AuthID, error) { return st.OwnerNow(base.snap.Group) }, still: base.running}
 	return nil, s.upgrade(c, opening{
 		store: st, spec: readerSpec(c), protocol: wire.ReaderProtocol, rights: needs, cancel: snapshot.Close,

@@ -11,6 +11,7 @@ import (
 	"holdfast/datastore/server/rest"
 	"holdfast/datastore/task"
 	"holdfast/datastore/wire"
+	"holdfast/datastore/wire/api"
 )
 
 // gcStatus is what a garbage collection has found and removed (section 4.6 of
@@ -48,7 +49,7 @@ func gcStatusOf(r gc.Report) gcStatus {
 }
 
 func startCollection(c *call) (any, error) {
-	if err := c.require(access.DatastorePath(c.Str("store"), ""), access.DatastoreModify); err != nil {
+	if err := c.require(access.DatastorePath(c.Str("store"), ""), api.DatastoreModify); err != nil {
 		return nil, err
 	}
 	st, err := c.writable()
@@ -180,7 +181,7 @@ func describeCollection(t *task.Task, r gc.Report, c collected) {
 }
 
 func collectionStatus(c *call) (any, error) {
-	if err := c.require(access.DatastorePath(c.Str("store"), ""), access.DatastoreAudit); err != nil {
+	if err := c.require(access.DatastorePath(c.Str("store"), ""), api.DatastoreAudit); err != nil {
 		return nil, err
 	}
 	if _, err := c.store(); err != nil {

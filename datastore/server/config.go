@@ -15,29 +15,30 @@ import (
 	"holdfast/datastore/server/rest"
 	"holdfast/datastore/task"
 	"holdfast/datastore/wire"
+	"holdfast/datastore/wire/api"
 )
 
 func configMethods() []method {
 	const base, one = "/config/datastore", "/config/datastore/{name}"
-	name := rest.Param{Name: "name", Check: rest.CheckStoreName}
-	settings := func(more ...rest.Param) []rest.Param {
+	name := api.Param{Name: "name", Check: api.CheckStoreName}
+	settings := func(more ...api.Param) []api.Param {
 		return append(more,
-			rest.Param{Name: "comment", Optional: true, Check: rest.CheckComment},
-			rest.Param{Name: "verify-new", Kind: rest.Boolean, Optional: true},
+			api.Param{Name: "comment", Optional: true, Check: api.CheckComment},
+			api.Param{Name: "verify-new", Kind: api.Boolean, Optional: true},
 		)
 	}
-	flag := func(name string) rest.Param { return rest.Param{Name: name, Kind: rest.Boolean, Optional: true} }
+	flag := func(name string) api.Param { return api.Param{Name: name, Kind: api.Boolean, Optional: true} }
 	return []method{
 		{Verb: http.MethodGet, Path: base, Do: listConfigured},
 		{Verb: http.MethodPost, Path: base, Do: createDatastore,
-			Params: settings(name, rest.Param{Name: "path", Optional: true, Check: checkPath}, flag("reuse-datastore"),
-				rest.Param{Name: trashDays, Kind: rest.Integer, Optional: true, Check: rest.Within(0, datastore.TrashDaysMax)})},
-		{Verb: http.MethodGet, Path: one, Params: []rest.Param{name}, Do: getConfigured},
-		{Verb: http.MethodPut, Path: one, Do: setConfigured, Params: settings(name, rest.DigestParam,
-			rest.Param{Name: "maintenance-mode", Optional: true, Check: rest.OneOf(access.MaintenanceReadOnly, access.MaintenanceOffline)},
-			rest.Param{Name: "delete", Kind: rest.Strs, Optional: true, Check: rest.OneOf("comment", "verify-new", "maintenance-mode")})},
+			Params: settings(name, api.Param{Name: "path", Optional: true, Check: checkPath}, flag("reuse-datastore"),
+				api.Param{Name: trashDays, Kind: api.Integer, Optional: true, Check: api.Within(0, datastore.TrashDaysMax)})},
+		{Verb: http.MethodGet, Path: one, Params: []api.Param{name}, Do: getConfigured},
+		{Verb: http.MethodPut, Path: one, Do: setConfigured, Params: settings(name, api.DigestParam,
+			api.Param{Name: "maintenance-mode", Optional: true, Check: api.OneOf(access.MaintenanceReadOnly, access.MaintenanceOffline)},
+			api.Param{Name: "delete", Kind: api.Strs, Optional: true, Check: api.OneOf("comment", "verify-new", "maintenance-mode")})},
 		{Verb: http.MethodDelete, Path: one, Do: removeDatastore,
-			Params: []rest.Param{name, rest.DigestParam, flag("destroy-data"), flag("keep-job-configs")}},
+			Params: []api.Param{name, api.DigestParam, flag("destroy-data"), flag("keep-job-configs")}},
 	}
 }
 
@@ -78,7 +79,7 @@ func listConfigured(c *call) (any, error) {
 		if err != nil {
 			return nil, err
 		}
-		if have.Any(access.DatastoreAudit | access.DatastoreAllocate) {
+		if have.Any(api.DatastoreAudit | api.DatastoreAllocate) {
 			list = append(list, configOf(d))
 		}
 	}
@@ -88,7 +89,7 @@ func listConfigured(c *call) (any, error) {
 
 // configured returns the datastore that the call names, if the caller has one
 // of the privileges on it.
-func (c *call) configured(list ...access.Privilege) (access.Datastore, error) {
+func (c *call) configured(list ...api.Privilege) (access.Datastore, error) {
 	if err := c.require(access.DatastorePath(c.Str("name"), ""), list...); err != nil {
 		return access.Datastore{}, err
 	}
@@ -97,14 +98,14 @@ func (c *call) configured(list ...access.Privilege) (access.Datastore, error) {
 }
 
 func getConfigured(c *call) (any, error) {
-	d, err := c.configured(access.DatastoreAudit, access.DatastoreAllocate)
+	d, err := c.configured(api.DatastoreAudit, api.DatastoreAllocate)
 	c.top("digest", c.server.o.Access.Digest())
 	return configOf(d), err
 }
 
 // createDatastore makes a datastore, or takes up one that is there already.
 func createDatastore(c *call) (any, error) {
-	if err := c.require("/datastore", access.DatastoreAllocate); err != nil {
+	if err := c.require("/datastore", api.DatastoreAllocate); err != nil {
 		return nil, err
 	}
 	d := access.Datastore{Name: c.Str("name"), Path: c.Str("path"), Comment: c.Str("comment"), VerifyNew: c.Bool("verify-new", false)}
@@ -155,7 +156,7 @@ func prepareStore(t *task.Task, path string, reuse bool, o datastore.CreateOptio
 }
 
 func setConfigured(c *call) (any, error) {
-	if _, err := c.configured(access.DatastoreAllocate); err != nil {
+	if _, err := c.configured(api.DatastoreAllocate); err != nil {
 		return nil, err
 	}
 	if err := c.digestMatches(); err != nil {
@@ -174,7 +175,7 @@ func setConfigured(c *call) (any, error) {
 // removeDatastore takes a datastore off the list; with destroy-data a task
 // removes its directory, too.
 func removeDatastore(c *call) (any, error) {
-	d, err := c.configured(access.DatastoreAllocate)
+	d, err := c.configured(api.DatastoreAllocate)
 	if err != nil {
 		return nil, err
 	}

@@ -22,6 +22,7 @@ import (
 	"holdfast/datastore/server/rest"
 	"holdfast/datastore/task"
 	"holdfast/datastore/wire"
+	"holdfast/datastore/wire/api"
 )
 
 // sessionHost is what the sessions of a server share.
@@ -121,9 +122,9 @@ func (v *conversation) note(c *call, err error) {
 // the owner of the group where those are not enough.
 type rights struct {
 	path string
-	any  access.Privilege
+	any  api.Privilege
 	// all is enough for the groups of others; 0 if nothing is.
-	all   access.Privilege
+	all   api.Privilege
 	owner func() (wire.AuthID, error) // of the group; nil if it does not matter
 	// still is what else must be so for who needs the owner; nil for nothing.
 	still func() error
@@ -132,7 +133,7 @@ type rights struct {
 // allowed asks for the credential and the rights of the session, and who owns its
 // group, anew, so that what is taken away ends with the next request. It returns the
 // privileges that there are now.
-func (v *conversation) allowed() (access.Privilege, error) {
+func (v *conversation) allowed() (api.Privilege, error) {
 	if err := v.server.o.Access.Holds(v.pass); err != nil {
 		return 0, &rest.StatusError{Code: http.StatusForbidden, Text: "permission check failed - the rights of the session were taken away, with the credential that it was opened with"}
 	}

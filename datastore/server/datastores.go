@@ -20,6 +20,7 @@ import (
 	"holdfast/datastore/server/meter"
 	"holdfast/datastore/server/rest"
 	"holdfast/datastore/wire"
+	"holdfast/datastore/wire/api"
 )
 
 var _ datastore.Turns = (*budget.Turns)(nil)
@@ -245,25 +246,25 @@ func maintenance(d access.Datastore, write bool) error {
 
 func datastoreMethods() []method {
 	const base = "/admin/datastore/{store}"
-	one := []rest.Param{rest.StoreParam}
+	one := []api.Param{api.StoreParam}
 	// Neither is in the protocol: other clients do not send them.
-	flag := func(name string) rest.Param { return rest.Param{Name: name, Kind: rest.Boolean, Optional: true} }
+	flag := func(name string) api.Param { return api.Param{Name: name, Kind: api.Boolean, Optional: true} }
 	return []method{
 		{Verb: http.MethodGet, Path: "/admin/datastore", Do: listDatastores},
 		{Verb: http.MethodGet, Path: base + "/status", Do: datastoreStatus,
-			Params: []rest.Param{rest.StoreParam, {Name: "verbose", Kind: rest.Boolean, Optional: true}}},
+			Params: []api.Param{api.StoreParam, {Name: "verbose", Kind: api.Boolean, Optional: true}}},
 		{Verb: http.MethodGet, Path: base + "/active-operations", Params: one, Do: activeOperations},
 		{Verb: http.MethodGet, Path: "/status/datastore-usage", Do: datastoreUsage},
 		{Verb: http.MethodPost, Path: base + "/gc", Do: startCollection,
-			Params: []rest.Param{rest.StoreParam, flag("dry-run"), flag("allow-empty")}},
+			Params: []api.Param{api.StoreParam, flag("dry-run"), flag("allow-empty")}},
 		{Verb: http.MethodGet, Path: base + "/gc", Params: one, Do: collectionStatus},
 	}
 }
 
 // Privileges that let a datastore be seen, on it and below it.
 const (
-	seesStore = access.DatastoreAudit | access.DatastoreBackup | access.DatastorePut
-	seesBelow = seesStore | access.DatastoreRead | access.DatastoreModify
+	seesStore = api.DatastoreAudit | api.DatastoreBackup | api.DatastorePut
+	seesBelow = seesStore | api.DatastoreRead | api.DatastoreModify
 )
 
 // sight is how much of a datastore a caller sees.
@@ -398,7 +399,7 @@ func (c *call) counts(st *openStore) (map[string]*typeCount, error) {
 }
 
 func activeOperations(c *call) (any, error) {
-	if err := c.require(access.DatastorePath(c.Str("store"), ""), access.DatastoreAudit); err != nil {
+	if err := c.require(access.DatastorePath(c.Str("store"), ""), api.DatastoreAudit); err != nil {
 		return nil, err
 	}
 	st, err := c.store()

@@ -8,17 +8,17 @@ import (
 	"holdfast/datastore"
 	"holdfast/datastore/access"
 	"holdfast/datastore/server/quota"
-	"holdfast/datastore/server/rest"
 	"holdfast/datastore/wire"
+	"holdfast/datastore/wire/api"
 )
 
 // deletedMethods are about the trash of a datastore. They are Holdfast's own.
 func deletedMethods() []method {
 	const path = "/admin/datastore/{store}/deleted"
 	return []method{
-		{Verb: http.MethodGet, Path: path, Params: []rest.Param{rest.StoreParam, rest.NSParam}, Do: listDeleted},
-		{Verb: http.MethodPost, Path: path, Params: rest.SnapshotParams(), Do: restoreDeleted},
-		{Verb: http.MethodDelete, Path: path, Params: rest.SnapshotParams(), Do: destroyDeleted},
+		{Verb: http.MethodGet, Path: path, Params: []api.Param{api.StoreParam, api.NSParam}, Do: listDeleted},
+		{Verb: http.MethodPost, Path: path, Params: api.SnapshotParams(), Do: restoreDeleted},
+		{Verb: http.MethodDelete, Path: path, Params: api.SnapshotParams(), Do: destroyDeleted},
 	}
 }
 
@@ -65,14 +65,14 @@ func listDeleted(c *call) (any, error) {
 // changeDeleted returns the datastore for a change of its trash. The owner of a
 // group that is gone has no say: its name may be somebody else's by now.
 func (c *call) changeDeleted() (*openStore, datastore.Guarded, error) {
-	if _, err := c.namespacePrivileges(access.DatastoreModify); err != nil {
+	if _, err := c.namespacePrivileges(api.DatastoreModify); err != nil {
 		return nil, datastore.Guarded{}, err
 	}
 	st, err := c.writable()
 	if err != nil {
 		return nil, datastore.Guarded{}, err
 	}
-	return st, c.guarded(st, access.DatastoreModify, 0), nil
+	return st, c.guarded(st, api.DatastoreModify, 0), nil
 }
 
 func restoreDeleted(c *call) (any, error) {

@@ -12,6 +12,7 @@ import (
 	"holdfast/datastore/server/budget"
 	"holdfast/datastore/server/rest"
 	"holdfast/datastore/wire"
+	"holdfast/datastore/wire/api"
 )
 
 // Who has lost his rights keeps nothing from others by staying connected: neither the
@@ -154,7 +155,7 @@ func TestSessionsEndWithTheTimeOfTheirCredential(t *testing.T) {
 			t.Fatal(err)
 		}
 		v := &conversation{server: &Server{o: Options{Access: store}}, auth: token, given: func() <-chan struct{} { return nil },
-			rights: rights{path: "/datastore/tank", any: access.DatastoreBackup}}
+			rights: rights{path: "/datastore/tank", any: api.DatastoreBackup}}
 		if v.pass, err = store.Authenticate(access.Credentials{Authorization: "PBSAPIToken=" + string(token) + ":" + secret}); err != nil {
 			t.Fatal(err)
 		}

@@ -10,6 +10,7 @@ import (
 	"holdfast/datastore/access"
 	"holdfast/datastore/server/rest"
 	"holdfast/datastore/wire"
+	"holdfast/datastore/wire/api"
 )
 
 // grant is what a caller may do with the groups of a namespace: everything with one of
@@ -19,11 +20,11 @@ type grant struct {
 	server      *Server
 	pass        access.Pass
 	path        string // of the namespace, as for ACLs
-	full, owned access.Privilege
+	full, owned api.Privilege
 }
 
 // grantOn is what the caller may do in a namespace of its datastore.
-func (c *call) grantOn(ns wire.Namespace, full, owned access.Privilege) grant {
+func (c *call) grantOn(ns wire.Namespace, full, owned api.Privilege) grant {
 	return grant{server: c.server, pass: c.pass, path: access.DatastorePath(c.Str("store"), ns), full: full, owned: owned}
 }
 
@@ -72,6 +73,6 @@ func (g grant) ask(st *openStore, group wire.Group) error {
 func over(err error) bool { return errors.Is(err, wire.ErrUnauthenticated) }
 
 // guarded is the datastore of the call for changes that the caller may make.
-func (c *call) guarded(st *openStore, full, owned access.Privilege) datastore.Guarded {
+func (c *call) guarded(st *openStore, full, owned api.Privilege) datastore.Guarded {
 	return st.Guarded(c.grantOn(c.Namespace(), full, owned).may)
 }

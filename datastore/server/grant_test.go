@@ -16,6 +16,7 @@ import (
 	"holdfast/datastore/server/rest"
 	"holdfast/datastore/task"
 	"holdfast/datastore/wire"
+	"holdfast/datastore/wire/api"
 )
 
 // ticket logs alice in with a password, and lets "ticket" open sessions with what
@@ -166,7 +167,7 @@ func TestTasksAskForTheirRightsBeforeEachGroup(t *testing.T) {
 			c.auth = c.pass.ID
 			verify := &verification{server: l.server, st: st, days: -1,
 				may: func(g wire.Group) error {
-					return c.grantOn(g.NS, access.DatastoreVerify, access.DatastoreBackup).ask(st, g)
+					return c.grantOn(g.NS, api.DatastoreVerify, api.DatastoreBackup).ask(st, g)
 				}}
 			prune := c.pruning(st)
 			l.must(tc.take(l))
@@ -315,7 +316,7 @@ func TestGuardsNameTheOwnerToWhoMayAudit(t *testing.T) {
 	l := newSessionLab(t)
 	l.user("auditor", "DatastoreAudit")
 	for user, told := range map[wire.AuthID]bool{"putter@pbs": false, "auditor@pbs": true} {
-		g := grant{server: l.server, pass: access.LocalPass(user), path: "/datastore/tank", owned: access.DatastorePut | access.DatastoreAudit}
+		g := grant{server: l.server, pass: access.LocalPass(user), path: "/datastore/tank", owned: api.DatastorePut | api.DatastoreAudit}
 		err := g.may(func() (wire.AuthID, error) { return "alice@pbs", nil })
 		if err == nil || strings.Contains(err.Error(), "alice") != told {
 			t.Errorf("%s is told: %v", user, err)

@@ -11,19 +11,20 @@ import (
 	"holdfast/datastore/access"
 	"holdfast/datastore/server/rest"
 	"holdfast/datastore/wire"
+	"holdfast/datastore/wire/api"
 )
 
 func groupMethods() []method {
 	const base = "/admin/datastore/{store}"
 	return []method{
-		{Verb: http.MethodGet, Path: base + "/groups", Params: []rest.Param{rest.StoreParam, rest.NSParam}, Do: listGroups},
+		{Verb: http.MethodGet, Path: base + "/groups", Params: []api.Param{api.StoreParam, api.NSParam}, Do: listGroups},
 		{Verb: http.MethodDelete, Path: base + "/groups", Do: deleteGroup,
-			Params: rest.GroupParams(rest.Param{Name: "error-on-protected", Kind: rest.Boolean, Optional: true})},
+			Params: api.GroupParams(api.Param{Name: "error-on-protected", Kind: api.Boolean, Optional: true})},
 		{Verb: http.MethodPost, Path: base + "/change-owner", Do: changeOwner,
-			Params: rest.GroupParams(rest.Param{Name: "new-owner", Check: rest.CheckAuthID})},
-		{Verb: http.MethodGet, Path: base + "/group-notes", Params: rest.GroupParams(), Do: getGroupNotes},
+			Params: api.GroupParams(api.Param{Name: "new-owner", Check: api.CheckAuthID})},
+		{Verb: http.MethodGet, Path: base + "/group-notes", Params: api.GroupParams(), Do: getGroupNotes},
 		{Verb: http.MethodPut, Path: base + "/group-notes", Do: setGroupNotes,
-			Params: rest.GroupParams(rest.Param{Name: "notes", Check: rest.CheckNotes})},
+			Params: api.GroupParams(api.Param{Name: "notes", Check: api.CheckNotes})},
 	}
 }
 
@@ -40,8 +41,8 @@ type groupItem struct {
 
 // Who may list: with the first, everything; with the second, what is its own.
 const (
-	listsAll = access.DatastoreAudit
-	listsOwn = access.DatastoreBackup | access.DatastorePut
+	listsAll = api.DatastoreAudit
+	listsOwn = api.DatastoreBackup | api.DatastorePut
 )
 
 func listGroups(c *call) (any, error) {
@@ -89,7 +90,7 @@ type removedAnswer struct {
 }
 
 func deleteGroup(c *call) (any, error) {
-	st, err := c.changeGroup(access.DatastoreModify, access.DatastorePrune)
+	st, err := c.changeGroup(api.DatastoreModify, api.DatastorePrune)
 	if err != nil {
 		return nil, err
 	}
@@ -105,7 +106,7 @@ func deleteGroup(c *call) (any, error) {
 
 // changeGroup is forGroup for methods that write: what it returns asks again inside the
 // lock of the change.
-func (c *call) changeGroup(full, owned access.Privilege) (datastore.Guarded, error) {
+func (c *call) changeGroup(full, owned api.Privilege) (datastore.Guarded, error) {
 	if _, err := c.forGroup(full, owned); err != nil {
 		return datastore.Guarded{}, err
 	}
@@ -117,7 +118,7 @@ func (c *call) changeGroup(full, owned access.Privilege) (datastore.Guarded, err
 }
 
 func changeOwner(c *call) (any, error) {
-	may := c.grantOn(c.Namespace(), access.DatastoreModify, access.DatastoreBackup)
+	may := c.grantOn(c.Namespace(), api.DatastoreModify, api.DatastoreBackup)
 	if _, err := may.everything(); err != nil {
 		return nil, err
 	}
@@ -180,7 +181,7 @@ func (s *Server) active(id wire.AuthID) error {
 func expired(at int64, s *Server) bool { return at > 0 && at <= s.o.Now().Unix() }
 
 func getGroupNotes(c *call) (any, error) {
-	st, err := c.forGroup(listsAll, access.DatastoreBackup)
+	st, err := c.forGroup(listsAll, api.DatastoreBackup)
 	if err != nil {
 		return nil, err
 	}
@@ -192,7 +193,7 @@ func getGroupNotes(c *call) (any, error) {
 }
 
 func setGroupNotes(c *call) (any, error) {
-	st, err := c.changeGroup(access.DatastoreModify, access.DatastoreBackup)
+	st, err := c.changeGroup(api.DatastoreModify, api.DatastoreBackup)
 	if err != nil {
 		return nil, err
 	}

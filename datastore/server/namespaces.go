@@ -11,23 +11,24 @@ import (
 	"holdfast/datastore/access"
 	"holdfast/datastore/server/rest"
 	"holdfast/datastore/wire"
+	"holdfast/datastore/wire/api"
 )
 
 // namespaceNameMax is the longest name that a namespace can be created with
 // (section 8.1 of the protocol specification).
 const namespaceNameMax = 32
 
-var depthParam = rest.Param{Name: "max-depth", Kind: rest.Integer, Optional: true, Check: rest.Within(0, wire.NamespaceDepthMax)}
+var depthParam = api.Param{Name: "max-depth", Kind: api.Integer, Optional: true, Check: api.Within(0, wire.NamespaceDepthMax)}
 
 func namespaceMethods() []method {
 	const base = "/admin/datastore/{store}/namespace"
-	parent := rest.Param{Name: "parent", Optional: true, Check: rest.CheckNamespace}
+	parent := api.Param{Name: "parent", Optional: true, Check: api.CheckNamespace}
 	return []method{
-		{Verb: http.MethodGet, Path: base, Params: []rest.Param{rest.StoreParam, parent, depthParam}, Do: listNamespaces},
-		{Verb: http.MethodPost, Path: base, Params: []rest.Param{rest.StoreParam, parent, {Name: "name", Check: checkNamespaceName}}, Do: createNamespace},
-		{Verb: http.MethodDelete, Path: base, Do: deleteNamespace, Params: []rest.Param{
-			rest.StoreParam, {Name: "ns", Check: rest.CheckNamespace},
-			{Name: "delete-groups", Kind: rest.Boolean, Optional: true}, {Name: "error-on-protected", Kind: rest.Boolean, Optional: true},
+		{Verb: http.MethodGet, Path: base, Params: []api.Param{api.StoreParam, parent, depthParam}, Do: listNamespaces},
+		{Verb: http.MethodPost, Path: base, Params: []api.Param{api.StoreParam, parent, {Name: "name", Check: checkNamespaceName}}, Do: createNamespace},
+		{Verb: http.MethodDelete, Path: base, Do: deleteNamespace, Params: []api.Param{
+			api.StoreParam, {Name: "ns", Check: api.CheckNamespace},
+			{Name: "delete-groups", Kind: api.Boolean, Optional: true}, {Name: "error-on-protected", Kind: api.Boolean, Optional: true},
 		}},
 	}
 }
@@ -97,7 +98,7 @@ func listNamespaces(c *call) (any, error) {
 
 func createNamespace(c *call) (any, error) {
 	parent := wire.Namespace(c.Str("parent"))
-	if _, err := c.privilegesIn(parent, access.DatastoreModify); err != nil {
+	if _, err := c.privilegesIn(parent, api.DatastoreModify); err != nil {
 		return nil, err
 	}
 	if depthOf(parent) >= wire.NamespaceDepthMax {
@@ -123,7 +124,7 @@ func deleteNamespace(c *call) (any, error) {
 	if i := strings.LastIndexByte(string(ns), '/'); i >= 0 {
 		parent = string(ns)[:i]
 	}
-	if _, err := c.privilegesIn(wire.Namespace(parent), access.DatastoreModify); err != nil {
+	if _, err := c.privilegesIn(wire.Namespace(parent), api.DatastoreModify); err != nil {
 		return nil, err
 	}
 	st, err := c.writable()

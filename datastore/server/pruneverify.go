@@ -15,16 +15,17 @@ import (
 	"holdfast/datastore/task"
 	"holdfast/datastore/verify"
 	"holdfast/datastore/wire"
+	"holdfast/datastore/wire/api"
 )
 
 // keepParams are the options of a prune, and more.
-func keepParams(more ...rest.Param) []rest.Param {
+func keepParams(more ...api.Param) []api.Param {
 	const most = 1 << 20
 	for _, name := range []string{"keep-last", "keep-hourly", "keep-daily", "keep-weekly", "keep-monthly", "keep-yearly"} {
-		more = append(more, rest.Param{Name: name, Kind: rest.Integer, Optional: true, Check: rest.Within(1, most)})
+		more = append(more, api.Param{Name: name, Kind: api.Integer, Optional: true, Check: api.Within(1, most)})
 	}
 	// The last one is not in the protocol: other clients do not send it.
-	return append(more, rest.Param{Name: "dry-run", Kind: rest.Boolean, Optional: true}, rest.Param{Name: "now", Kind: rest.Boolean, Optional: true})
+	return append(more, api.Param{Name: "dry-run", Kind: api.Boolean, Optional: true}, api.Param{Name: "now", Kind: api.Boolean, Optional: true})
 }
 
 func (c *call) keep() prune.Keep {
@@ -38,24 +39,24 @@ func pruneMethods() []method {
 	const base = "/admin/datastore/{store}"
 	return []method{
 		{Verb: http.MethodPost, Path: base + "/prune", Do: pruneGroup,
-			Params: keepParams(rest.GroupParams(rest.Param{Name: "use-task", Kind: rest.Boolean, Optional: true})...)},
+			Params: keepParams(api.GroupParams(api.Param{Name: "use-task", Kind: api.Boolean, Optional: true})...)},
 		{Verb: http.MethodPost, Path: base + "/prune-datastore", Do: pruneDatastore,
-			Params: keepParams(rest.StoreParam, rest.NSParam, depthParam)},
+			Params: keepParams(api.StoreParam, api.NSParam, depthParam)},
 	}
 }
 
 func verifyMethods() []method {
 	return []method{
-		{Verb: http.MethodPost, Path: "/admin/datastore/{store}/verify", Do: startVerify, Params: []rest.Param{
-			rest.StoreParam, rest.NSParam, rest.Opt(rest.TypeParam), rest.Opt(rest.IDParam), rest.Opt(rest.TimeParam), depthParam,
-			{Name: "ignore-verified", Kind: rest.Boolean, Optional: true},
-			{Name: "outdated-after", Kind: rest.Integer, Optional: true, Check: rest.Within(0, 36500)},
-			{Name: "read-threads", Kind: rest.Integer, Optional: true, Check: rest.Within(1, 32)},
-			{Name: "verify-threads", Kind: rest.Integer, Optional: true, Check: rest.Within(1, 32)},
+		{Verb: http.MethodPost, Path: "/admin/datastore/{store}/verify", Do: startVerify, Params: []api.Param{
+			api.StoreParam, api.NSParam, api.Opt(api.TypeParam), api.Opt(api.IDParam), api.Opt(api.TimeParam), depthParam,
+			{Name: "ignore-verified", Kind: api.Boolean, Optional: true},
+			{Name: "outdated-after", Kind: api.Integer, Optional: true, Check: api.Within(0, 36500)},
+			{Name: "read-threads", Kind: api.Integer, Optional: true, Check: api.Within(1, 32)},
+			{Name: "verify-threads", Kind: api.Integer, Optional: true, Check: api.Within(1, 32)},
 			// These are not in the protocol: other clients do not send them.
-			{Name: "scrub", Kind: rest.Boolean, Optional: true},
-			{Name: "older-than", Kind: rest.Integer, Optional: true, Check: rest.Within(0, scrubDaysMax)},
-			{Name: "rate", Kind: rest.Integer, Optional: true, Check: rest.Within(0, 1<<50)},
+			{Name: "scrub", Kind: api.Boolean, Optional: true},
+			{Name: "older-than", Kind: api.Integer, Optional: true, Check: api.Within(0, scrubDaysMax)},
+			{Name: "rate", Kind: api.Integer, Optional: true, Check: api.Within(0, 1<<50)},
 		}},
 	}
 }
@@ -71,7 +72,7 @@ type pruneItem struct {
 }
 
 func pruneGroup(c *call) (any, error) {
-	st, err := c.forGroup(access.DatastoreModify, access.DatastorePrune)
+	st, err := c.forGroup(api.DatastoreModify, api.DatastorePrune)
 	if err != nil {
 		return nil, err
 	}
@@ -136,11 +137,11 @@ type pruning struct {
 // pruning is what the call asks for.
 func (c *call) pruning(st *openStore) *pruning {
 	p := &pruning{server: c.server, st: st, keep: c.keep(), dry: c.Bool("dry-run", false), now: c.Bool("now", false)}
-	owned := access.DatastorePrune
+	owned := api.DatastorePrune
 	if p.now {
 		owned = 0 // see mayPruneNow
 	}
-	p.grant = func(ns wire.Namespace) grant { return c.grantOn(ns, access.DatastoreModify, owned) }
+	p.grant = func(ns wire.Namespace) grant { return c.grantOn(ns, api.DatastoreModify, owned) }
 	return p
 }
 
@@ -150,7 +151,7 @@ func (c *call) mayPruneNow() error {
 	if !c.Bool("now", false) {
 		return nil
 	}
-	_, err := c.namespacePrivileges(access.DatastoreModify)
+	_, err := c.namespacePrivileges(api.DatastoreModify)
 	return err
 }
 
@@ -183,7 +184,7 @@ func (p *pruning) group(t *task.Task, g wire.Group) ([]prune.Decision, error) {
 }
 
 // work is a set of groups that a task goes through.
-func (c *call) work(st *openStore, full access.Privilege) ([]wire.Group, error) {
+func (c *call) work(st *openStore, full api.Privilege) ([]wire.Group, error) {
 	spaces, err := c.subtree(st, c.Namespace())
 	if err != nil {
 		return nil, err
@@ -210,15 +211,15 @@ func (c *call) work(st *openStore, full access.Privilege) ([]wire.Group, error) 
 
 // ownWork is the privilege that is enough for groups of one's own, where full
 // is needed for those of others.
-func ownWork(full access.Privilege) access.Privilege {
-	if full == access.DatastoreVerify {
-		return access.DatastoreBackup
+func ownWork(full api.Privilege) api.Privilege {
+	if full == api.DatastoreVerify {
+		return api.DatastoreBackup
 	}
-	return access.DatastorePrune
+	return api.DatastorePrune
 }
 
 func pruneDatastore(c *call) (any, error) {
-	if _, err := c.namespacePrivileges(access.DatastoreModify, access.DatastorePrune); err != nil {
+	if _, err := c.namespacePrivileges(api.DatastoreModify, api.DatastorePrune); err != nil {
 		return nil, err
 	}
 	if err := c.mayPruneNow(); err != nil {
@@ -228,7 +229,7 @@ func pruneDatastore(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	groups, err := c.work(st, access.DatastoreModify)
+	groups, err := c.work(st, api.DatastoreModify)
 	if err != nil {
 		return nil, err
 	}
@@ -265,7 +266,7 @@ func startVerify(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	have, err := c.namespacePrivileges(access.DatastoreVerify, access.DatastoreBackup)
+	have, err := c.namespacePrivileges(api.DatastoreVerify, api.DatastoreBackup)
 	if err != nil {
 		return nil, err
 	}
@@ -275,8 +276,8 @@ func startVerify(c *call) (any, error) {
 	}
 	groups := []wire.Group{c.Group()}
 	if !c.Has("backup-type") {
-		groups, err = c.work(st, access.DatastoreVerify)
-	} else if !have.Any(access.DatastoreVerify) {
+		groups, err = c.work(st, api.DatastoreVerify)
+	} else if !have.Any(api.DatastoreVerify) {
 		err = c.owned(st, c.Group())
 	}
 	if err != nil {
@@ -286,7 +287,7 @@ func startVerify(c *call) (any, error) {
 		server: c.server, payer: c.payer, st: st, only: c.Int("backup-time", 0),
 		ignore: c.Bool("ignore-verified", true), days: c.Int("outdated-after", -1), workers: int(c.Int("verify-threads", 0)),
 		may: func(g wire.Group) error {
-			return c.grantOn(g.NS, access.DatastoreVerify, access.DatastoreBackup).ask(st, g)
+			return c.grantOn(g.NS, api.DatastoreVerify, api.DatastoreBackup).ask(st, g)
 		},
 	}
 	return c.spawn(st, spec, func(t *task.Task) error { return v.run(t, groups) })

@@ -5,6 +5,7 @@ import (
 
 	"holdfast/datastore/access"
 	"holdfast/datastore/server/rest"
+	"holdfast/datastore/wire/api"
 )
 
 // The bounds of a quota; 0 is none.
@@ -15,15 +16,15 @@ const (
 
 func quotaMethods() []method {
 	const path = "/access/quota"
-	subject := rest.Param{Name: "subject", Check: rest.CheckComment}
-	number := func(name string, most int64) rest.Param {
-		return rest.Param{Name: name, Kind: rest.Integer, Optional: true, Check: rest.Within(0, most)}
+	subject := api.Param{Name: "subject", Check: api.CheckComment}
+	number := func(name string, most int64) api.Param {
+		return api.Param{Name: name, Kind: api.Integer, Optional: true, Check: api.Within(0, most)}
 	}
 	return []method{
-		{Verb: http.MethodGet, Path: path, Params: []rest.Param{rest.Opt(subject)}, Do: listQuotas},
+		{Verb: http.MethodGet, Path: path, Params: []api.Param{api.Opt(subject)}, Do: listQuotas},
 		{Verb: http.MethodPut, Path: path, Do: setQuota,
-			Params: []rest.Param{subject, number(quotaBytes, 1<<62), number(quotaSnapshots, 1<<31), rest.DigestParam}},
-		{Verb: http.MethodDelete, Path: path, Params: []rest.Param{subject, rest.DigestParam}, Do: removeQuota},
+			Params: []api.Param{subject, number(quotaBytes, 1<<62), number(quotaSnapshots, 1<<31), api.DigestParam}},
+		{Verb: http.MethodDelete, Path: path, Params: []api.Param{subject, api.DigestParam}, Do: removeQuota},
 	}
 }
 
@@ -41,7 +42,7 @@ func listQuotas(c *call) (any, error) {
 	list := []access.Quota{}
 	for _, q := range all {
 		mine := q.Subject == string(c.auth) || q.Subject == string(c.auth.User())
-		if !mine && !have.Any(access.SysAudit|access.PermissionsModify) || c.Has("subject") && q.Subject != c.Str("subject") {
+		if !mine && !have.Any(api.SysAudit|api.PermissionsModify) || c.Has("subject") && q.Subject != c.Str("subject") {
 			continue
 		}
 		list = append(list, q)
@@ -53,7 +54,7 @@ func listQuotas(c *call) (any, error) {
 // setQuota changes the bounds that are named and leaves the others as they are.
 // It answers with the quota that counts from now on.
 func setQuota(c *call) (any, error) {
-	if err := c.require("/access", access.PermissionsModify); err != nil {
+	if err := c.require("/access", api.PermissionsModify); err != nil {
 		return nil, err
 	}
 	if err := c.digestMatches(); err != nil {
@@ -69,7 +70,7 @@ func setQuota(c *call) (any, error) {
 }
 
 func removeQuota(c *call) (any, error) {
-	if err := c.require("/access", access.PermissionsModify); err != nil {
+	if err := c.require("/access", api.PermissionsModify); err != nil {
 		return nil, err
 	}
 	if err := c.digestMatches(); err != nil {

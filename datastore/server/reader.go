@@ -14,6 +14,7 @@ import (
 	"holdfast/datastore/server/known"
 	"holdfast/datastore/server/rest"
 	"holdfast/datastore/wire"
+	"holdfast/datastore/wire/api"
 )
 
 // reading is one reader session: section 3 of the protocol specification.
@@ -34,8 +35,8 @@ func newReading(c *conversation, snapshot wire.Reader) *reading {
 // specification).
 func (r *reading) methods() []method {
 	table := []method{
-		{Verb: http.MethodGet, Path: "/download", Do: r.download, Params: []rest.Param{{Name: "file-name", Check: rest.CheckFile}}},
-		{Verb: http.MethodGet, Path: "/chunk", Do: r.chunk, Params: []rest.Param{{Name: "digest", Check: rest.CheckDigest}}},
+		{Verb: http.MethodGet, Path: "/download", Do: r.download, Params: []api.Param{{Name: "file-name", Check: api.CheckFile}}},
+		{Verb: http.MethodGet, Path: "/chunk", Do: r.chunk, Params: []api.Param{{Name: "digest", Check: api.CheckDigest}}},
 	}
 	if !r.metadata {
 		table = append(table, method{Verb: http.MethodGet, Path: "/speedtest", Do: sendSpeedTest})

@@ -5,8 +5,8 @@ import (
 	"net"
 	"net/http"
 
-	"holdfast/datastore/access"
 	"holdfast/datastore/server/rest"
+	"holdfast/datastore/wire/api"
 )
 
 // metricsPage answers GET /metrics.
@@ -19,7 +19,7 @@ func (s *Server) metricsPage(w http.ResponseWriter, r *http.Request) answer {
 		if _, err := s.identify(c, nil); err != nil {
 			return answer{err: err}
 		}
-		if err := c.require("/system", access.SysAudit); err != nil {
+		if err := c.require("/system", api.SysAudit); err != nil {
 			return answer{err: err}
 		}
 	}

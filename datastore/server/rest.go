@@ -14,6 +14,7 @@ import (
 	"holdfast/datastore/server/ledger"
 	"holdfast/datastore/server/rest"
 	"holdfast/datastore/wire"
+	"holdfast/datastore/wire/api"
 )
 
 // method is one row of the method table.
@@ -222,7 +223,7 @@ func (s *Server) respondError(w http.ResponseWriter, r *http.Request, a answer) 
 }
 
 // anyOf is the privileges of a check where one is enough.
-func anyOf(list ...access.Privilege) (p access.Privilege) {
+func anyOf(list ...api.Privilege) (p api.Privilege) {
 	for _, q := range list {
 		p |= q
 	}

@@ -15,9 +15,9 @@ import (
 	"strings"
 	"testing"
 
-	"holdfast/datastore/access"
 	"holdfast/datastore/task"
 	"holdfast/datastore/wire"
+	"holdfast/datastore/wire/api"
 )
 
 var writeRights = flag.Bool("write-rights", false, "write docs/rights.md instead of comparing with it")
@@ -332,7 +332,7 @@ func TestEveryRoleHasAColumn(t *testing.T) {
 			}
 		}
 	}
-	for _, r := range access.Roles() {
+	for _, r := range api.Roles() {
 		if !has[r.Name] && !slices.Contains(uselessRoles(), r.Name) {
 			t.Errorf("the role %s has no column in rightsCallers", r.Name)
 		}

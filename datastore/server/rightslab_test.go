@@ -18,6 +18,7 @@ import (
 	"holdfast/datastore/access"
 	"holdfast/datastore/server/front"
 	"holdfast/datastore/wire"
+	"holdfast/datastore/wire/api"
 	"holdfast/datastore/wire/wiretest"
 )
 
@@ -62,9 +63,9 @@ const beyond = "beyond"
 
 // uselessRoles are those that grant nothing that this server has.
 func uselessRoles() (list []string) {
-	for _, r := range access.Roles() {
-		const useful = access.SysAudit | access.SysModify | access.PermissionsModify | access.DatastoreAllocate | access.DatastoreAudit |
-			access.DatastoreModify | access.DatastoreRead | access.DatastoreVerify | access.DatastoreBackup | access.DatastorePrune | access.DatastorePut
+	for _, r := range api.Roles() {
+		const useful = api.SysAudit | api.SysModify | api.PermissionsModify | api.DatastoreAllocate | api.DatastoreAudit |
+			api.DatastoreModify | api.DatastoreRead | api.DatastoreVerify | api.DatastoreBackup | api.DatastorePrune | api.DatastorePut
 		if r.Privileges != 0 && !r.Privileges.Any(useful) {
 			list = append(list, r.Name)
 		}

@@ -10,6 +10,7 @@ import (
 	"holdfast/datastore/server/rest"
 	"holdfast/datastore/task"
 	"holdfast/datastore/verify"
+	"holdfast/datastore/wire/api"
 )
 
 const (
@@ -31,7 +32,7 @@ func startScrub(c *call) (any, error) {
 			return nil, rest.BadRequest("parameter '%s' does not go with 'scrub', which is about a whole datastore", other)
 		}
 	}
-	if err := c.require(access.DatastorePath(name, ""), access.DatastoreVerify); err != nil {
+	if err := c.require(access.DatastorePath(name, ""), api.DatastoreVerify); err != nil {
 		return nil, err
 	}
 	st, err := c.checkable()

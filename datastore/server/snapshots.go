@@ -9,24 +9,24 @@ import (
 	"holdfast/chunkstore"
 	"holdfast/crypto"
 	"holdfast/datastore"
-	"holdfast/datastore/access"
 	"holdfast/datastore/server/rest"
 	"holdfast/datastore/wire"
+	"holdfast/datastore/wire/api"
 )
 
 func snapshotMethods() []method {
 	const base = "/admin/datastore/{store}"
-	list := []rest.Param{rest.StoreParam, rest.NSParam, rest.Opt(rest.TypeParam), rest.Opt(rest.IDParam)}
+	list := []api.Param{api.StoreParam, api.NSParam, api.Opt(api.TypeParam), api.Opt(api.IDParam)}
 	return []method{
 		{Verb: http.MethodGet, Path: base + "/snapshots", Params: list, Do: listSnapshots},
-		{Verb: http.MethodDelete, Path: base + "/snapshots", Params: rest.SnapshotParams(), Do: deleteSnapshot},
-		{Verb: http.MethodGet, Path: base + "/files", Params: rest.SnapshotParams(), Do: listFiles},
-		{Verb: http.MethodGet, Path: base + "/notes", Params: rest.SnapshotParams(), Do: getNotes},
+		{Verb: http.MethodDelete, Path: base + "/snapshots", Params: api.SnapshotParams(), Do: deleteSnapshot},
+		{Verb: http.MethodGet, Path: base + "/files", Params: api.SnapshotParams(), Do: listFiles},
+		{Verb: http.MethodGet, Path: base + "/notes", Params: api.SnapshotParams(), Do: getNotes},
 		{Verb: http.MethodPut, Path: base + "/notes", Do: setNotes,
-			Params: rest.SnapshotParams(rest.Param{Name: "notes", Check: rest.CheckNotes})},
-		{Verb: http.MethodGet, Path: base + "/protected", Params: rest.SnapshotParams(), Do: getProtected},
+			Params: api.SnapshotParams(api.Param{Name: "notes", Check: api.CheckNotes})},
+		{Verb: http.MethodGet, Path: base + "/protected", Params: api.SnapshotParams(), Do: getProtected},
 		{Verb: http.MethodPut, Path: base + "/protected", Do: setProtected,
-			Params: rest.SnapshotParams(rest.Param{Name: "protected", Kind: rest.Boolean})},
+			Params: api.SnapshotParams(api.Param{Name: "protected", Kind: api.Boolean})},
 	}
 }
 
@@ -156,7 +156,7 @@ func listGroup(ctx context.Context, st *openStore, g datastore.OwnedGroup, add f
 }
 
 func deleteSnapshot(c *call) (any, error) {
-	st, err := c.changeGroup(access.DatastoreModify, access.DatastorePrune)
+	st, err := c.changeGroup(api.DatastoreModify, api.DatastorePrune)
 	if err != nil {
 		return nil, err
 	}
@@ -168,7 +168,7 @@ func deleteSnapshot(c *call) (any, error) {
 }
 
 func listFiles(c *call) (any, error) {
-	st, err := c.forGroup(access.DatastoreAudit|access.DatastoreRead, access.DatastoreBackup)
+	st, err := c.forGroup(api.DatastoreAudit|api.DatastoreRead, api.DatastoreBackup)
 	if err != nil {
 		return nil, err
 	}
@@ -183,7 +183,7 @@ func listFiles(c *call) (any, error) {
 }
 
 func getNotes(c *call) (any, error) {
-	st, err := c.forGroup(access.DatastoreAudit, access.DatastoreBackup)
+	st, err := c.forGroup(api.DatastoreAudit, api.DatastoreBackup)
 	if err != nil {
 		return nil, err
 	}
@@ -191,7 +191,7 @@ func getNotes(c *call) (any, error) {
 }
 
 func setNotes(c *call) (any, error) {
-	st, err := c.changeGroup(access.DatastoreModify, access.DatastoreBackup)
+	st, err := c.changeGroup(api.DatastoreModify, api.DatastoreBackup)
 	if err != nil {
 		return nil, err
 	}
@@ -199,7 +199,7 @@ func setNotes(c *call) (any, error) {
 }
 
 func getProtected(c *call) (any, error) {
-	st, err := c.forGroup(access.DatastoreAudit, access.DatastoreBackup)
+	st, err := c.forGroup(api.DatastoreAudit, api.DatastoreBackup)
 	if err != nil {
 		return nil, err
 	}
@@ -211,7 +211,7 @@ func getProtected(c *call) (any, error) {
 }
 
 func setProtected(c *call) (any, error) {
-	st, err := c.changeGroup(access.DatastoreModify, access.DatastoreBackup)
+	st, err := c.changeGroup(api.DatastoreModify, api.DatastoreBackup)
 	if err != nil {
 		return nil, err
 	}

@@ -5,6 +5,7 @@ import (
 
 	"holdfast/datastore/access"
 	"holdfast/datastore/server/meter"
+	"holdfast/datastore/wire/api"
 )
 
 // usageFor is how full the disk of a datastore is, exactly to who may audit it or the
@@ -19,7 +20,7 @@ func (c *call) usageFor(d access.Datastore) (meter.Usage, error) {
 		return meter.Usage{}, err
 	}
 	tell := c.server.fullness.Of
-	if have.Any(access.DatastoreAudit) || system.Any(access.SysAudit) {
+	if have.Any(api.DatastoreAudit) || system.Any(api.SysAudit) {
 		tell = meter.OfStore
 	}
 	u, err := tell(d.Path)
@@ -32,5 +33,5 @@ func (c *call) usageFor(d access.Datastore) (meter.Usage, error) {
 // audits reports whether the caller may see what a whole datastore holds.
 func (c *call) audits(store string) (bool, error) {
 	have, err := c.server.o.Access.Privileges(c.auth, access.DatastorePath(store, ""))
-	return have.Any(access.DatastoreAudit), err
+	return have.Any(api.DatastoreAudit), err
 }

@@ -17,33 +17,34 @@ import (
 	"holdfast/datastore/server/rest"
 	"holdfast/datastore/task"
 	"holdfast/datastore/wire"
+	"holdfast/datastore/wire/api"
 )
 
 func taskMethods() []method {
 	const base, one = "/nodes/{node}", "/nodes/{node}/tasks/{upid}"
-	node := rest.Param{Name: "node", Check: checkNode}
-	upid := rest.Param{Name: "upid", Check: checkUPID}
-	number := func(name string) rest.Param {
-		return rest.Param{Name: name, Kind: rest.Integer, Optional: true, Check: rest.Within(0, 1<<53)}
+	node := api.Param{Name: "node", Check: checkNode}
+	upid := api.Param{Name: "upid", Check: checkUPID}
+	number := func(name string) api.Param {
+		return api.Param{Name: name, Kind: api.Integer, Optional: true, Check: api.Within(0, 1<<53)}
 	}
-	text := func(name string) rest.Param { return rest.Param{Name: name, Optional: true, Check: rest.CheckComment} }
-	flag := func(name string) rest.Param { return rest.Param{Name: name, Kind: rest.Boolean, Optional: true} }
-	list := []rest.Param{
-		node, number("start"), number("limit"), rest.Opt(rest.StoreParam), flag("running"), flag("errors"), text("userfilter"),
+	text := func(name string) api.Param { return api.Param{Name: name, Optional: true, Check: api.CheckComment} }
+	flag := func(name string) api.Param { return api.Param{Name: name, Kind: api.Boolean, Optional: true} }
+	list := []api.Param{
+		node, number("start"), number("limit"), api.Opt(api.StoreParam), flag("running"), flag("errors"), text("userfilter"),
 		number("since"), number("until"), text("typefilter"),
-		{Name: "statusfilter", Kind: rest.Strs, Optional: true, Check: rest.OneOf("ok", "warning", "error", "unknown")},
+		{Name: "statusfilter", Kind: api.Strs, Optional: true, Check: api.OneOf("ok", "warning", "error", "unknown")},
 	}
 	return []method{
 		{Verb: http.MethodGet, Path: "/nodes", Do: getNodes},
-		{Verb: http.MethodGet, Path: base + "/status", Params: []rest.Param{node}, Do: nodeStatus},
-		{Verb: http.MethodGet, Path: base + "/subscription", Params: []rest.Param{node}, Do: nodeSubscription},
-		{Verb: http.MethodGet, Path: base + "/identity", Params: []rest.Param{node}, Do: nodeIdentity},
+		{Verb: http.MethodGet, Path: base + "/status", Params: []api.Param{node}, Do: nodeStatus},
+		{Verb: http.MethodGet, Path: base + "/subscription", Params: []api.Param{node}, Do: nodeSubscription},
+		{Verb: http.MethodGet, Path: base + "/identity", Params: []api.Param{node}, Do: nodeIdentity},
 		{Verb: http.MethodGet, Path: base + "/tasks", Params: list, Do: listTasks},
-		{Verb: http.MethodGet, Path: one, Params: []rest.Param{node, upid}, Do: taskSubdirs},
-		{Verb: http.MethodGet, Path: one + "/status", Params: []rest.Param{node, upid}, Do: taskStatus},
+		{Verb: http.MethodGet, Path: one, Params: []api.Param{node, upid}, Do: taskSubdirs},
+		{Verb: http.MethodGet, Path: one + "/status", Params: []api.Param{node, upid}, Do: taskStatus},
 		{Verb: http.MethodGet, Path: one + "/log", Do: taskLog,
-			Params: []rest.Param{node, upid, number("start"), number("limit"), flag("download"), flag("test-status")}},
-		{Verb: http.MethodDelete, Path: one, Params: []rest.Param{node, upid}, Do: stopTask},
+			Params: []api.Param{node, upid, number("start"), number("limit"), flag("download"), flag("test-status")}},
+		{Verb: http.MethodDelete, Path: one, Params: []api.Param{node, upid}, Do: stopTask},
 	}
 }
 
@@ -120,23 +121,23 @@ func (c *call) taskSight() (func(wire.UPID) bool, error) {
 		return nil, err
 	}
 	return func(u wire.UPID) bool {
-		return have.Any(access.SysAudit) || c.auth.Owns(u.Auth) || c.mayRun(u)
+		return have.Any(api.SysAudit) || c.auth.Owns(u.Auth) || c.mayRun(u)
 	}, nil
 }
 
 // mayRun lets those see a task of a job who could have run it.
 func (c *call) mayRun(u wire.UPID) bool {
-	var need access.Privilege
+	var need api.Privilege
 	switch u.Type {
 	case "garbage_collection", "prune", "prunejob":
-		need = access.DatastoreModify
+		need = api.DatastoreModify
 	case "verificationjob":
-		need = access.DatastoreVerify
+		need = api.DatastoreVerify
 	default:
 		return false
 	}
 	store, _, _ := strings.Cut(u.ID, ":")
-	if rest.CheckStoreName(store) != nil {
+	if api.CheckStoreName(store) != nil {
 		return false
 	}
 	have, err := c.server.o.Access.Privileges(c.auth, access.DatastorePath(store, ""))
@@ -249,7 +250,7 @@ func stopTask(c *call) (any, error) {
 		return nil, err
 	}
 	if !c.auth.Owns(u.Auth) {
-		if err := c.require("/system/tasks", access.SysModify); err != nil {
+		if err := c.require("/system/tasks", api.SysModify); err != nil {
 			return nil, err
 		}
 	}
@@ -261,7 +262,7 @@ func stopTask(c *call) (any, error) {
 }
 
 func nodeStatus(c *call) (any, error) {
-	if err := c.require("/system/status", access.SysAudit); err != nil {
+	if err := c.require("/system/status", api.SysAudit); err != nil {
 		return nil, err
 	}
 	var info unix.Sysinfo_t

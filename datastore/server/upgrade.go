@@ -15,6 +15,7 @@ import (
 	"holdfast/datastore/server/rest"
 	"holdfast/datastore/task"
 	"holdfast/datastore/wire"
+	"holdfast/datastore/wire/api"
 )
 
 // checkUpgrade checks that a request asks for the protocol, on a connection that
@@ -50,7 +51,7 @@ func (s *Server) backupUpgrade(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	if !have.Any(access.DatastoreBackup | access.DatastorePut) {
+	if !have.Any(api.DatastoreBackup | api.DatastorePut) {
 		return nil, &rest.StatusError{Code: http.StatusForbidden, Text: fmt.Sprintf("missing permissions 'Datastore.Backup' on '%s'", path)}
 	}
 	st, err := c.writable()
@@ -73,7 +74,7 @@ func (s *Server) backupUpgrade(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	needs := rights{path: path, any: access.DatastoreBackup | access.DatastorePut}
+	needs := rights{path: path, any: api.DatastoreBackup | api.DatastorePut}
 	if !benchmark {
 		needs.owner = func() (wire.AuthID, error) { return st.OwnerNow(c.Group()) }
 	}
@@ -198,7 +199,7 @@ func (s *Server) readerUpgrade(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	if !have.Any(access.DatastoreRead | access.DatastoreBackup) {
+	if !have.Any(api.DatastoreRead | api.DatastoreBackup) {
 		return s.metadataUpgrade(c, path, have)
 	}
 	st, err := c.store()
@@ -209,7 +210,7 @@ func (s *Server) readerUpgrade(c *call) (any, error) {
 		return nil, err
 	}
 	absent := rest.BadRequest("snapshot %s does not exist.", c.Snapshot())
-	if !have.Has(access.DatastoreRead) {
+	if !have.Has(api.DatastoreRead) {
 		owner, err := st.Owner(c.Group())
 		if errors.Is(err, chunkstore.ErrNotExist) {
 			return nil, absent
@@ -230,7 +231,7 @@ func (s *Server) readerUpgrade(c *call) (any, error) {
 	}
 	return nil, s.upgrade(c, opening{
 		store: st, spec: readerSpec(c), protocol: wire.ReaderProtocol,
-		rights: rights{path: path, any: access.DatastoreRead | access.DatastoreBackup, all: access.DatastoreRead,
+		rights: rights{path: path, any: api.DatastoreRead | api.DatastoreBackup, all: api.DatastoreRead,
 			owner: func() (wire.AuthID, error) { return st.OwnerNow(c.Group()) }},
 		cancel: snapshot.Close,
 		start: func(v *conversation) session {

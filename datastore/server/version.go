@@ -3,8 +3,7 @@ package server
 import (
 	"net/http"
 
-	"holdfast/datastore/access"
-	"holdfast/datastore/server/rest"
+	"holdfast/datastore/wire/api"
 )
 
 // The version that the protocol is spoken in: other servers and clients choose
@@ -24,12 +23,12 @@ func versionMethods() []method {
 
 // sessionMethods are the two upgrades.
 func sessionMethods() []method {
-	backup := rest.SnapshotParams(
-		rest.Param{Name: "debug", Kind: rest.Boolean, Optional: true},
-		rest.Param{Name: "benchmark", Kind: rest.Boolean, Optional: true},
-		rest.Param{Name: "no-cache", Kind: rest.Boolean, Optional: true},
+	backup := api.SnapshotParams(
+		api.Param{Name: "debug", Kind: api.Boolean, Optional: true},
+		api.Param{Name: "benchmark", Kind: api.Boolean, Optional: true},
+		api.Param{Name: "no-cache", Kind: api.Boolean, Optional: true},
 	)
-	reader := rest.SnapshotParams(rest.Param{Name: "debug", Kind: rest.Boolean, Optional: true})
+	reader := api.SnapshotParams(api.Param{Name: "debug", Kind: api.Boolean, Optional: true})
 	return []method{
 		{Verb: http.MethodGet, Path: "/backup", Raw: true, Params: backup, Do: func(c *call) (any, error) { return c.server.backupUpgrade(c) }},
 		{Verb: http.MethodGet, Path: "/reader", Raw: true, Params: reader, Do: func(c *call) (any, error) { return c.server.readerUpgrade(c) }},
@@ -62,7 +61,7 @@ func getDomains(c *call) (any, error) {
 
 // nodes of this server: there is one.
 func getNodes(c *call) (any, error) {
-	if err := c.require("/system/status", access.SysAudit); err != nil {
+	if err := c.require("/system/status", api.SysAudit); err != nil {
 		return nil, err
 	}
 	return []map[string]string{{"node": "localhost"}}, nil

@@ -26,6 +26,7 @@ var rooms = map[string][]string{
 	"datastore/index":         {"chunkstore", "crypto"},
 	"datastore/manifest":      {"chunkstore", "chunkstore/blob", "crypto"},
 	"datastore/wire":          {"chunkstore", "datastore/index"},
+	"datastore/wire/api":      {"chunkstore", "datastore/wire"},
 	"datastore/wire/wiretest": {"chunkstore", "chunkstore/blob", "crypto", "datastore/index", "datastore/manifest", "datastore/wire"},
 	"datastore/image": {"chunkstore", "chunkstore/blob", "crypto", "datastore/index", "datastore/manifest",
 		"datastore/wire"},
@@ -35,7 +36,7 @@ var rooms = map[string][]string{
 	"datastore/verify": {"chunkstore", "chunkstore/blob", "chunkstore/pack", "crypto", "datastore", "datastore/image",
 		"datastore/index", "datastore/manifest", "datastore/wire"},
 
-	"datastore/access": {"chunkstore", "chunkstore/durable", "crypto", "datastore/wire"},
+	"datastore/access": {"chunkstore", "chunkstore/durable", "crypto", "datastore/wire", "datastore/wire/api"},
 	"datastore/prune":  {"chunkstore", "datastore/wire"},
 	"datastore/task":   {"chunkstore", "chunkstore/durable", "datastore/wire"},
 	"datastore/gc":     {"chunkstore", "chunkstore/pack", "datastore", "datastore/index"},
@@ -43,12 +44,12 @@ var rooms = map[string][]string{
 	"datastore/server": {"chunkstore", "chunkstore/blob", "chunkstore/durable", "chunkstore/pack", "crypto", "datastore", "datastore/access",
 		"datastore/gc", "datastore/image", "datastore/index", "datastore/manifest", "datastore/prune", "datastore/server/body", "datastore/server/budget",
 		"datastore/server/front", "datastore/server/known", "datastore/server/ledger", "datastore/server/meter",
-		"datastore/server/quota", "datastore/server/rest", "datastore/task", "datastore/verify", "datastore/wire"},
+		"datastore/server/quota", "datastore/server/rest", "datastore/task", "datastore/verify", "datastore/wire", "datastore/wire/api"},
 	"datastore/server/body":   {"chunkstore", "datastore/server/budget", "datastore/server/ledger", "datastore/server/rest"},
 	"datastore/server/budget": {"chunkstore", "datastore/server/ledger"},
 	"datastore/server/front":  {"chunkstore/durable", "datastore/server/budget", "datastore/server/ledger"},
 	"datastore/server/ledger": {},
-	"datastore/server/rest":   {"chunkstore", "datastore/server/ledger", "datastore/wire"},
+	"datastore/server/rest":   {"chunkstore", "datastore/server/ledger", "datastore/wire", "datastore/wire/api"},
 	"datastore/server/known":  {"chunkstore", "datastore/server/ledger"},
 	"datastore/server/quota":  {"chunkstore/durable", "datastore/access", "datastore/wire"},
 	"datastore/server/meter":  {"datastore", "datastore/access"},
@@ -86,7 +87,7 @@ var rooms = map[string][]string{
 }
 
 // shared are the rooms below datastore and client that both sides meet in.
-var shared = []string{"datastore/index", "datastore/manifest", "datastore/archive", "datastore/wire", "datastore/image"}
+var shared = []string{"datastore/index", "datastore/manifest", "datastore/archive", "datastore/wire", "datastore/wire/api", "datastore/image"}
 
 // guests says which rooms may import a foreign module, by the longest prefix
 // of the import path. "tests" stands for everything below it, "*" for every

@@ -15,28 +15,8 @@ import (
 	"strings"
 
 	"holdfast/datastore/wire"
+	"holdfast/datastore/wire/api"
 )
-
-// Kind is the type of a parameter.
-type Kind int
-
-// The kinds; in brackets the type of the value.
-const (
-	Str     Kind = iota // text (string)
-	Integer             // (int64)
-	Boolean             // (bool)
-	Strs                // list of Str ([]string)
-	Ints                // list of Integer ([]int64); JSON bodies only
-)
-
-// Param describes one parameter of a method.
-type Param struct {
-	Name     string
-	Kind     Kind
-	Optional bool
-	// Check looks at the text form of the value, of each element of a list.
-	Check func(string) error
-}
 
 // Reasons why a parameter is refused (section 1.3 of the protocol
 // specification).
@@ -55,7 +35,7 @@ type Source struct {
 
 // Parse reads and checks the parameters of a request against a table.
 // What is refused is a ParamError; a body that is too long is ErrBodyTooLarge.
-func Parse(table []Param, src Source) (Values, error) {
+func Parse(table []api.Param, src Source) (Values, error) {
 	p := &parser{table: table, out: make(Values), uri: src.URI}
 	for name, text := range src.URI {
 		p.text(name, []string{text})
@@ -119,7 +99,7 @@ func Discard(body io.Reader) { _, _ = io.CopyN(io.Discard, body, 2*wire.ParamBod
 
 // parser collects the values and faults of one request.
 type parser struct {
-	table  []Param
+	table  []api.Param
 	uri    map[string]string
 	out    Values
 	faults ParamError
@@ -142,10 +122,10 @@ func ClipName(s string) string {
 	return s[1 : len(s)-1]
 }
 
-func (p *parser) find(name string) (Param, bool) {
-	i := slices.IndexFunc(p.table, func(d Param) bool { return d.Name == name })
+func (p *parser) find(name string) (api.Param, bool) {
+	i := slices.IndexFunc(p.table, func(d api.Param) bool { return d.Name == name })
 	if i < 0 {
-		return Param{}, false
+		return api.Param{}, false
 	}
 	return p.table[i], true
 }
@@ -180,7 +160,7 @@ func (p *parser) text(name string, list []string) {
 	switch {
 	case !ok:
 		p.fault(name, whyUnknown)
-	case d.Kind == Strs || d.Kind == Ints:
+	case d.Kind == api.Strs || d.Kind == api.Ints:
 		p.list(d, list)
 	case len(list) != 1:
 		p.fault(name, whyDuplicate)
@@ -195,11 +175,11 @@ func (p *parser) text(name string, list []string) {
 }
 
 // list takes the elements of a list that came as text.
-func (p *parser) list(d Param, list []string) {
+func (p *parser) list(d api.Param, list []string) {
 	element := d
-	element.Kind = Str
-	if d.Kind == Ints {
-		element.Kind = Integer
+	element.Kind = api.Str
+	if d.Kind == api.Ints {
+		element.Kind = api.Integer
 	}
 	var texts []string
 	var numbers []int64
@@ -216,7 +196,7 @@ func (p *parser) list(d Param, list []string) {
 			numbers = append(numbers, v)
 		}
 	}
-	if d.Kind == Ints {
+	if d.Kind == api.Ints {
 		p.out[d.Name] = numbers
 		return
 	}
@@ -224,16 +204,16 @@ func (p *parser) list(d Param, list []string) {
 }
 
 // convert turns the text form of a value into its kind, and checks it.
-func convert(d Param, s string) (any, error) {
+func convert(d api.Param, s string) (any, error) {
 	var v any
 	switch d.Kind {
-	case Integer:
+	case api.Integer:
 		n, err := strconv.ParseInt(s, 10, 64)
 		if err != nil {
 			return nil, errors.New("invalid integer")
 		}
 		v = n
-	case Boolean:
+	case api.Boolean:
 		b, ok := parseBool(s)
 		if !ok {
 			return nil, errors.New("expected boolean value")
@@ -347,17 +327,17 @@ func objectMembers(body []byte) ([]member, error) {
 
 // convertJSON reads a JSON value of the kind a parameter has; nothing is
 // converted from one type to another.
-func convertJSON(d Param, raw json.RawMessage) (any, error) {
+func convertJSON(d api.Param, raw json.RawMessage) (any, error) {
 	switch d.Kind {
-	case Integer:
+	case api.Integer:
 		return convertNumber(d, raw)
-	case Boolean:
+	case api.Boolean:
 		var b *bool
 		if json.Unmarshal(raw, &b) != nil || b == nil {
 			return nil, errors.New("expected boolean value")
 		}
 		return *b, nil
-	case Strs, Ints:
+	case api.Strs, api.Ints:
 		return convertArray(d, raw)
 	}
 	var s *string
@@ -367,12 +347,12 @@ func convertJSON(d Param, raw json.RawMessage) (any, error) {
 	return convert(d, *s)
 }
 
-func convertNumber(d Param, raw json.RawMessage) (any, error) {
-	return convert(Param{Kind: Integer, Check: d.Check}, string(bytes.TrimSpace(raw)))
+func convertNumber(d api.Param, raw json.RawMessage) (any, error) {
+	return convert(api.Param{Kind: api.Integer, Check: d.Check}, string(bytes.TrimSpace(raw)))
 }
 
-func convertArray(d Param, raw json.RawMessage) (any, error) {
-	if d.Kind == Ints {
+func convertArray(d api.Param, raw json.RawMessage) (any, error) {
+	if d.Kind == api.Ints {
 		list := []int64{}
 		if json.Unmarshal(raw, &list) != nil || list == nil {
 			return nil, errors.New("expected array of integers")

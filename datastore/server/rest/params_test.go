@@ -6,14 +6,16 @@ import (
 	"net/url"
 	"strings"
 	"testing"
+
+	"holdfast/datastore/wire/api"
 )
 
 // testTable has a parameter of every kind.
-func testTable() []Param {
-	return []Param{
-		{Name: "s", Check: CheckComment}, {Name: "i", Kind: Integer, Optional: true, Check: Within(-5, 5)},
-		{Name: "b", Kind: Boolean, Optional: true}, {Name: "l", Kind: Strs, Optional: true, Check: OneOf("x", "y")},
-		{Name: "n", Kind: Ints, Optional: true}, {Name: "u", Optional: true},
+func testTable() []api.Param {
+	return []api.Param{
+		{Name: "s", Check: api.CheckComment}, {Name: "i", Kind: api.Integer, Optional: true, Check: api.Within(-5, 5)},
+		{Name: "b", Kind: api.Boolean, Optional: true}, {Name: "l", Kind: api.Strs, Optional: true, Check: api.OneOf("x", "y")},
+		{Name: "n", Kind: api.Ints, Optional: true}, {Name: "u", Optional: true},
 	}
 }
 

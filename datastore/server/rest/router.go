@@ -6,6 +6,8 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+
+	"holdfast/datastore/wire/api"
 )
 
 // Method is one row of a table of methods, which work on a C.
@@ -14,7 +16,7 @@ type Method[C any] struct {
 	// Path is relative to /api2/json; {name} stands for one component, which
 	// becomes the parameter of that name.
 	Path   string
-	Params []Param
+	Params []api.Param
 	// Raw says that the body is payload and not parameters.
 	Raw bool
 	// Public methods are answered without credentials.

@@ -1,6 +1,8 @@
 package rest
 
 import (
+	"strings"
+
 	"holdfast/datastore/wire"
 )
 
@@ -47,4 +49,10 @@ func (v Values) Group() wire.Group {
 // Snapshot returns the snapshot that the parameters name.
 func (v Values) Snapshot() wire.Snapshot {
 	return wire.Snapshot{Group: v.Group(), Time: v.Int("backup-time", 0)}
+}
+
+// FirstLine returns the part of a text that listings show.
+func FirstLine(s string) string {
+	s, _, _ = strings.Cut(s, "\n")
+	return strings.TrimSuffix(s, "\r")
 }

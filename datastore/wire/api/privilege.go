@@ -1,4 +1,4 @@
-package access
+package api
 
 import (
 	"fmt"
@@ -74,8 +74,8 @@ func (p Privilege) Has(q Privilege) bool { return p&q == q }
 // Any reports whether p holds at least one of q.
 func (p Privilege) Any(q Privilege) bool { return p&q != 0 }
 
-// effective adds what other privileges include.
-func (p Privilege) effective() Privilege {
+// Effective adds what other privileges include.
+func (p Privilege) Effective() Privilege {
 	if p.Has(DatastoreBackup) {
 		p |= DatastorePut
 	}
@@ -89,15 +89,15 @@ type Role struct {
 	Comment    string
 }
 
-// roleNoAccess takes away what was inherited.
-const roleNoAccess = "NoAccess"
+// RoleNoAccess takes away what was inherited.
+const RoleNoAccess = "NoAccess"
 
 // roles are all there are (section 7.3 of the protocol specification), and
 // DatastorePutOnly.
 var roles = []Role{
 	{"Admin", AllPrivileges, "Administrator: may do everything"},
 	{"Audit", SysAudit | DatastoreAudit, "May see everything"},
-	{roleNoAccess, 0, "Takes away what was granted higher up"},
+	{RoleNoAccess, 0, "Takes away what was granted higher up"},
 	{"DatastoreAdmin", DatastoreAudit | DatastoreModify | DatastoreRead | DatastoreVerify | DatastoreBackup | DatastorePrune,
 		"May do everything within a datastore"},
 	{"DatastoreReader", DatastoreAudit | DatastoreVerify | DatastoreRead, "May see, read and verify everything in a datastore"},

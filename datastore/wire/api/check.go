@@ -1,4 +1,4 @@
-package rest
+package api
 
 import (
 	"errors"
@@ -10,34 +10,6 @@ import (
 
 	"holdfast/datastore/wire"
 )
-
-// Parameters that many methods have (section 8.1 of the protocol
-// specification).
-var (
-	StoreParam  = Param{Name: "store", Check: CheckStoreName}
-	NSParam     = Param{Name: "ns", Optional: true, Check: CheckNamespace}
-	TypeParam   = Param{Name: "backup-type", Check: checkType}
-	IDParam     = Param{Name: "backup-id", Check: checkBackupID}
-	TimeParam   = Param{Name: "backup-time", Kind: Integer, Check: checkTime}
-	FileParam   = Param{Name: "file-name", Check: CheckFile}
-	DigestParam = Param{Name: "digest", Optional: true, Check: CheckDigest}
-)
-
-// Opt returns the parameter as one that may be left out.
-func Opt(p Param) Param {
-	p.Optional = true
-	return p
-}
-
-// GroupParams are the parameters of a method about a group, and more.
-func GroupParams(more ...Param) []Param {
-	return append([]Param{StoreParam, NSParam, TypeParam, IDParam}, more...)
-}
-
-// SnapshotParams are the parameters of a method about a snapshot, and more.
-func SnapshotParams(more ...Param) []Param {
-	return append([]Param{StoreParam, NSParam, TypeParam, IDParam, TimeParam}, more...)
-}
 
 // CheckStoreName wants the name of a datastore.
 func CheckStoreName(s string) error {
@@ -163,10 +135,4 @@ func OneOf(list ...string) func(string) error {
 		}
 		return fmt.Errorf("want one of: %s", strings.Join(list, ", "))
 	}
-}
-
-// FirstLine returns the part of a text that listings show.
-func FirstLine(s string) string {
-	s, _, _ = strings.Cut(s, "\n")
-	return strings.TrimSuffix(s, "\r")
 }
