@@ -15,6 +15,7 @@ import (
 
 	"holdfast/chunkstore"
 	"holdfast/chunkstore/storetest"
+	"holdfast/crypto"
 )
 
 // fillBolt makes a catalogue of n chunks in dir, in several transactions with
@@ -53,7 +54,7 @@ func fillBolt(t testing.TB, dir string, n int) map[chunkstore.Key]location {
 
 // numbered7 is a key for each number, of chunks of seven bytes.
 func numbered7(n int) chunkstore.Key {
-	return chunkstore.Key{ID: sum(binary.LittleEndian.AppendUint32(nil, uint32(n))), Size: 7}
+	return chunkstore.Key{ID: crypto.Sum(binary.LittleEndian.AppendUint32(nil, uint32(n))), Size: 7}
 }
 
 // boltBytes makes the bytes of a catalogue.
@@ -96,7 +97,7 @@ func TestCatalogueValues(t *testing.T) {
 		if err != nil || got != l {
 			t.Fatalf("%+v, %v", got, err)
 		}
-		everyFlip(t, v, func(v []byte) error { _, err := decodeLocation(key, v); return err })
+		storetest.EveryFlip(t, v, func(v []byte) error { _, err := decodeLocation(key, v); return err })
 		if _, err := decodeLocation(other, v); !errors.Is(err, errCatalogue) {
 			t.Errorf("the value of another chunk: %v", err)
 		}
@@ -107,7 +108,7 @@ func TestCatalogueValues(t *testing.T) {
 	if err != nil || no != 7 || q.id != p.id || q.length != p.length || q.totals != p.totals || q.savedTo != p.length {
 		t.Fatalf("%d, %+v, %v", no, q, err)
 	}
-	everyFlip(t, v, func(v []byte) error { _, _, err := decodePackInfo(packKey(7), v); return err })
+	storetest.EveryFlip(t, v, func(v []byte) error { _, _, err := decodePackInfo(packKey(7), v); return err })
 }
 
 func TestCheckBoltAcceptsWhatBoltWrites(t *testing.T) {
@@ -503,7 +504,7 @@ func TestIndexAgainstModel(t *testing.T) {
 	}
 	want := make(map[chunkstore.Key]location)
 	id := func() chunkstore.Key {
-		return chunkstore.Key{ID: sum([]byte(fmt.Sprint(r.IntN(20_000)))), Owner: chunkstore.Owner{byte(r.IntN(2))}}
+		return chunkstore.Key{ID: crypto.Sum([]byte(fmt.Sprint(r.IntN(20_000)))), Owner: chunkstore.Owner{byte(r.IntN(2))}}
 	}
 	for round := range 40 {
 		ch := changes{chunks: newTable()}

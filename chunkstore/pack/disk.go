@@ -4,9 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 
 	"holdfast/chunkstore"
 )
@@ -80,4 +83,17 @@ func fileSize(f *os.File) (int64, error) {
 		return 0, fmt.Errorf("%s: not a regular file", f.Name())
 	}
 	return st.Size(), nil
+}
+
+// dropFileCache makes reading f mean reading the medium, as far as the kernel
+// takes the advice. After a failed fsync the cache may show what the medium
+// never got.
+func dropFileCache(f *os.File) {
+	_ = unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED)
+}
+
+// isDamage reports whether an error of reading a pack is the pack's fault: a
+// bad sector or a file shorter than it was a moment ago.
+func isDamage(err error) bool {
+	return errors.Is(err, unix.EIO) || errors.Is(err, io.EOF) || errors.Is(err, chunkstore.ErrCorrupt)
 }

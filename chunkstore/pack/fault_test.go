@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -413,31 +412,6 @@ func TestReadErrors(t *testing.T) {
 	}
 	if _, err := h.acquire(packID{1}, stateOpen); !errors.Is(err, chunkstore.ErrCorrupt) {
 		t.Errorf("missing pack: %v", err)
-	}
-}
-
-func TestPatchyReader(t *testing.T) {
-	b := make([]byte, 5*patch)
-	for i := range b {
-		b[i] = byte(i%251) + 1
-	}
-	r := &patchyReader{r: &readerOf{b: b, bad: func(off, end int64) error {
-		if off < 2*patch && end > patch {
-			return fmt.Errorf("read: %w", unix.EIO)
-		}
-		return nil
-	}}}
-	got := make([]byte, 3*patch)
-	if n, err := r.ReadAt(got, 100); err != nil || n != len(got) {
-		t.Fatalf("%d, %v", n, err)
-	}
-	want := append([]byte(nil), b[100:100+3*patch]...)
-	clear(want[patch-100 : 2*patch-100])
-	if string(got) != string(want) || r.bad != 1 {
-		t.Errorf("wrong bytes around the bad block; %d bad", r.bad)
-	}
-	if _, err := r.ReadAt(got, 4*patch); !errors.Is(err, io.EOF) {
-		t.Errorf("behind the end: %v", err)
 	}
 }
 

@@ -5,9 +5,11 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"slices"
 
 	"holdfast/chunkstore"
+	"holdfast/crypto"
 )
 
 // A pack file. All integers are little-endian; CRC is CRC-32C.
@@ -237,7 +239,7 @@ func encodeFooter(header []byte, entries []entry, tableOff int64) []byte {
 		b = append(b, e.sum[:]...)
 		b = append(b, e.key.Owner[:]...)
 	}
-	s := sum(b)
+	s := crypto.Sum(b)
 	t := make([]byte, trailerSize)
 	copy(t, trailerMagic)
 	binary.LittleEndian.PutUint32(t[8:], formatVersion)
@@ -284,7 +286,7 @@ func decodeTable(t trailer, header, table []byte) ([]entry, error) {
 	if int64(len(table)) != t.tableSize() {
 		return nil, fmt.Errorf("footer: table of %d bytes for %d records", len(table), t.count)
 	}
-	if sum(slices.Concat(header, table)) != t.sum {
+	if crypto.Sum(slices.Concat(header, table)) != t.sum {
 		return nil, errors.New("footer: checksum of the table differs")
 	}
 	entries := make([]entry, 0, t.count)
@@ -335,3 +337,9 @@ func allZero(b []byte) bool {
 	}
 	return true
 }
+
+// castagnoli is the polynomial of every CRC in a chunk store.
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// crc is the CRC-32C of b.
+func crc(b []byte) uint32 { return crc32.Checksum(b, castagnoli) }

@@ -6,6 +6,9 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
 	"reflect"
 	"slices"
 	"testing"
@@ -14,6 +17,7 @@ import (
 
 	"holdfast/chunkstore"
 	"holdfast/chunkstore/storetest"
+	"holdfast/crypto"
 )
 
 func TestMagics(t *testing.T) {
@@ -30,7 +34,7 @@ func TestMagics(t *testing.T) {
 var testPack = packID{1, 2, 3, 4, 5, 6, 7, 8}
 
 func testRecord(c chunkstore.Chunk) record {
-	return record{key: c.Key(), stored: uint32(len(c.Sealed)), rank: 3, sum: sum(c.Sealed)}
+	return record{key: c.Key(), stored: uint32(len(c.Sealed)), rank: 3, sum: crypto.Sum(c.Sealed)}
 }
 
 // buildPack makes the bytes of a pack, with a footer or without.
@@ -73,7 +77,7 @@ func TestHeaderRoundTripAndDamage(t *testing.T) {
 	if err != nil || id != testPack || epoch != 7 {
 		t.Fatalf("%v, %d, %v", id, epoch, err)
 	}
-	everyFlip(t, b, func(b []byte) error { _, _, err := decodeHeader(b); return err })
+	storetest.EveryFlip(t, b, func(b []byte) error { _, _, err := decodeHeader(b); return err })
 	for _, at := range []int{8, 12, 40} {
 		c := slices.Clone(b)
 		c[at]++
@@ -91,7 +95,7 @@ func TestRecordRoundTripAndDamage(t *testing.T) {
 	if err != nil || got != want {
 		t.Fatalf("%+v, %v", got, err)
 	}
-	everyFlip(t, b, func(b []byte) error { _, err := decodeRecord(b, testPack); return err })
+	storetest.EveryFlip(t, b, func(b []byte) error { _, err := decodeRecord(b, testPack); return err })
 	if _, err := decodeRecord(b, packID{9}); err == nil {
 		t.Error("a record of another pack was accepted")
 	}
@@ -108,27 +112,6 @@ func TestRecordRoundTripAndDamage(t *testing.T) {
 		if _, err := decodeRecord(encodeRecord(r, testPack), testPack); err == nil {
 			t.Errorf("%s: accepted", name)
 		}
-	}
-}
-
-// everyFlip wants an error for every byte of b that is changed, and for every
-// length that is not right.
-func everyFlip(t *testing.T, b []byte, decode func([]byte) error) {
-	t.Helper()
-	for i := range b {
-		c := slices.Clone(b)
-		c[i] ^= 1 << (i % 8)
-		if decode(c) == nil {
-			t.Errorf("byte %d changed: accepted", i)
-		}
-	}
-	for n := range len(b) {
-		if decode(b[:n]) == nil {
-			t.Errorf("%d of %d bytes: accepted", n, len(b))
-		}
-	}
-	if decode(append(slices.Clone(b), 0)) == nil {
-		t.Error("a byte too many: accepted")
 	}
 }
 
@@ -287,4 +270,48 @@ func TestScanIsLinear(t *testing.T) {
 	if len(es) != 1 || reads > 50 {
 		t.Errorf("%d records after %d reads", len(es), reads)
 	}
+}
+
+func TestPatchyReader(t *testing.T) {
+	b := make([]byte, 5*patch)
+	for i := range b {
+		b[i] = byte(i%251) + 1
+	}
+	r := &patchyReader{r: &readerOf{b: b, bad: func(off, end int64) error {
+		if off < 2*patch && end > patch {
+			return fmt.Errorf("read: %w", unix.EIO)
+		}
+		return nil
+	}}}
+	got := make([]byte, 3*patch)
+	if n, err := r.ReadAt(got, 100); err != nil || n != len(got) {
+		t.Fatalf("%d, %v", n, err)
+	}
+	want := append([]byte(nil), b[100:100+3*patch]...)
+	clear(want[patch-100 : 2*patch-100])
+	if string(got) != string(want) || r.bad != 1 {
+		t.Errorf("wrong bytes around the bad block; %d bad", r.bad)
+	}
+	if _, err := r.ReadAt(got, 4*patch); !errors.Is(err, io.EOF) {
+		t.Errorf("behind the end: %v", err)
+	}
+}
+
+// readerOf is an io.ReaderAt over b that fails where bad says so.
+type readerOf struct {
+	b   []byte
+	bad func(off, end int64) error
+}
+
+func (r readerOf) ReadAt(p []byte, off int64) (int, error) {
+	if r.bad != nil {
+		if err := r.bad(off, off+int64(len(p))); err != nil {
+			return 0, err
+		}
+	}
+	n, err := bytes.NewReader(r.b).ReadAt(p, off)
+	if errors.Is(err, io.EOF) && n == len(p) {
+		err = nil
+	}
+	return n, err
 }

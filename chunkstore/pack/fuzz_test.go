@@ -3,11 +3,10 @@ package pack
 import (
 	"bytes"
 	"context"
-	"errors"
 	"testing"
 
-	"holdfast/chunkstore"
 	"holdfast/chunkstore/storetest"
+	"holdfast/crypto"
 )
 
 func FuzzHeader(f *testing.F) {
@@ -61,7 +60,7 @@ func FuzzScan(f *testing.F) {
 	f.Add(append(whole[:700:700], whole[300:]...))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		sc := &scanner{r: bytes.NewReader(b), id: testPack, size: int64(len(b)), sound: func(e entry) error {
-			if sum(b[e.off+recordSize:e.end()]) != e.sum {
+			if crypto.Sum(b[e.off+recordSize:e.end()]) != e.sum {
 				t.Fatalf("the record at %d is not sound", e.off)
 			}
 			return nil
@@ -70,60 +69,4 @@ func FuzzScan(f *testing.F) {
 			t.Fatalf("%+v, %v", res, err)
 		}
 	})
-}
-
-func FuzzCheckBolt(f *testing.F) {
-	f.Add(boltBytes(f, 3))
-	f.Add(boltBytes(f, 600))
-	f.Fuzz(func(t *testing.T, b []byte) {
-		// It must come to an end and not panic; what it accepts, bbolt must
-		// be able to read.
-		if checkBolt(bytes.NewReader(b), int64(len(b))) != nil {
-			return
-		}
-		c := openBytes(t, b)
-		if c == nil {
-			return
-		}
-		defer c.close()
-		var at chunkstore.Key
-		for done := false; !done; {
-			var err error
-			if at, done, err = c.scan(at, 100, func(chunkstore.Key, location) {}); err != nil {
-				t.Fatalf("bbolt cannot read what was found sound: %v", err)
-			}
-		}
-	})
-}
-
-func FuzzCatalogueValues(f *testing.F) {
-	key := chunkstore.Key{ID: chunkstore.ID{1}}.Append(nil)
-	l := location{pack: 1, off: 64, stored: 100}
-	f.Add(key, encodeLocation(key, l))
-	l.sum[0] = 1
-	f.Add(key, encodeLocation(key, l.claiming(3, entry{off: 900})))
-	f.Add(packKey(3), encodePackInfo(3, packInfo{id: testPack, state: stateOpen, length: 64}))
-	f.Fuzz(func(t *testing.T, k, v []byte) {
-		if l, err := decodeLocation(k, v); err == nil && (l.off < headerSize || l.stored > chunkstore.SealedSizeMax) {
-			t.Errorf("%+v", l)
-		}
-		if _, p, err := decodePackInfo(k, v); err == nil && p.length < 0 {
-			t.Errorf("%+v", p)
-		}
-		_ = checkMetaPair(k, v)
-	})
-}
-
-// A meta page that is newer but tells of more than the file holds must not let the
-// check go on with the older one, which bbolt does not read.
-func TestCheckBoltOfACutFile(t *testing.T) {
-	b := boltBytes(t, 600)
-	m, err := readBoltMeta(bytes.NewReader(b), int64(len(b)))
-	if err != nil {
-		t.Fatal(err)
-	}
-	cut := b[:int64(m.next)*int64(m.pageSize)-1]
-	if _, err := readBoltMeta(bytes.NewReader(cut), int64(len(cut))); !errors.Is(err, errBoltMeta) {
-		t.Errorf("a file of %d bytes with %d pages: %v", len(cut), m.next, err)
-	}
 }

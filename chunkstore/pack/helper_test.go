@@ -1,10 +1,8 @@
 package pack
 
 import (
-	"bytes"
 	"context"
 	"errors"
-	"io"
 	"os"
 	"path/filepath"
 	"testing"
@@ -192,23 +190,4 @@ func where(t testing.TB, s *Store, c chunkstore.Chunk) (packFile, location) {
 	}
 	p := s.packs[l.pack]
 	return packFile{id: p.id, state: p.state}, l
-}
-
-// readerOf is an io.ReaderAt over b that fails where bad says so.
-type readerOf struct {
-	b   []byte
-	bad func(off, end int64) error
-}
-
-func (r readerOf) ReadAt(p []byte, off int64) (int, error) {
-	if r.bad != nil {
-		if err := r.bad(off, off+int64(len(p))); err != nil {
-			return 0, err
-		}
-	}
-	n, err := bytes.NewReader(r.b).ReadAt(p, off)
-	if errors.Is(err, io.EOF) && n == len(p) {
-		err = nil
-	}
-	return n, err
 }

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"holdfast/chunkstore"
+	"holdfast/crypto"
 )
 
 // readTries is how often a record is read before it counts as damaged. All
@@ -349,7 +350,7 @@ func (rr recordReader) read(h *handle, k chunkstore.Key, l location) error {
 		return damaged(err.Error())
 	case r.claim || !l.holds(k, r):
 		return damaged("the record is another one than the catalogue says, that of chunk " + r.key.String())
-	case rr.prove && sum(rr.buf[recordSize:]) != r.sum:
+	case rr.prove && crypto.Sum(rr.buf[recordSize:]) != r.sum:
 		return damaged("checksum differs")
 	}
 	return nil

@@ -7,6 +7,7 @@ import (
 	"os"
 
 	"holdfast/chunkstore"
+	"holdfast/crypto"
 )
 
 // SalvageReport says what a salvage has found and rebuilt.
@@ -201,7 +202,7 @@ func (sv *salvage) entries(ctx context.Context, f *os.File, p packInfo) (list []
 func (sv *salvage) rescue(ctx context.Context, se *session, l *lostChunk) error {
 	for _, c := range l.copies {
 		b, err := sv.s.bytesAt(c)
-		if err != nil || !l.has(c, sum(b)) {
+		if err != nil || !l.has(c, crypto.Sum(b)) {
 			continue
 		}
 		again := chunkstore.Chunk{ID: l.key.ID, PlainSize: l.key.Size, Owner: l.key.Owner, Sealed: b}

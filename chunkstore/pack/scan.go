@@ -6,11 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
+
+	"holdfast/crypto"
 
 	"golang.org/x/sys/unix"
-
-	"holdfast/chunkstore"
 )
 
 // scanWindow is how much of a file is searched at a time for the next record.
@@ -115,7 +114,7 @@ func (sc *scanner) prove(e entry) (bool, error) {
 	if _, err := sc.r.ReadAt(b, e.off+recordSize); err != nil {
 		return false, err
 	}
-	return sum(b) == e.sum, nil
+	return crypto.Sum(b) == e.sum, nil
 }
 
 // find returns the offset of the next sound record from off on, or the size.
@@ -187,13 +186,6 @@ func readFooter(r io.ReaderAt, size int64, id packID) ([]entry, error) {
 	return decodeTable(t, head, table)
 }
 
-// dropFileCache makes reading f mean reading the medium, as far as the kernel
-// takes the advice. After a failed fsync the cache may show what the medium
-// never got.
-func dropFileCache(f *os.File) {
-	_ = unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED)
-}
-
 // patchyReader reads what can be read of a file with bad sectors: blocks that
 // the medium does not give come back as zeros, which no checksum agrees with.
 type patchyReader struct {
@@ -223,10 +215,4 @@ func (p *patchyReader) ReadAt(b []byte, off int64) (int, error) {
 		n = end
 	}
 	return n, nil
-}
-
-// isDamage reports whether an error of reading a pack is the pack's fault: a
-// bad sector or a file shorter than it was a moment ago.
-func isDamage(err error) bool {
-	return errors.Is(err, unix.EIO) || errors.Is(err, io.EOF) || errors.Is(err, chunkstore.ErrCorrupt)
 }

@@ -597,7 +597,7 @@ func TestQuarantineFile(t *testing.T) {
 			t.Errorf("%v: %v, want %v", at, got[at], id)
 		}
 	}
-	everyFlip(t, b, func(b []byte) error { _, err := decodeQuarantine(b); return err })
+	storetest.EveryFlip(t, b, func(b []byte) error { _, err := decodeQuarantine(b); return err })
 }
 
 func FuzzQuarantine(f *testing.F) {

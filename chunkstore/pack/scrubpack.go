@@ -287,7 +287,7 @@ func (pc *packCheck) stream(e entry, tabled bool) error {
 			return err
 		}
 		if len(b) == int(e.stored) {
-			if sum(b) != want {
+			if crypto.Sum(b) != want {
 				return errChecksum
 			}
 			return nil
@@ -367,7 +367,7 @@ func (pc *packCheck) again(e entry, tabled bool, cause error) error {
 			return err
 		}
 		want, err := pc.decode(b[:recordSize], e, tabled)
-		if err == nil && !e.claim && sum(b[recordSize:]) != want {
+		if err == nil && !e.claim && crypto.Sum(b[recordSize:]) != want {
 			err = errChecksum
 		}
 		return err

@@ -8,6 +8,7 @@ import (
 	"sync"
 
 	"holdfast/chunkstore"
+	"holdfast/crypto"
 )
 
 // session implements chunkstore.Session and chunkstore.Keeper.
@@ -83,7 +84,7 @@ func (se *session) store(ctx context.Context, c chunkstore.Chunk, force bool) (b
 		return false, err
 	}
 	key := c.Key()
-	r := record{key: key, stored: uint32(len(c.Sealed)), sum: sum(c.Sealed)}
+	r := record{key: key, stored: uint32(len(c.Sealed)), sum: crypto.Sum(c.Sealed)}
 	old, found, err := se.lookup(ctx, key)
 	if err != nil {
 		return false, err

@@ -44,7 +44,7 @@ func fileSum(path string) (catalogueSum, error) {
 		return catalogueSum{}, err
 	}
 	defer f.Close()
-	h := crc32.New(castagnoli)
+	h := crc32.New(crc32.MakeTable(crc32.Castagnoli))
 	n, err := io.CopyBuffer(h, struct{ io.Reader }{f}, make([]byte, sumBuffer))
 	return catalogueSum{Size: n, CRC: h.Sum32()}, err
 }
