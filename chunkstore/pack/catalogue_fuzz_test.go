@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"holdfast/chunkstore"
+	"holdfast/chunkstore/pack/packfile"
 )
 
 func FuzzCheckBolt(f *testing.F) {
@@ -37,10 +38,10 @@ func FuzzCatalogueValues(f *testing.F) {
 	l := location{pack: 1, off: 64, stored: 100}
 	f.Add(key, encodeLocation(key, l))
 	l.sum[0] = 1
-	f.Add(key, encodeLocation(key, l.claiming(3, entry{off: 900})))
-	f.Add(packKey(3), encodePackInfo(3, packInfo{id: testPack, state: stateOpen, length: 64}))
+	f.Add(key, encodeLocation(key, l.claiming(3, packfile.Entry{Off: 900})))
+	f.Add(packKey(3), encodePackInfo(3, packInfo{id: testPack, state: packfile.StateOpen, length: 64}))
 	f.Fuzz(func(t *testing.T, k, v []byte) {
-		if l, err := decodeLocation(k, v); err == nil && (l.off < headerSize || l.stored > chunkstore.SealedSizeMax) {
+		if l, err := decodeLocation(k, v); err == nil && (l.off < packfile.HeaderSize || l.stored > chunkstore.SealedSizeMax) {
 			t.Errorf("%+v", l)
 		}
 		if _, p, err := decodePackInfo(k, v); err == nil && p.length < 0 {

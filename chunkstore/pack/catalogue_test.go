@@ -14,6 +14,7 @@ import (
 	"go.etcd.io/bbolt"
 
 	"holdfast/chunkstore"
+	"holdfast/chunkstore/pack/packfile"
 	"holdfast/chunkstore/storetest"
 	"holdfast/crypto"
 )
@@ -26,7 +27,7 @@ func fillBolt(t testing.TB, dir string, n int) map[chunkstore.Key]location {
 	fillOnce := func(c *catalogue) error {
 		for first := 0; first < n; first += 200 {
 			ch := changes{epoch: uint64(first), chunks: newTable(), packs: map[uint32]packInfo{
-				uint32(first): {id: packID{byte(first)}, state: stateOpen, length: int64(first + 64)},
+				uint32(first): {id: packfile.ID{byte(first)}, state: packfile.StateOpen, length: int64(first + 64)},
 			}}
 			for i := first; i < min(first+200, n); i++ {
 				l := location{pack: uint32(first), off: int64(64 + i), stored: 100}
@@ -102,7 +103,7 @@ func TestCatalogueValues(t *testing.T) {
 			t.Errorf("the value of another chunk: %v", err)
 		}
 	}
-	p := packInfo{id: testPack, state: stateSealed, length: 5000, totals: totals{records: 3, stored: 300, plain: 400}}
+	p := packInfo{id: testPack, state: packfile.StateSealed, length: 5000, totals: totals{records: 3, stored: 300, plain: 400}}
 	v = encodePackInfo(7, p)
 	no, q, err := decodePackInfo(packKey(7), v)
 	if err != nil || no != 7 || q.id != p.id || q.length != p.length || q.totals != p.totals || q.savedTo != p.length {
@@ -509,7 +510,7 @@ func TestIndexAgainstModel(t *testing.T) {
 	for round := range 40 {
 		ch := changes{chunks: newTable()}
 		for range r.IntN(1500) {
-			ch.chunks.put(id(), location{pack: r.Uint32(), off: headerSize + r.Int64N(1<<30), stored: uint32(r.IntN(1 << 20)), rank: r.Uint32()})
+			ch.chunks.put(id(), location{pack: r.Uint32(), off: packfile.HeaderSize + r.Int64N(1<<30), stored: uint32(r.IntN(1 << 20)), rank: r.Uint32()})
 		}
 		for range r.IntN(300) {
 			x := id()

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+
+	"holdfast/chunkstore/pack/packfile"
 )
 
 // batch is what one commit brings into the catalogue.
@@ -82,14 +84,14 @@ func (s *Store) takeBatch() batch {
 	}
 	seen := make(map[spot]bool)
 	b.chunks.each(func(h held) {
-		s.count(&b, seen, h.spot(), entry{off: h.off, record: record{key: h.key, stored: h.stored}})
+		s.count(&b, seen, h.spot(), packfile.Entry{Off: h.off, Record: packfile.Record{Key: h.key, Stored: h.stored}})
 		if h.claimed() {
-			s.count(&b, seen, h.claimSpot(), entry{off: h.claimOff, record: record{key: h.key, claim: true}})
+			s.count(&b, seen, h.claimSpot(), packfile.Entry{Off: h.claimOff, Record: packfile.Record{Key: h.key, Claim: true}})
 		}
 	})
 	for no, q := range b.packs {
 		q.totals = q.saved
-		if q.state == stateOpen {
+		if q.state == packfile.StateOpen {
 			q.length = q.savedTo
 		}
 		b.packs[no] = q
@@ -99,9 +101,9 @@ func (s *Store) takeBatch() batch {
 
 // count adds the record at a spot to what a batch brings, unless it is in the
 // catalogue already and has only got a mark, or another key. s.mu is held.
-func (s *Store) count(b *batch, seen map[spot]bool, at spot, e entry) {
+func (s *Store) count(b *batch, seen map[spot]bool, at spot, e packfile.Entry) {
 	p := s.packs[at.pack]
-	if e.end() <= p.savedTo || seen[at] {
+	if e.End() <= p.savedTo || seen[at] {
 		return
 	}
 	seen[at] = true
@@ -109,8 +111,8 @@ func (s *Store) count(b *batch, seen map[spot]bool, at spot, e entry) {
 	if !ok {
 		q = *p
 	}
-	q.saved.add(e.record)
-	q.savedTo = max(q.savedTo, e.end())
+	q.saved.add(e.Record)
+	q.savedTo = max(q.savedTo, e.End())
 	b.packs[at.pack] = q
 	b.ends[at.pack] = q.savedTo
 }

@@ -35,6 +35,6 @@
 // writer.mu, Store.catMu, Store.mu. Store.mu is never held across a system
 // call.
 //
-// The package imports chunkstore, chunkstore/durable, crypto, bbolt,
+// The package imports chunkstore, chunkstore/durable, chunkstore/pack/packfile, crypto, bbolt,
 // golang.org/x/sync, golang.org/x/sys and the standard library.
 package pack

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"holdfast/chunkstore"
+	"holdfast/chunkstore/pack/packfile"
 	"holdfast/chunkstore/storetest"
 )
 
@@ -184,7 +185,7 @@ func harmless(hit string, errno error) bool {
 	if strings.HasSuffix(hit, reserveName) {
 		return true
 	}
-	if strings.HasSuffix(hit, openExt) {
+	if strings.HasSuffix(hit, packfile.OpenExt) {
 		return strings.HasPrefix(hit, "write ") || strings.HasPrefix(hit, "chmod ")
 	}
 	return strings.HasPrefix(hit, "write "+sumName) || strings.HasPrefix(hit, "write epoch") || strings.HasPrefix(hit, "overwrite epoch")
@@ -196,7 +197,7 @@ func TestFsyncFailsOnce(t *testing.T) {
 	for _, errno := range []error{unix.EIO, unix.ENOSPC, unix.EDQUOT} {
 		syncs := 0
 		o := Options{hook: func(op, path string, change func() error) error {
-			if op != "sync" || !strings.HasSuffix(path, openExt) {
+			if op != "sync" || !strings.HasSuffix(path, packfile.OpenExt) {
 				return change()
 			}
 			if syncs++; syncs == 2 {
@@ -243,7 +244,7 @@ func TestFullDiskFailsOneSession(t *testing.T) {
 		if !full || op != "write" && op != "create" && op != "commit" {
 			return change()
 		}
-		if op == "write" && strings.HasSuffix(path, openExt) {
+		if op == "write" && strings.HasSuffix(path, packfile.OpenExt) {
 			// Some of it still fits.
 			if err := change(); err != nil {
 				return err
@@ -263,12 +264,12 @@ func TestFullDiskFailsOneSession(t *testing.T) {
 	}
 	full = true
 	c := chunks(4, 1)[0]
-	if _, err := se.Put(bg, c); !errors.Is(err, chunkstore.ErrNoSpace) || !strings.Contains(err.Error(), openExt) {
+	if _, err := se.Put(bg, c); !errors.Is(err, chunkstore.ErrNoSpace) || !strings.Contains(err.Error(), packfile.OpenExt) {
 		t.Errorf("put on a full disk: %v", err)
 	}
 	storetest.Lacks(t, s, c.Key())
-	if p := packsIn(t, dir)[0]; p.size != int64(offsets(4)[4]) {
-		t.Errorf("a torn record is left in the pack: %d bytes", p.size)
+	if p := packsIn(t, dir)[0]; p.Size != int64(offsets(4)[4]) {
+		t.Errorf("a torn record is left in the pack: %d bytes", p.Size)
 	}
 	if err := se.Sync(bg); !errors.Is(err, chunkstore.ErrNoSpace) {
 		t.Errorf("sync of a failed session: %v", err)
@@ -318,7 +319,7 @@ func (d *crashDisk) note(op, path string) {
 func (d *crashDisk) leave(t *testing.T, dir string, r *rand.Rand) string {
 	to := copyTree(t, dir)
 	for _, p := range packsIn(t, dir) {
-		if p.state != stateOpen {
+		if p.State != packfile.StateOpen {
 			continue
 		}
 		safe, copied := d.synced[packPath(dir, p)], packPath(to, p)
@@ -326,18 +327,18 @@ func (d *crashDisk) leave(t *testing.T, dir string, r *rand.Rand) string {
 			remove(t, copied)
 			continue
 		}
-		if p.size <= safe {
+		if p.Size <= safe {
 			continue
 		}
 		edit(t, copied, func(b []byte) []byte {
-			cut := safe + r.Int64N(p.size-safe+1)
+			cut := safe + r.Int64N(p.Size-safe+1)
 			switch r.IntN(3) {
 			case 0: // the tail is gone
 				return b[:cut]
 			case 1: // the size is there, the bytes are not
 				clear(b[cut:])
 			case 2: // a block in the middle is not
-				clear(b[cut:min(p.size, cut+512)])
+				clear(b[cut:min(p.Size, cut+512)])
 			}
 			return b
 		})
@@ -391,18 +392,18 @@ func TestCrashAtEveryStep(t *testing.T) {
 func TestReadErrors(t *testing.T) {
 	c := storetest.Chunk(1, 500)
 	whole, es := buildPack([]chunkstore.Chunk{c}, false)
-	path := filepath.Join(t.TempDir(), testPack.String()+openExt)
+	path := filepath.Join(t.TempDir(), testPack.String()+packfile.OpenExt)
 	if err := os.WriteFile(path, whole, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	h := newHandles(filepath.Dir(path))
 	defer h.closeAll()
-	e, err := h.acquire(testPack, stateOpen)
+	e, err := h.acquire(testPack, packfile.StateOpen)
 	if err != nil {
 		t.Fatal(err)
 	}
 	l := locate(0, es[0])
-	rr := recordReader{buf: make([]byte, es[0].size()), prove: true}
+	rr := recordReader{buf: make([]byte, es[0].Size()), prove: true}
 	if err := rr.read(e, c.Key(), l); err != nil {
 		t.Fatal(err)
 	}
@@ -410,7 +411,7 @@ func TestReadErrors(t *testing.T) {
 	if err := rr.read(e, c.Key(), l); err == nil || errors.Is(err, chunkstore.ErrCorrupt) {
 		t.Errorf("closed file: %v", err)
 	}
-	if _, err := h.acquire(packID{1}, stateOpen); !errors.Is(err, chunkstore.ErrCorrupt) {
+	if _, err := h.acquire(packfile.ID{1}, packfile.StateOpen); !errors.Is(err, chunkstore.ErrCorrupt) {
 		t.Errorf("missing pack: %v", err)
 	}
 }
@@ -420,7 +421,7 @@ func TestCanceledSyncHarmsNothing(t *testing.T) {
 	ctx, cancel := context.WithCancel(bg)
 	o := smallPacks
 	o.hook = func(op, path string, change func() error) error {
-		if op == "sync" && strings.HasSuffix(path, openExt) {
+		if op == "sync" && strings.HasSuffix(path, packfile.OpenExt) {
 			cancel()
 		}
 		return change()

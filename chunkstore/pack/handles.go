@@ -11,6 +11,7 @@ import (
 
 	"holdfast/chunkstore"
 	"holdfast/chunkstore/durable"
+	"holdfast/chunkstore/pack/packfile"
 )
 
 // handlesMax is how many packs are kept open for reading.
@@ -22,12 +23,12 @@ type handles struct {
 	dir string
 
 	mu   sync.Mutex // guards all below
-	open map[packID]*handle
+	open map[packfile.ID]*handle
 	used *list.List // of *handle, the one used last in front
 }
 
 type handle struct {
-	id   packID
+	id   packfile.ID
 	f    *os.File
 	name string
 	refs int
@@ -36,14 +37,14 @@ type handle struct {
 }
 
 func newHandles(dir string) *handles {
-	return &handles{dir: dir, open: make(map[packID]*handle), used: list.New()}
+	return &handles{dir: dir, open: make(map[packfile.ID]*handle), used: list.New()}
 }
 
 // acquire opens a pack, or hands out the one that is open. The state says
 // which name to try first: the other one may be right for a moment while a
 // pack is sealed. A pack that is not there is ErrCorrupt, and the error names
 // it.
-func (h *handles) acquire(id packID, state packState) (*handle, error) {
+func (h *handles) acquire(id packfile.ID, state packfile.State) (*handle, error) {
 	h.mu.Lock()
 	if e := h.open[id]; e != nil {
 		e.refs++
@@ -71,8 +72,8 @@ func (h *handles) acquire(id packID, state packState) (*handle, error) {
 }
 
 // openPack opens a pack for reading under either of its names.
-func openPack(dir string, id packID, state packState) (*os.File, string, error) {
-	names := []string{id.String() + state.ext(), id.String() + sealedExt, id.String() + openExt}
+func openPack(dir string, id packfile.ID, state packfile.State) (*os.File, string, error) {
+	names := []string{id.String() + state.Ext(), id.String() + packfile.SealedExt, id.String() + packfile.OpenExt}
 	var err error
 	for _, name := range names {
 		var f *os.File
@@ -127,7 +128,7 @@ func (h *handles) release(e *handle) {
 }
 
 // forget makes the next acquire open the pack anew.
-func (h *handles) forget(id packID) {
+func (h *handles) forget(id packfile.ID) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if e := h.open[id]; e != nil {

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"holdfast/chunkstore"
+	"holdfast/chunkstore/pack/packfile"
 	"holdfast/chunkstore/storetest"
 )
 
@@ -126,7 +127,7 @@ func TestHealsWhileOpen(t *testing.T) {
 				t.Fatal(err)
 			}
 			s.mu.Lock() // past the lookup of Put
-			s.pending.put(chunkstore.Key{ID: chunkstore.ID{1}, Size: 1}, location{pack: 0, off: headerSize, stored: 100})
+			s.pending.put(chunkstore.Key{ID: chunkstore.ID{1}, Size: 1}, location{pack: 0, off: packfile.HeaderSize, stored: 100})
 			s.mu.Unlock()
 			if err := errors.Join(se.Sync(bg), se.Close()); err != nil {
 				t.Fatal(err)
@@ -214,11 +215,11 @@ func TestReaderKeepsWhatItFoundDamaged(t *testing.T) {
 // flipStored changes one bit in the stored bytes of a chunk.
 func flipStored(t *testing.T, dir string, c chunkstore.Chunk) {
 	t.Helper()
-	files, err := listPacks(packsDir(dir))
+	files, err := packfile.List(packsDir(dir))
 	if err != nil || len(files) != 1 {
 		t.Fatalf("packs: %v %v", files, err)
 	}
-	path := filepath.Join(packsDir(dir), files[0].id.String()+files[0].state.ext())
+	path := filepath.Join(packsDir(dir), files[0].ID.String()+files[0].State.Ext())
 	b, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)

@@ -8,7 +8,9 @@ import (
 	"testing"
 
 	"holdfast/chunkstore"
+	"holdfast/chunkstore/pack/packfile"
 	"holdfast/chunkstore/storetest"
+	"holdfast/crypto"
 )
 
 var bg = context.Background()
@@ -142,16 +144,16 @@ func copyTree(t testing.TB, from string) string {
 }
 
 // packsIn returns the pack files of a store.
-func packsIn(t testing.TB, dir string) []packFile {
+func packsIn(t testing.TB, dir string) []packfile.File {
 	t.Helper()
-	fs, err := listPacks(packsDir(dir))
+	fs, err := packfile.List(packsDir(dir))
 	if err != nil {
 		t.Fatal(err)
 	}
 	return fs
 }
 
-func packPath(dir string, p packFile) string { return filepath.Join(packsDir(dir), p.name()) }
+func packPath(dir string, p packfile.File) string { return filepath.Join(packsDir(dir), p.Name()) }
 
 // edit changes the bytes of a file in place.
 func edit(t testing.TB, path string, change func([]byte) []byte) {
@@ -182,12 +184,29 @@ func flip(at int) func([]byte) []byte {
 }
 
 // where returns the pack file and offset of a chunk.
-func where(t testing.TB, s *Store, c chunkstore.Chunk) (packFile, location) {
+func where(t testing.TB, s *Store, c chunkstore.Chunk) (packfile.File, location) {
 	t.Helper()
 	l, ok, err := s.lookup(bg, c.Key())
 	if err != nil || !ok {
 		t.Fatalf("chunk %s: %v, %v", c.ID, ok, err)
 	}
 	p := s.packs[l.pack]
-	return packFile{id: p.id, state: p.state}, l
+	return packfile.File{ID: p.id, State: p.state}, l
+}
+
+var testPack = packfile.ID{1, 2, 3, 4, 5, 6, 7, 8}
+
+// buildPack makes the bytes of a pack, with a footer or without.
+func buildPack(cs []chunkstore.Chunk, sealed bool) ([]byte, []packfile.Entry) {
+	b := packfile.EncodeHeader(testPack, 7)
+	var es []packfile.Entry
+	for _, c := range cs {
+		e := packfile.Entry{Record: packfile.Record{Key: c.Key(), Stored: uint32(len(c.Sealed)), Rank: 3, Sum: crypto.Sum(c.Sealed)}, Off: int64(len(b))}
+		es = append(es, e)
+		b = append(append(b, packfile.EncodeRecord(e.Record, testPack)...), c.Sealed...)
+	}
+	if sealed {
+		b = append(b, packfile.EncodeFooter(b[:packfile.HeaderSize], es, int64(len(b)))...)
+	}
+	return b, es
 }

@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"holdfast/chunkstore"
+	"holdfast/chunkstore/pack/packfile"
 )
 
 // What a session has put, and what it counts on besides, is remembered by the
@@ -30,7 +31,7 @@ type extents map[uint32][]extent
 func (x extents) add(l location) {
 	x.insert(l.pack, extent{uint32(l.off), uint32(l.end())})
 	if l.claimed() {
-		x.insert(l.claimPack, extent{uint32(l.claimOff), uint32(l.claimOff + recordSize)})
+		x.insert(l.claimPack, extent{uint32(l.claimOff), uint32(l.claimOff + packfile.RecordSize)})
 	}
 }
 

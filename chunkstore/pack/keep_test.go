@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"holdfast/chunkstore"
+	"holdfast/chunkstore/pack/packfile"
 )
 
 // put puts chunks into a session that stays open.
@@ -155,8 +156,8 @@ func TestNothingIsSweptAfterARebuild(t *testing.T) {
 
 // TestExtents compares with a plain set of what was added.
 func TestExtents(t *testing.T) {
-	const records, size = 200, recordSize + 10
-	at := func(i int) location { return location{pack: 1, off: headerSize + int64(i)*size, stored: 10} }
+	const records, size = 200, packfile.RecordSize + 10
+	at := func(i int) location { return location{pack: 1, off: packfile.HeaderSize + int64(i)*size, stored: 10} }
 	for seed := range uint64(50) {
 		random := rand.New(rand.NewPCG(seed, 1))
 		var parts [2]extents

@@ -14,6 +14,7 @@ import (
 	"testing"
 
 	"holdfast/chunkstore"
+	"holdfast/chunkstore/pack/packfile"
 	"holdfast/chunkstore/storetest"
 )
 
@@ -27,10 +28,10 @@ type model struct {
 	log  []string
 	next int
 
-	put    map[int]bool      // accepted, not synced: may be there
-	synced map[int]bool      // must be there, unless its pack was damaged
-	home   map[int][2]packID // where a synced chunk, and its claim, was seen last
-	hurt   map[packID]bool   // packs that were damaged
+	put    map[int]bool           // accepted, not synced: may be there
+	synced map[int]bool           // must be there, unless its pack was damaged
+	home   map[int][2]packfile.ID // where a synced chunk, and its claim, was seen last
+	hurt   map[packfile.ID]bool   // packs that were damaged
 }
 
 // chunk makes the chunk of a number. Of five one after the other the first is plain; of
@@ -310,7 +311,7 @@ func (m *model) doScrub() {
 		m.fatal("scrub: %v", err)
 	}
 	for _, name := range r.Names {
-		if p, ok := parsePackName(name); !ok || !m.hurt[p.id] {
+		if p, ok := packfile.ParseName(name); !ok || !m.hurt[p.ID] {
 			m.fatal("scrub calls %s damaged", name)
 		}
 	}
@@ -329,7 +330,7 @@ func (m *model) doFlip() {
 		}
 		p := m.s.packNow(l.pack)
 		m.hurt[p.id] = true
-		path := packPath(m.dir, packFile{id: p.id, state: p.state})
+		path := packPath(m.dir, packfile.File{ID: p.id, State: p.state})
 		flipAt(m.t, rawFile(m.t, path), l.off+m.r.Int64N(l.end()-l.off), 1)
 		m.doScrub()
 		if now, ok := m.s.current(c.Key()); ok && !now.samePlace(l) {
@@ -372,7 +373,7 @@ func (m *model) doLoseCatalogue() {
 	m.verifyAll()
 }
 
-func (m *model) homeOf(l location) (home [2]packID) {
+func (m *model) homeOf(l location) (home [2]packfile.ID) {
 	home[0] = m.s.packs[l.pack].id
 	if l.claimed() {
 		home[1] = m.s.packs[l.claimPack].id
@@ -412,9 +413,9 @@ func (m *model) doCutOpen() {
 	m.settle()
 	m.close()
 	for _, p := range packsIn(m.t, m.dir) {
-		if p.state == stateOpen {
-			m.hurt[p.id] = true
-			if err := os.Truncate(packPath(m.dir, p), m.r.Int64N(p.size)); err != nil {
+		if p.State == packfile.StateOpen {
+			m.hurt[p.ID] = true
+			if err := os.Truncate(packPath(m.dir, p), m.r.Int64N(p.Size)); err != nil {
 				m.fatal("%v", err)
 			}
 			break
@@ -427,7 +428,7 @@ func (m *model) doCutOpen() {
 func (m *model) losePack() {
 	if ps := packsIn(m.t, m.dir); len(ps) > 0 {
 		p := ps[m.r.IntN(len(ps))]
-		m.hurt[p.id] = true
+		m.hurt[p.ID] = true
 		if err := os.Remove(packPath(m.dir, p)); err != nil {
 			m.fatal("%v", err)
 		}
@@ -492,7 +493,7 @@ func TestModel(t *testing.T) {
 			t.Parallel()
 			m := &model{
 				t: t, r: rand.New(rand.NewPCG(seed, 7)), dir: create(t),
-				put: make(map[int]bool), synced: make(map[int]bool), home: make(map[int][2]packID), hurt: make(map[packID]bool),
+				put: make(map[int]bool), synced: make(map[int]bool), home: make(map[int][2]packfile.ID), hurt: make(map[packfile.ID]bool),
 			}
 			m.open(Options{})
 			for range 120 {

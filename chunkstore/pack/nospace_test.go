@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"holdfast/chunkstore"
+	"holdfast/chunkstore/pack/packfile"
 	"holdfast/chunkstore/storetest"
 )
 
@@ -147,7 +148,7 @@ func TestDiskFull(t *testing.T) {
 func roomAgain(t *testing.T, root string, held []chunkstore.Chunk) {
 	t.Helper()
 	for _, p := range packsIn(t, root) {
-		if p.state == stateSealed {
+		if p.State == packfile.StateSealed {
 			remove(t, packPath(root, p))
 			break
 		}

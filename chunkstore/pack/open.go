@@ -12,6 +12,7 @@ import (
 
 	"holdfast/chunkstore"
 	"holdfast/chunkstore/durable"
+	"holdfast/chunkstore/pack/packfile"
 )
 
 // OpenReport says what Open had to put right. The zero value means nothing.
@@ -149,7 +150,7 @@ func (s *Store) load(readOnly bool) error {
 		return errors.Join(err, c.close())
 	}
 	s.cat, s.packs = c, packs
-	known := make(map[packID]bool, len(packs))
+	known := make(map[packfile.ID]bool, len(packs))
 	for no, p := range packs {
 		s.nextPack = max(s.nextPack, no+1)
 		known[p.id] = true
@@ -158,18 +159,18 @@ func (s *Store) load(readOnly bool) error {
 	if !readOnly {
 		return nil
 	}
-	files, err := listPacks(packsDir(s.dir))
+	files, err := packfile.List(packsDir(s.dir))
 	if err != nil {
 		return err
 	}
 	s.compare(files)
 	for _, f := range files {
-		if !known[f.id] && (f.state == stateSealed || f.size > headerSize) {
+		if !known[f.ID] && (f.State == packfile.StateSealed || f.Size > packfile.HeaderSize) {
 			return errStale
 		}
 	}
 	for _, p := range packs {
-		if p.state == stateOpen && p.size > p.savedTo {
+		if p.state == packfile.StateOpen && p.size > p.savedTo {
 			return errStale
 		}
 	}
@@ -177,14 +178,14 @@ func (s *Store) load(readOnly bool) error {
 }
 
 // compare notes what the disk shows of the packs that are known.
-func (s *Store) compare(files []packFile) {
-	found := make(map[packID]packFile, len(files))
+func (s *Store) compare(files []packfile.File) {
+	found := make(map[packfile.ID]packfile.File, len(files))
 	for _, f := range files {
-		found[f.id] = f
+		found[f.ID] = f
 	}
 	for _, p := range s.packs {
 		f, ok := found[p.id]
-		p.seen, p.missing, p.size = s.generation, !ok, f.size
+		p.seen, p.missing, p.size = s.generation, !ok, f.Size
 		if !ok {
 			if s.opened.PacksMissing++; len(s.opened.Missing) < namesMax {
 				s.opened.Missing = append(s.opened.Missing, p.name())

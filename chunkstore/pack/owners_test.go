@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"holdfast/chunkstore"
+	"holdfast/chunkstore/pack/packfile"
 	"holdfast/chunkstore/storetest"
 )
 
@@ -150,7 +151,7 @@ func TestDamageOfASharedRecordIsEverybodys(t *testing.T) {
 	alice, bob := sealedChunks(0, 25, "alice"), sealedChunks(0, 25, "bob")
 	fill(t, s, alice)
 	fill(t, s, bob)
-	hurtRecord(t, s, alice[3], recordSize+9)
+	hurtRecord(t, s, alice[3], packfile.RecordSize+9)
 	if _, lost := scrubAll(t, s, ScrubOptions{}); len(lost) != 1 {
 		t.Errorf("%d chunks are lost", len(lost))
 	}
@@ -188,8 +189,8 @@ func TestSalvageTakesTheSameBytesOfWhomever(t *testing.T) {
 	other := bob[4]
 	other.Sealed = storetest.Sealed(77, len(other.Sealed), "bob").Sealed
 	fill(t, s, []chunkstore.Chunk{other})
-	hurtRecord(t, s, alice[3], recordSize+9)
-	hurtRecord(t, s, alice[4], recordSize+9)
+	hurtRecord(t, s, alice[3], packfile.RecordSize+9)
+	hurtRecord(t, s, alice[4], packfile.RecordSize+9)
 	scrubAll(t, s, ScrubOptions{})
 	fill(t, s, bob[3:4])
 	r, err := s.Salvage(bg)
@@ -215,7 +216,7 @@ func TestDamagedClaim(t *testing.T) {
 		t.Fatal("there is no claim")
 	}
 	p := s.packNow(l.claimPack)
-	flipAt(t, rawFile(t, packPath(dir, packFile{id: p.id, state: p.state})), l.claimOff+20, 2)
+	flipAt(t, rawFile(t, packPath(dir, packfile.File{ID: p.id, State: p.state})), l.claimOff+20, 2)
 	r, lost := scrubAll(t, s, ScrubOptions{})
 	if r.Damaged == 0 && r.PacksDamaged == 0 || len(lost) > 0 {
 		t.Errorf("%+v, %d lost", r, len(lost))

@@ -12,6 +12,7 @@ import (
 
 	"holdfast/chunkstore"
 	"holdfast/chunkstore/durable"
+	"holdfast/chunkstore/pack/packfile"
 )
 
 // The quarantine is the list of records that were found damaged. The catalogue
@@ -38,7 +39,7 @@ const (
 
 // place is where a record lies, by names that outlive the catalogue.
 type place struct {
-	pack packID
+	pack packfile.ID
 	off  int64
 }
 
@@ -84,7 +85,7 @@ func (q *quarantine) has(at place) bool {
 }
 
 // dropPack forgets the records of a pack that is gone.
-func (q *quarantine) dropPack(id packID) {
+func (q *quarantine) dropPack(id packfile.ID) {
 	before := len(q.bad)
 	maps.DeleteFunc(q.bad, func(at place, _ chunkstore.ID) bool { return at.pack == id })
 	q.changed = q.changed || len(q.bad) != before
@@ -104,7 +105,7 @@ func encodeQuarantine(bad map[place]chunkstore.ID) []byte {
 		b = binary.LittleEndian.AppendUint64(b, uint64(at.off))
 		b = append(b, id[:]...)
 	}
-	return binary.LittleEndian.AppendUint32(b, crc(b))
+	return binary.LittleEndian.AppendUint32(b, packfile.CRC(b))
 }
 
 // errQuarantine is returned for a list that cannot be trusted.
@@ -116,16 +117,16 @@ func decodeQuarantine(b []byte) (map[place]chunkstore.ID, error) {
 	}
 	body, count := b[:len(b)-crcSize], int(binary.LittleEndian.Uint32(b[12:]))
 	if count > quarantineMax || len(body) != quarantineHeader+count*quarantineEntry ||
-		binary.LittleEndian.Uint32(b[8:]) != quarantineVersion || binary.LittleEndian.Uint32(b[len(body):]) != crc(body) {
+		binary.LittleEndian.Uint32(b[8:]) != quarantineVersion || binary.LittleEndian.Uint32(b[len(body):]) != packfile.CRC(body) {
 		return nil, errQuarantine
 	}
 	bad := make(map[place]chunkstore.ID, count)
 	for e := range slices.Chunk(body[quarantineHeader:], quarantineEntry) {
 		off := binary.LittleEndian.Uint64(e[8:])
-		if off > offsetMax {
+		if off > packfile.OffsetMax {
 			return nil, errQuarantine
 		}
-		bad[place{packID(e[:8]), int64(off)}] = chunkstore.ID(e[16:])
+		bad[place{packfile.ID(e[:8]), int64(off)}] = chunkstore.ID(e[16:])
 	}
 	return bad, nil
 }

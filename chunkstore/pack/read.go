@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"holdfast/chunkstore"
+	"holdfast/chunkstore/pack/packfile"
 	"holdfast/crypto"
 )
 
@@ -150,7 +151,7 @@ func (s *Store) look(no uint32) (packInfo, error) {
 	s.mu.Unlock()
 	size, err := statPack(packsDir(s.dir), id, state)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return packInfo{}, fmt.Errorf("pack %s: %w", id.String()+state.ext(), err)
+		return packInfo{}, fmt.Errorf("pack %s: %w", id.String()+state.Ext(), err)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -165,9 +166,9 @@ func (s *Store) look(no uint32) (packInfo, error) {
 }
 
 // statPack returns the size of a pack's file under either of its names.
-func statPack(dir string, id packID, state packState) (int64, error) {
+func statPack(dir string, id packfile.ID, state packfile.State) (int64, error) {
 	var err error
-	for _, ext := range []string{state.ext(), sealedExt, openExt} {
+	for _, ext := range []string{state.Ext(), packfile.SealedExt, packfile.OpenExt} {
 		var st os.FileInfo
 		st, err = os.Stat(filepath.Join(dir, id.String()+ext))
 		if err == nil {
@@ -253,7 +254,7 @@ func (s *Store) GetInto(ctx context.Context, k chunkstore.Key, room []byte) (chu
 	if err != nil {
 		return nil, fmt.Errorf("chunk %s: %w", k, err)
 	}
-	size := recordSize + int(l.stored)
+	size := packfile.RecordSize + int(l.stored)
 	if cap(room) < size {
 		room = make([]byte, size)
 	}
@@ -262,7 +263,7 @@ func (s *Store) GetInto(ctx context.Context, k chunkstore.Key, room []byte) (chu
 	if err := s.read(ctx, k, l, recordReader{buf: b, prove: l.flags&flagBad != 0}); err != nil {
 		return nil, fmt.Errorf("chunk %s: %w", k, err)
 	}
-	return chunkstore.Sealed(b[recordSize:]), nil
+	return chunkstore.Sealed(b[packfile.RecordSize:]), nil
 }
 
 // Check implements chunkstore.Store. A chunk that is found damaged is put
@@ -274,7 +275,7 @@ func (s *Store) Check(ctx context.Context, k chunkstore.Key) error {
 		err = chunkstore.ErrNotExist
 	}
 	if err == nil {
-		err = s.read(ctx, k, l, recordReader{buf: make([]byte, recordSize+int(l.stored)), prove: true})
+		err = s.read(ctx, k, l, recordReader{buf: make([]byte, packfile.RecordSize+int(l.stored)), prove: true})
 	}
 	if err != nil {
 		return fmt.Errorf("check chunk %s: %w", k, err)
@@ -344,13 +345,13 @@ func (rr recordReader) read(h *handle, k chunkstore.Key, l location) error {
 	case err != nil:
 		return fmt.Errorf("pack %s at %d: %w", h.name, l.off, err)
 	}
-	r, err := decodeRecord(rr.buf[:recordSize], h.id)
+	r, err := packfile.DecodeRecord(rr.buf[:packfile.RecordSize], h.id)
 	switch {
 	case err != nil:
 		return damaged(err.Error())
-	case r.claim || !l.holds(k, r):
-		return damaged("the record is another one than the catalogue says, that of chunk " + r.key.String())
-	case rr.prove && crypto.Sum(rr.buf[recordSize:]) != r.sum:
+	case r.Claim || !l.holds(k, r):
+		return damaged("the record is another one than the catalogue says, that of chunk " + r.Key.String())
+	case rr.prove && crypto.Sum(rr.buf[packfile.RecordSize:]) != r.Sum:
 		return damaged("checksum differs")
 	}
 	return nil

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"holdfast/chunkstore"
+	"holdfast/chunkstore/pack/packfile"
 )
 
 const (
@@ -125,7 +126,7 @@ func (s *Store) rebuildLocked(ctx context.Context, progress func(Progress)) (Rei
 	b := &builder{dir: packsDir(s.dir), progress: progress, number: s.takeNumber}
 	b.batch = changes{epoch: s.epoch.Number, chunks: newTable(), packs: make(map[uint32]packInfo), merge: true}
 	var err error
-	if b.files, err = listPacks(b.dir); err != nil {
+	if b.files, err = packfile.List(b.dir); err != nil {
 		return b.report, err
 	}
 	b.known, b.running = s.knownPacks()
@@ -148,17 +149,17 @@ type numbered struct {
 
 // knownPacks returns the packs of the running store; there are none while it
 // is being opened.
-func (s *Store) knownPacks() (known map[packID]numbered, running bool) {
+func (s *Store) knownPacks() (known map[packfile.ID]numbered, running bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	known = make(map[packID]numbered, len(s.packs))
+	known = make(map[packfile.ID]numbered, len(s.packs))
 	for no, p := range s.packs {
 		if p.dropped {
 			continue
 		}
 		info := *p
 		info.totals = info.saved
-		if info.state == stateOpen {
+		if info.state == packfile.StateOpen {
 			info.length = info.savedTo
 		}
 		known[p.id] = numbered{no: no, info: info}
@@ -206,8 +207,8 @@ func (s *Store) swapCatalogue(b *builder) error {
 // builder fills a new catalogue from packs.
 type builder struct {
 	dir      string // of the packs
-	files    []packFile
-	known    map[packID]numbered
+	files    []packfile.File
+	known    map[packfile.ID]numbered
 	running  bool // sessions may be writing meanwhile
 	number   func() uint32
 	damaged  func(place, chunkstore.ID) bool
@@ -254,14 +255,14 @@ func (b *builder) claims(ctx context.Context) error {
 			return err
 		}
 		for _, e := range entries {
-			list, err := b.cat.holders(e.key)
+			list, err := b.cat.holders(e.Key)
 			if err != nil {
 				return err
 			}
 			c := copyOf{no, e}
-			damaged := func(at spot) bool { return b.damaged(place{b.built[at.pack].id, at.off}, e.key.ID) }
+			damaged := func(at spot) bool { return b.damaged(place{b.built[at.pack].id, at.off}, e.Key.ID) }
 			if l, ok := claimed(list, c, damaged); ok {
-				if err := b.learn(e.key, l); err != nil {
+				if err := b.learn(e.Key, l); err != nil {
 					return err
 				}
 			}
@@ -272,7 +273,7 @@ func (b *builder) claims(ctx context.Context) error {
 
 // claimsIn lists the claims in a pack that has been read. One that cannot be read any
 // more has none.
-func (b *builder) claimsIn(ctx context.Context, no uint32) (list []entry, err error) {
+func (b *builder) claimsIn(ctx context.Context, no uint32) (list []packfile.Entry, err error) {
 	p := b.built[no]
 	f, _, err := openPack(b.dir, p.id, p.state)
 	if isDamage(err) {
@@ -282,16 +283,16 @@ func (b *builder) claimsIn(ctx context.Context, no uint32) (list []entry, err er
 		return nil, err
 	}
 	defer f.Close()
-	all, err := readFooter(f, p.size, p.id)
-	if p.state != stateSealed || err != nil {
+	all, err := packfile.ReadFooter(f, p.size, p.id)
+	if p.state != packfile.StateSealed || err != nil {
 		all = all[:0]
-		sc := &scanner{r: &patchyReader{r: f}, id: p.id, size: p.size, sound: func(e entry) error { all = append(all, e); return nil }}
-		if _, err := sc.scan(ctx, headerSize); err != nil && !isDamage(err) {
+		sc := &packfile.Scanner{R: &packfile.PatchyReader{R: f}, ID: p.id, Size: p.size, Sound: func(e packfile.Entry) error { all = append(all, e); return nil }}
+		if _, err := sc.Scan(ctx, packfile.HeaderSize); err != nil && !isDamage(err) {
 			return nil, err
 		}
 	}
 	for _, e := range all {
-		if e.claim {
+		if e.Claim {
 			list = append(list, e)
 		}
 	}
@@ -305,16 +306,16 @@ func (b *builder) todo() []numbered {
 	todo := make([]numbered, 0, len(b.known)+len(b.files))
 	for _, k := range b.known {
 		// One that nothing has been synced in may be gone after a power cut.
-		if k.info.state != stateOpen || k.info.savedTo > 0 {
+		if k.info.state != packfile.StateOpen || k.info.savedTo > 0 {
 			todo = append(todo, k)
 		}
 	}
 	slices.SortFunc(todo, func(x, y numbered) int { return cmp.Compare(x.no, y.no) })
 	for _, f := range b.files {
-		if _, ok := b.known[f.id]; ok || b.running && f.state == stateOpen {
+		if _, ok := b.known[f.ID]; ok || b.running && f.State == packfile.StateOpen {
 			continue // an open one may have been made by a session this moment
 		}
-		todo = append(todo, numbered{no: b.number(), info: packInfo{id: f.id, state: f.state}})
+		todo = append(todo, numbered{no: b.number(), info: packInfo{id: f.ID, state: f.State}})
 	}
 	return todo
 }
@@ -342,7 +343,7 @@ func (b *builder) pack(ctx context.Context, k numbered) error {
 	b.readEpoch(f)
 	b.report.Packs++
 	p.seen, p.size, p.totals = 0, size, totals{}
-	if p.state == stateSealed {
+	if p.state == packfile.StateSealed {
 		err = b.sealed(ctx, &p, k.no, f)
 	} else {
 		if b.running {
@@ -363,11 +364,11 @@ func (b *builder) pack(ctx context.Context, k numbered) error {
 }
 
 func (b *builder) readEpoch(f *os.File) {
-	head := make([]byte, headerSize)
+	head := make([]byte, packfile.HeaderSize)
 	if _, err := f.ReadAt(head, 0); err != nil {
 		return
 	}
-	if _, epoch, err := decodeHeader(head); err == nil {
+	if _, epoch, err := packfile.DecodeHeader(head); err == nil {
 		b.maxEpoch = max(b.maxEpoch, epoch)
 	}
 }
@@ -375,7 +376,7 @@ func (b *builder) readEpoch(f *os.File) {
 // sealed reads the table of a sealed pack, or its records if that is damaged.
 func (b *builder) sealed(ctx context.Context, p *packInfo, no uint32, f *os.File) error {
 	p.length, p.savedTo = p.size, p.size
-	entries, err := readFooter(f, p.size, p.id)
+	entries, err := packfile.ReadFooter(f, p.size, p.id)
 	if err != nil {
 		b.report.FootersDamaged++
 		b.report.name(p.name())
@@ -396,38 +397,38 @@ func (b *builder) open(ctx context.Context, p *packInfo, no uint32, f *os.File) 
 	b.report.OpenPacks++
 	res, err := b.records(ctx, p, no, f)
 	if p.length == 0 { // not known before
-		p.length = res.end
+		p.length = res.End
 	}
 	p.savedTo = p.length
 	return err
 }
 
-func (b *builder) records(ctx context.Context, p *packInfo, no uint32, f *os.File) (scanResult, error) {
-	r := &patchyReader{r: f}
-	sc := &scanner{r: r, id: p.id, size: p.size, sound: func(e entry) error { return b.add(p, no, e) }}
-	res, err := sc.scan(ctx, headerSize)
-	if r.bad > 0 {
+func (b *builder) records(ctx context.Context, p *packInfo, no uint32, f *os.File) (packfile.ScanResult, error) {
+	r := &packfile.PatchyReader{R: f}
+	sc := &packfile.Scanner{R: r, ID: p.id, Size: p.size, Sound: func(e packfile.Entry) error { return b.add(p, no, e) }}
+	res, err := sc.Scan(ctx, packfile.HeaderSize)
+	if r.Bad > 0 {
 		b.report.Unreadable++
 	}
-	b.report.RecordsDamaged += res.damaged
-	b.report.BytesSkipped += res.skipped
-	if res.damaged > 0 {
+	b.report.RecordsDamaged += res.Damaged
+	b.report.BytesSkipped += res.Skipped
+	if res.Damaged > 0 {
 		b.report.name(p.name())
 	}
 	return res, err
 }
 
-func (b *builder) add(p *packInfo, no uint32, e entry) error {
-	p.add(e.record)
-	if e.claim {
+func (b *builder) add(p *packInfo, no uint32, e packfile.Entry) error {
+	p.add(e.Record)
+	if e.Claim {
 		b.claiming[no] = true
 		return nil
 	}
 	l := locate(no, e)
-	if b.damaged(place{p.id, e.off}, e.key.ID) {
+	if b.damaged(place{p.id, e.Off}, e.Key.ID) {
 		l.flags |= flagBad
 	}
-	return b.learn(e.key, l)
+	return b.learn(e.Key, l)
 }
 
 func (b *builder) learn(k chunkstore.Key, l location) error {

@@ -10,6 +10,7 @@ import (
 
 	"holdfast/chunkstore"
 	"holdfast/chunkstore/durable"
+	"holdfast/chunkstore/pack/packfile"
 )
 
 // reconcile makes the catalogue agree with the packs, after the catalogue has
@@ -30,23 +31,23 @@ import (
 // Nothing is removed but what no catalogue has vouched for: when the catalogue
 // had to be built anew, nothing is known to be torn, and all bytes stay.
 func (s *Store) reconcile(ctx context.Context) error {
-	files, err := listPacks(packsDir(s.dir))
+	files, err := packfile.List(packsDir(s.dir))
 	if err != nil {
 		return err
 	}
 	s.compare(files)
-	numbers := make(map[packID]uint32, len(s.packs))
+	numbers := make(map[packfile.ID]uint32, len(s.packs))
 	for no, p := range s.packs {
 		numbers[p.id] = no
 	}
 	for _, f := range files {
-		no, known := numbers[f.id]
+		no, known := numbers[f.ID]
 		if !known {
 			no = s.takeNumber()
-			s.packs[no] = &packInfo{id: f.id, state: f.state, size: f.size, seen: s.generation}
+			s.packs[no] = &packInfo{id: f.ID, state: f.State, size: f.Size, seen: s.generation}
 		}
 		if err := s.recoverPack(ctx, no, f); err != nil {
-			return fmt.Errorf("recover pack %s: %w", f.name(), err)
+			return fmt.Errorf("recover pack %s: %w", f.Name(), err)
 		}
 		if err := s.flushRecovered(ctx, pendingMax); err != nil {
 			return err
@@ -70,28 +71,28 @@ func (s *Store) flushRecovered(ctx context.Context, many int) error {
 	return nil
 }
 
-func (s *Store) recoverPack(ctx context.Context, no uint32, f packFile) error {
+func (s *Store) recoverPack(ctx context.Context, no uint32, f packfile.File) error {
 	p := s.packs[no]
 	switch {
-	case f.state == stateSealed && p.state == stateSealed && p.savedTo > 0:
+	case f.State == packfile.StateSealed && p.state == packfile.StateSealed && p.savedTo > 0:
 		if p.size != p.length {
-			s.opened.name(f.name())
+			s.opened.name(f.Name())
 		}
 		return nil
-	case f.state == stateSealed:
+	case f.State == packfile.StateSealed:
 		return s.adoptSealed(ctx, no, f)
-	case p.state == stateOpen && p.savedTo == f.size && !s.opened.Unclean:
+	case p.state == packfile.StateOpen && p.savedTo == f.Size && !s.opened.Unclean:
 		s.reusable = append(s.reusable, no)
 		return nil
 	}
-	p.state = stateOpen
+	p.state = packfile.StateOpen
 	return s.recoverOpen(ctx, no)
 }
 
 // adoptSealed teaches the catalogue a sealed pack.
-func (s *Store) adoptSealed(ctx context.Context, no uint32, pf packFile) error {
+func (s *Store) adoptSealed(ctx context.Context, no uint32, pf packfile.File) error {
 	p := s.packs[no]
-	f, err := durable.Open(filepath.Join(packsDir(s.dir), pf.name()))
+	f, err := durable.Open(filepath.Join(packsDir(s.dir), pf.Name()))
 	if err != nil {
 		return err
 	}
@@ -100,15 +101,15 @@ func (s *Store) adoptSealed(ctx context.Context, no uint32, pf packFile) error {
 	if err := s.disk.do("sync", f.Name(), f.Sync); err != nil {
 		return s.passOver(no)
 	}
-	entries, err := readFooter(f, p.size, p.id)
+	entries, err := packfile.ReadFooter(f, p.size, p.id)
 	if err != nil {
-		s.opened.name(pf.name())
-		sc := &scanner{r: &patchyReader{r: f}, id: p.id, size: p.size, sound: func(e entry) error { entries = append(entries, e); return nil }}
-		if _, err := sc.scan(ctx, headerSize); err != nil {
+		s.opened.name(pf.Name())
+		sc := &packfile.Scanner{R: &packfile.PatchyReader{R: f}, ID: p.id, Size: p.size, Sound: func(e packfile.Entry) error { entries = append(entries, e); return nil }}
+		if _, err := sc.Scan(ctx, packfile.HeaderSize); err != nil {
 			return err
 		}
 	}
-	p.state, p.length = stateSealed, p.size
+	p.state, p.length = packfile.StateSealed, p.size
 	s.dirty[no] = true
 	return s.adopt(no, entries)
 }
@@ -125,23 +126,23 @@ func (s *Store) passOver(no uint32) error {
 }
 
 // adopt makes records known that the catalogue does not have.
-func (s *Store) adopt(no uint32, entries []entry) error {
+func (s *Store) adopt(no uint32, entries []packfile.Entry) error {
 	p, before := s.packs[no], s.opened.Chunks
 	for _, e := range entries {
-		if e.end() <= p.savedTo {
+		if e.End() <= p.savedTo {
 			continue
 		}
-		p.add(e.record)
+		p.add(e.Record)
 		s.opened.Chunks++
-		if e.claim {
+		if e.Claim {
 			s.claims = append(s.claims, copyOf{no, e})
 			continue
 		}
 		l := locate(no, e)
-		if s.isQuarantined(place{p.id, e.off}, e.key.ID) {
+		if s.isQuarantined(place{p.id, e.Off}, e.Key.ID) {
 			l.flags |= flagBad
 		}
-		if err := s.learn(e.key, l); err != nil {
+		if err := s.learn(e.Key, l); err != nil {
 			return err
 		}
 	}
@@ -170,15 +171,15 @@ func (s *Store) learn(k chunkstore.Key, l location) error {
 // claim of what is nowhere to be found is none: its owner sends the chunk again.
 func (s *Store) adoptClaims() error {
 	for _, c := range s.claims {
-		list, _, err := s.holders(c.key)
+		list, _, err := s.holders(c.Key)
 		if err != nil {
 			return err
 		}
-		l, ok := claimed(list, c, func(at spot) bool { return s.isQuarantined(s.placeOf(at), c.key.ID) })
+		l, ok := claimed(list, c, func(at spot) bool { return s.isQuarantined(s.placeOf(at), c.Key.ID) })
 		if !ok {
 			continue
 		}
-		if err := s.learn(c.key, l); err != nil {
+		if err := s.learn(c.Key, l); err != nil {
 			return err
 		}
 	}
@@ -189,7 +190,7 @@ func (s *Store) adoptClaims() error {
 // claimed finds what a claim claims among the chunks of its name and size: a record
 // that is not known to be damaged, or else one that is.
 func claimed(list []held, c copyOf, damaged func(spot) bool) (location, bool) {
-	want := locate(c.pack, c.entry)
+	want := locate(c.pack, c.Entry)
 	best, ok := location{}, false
 	for _, h := range list {
 		if h.claimed() || !h.sameBytes(want) {
@@ -199,7 +200,7 @@ func claimed(list []held, c copyOf, damaged func(spot) bool) (location, bool) {
 			best, ok = h.location, true
 		}
 	}
-	best = best.claiming(c.pack, c.entry)
+	best = best.claiming(c.pack, c.Entry)
 	if damaged(best.claimSpot()) {
 		best.flags |= flagBad
 	}
@@ -217,13 +218,13 @@ func (s *Store) recoverOpen(ctx context.Context, no uint32) error {
 		return err
 	}
 	defer w.close()
-	r := &patchyReader{r: w.f}
-	sc := &scanner{r: r, id: p.id, size: p.size, sound: func(e entry) error { w.entries = append(w.entries, e); return nil }}
-	res, err := sc.scan(ctx, headerSize)
+	r := &packfile.PatchyReader{R: w.f}
+	sc := &packfile.Scanner{R: r, ID: p.id, Size: p.size, Sound: func(e packfile.Entry) error { w.entries = append(w.entries, e); return nil }}
+	res, err := sc.Scan(ctx, packfile.HeaderSize)
 	if err != nil {
 		return err
 	}
-	if r.bad > 0 {
+	if r.Bad > 0 {
 		// Bad sectors: what could be read counts, and the file stays.
 		s.opened.name(p.name())
 		return s.adopt(no, w.entries)
@@ -240,7 +241,7 @@ func (s *Store) recoverOpen(ctx context.Context, no uint32) error {
 	}
 	w.end = p.size
 	if s.opened.Rebuilt == nil {
-		w.end = max(res.end, p.savedTo)
+		w.end = max(res.End, p.savedTo)
 	}
 	s.opened.BytesCut += p.size - w.end
 	if err := s.adopt(no, w.entries); err != nil {
@@ -255,10 +256,10 @@ func (s *Store) recoverOpen(ctx context.Context, no uint32) error {
 // renewHeader writes the file header again if a power cut has taken it: sound
 // records may be there without it, and each of them says which pack it is of.
 func (s *Store) renewHeader(w *writer) error {
-	if id, _, err := decodeHeader(w.header); err == nil && id == w.id {
+	if id, _, err := packfile.DecodeHeader(w.header); err == nil && id == w.id {
 		return nil
 	}
-	w.header = encodeHeader(w.id, s.epoch.Number)
+	w.header = packfile.EncodeHeader(w.id, s.epoch.Number)
 	return s.disk.do("write", w.path, func() error {
 		_, err := w.f.WriteAt(w.header, 0)
 		return err
@@ -268,8 +269,8 @@ func (s *Store) renewHeader(w *writer) error {
 // recoverWriter opens a pack such that reading it means reading the medium.
 func (s *Store) recoverWriter(no uint32) (*writer, error) {
 	p := s.packs[no]
-	w := &writer{disk: s.disk, no: no, id: p.id, header: make([]byte, headerSize), isNew: true}
-	w.path = filepath.Join(packsDir(s.dir), p.id.String()+openExt)
+	w := &writer{disk: s.disk, no: no, id: p.id, header: make([]byte, packfile.HeaderSize), isNew: true}
+	w.path = filepath.Join(packsDir(s.dir), p.id.String()+packfile.OpenExt)
 	var err error
 	w.f, err = durable.OpenFile(w.path, os.O_RDWR, 0)
 	if errors.Is(err, fs.ErrPermission) {
@@ -285,7 +286,7 @@ func (s *Store) recoverWriter(no uint32) (*writer, error) {
 		return nil, errors.Join(err, w.close())
 	}
 	dropFileCache(w.f)
-	if p.size < headerSize {
+	if p.size < packfile.HeaderSize {
 		return w, nil
 	}
 	if _, err := w.f.ReadAt(w.header, 0); err != nil && !isDamage(err) {
@@ -305,7 +306,7 @@ func (s *Store) sealRecovered(no uint32, w *writer) error {
 		return err
 	}
 	p := s.packs[no]
-	p.state, p.length, p.size = stateSealed, size, size
+	p.state, p.length, p.size = packfile.StateSealed, size, size
 	s.dirty[no] = true
 	return nil
 }
@@ -313,7 +314,7 @@ func (s *Store) sealRecovered(no uint32, w *writer) error {
 // discard deals with an open pack that holds no sound record.
 func (s *Store) discard(no uint32, w *writer) error {
 	p := s.packs[no]
-	if p.savedTo > headerSize {
+	if p.savedTo > packfile.HeaderSize {
 		// All of it was vouched for and is damaged now: that is for a human
 		// to see, not for us to remove.
 		s.opened.name(p.name())
@@ -321,11 +322,11 @@ func (s *Store) discard(no uint32, w *writer) error {
 	}
 	delete(s.packs, no)
 	s.opened.BytesCut += p.size
-	if s.opened.Rebuilt == nil || p.size <= headerSize {
+	if s.opened.Rebuilt == nil || p.size <= packfile.HeaderSize {
 		return s.disk.do("remove", w.path, func() error { return durable.Remove(w.path) })
 	}
 	s.opened.name(p.name())
-	bad := filepath.Join(packsDir(s.dir), p.id.String()+badExt)
+	bad := filepath.Join(packsDir(s.dir), p.id.String()+packfile.BadExt)
 	return s.disk.do("rename", w.path, func() error { return durable.Rename(w.path, bad) })
 }
 
@@ -340,7 +341,7 @@ func (s *Store) dropBeyond(ctx context.Context, no uint32, size int64) error {
 		ch := changes{epoch: s.epoch.Number}
 		var err error
 		at, done, err = s.cat.scan(at, walkBatch, func(k chunkstore.Key, l location) {
-			if l.pack == no && l.end() > size || l.claimed() && l.claimPack == no && l.claimOff+recordSize > size {
+			if l.pack == no && l.end() > size || l.claimed() && l.claimPack == no && l.claimOff+packfile.RecordSize > size {
 				ch.deletes = append(ch.deletes, k)
 			}
 		})

@@ -11,12 +11,13 @@ import (
 	"testing"
 
 	"holdfast/chunkstore"
+	"holdfast/chunkstore/pack/packfile"
 	"holdfast/chunkstore/storetest"
 )
 
 // openTail makes a store whose last session was killed: chunks 0 to 4 are
 // synced, 5 to 7 only put. It returns the pack that holds them all.
-func openTail(t *testing.T) (dir string, p packFile) {
+func openTail(t *testing.T) (dir string, p packfile.File) {
 	t.Helper()
 	dir = create(t)
 	s := openAt(t, dir, smallPacks)
@@ -36,7 +37,7 @@ func openTail(t *testing.T) (dir string, p packFile) {
 	}
 	kill(t, s)
 	ps := packsIn(t, dir)
-	if len(ps) != 1 || ps[0].state != stateOpen {
+	if len(ps) != 1 || ps[0].State != packfile.StateOpen {
 		t.Fatalf("packs %v", ps)
 	}
 	return dir, ps[0]
@@ -44,9 +45,9 @@ func openTail(t *testing.T) (dir string, p packFile) {
 
 // offsets returns where the records of chunks 0.. begin in their pack.
 func offsets(n int) []int {
-	at := []int{headerSize}
+	at := []int{packfile.HeaderSize}
 	for _, c := range chunks(0, n) {
-		at = append(at, at[len(at)-1]+recordSize+len(c.Sealed))
+		at = append(at, at[len(at)-1]+packfile.RecordSize+len(c.Sealed))
 	}
 	return at
 }
@@ -70,10 +71,10 @@ func openPackCases() []openPackCase {
 		{"nothing of the tail", func(b []byte) []byte { return b[:at[5]] }, []int{0, 1, 2, 3, 4}, 0},
 		{"zeros for the tail", func(b []byte) []byte { clear(b[at[5]:]); return b }, []int{0, 1, 2, 3, 4}, 0},
 		{"cut into what was synced", func(b []byte) []byte { return b[:at[3]+10] }, []int{0, 1, 2}, 0},
-		{"cut to the header", func(b []byte) []byte { return b[:headerSize] }, nil, 0},
+		{"cut to the header", func(b []byte) []byte { return b[:packfile.HeaderSize] }, nil, 0},
 		{"cut to nothing", func(b []byte) []byte { return nil }, nil, 0},
 		{"file header damaged", flip(5), []int{0, 1, 2, 3, 4, 5, 6, 7}, 3},
-		{"garbage behind", func(b []byte) []byte { return append(b, bytes.Repeat([]byte(recordMagic), 500)...) }, []int{0, 1, 2, 3, 4, 5, 6, 7}, 3},
+		{"garbage behind", func(b []byte) []byte { return append(b, bytes.Repeat([]byte(packfile.RecordMagic), 500)...) }, []int{0, 1, 2, 3, 4, 5, 6, 7}, 3},
 	}
 }
 
@@ -97,8 +98,8 @@ func TestRecoverOpenPack(t *testing.T) {
 			}
 			// The pack is sealed, and a new run heals what is missing.
 			for _, p := range packsIn(t, dir) {
-				if p.state != stateSealed && tc.held != nil {
-					t.Errorf("pack %s is not sealed", p.name())
+				if p.State != packfile.StateSealed && tc.held != nil {
+					t.Errorf("pack %s is not sealed", p.Name())
 				}
 			}
 			fill(t, s, chunks(0, 8))
@@ -137,7 +138,7 @@ func TestRecoverNothingIsLostWithTheCatalogue(t *testing.T) {
 		t.Errorf("%+v", got)
 	}
 	closeStore(t, s)
-	after, err := os.ReadFile(filepath.Join(packsDir(dir), p.id.String()+sealedExt))
+	after, err := os.ReadFile(filepath.Join(packsDir(dir), p.ID.String()+packfile.SealedExt))
 	if err != nil || !bytes.HasPrefix(after, before) {
 		t.Errorf("the pack has lost bytes: %v", err)
 	}
@@ -163,7 +164,7 @@ func TestRecoverKeepsWhatWasVouchedFor(t *testing.T) {
 			}
 			s := openAt(t, dir, smallPacks)
 			err = s.Check(bg, chunks(4, 1)[0].Key())
-			if !errors.Is(err, chunkstore.ErrCorrupt) || !strings.Contains(err.Error(), p.id.String()) {
+			if !errors.Is(err, chunkstore.ErrCorrupt) || !strings.Contains(err.Error(), p.ID.String()) {
 				t.Errorf("check: %v", err)
 			}
 			if o := s.Opened(); o.BytesCut != 0 {
@@ -188,18 +189,18 @@ func TestRecoverUnknownOpenPacks(t *testing.T) {
 	}{
 		{"empty", nil, false, ""},
 		{"empty, no catalogue", nil, true, ""},
-		{"header only", whole[:headerSize], false, ""},
+		{"header only", whole[:packfile.HeaderSize], false, ""},
 		{"half a header", whole[:20], true, ""},
 		{"zeros", make([]byte, 5000), false, ""},
-		{"zeros, no catalogue", make([]byte, 5000), true, badExt},
-		{"records", whole, false, sealedExt},
-		{"records, no catalogue", whole, true, sealedExt},
-		{"records and a torn one", whole[:len(whole)-3], false, sealedExt},
-		{"records and a torn one, no catalogue", whole[:len(whole)-3], true, sealedExt},
+		{"zeros, no catalogue", make([]byte, 5000), true, packfile.BadExt},
+		{"records", whole, false, packfile.SealedExt},
+		{"records, no catalogue", whole, true, packfile.SealedExt},
+		{"records and a torn one", whole[:len(whole)-3], false, packfile.SealedExt},
+		{"records and a torn one, no catalogue", whole[:len(whole)-3], true, packfile.SealedExt},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			dir, _ := openTail(t)
-			if err := os.WriteFile(filepath.Join(packsDir(dir), testPack.String()+openExt), tc.content, 0o640); err != nil {
+			if err := os.WriteFile(filepath.Join(packsDir(dir), testPack.String()+packfile.OpenExt), tc.content, 0o640); err != nil {
 				t.Fatal(err)
 			}
 			if tc.lost {
@@ -207,12 +208,12 @@ func TestRecoverUnknownOpenPacks(t *testing.T) {
 			}
 			s := openAt(t, dir, smallPacks)
 			holdsAll(t, s, chunks(0, 8))
-			if tc.want == sealedExt {
+			if tc.want == packfile.SealedExt {
 				holdsAll(t, s, chunks(50, 3))
 			}
 			closeStore(t, s)
 			var got string
-			for _, ext := range []string{openExt, sealedExt, badExt} {
+			for _, ext := range []string{packfile.OpenExt, packfile.SealedExt, packfile.BadExt} {
 				if _, err := os.Stat(filepath.Join(packsDir(dir), testPack.String()+ext)); err == nil {
 					got += ext
 				}
@@ -266,8 +267,8 @@ func TestRecoverSealedButNotCommitted(t *testing.T) {
 func damageFooters(t *testing.T, dir string) {
 	t.Helper()
 	for _, p := range packsIn(t, dir) {
-		if p.state == stateSealed {
-			edit(t, packPath(dir, p), flip(int(p.size)-10))
+		if p.State == packfile.StateSealed {
+			edit(t, packPath(dir, p), flip(int(p.Size)-10))
 		}
 	}
 }
@@ -281,7 +282,9 @@ func TestRecoverAfterChmod(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	edit(t, path, func([]byte) []byte { return append(b, encodeFooter(b[:headerSize], nil, int64(len(b)))...) })
+	edit(t, path, func([]byte) []byte {
+		return append(b, packfile.EncodeFooter(b[:packfile.HeaderSize], nil, int64(len(b)))...)
+	})
 	if err := os.Chmod(path, 0o444); err != nil {
 		t.Fatal(err)
 	}
@@ -298,11 +301,13 @@ var sealedDamages = []struct {
 	want   string // in the error of Get or Check
 }{
 	{"missing", remove, true, "missing"},
-	{"cut short", func(t *testing.T, path string) { edit(t, path, func(b []byte) []byte { return b[:headerSize+10] }) }, true, "ends within"},
+	{"cut short", func(t *testing.T, path string) {
+		edit(t, path, func(b []byte) []byte { return b[:packfile.HeaderSize+10] })
+	}, true, "ends within"},
 	{"empty", func(t *testing.T, path string) { edit(t, path, func([]byte) []byte { return nil }) }, true, "ends within"},
 	{"record headers", func(t *testing.T, path string) {
 		edit(t, path, func(b []byte) []byte {
-			for i := bytes.Index(b, []byte(recordMagic)); i >= 0; i = bytes.Index(b, []byte(recordMagic)) {
+			for i := bytes.Index(b, []byte(packfile.RecordMagic)); i >= 0; i = bytes.Index(b, []byte(packfile.RecordMagic)) {
 				b[i] ^= 1
 			}
 			return b
@@ -362,11 +367,11 @@ func TestRecoverSealedPacks(t *testing.T) {
 
 // checkHurt wants all chunks to be sound but those in one pack, which want an
 // error that names it.
-func checkHurt(t *testing.T, s *Store, hurt packFile, want string) {
+func checkHurt(t *testing.T, s *Store, hurt packfile.File, want string) {
 	t.Helper()
 	damaged := 0
 	for _, c := range chunks(0, 30) {
-		if p, _ := where(t, s, c); p.id != hurt.id {
+		if p, _ := where(t, s, c); p.ID != hurt.ID {
 			storetest.Holds(t, s, c)
 			continue
 		}
@@ -375,7 +380,7 @@ func checkHurt(t *testing.T, s *Store, hurt packFile, want string) {
 			continue
 		}
 		damaged++
-		if !errors.Is(err, chunkstore.ErrCorrupt) || !strings.Contains(err.Error(), hurt.name()) || !strings.Contains(err.Error(), want) {
+		if !errors.Is(err, chunkstore.ErrCorrupt) || !strings.Contains(err.Error(), hurt.Name()) || !strings.Contains(err.Error(), want) {
 			t.Errorf("check: %v", err)
 		}
 	}
@@ -398,7 +403,7 @@ func TestMissingPackComesBack(t *testing.T) {
 	}
 	s = openAt(t, dir, smallPacks)
 	_, err := s.Get(bg, cs[0].Key())
-	if !errors.Is(err, chunkstore.ErrCorrupt) || !strings.Contains(err.Error(), "pack "+p.name()+": missing") {
+	if !errors.Is(err, chunkstore.ErrCorrupt) || !strings.Contains(err.Error(), "pack "+p.Name()+": missing") {
 		t.Errorf("get: %v", err)
 	}
 	if _, err := s.Stat(bg, cs[0].Key()); !errors.Is(err, chunkstore.ErrNotExist) || !strings.Contains(err.Error(), "missing") {
@@ -413,7 +418,7 @@ func TestMissingPackComesBack(t *testing.T) {
 	}
 	closeStore(t, s)
 	s = openAt(t, dir, smallPacks)
-	if o := s.Opened(); o.PacksMissing != 1 || !slices.Contains(o.Names, p.name()) || !slices.Equal(o.Missing, []string{p.name()}) {
+	if o := s.Opened(); o.PacksMissing != 1 || !slices.Contains(o.Names, p.Name()) || !slices.Equal(o.Missing, []string{p.Name()}) {
 		t.Errorf("%+v", o)
 	}
 	if err := os.Rename(away, packPath(dir, p)); err != nil {
@@ -432,7 +437,7 @@ func TestPackRemovedUnderSession(t *testing.T) {
 	s := openAt(t, dir, smallPacks)
 	fill(t, s, cs)
 	p, _ := where(t, s, cs[0])
-	if p.state != stateSealed {
+	if p.State != packfile.StateSealed {
 		t.Fatal("the first pack is not sealed")
 	}
 	if err := s.Check(bg, cs[0].Key()); err != nil {
@@ -459,7 +464,7 @@ func TestPackRemovedUnderSession(t *testing.T) {
 
 	// The pack being filled goes: the next Sync must not succeed.
 	open, _ := where(t, s, cs[0])
-	if open.state != stateOpen {
+	if open.State != packfile.StateOpen {
 		t.Fatal("the pack in use is sealed")
 	}
 	if se, err = s.Begin(bg); err != nil {
@@ -508,7 +513,7 @@ func TestRecoverWithoutFileHeader(t *testing.T) {
 	kill(t, s)
 	for _, f := range packsIn(t, dir) {
 		edit(t, packPath(dir, f), func(b []byte) []byte {
-			clear(b[:headerSize])
+			clear(b[:packfile.HeaderSize])
 			return b
 		})
 	}

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"holdfast/chunkstore"
+	"holdfast/chunkstore/pack/packfile"
 )
 
 // mountExt4 mounts a real file system of a given size on a loop device.
@@ -178,7 +179,7 @@ func TestSweepSealsIdlePacks(t *testing.T) {
 			closeStore(t, s)
 			s = openAt(t, dir, Options{})
 		}
-		if r := sweep(t, s, usedSet(cs[:36]), SweepOptions{}); r.PacksRewritten > 0 || r.GarbageBytes == 0 || packsIn(t, dir)[0].state != stateOpen {
+		if r := sweep(t, s, usedSet(cs[:36]), SweepOptions{}); r.PacksRewritten > 0 || r.GarbageBytes == 0 || packsIn(t, dir)[0].State != packfile.StateOpen {
 			t.Errorf("little waste: %+v", r)
 		}
 		before := packBytes(t, dir)

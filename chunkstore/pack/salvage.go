@@ -7,6 +7,7 @@ import (
 	"os"
 
 	"holdfast/chunkstore"
+	"holdfast/chunkstore/pack/packfile"
 	"holdfast/crypto"
 )
 
@@ -60,7 +61,7 @@ type lostChunk struct {
 // copyOf is a record of a chunk, in whatever state.
 type copyOf struct {
 	pack uint32
-	entry
+	packfile.Entry
 }
 
 type salvage struct {
@@ -140,12 +141,12 @@ func (sv *salvage) search(ctx context.Context, at copyOf) error {
 	}
 	defer f.Close()
 	entries, tabled := sv.entries(ctx, f, p)
-	if !tabled && p.state == stateSealed {
+	if !tabled && p.state == packfile.StateSealed {
 		sv.worn = append(sv.worn, at.pack)
 	}
 	for _, e := range entries {
-		for _, l := range sv.lost[nameOf(e.key)] {
-			l.add(copyOf{pack: at.pack, entry: e})
+		for _, l := range sv.lost[nameOf(e.Key)] {
+			l.add(copyOf{pack: at.pack, Entry: e})
 		}
 	}
 	return ctx.Err()
@@ -153,12 +154,12 @@ func (sv *salvage) search(ctx context.Context, at copyOf) error {
 
 // add notes a record of the chunk's name and size if it may hold its bytes.
 func (l *lostChunk) add(c copyOf) {
-	if c.claim || c.key.Class() != l.key.Class() || c.stored != l.at.stored {
+	if c.Claim || c.Key.Class() != l.key.Class() || c.Stored != l.at.stored {
 		return
 	}
 	l.copies = append(l.copies, c)
-	if l.at.spot() == (spot{c.pack, c.off}) {
-		l.sum, l.known = c.sum, true
+	if l.at.spot() == (spot{c.pack, c.Off}) {
+		l.sum, l.known = c.Sum, true
 	}
 }
 
@@ -168,33 +169,33 @@ func (l *lostChunk) has(c copyOf, sum [32]byte) bool {
 	if l.key.Class() == chunkstore.ClassEncrypted && [sumPartSize]byte(sum[:]) != l.at.sum {
 		return false
 	}
-	return sum == c.sum && (!l.known || sum == l.sum)
+	return sum == c.Sum && (!l.known || sum == l.sum)
 }
 
 // entries lists the records of a pack. tabled says that its table and its file
 // header are sound.
-func (sv *salvage) entries(ctx context.Context, f *os.File, p packInfo) (list []entry, tabled bool) {
+func (sv *salvage) entries(ctx context.Context, f *os.File, p packInfo) (list []packfile.Entry, tabled bool) {
 	size, err := fileSize(f)
 	if err != nil {
 		return nil, true
 	}
-	if p.state == stateSealed {
-		head := make([]byte, headerSize)
+	if p.state == packfile.StateSealed {
+		head := make([]byte, packfile.HeaderSize)
 		if _, err := f.ReadAt(head, 0); err == nil {
-			_, _, err = decodeHeader(head)
+			_, _, err = packfile.DecodeHeader(head)
 			tabled = err == nil
 		}
-		if list, err = readFooter(f, size, p.id); err == nil {
+		if list, err = packfile.ReadFooter(f, size, p.id); err == nil {
 			return list, tabled
 		}
 	}
 	if len(sv.lost) == 0 {
 		return nil, false
 	}
-	sc := &scanner{r: &patchyReader{r: f}, id: p.id, size: size, sound: func(e entry) error { list = append(list, e); return nil }}
+	sc := &packfile.Scanner{R: &packfile.PatchyReader{R: f}, ID: p.id, Size: size, Sound: func(e packfile.Entry) error { list = append(list, e); return nil }}
 	// The header of a record with damaged bytes still tells their sum.
-	sc.damaged = func(e entry) { list = append(list, e) }
-	_, _ = sc.scan(ctx, headerSize)
+	sc.Damaged = func(e packfile.Entry) { list = append(list, e) }
+	_, _ = sc.Scan(ctx, packfile.HeaderSize)
 	return list, false
 }
 
@@ -229,8 +230,8 @@ func (s *Store) bytesAt(c copyOf) ([]byte, error) {
 	}
 	defer f.Close()
 	dropFileCache(f)
-	b := make([]byte, c.stored)
-	_, err = f.ReadAt(b, c.off+recordSize)
+	b := make([]byte, c.Stored)
+	_, err = f.ReadAt(b, c.Off+packfile.RecordSize)
 	return b, err
 }
 

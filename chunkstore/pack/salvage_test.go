@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"holdfast/chunkstore"
+	"holdfast/chunkstore/pack/packfile"
 )
 
 func salvageAll(t testing.TB, s *Store) SalvageReport {
@@ -55,7 +56,7 @@ func TestSalvage(t *testing.T) {
 	}{
 		"nothing": {func(*testing.T, *Store, []chunkstore.Chunk) {}, SalvageReport{}, nil},
 		"bytes of a record": {func(t *testing.T, s *Store, cs []chunkstore.Chunk) {
-			hurtRecord(t, s, cs[2], recordSize+9)
+			hurtRecord(t, s, cs[2], packfile.RecordSize+9)
 		}, SalvageReport{Lost: 1}, []int{2}},
 		"header of a record": {func(t *testing.T, s *Store, cs []chunkstore.Chunk) {
 			hurtRecord(t, s, cs[2], 50)
@@ -66,23 +67,23 @@ func TestSalvage(t *testing.T) {
 		}, SalvageReport{Lost: 1}, []int{2}},
 		"the newer of two copies": {func(t *testing.T, s *Store, cs []chunkstore.Chunk) {
 			replaceSame(t, s, cs[2:4])
-			hurtRecord(t, s, cs[2], recordSize+9)
+			hurtRecord(t, s, cs[2], packfile.RecordSize+9)
 		}, SalvageReport{Lost: 1, Rescued: 1}, nil},
 		"both copies": {func(t *testing.T, s *Store, cs []chunkstore.Chunk) {
-			hurtRecord(t, s, cs[2], recordSize+9)
+			hurtRecord(t, s, cs[2], packfile.RecordSize+9)
 			replaceSame(t, s, cs[2:4])
-			hurtRecord(t, s, cs[2], recordSize+9)
+			hurtRecord(t, s, cs[2], packfile.RecordSize+9)
 		}, SalvageReport{Lost: 1}, []int{2}},
 		"a copy with other bytes": {func(t *testing.T, s *Store, cs []chunkstore.Chunk) {
 			other := cs[2]
 			other.Sealed = append(chunkstore.Sealed(nil), other.Sealed...)
 			other.Sealed[0] ^= 1
 			replaceSame(t, s, []chunkstore.Chunk{other})
-			hurtRecord(t, s, cs[2], recordSize+9)
+			hurtRecord(t, s, cs[2], packfile.RecordSize+9)
 		}, SalvageReport{Lost: 1}, []int{2}},
 		"a table": {func(t *testing.T, s *Store, cs []chunkstore.Chunk) {
 			p, _ := where(t, s, cs[0])
-			flipAt(t, rawFile(t, packPath(s.dir, p)), packsOf(t, s.dir, p).size-trailerSize-30, 2)
+			flipAt(t, rawFile(t, packPath(s.dir, p)), packsOf(t, s.dir, p).Size-packfile.TrailerSize-30, 2)
 		}, SalvageReport{Renewed: 1, Moved: 10}, nil},
 		"a file header": {func(t *testing.T, s *Store, cs []chunkstore.Chunk) {
 			p, _ := where(t, s, cs[0])
@@ -90,8 +91,8 @@ func TestSalvage(t *testing.T) {
 		}, SalvageReport{Renewed: 1, Moved: 10}, nil},
 		"a table and a record": {func(t *testing.T, s *Store, cs []chunkstore.Chunk) {
 			p, _ := where(t, s, cs[0])
-			flipAt(t, rawFile(t, packPath(s.dir, p)), packsOf(t, s.dir, p).size-9, 2)
-			hurtRecord(t, s, cs[2], recordSize+9)
+			flipAt(t, rawFile(t, packPath(s.dir, p)), packsOf(t, s.dir, p).Size-9, 2)
+			hurtRecord(t, s, cs[2], packfile.RecordSize+9)
 		}, SalvageReport{Lost: 1, Renewed: 1, Moved: 9}, []int{2}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -165,7 +166,7 @@ func TestRenewedPacksAreCollected(t *testing.T) {
 	cs := chunks(0, 25)
 	fill(t, s, cs)
 	p, _ := where(t, s, cs[0])
-	flipAt(t, rawFile(t, packPath(s.dir, p)), packsOf(t, s.dir, p).size-9, 2)
+	flipAt(t, rawFile(t, packPath(s.dir, p)), packsOf(t, s.dir, p).Size-9, 2)
 	salvageAll(t, s)
 	if r := sweep(t, s, usedSet(cs), SweepOptions{}); r.PacksRemoved != 1 {
 		t.Errorf("%+v", r)
@@ -186,7 +187,7 @@ func TestSalvageFaults(t *testing.T) {
 	fill(t, s, cs)
 	hurtRecord(t, s, cs[2], 50)
 	p, _ := where(t, s, cs[15])
-	flipAt(t, rawFile(t, packPath(s.dir, p)), packsOf(t, s.dir, p).size-9, 2)
+	flipAt(t, rawFile(t, packPath(s.dir, p)), packsOf(t, s.dir, p).Size-9, 2)
 	scrubAll(t, s, ScrubOptions{})
 	closeStore(t, s)
 	for _, fault := range []error{unix.EIO, unix.ENOSPC} {

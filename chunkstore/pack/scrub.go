@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"holdfast/chunkstore"
+	"holdfast/chunkstore/pack/packfile"
 )
 
 const (
@@ -215,13 +216,13 @@ type lostKey struct {
 // records.
 func (s *Store) settle(ctx context.Context, no uint32, res packResult, now int64) (lost []lostKey) {
 	for _, b := range res.bad {
-		at := spot{no, b.off}
-		holders, _, err := s.holdersOf(b.key, at)
+		at := spot{no, b.Off}
+		holders, _, err := s.holdersOf(b.Key, at)
 		if err != nil || len(holders) == 0 {
 			continue
 		}
 		_ = s.flushIfMany(ctx) // else there may be no room for the mark
-		s.mark(ctx, b.key, at, true)
+		s.mark(ctx, b.Key, at, true)
 		for _, h := range holders {
 			if h.spot() == at { // with a claim that is damaged it can still be read
 				lost = append(lost, lostKey{h.key, b.err})
@@ -229,7 +230,7 @@ func (s *Store) settle(ctx context.Context, no uint32, res packResult, now int64
 		}
 	}
 	for _, e := range res.cured {
-		s.mark(ctx, e.key, spot{no, e.off}, false)
+		s.mark(ctx, e.Key, spot{no, e.Off}, false)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -273,7 +274,7 @@ func (s *Store) Packs(ctx context.Context) ([]PackStatus, error) {
 			continue
 		}
 		list = append(list, PackStatus{
-			Name: p.name(), Sealed: p.state == stateSealed, Missing: p.missing,
+			Name: p.name(), Sealed: p.state == packfile.StateSealed, Missing: p.missing,
 			Bytes: p.size, Chunks: p.records, Checked: p.checked,
 		})
 	}

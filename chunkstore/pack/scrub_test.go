@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"holdfast/chunkstore"
+	"holdfast/chunkstore/pack/packfile"
 	"holdfast/chunkstore/storetest"
 )
 
@@ -96,19 +97,19 @@ func packList(t testing.TB, s *Store) []PackStatus {
 // TestScrubFindsEveryFlip flips a bit in every byte of a small sealed pack and
 // of an open one, one after the other.
 func TestScrubFindsEveryFlip(t *testing.T) {
-	for _, state := range []packState{stateSealed, stateOpen} {
-		t.Run(state.ext(), func(t *testing.T) {
+	for _, state := range []packfile.State{packfile.StateSealed, packfile.StateOpen} {
+		t.Run(state.Ext(), func(t *testing.T) {
 			dir := create(t)
 			s := openAt(t, dir, Options{PackSize: packSizeMin})
 			cs := []chunkstore.Chunk{storetest.Chunk(1, 60), storetest.Chunk(2, 90)}
-			if state == stateSealed {
+			if state == packfile.StateSealed {
 				cs = append(cs, storetest.Chunk(3, packSizeMin-500)) // fills it
 			}
 			fill(t, s, cs)
 			p, _ := where(t, s, cs[0])
 			path := packPath(dir, p)
-			size := int(packsIn(t, dir)[0].size)
-			if len(packsIn(t, dir)) != 1 || p.state != state {
+			size := int(packsIn(t, dir)[0].Size)
+			if len(packsIn(t, dir)) != 1 || p.State != state {
 				t.Fatalf("%v", packsIn(t, dir))
 			}
 			f := rawFile(t, path)
@@ -220,7 +221,7 @@ func TestQuarantineLasts(t *testing.T) {
 			cs := chunks(0, 35)
 			fill(t, s, cs)
 			p, l := where(t, s, cs[3])
-			flipAt(t, rawFile(t, packPath(dir, p)), l.off+recordSize+7, 1)
+			flipAt(t, rawFile(t, packPath(dir, p)), l.off+packfile.RecordSize+7, 1)
 			if _, lost := scrubAll(t, s, ScrubOptions{}); len(lost) != 1 || !lost[cs[3].ID] {
 				t.Fatalf("lost: %v", lost)
 			}
@@ -277,8 +278,8 @@ func TestScrubReadsAgain(t *testing.T) {
 			cs := chunks(0, 25)
 			fill(t, s, cs)
 			p, l := where(t, s, cs[2])
-			file = p.name()
-			spot = map[string]int64{"record": l.off + recordSize + 50, "table": packsOf(t, dir, p).size - 100, "header": 20}[c.where]
+			file = p.Name()
+			spot = map[string]int64{"record": l.off + packfile.RecordSize + 50, "table": packsOf(t, dir, p).Size - 100, "header": 20}[c.where]
 			r, lost := scrubAll(t, s, ScrubOptions{})
 			forever := c.times > readTries
 			if len(lost) != c.damaged || (r.PacksDamaged > 0) != forever || (r.Retried > 0) == forever || r.Chunks != 25 {
@@ -297,18 +298,18 @@ func TestScrubReadsAgain(t *testing.T) {
 	}
 }
 
-func packsOf(t testing.TB, dir string, p packFile) packFile {
+func packsOf(t testing.TB, dir string, p packfile.File) packfile.File {
 	t.Helper()
 	// A listing may miss one that is being sealed, and renamed, this moment.
 	for range 10 {
 		for _, f := range packsIn(t, dir) {
-			if f.id == p.id {
+			if f.ID == p.ID {
 				return f
 			}
 		}
 	}
-	t.Fatalf("pack %s is not there", p.name())
-	return packFile{}
+	t.Fatalf("pack %s is not there", p.Name())
+	return packfile.File{}
 }
 
 // TestScrubOfCutAndLostPacks takes away parts of packs and whole ones.
@@ -320,10 +321,10 @@ func TestScrubOfCutAndLostPacks(t *testing.T) {
 	cut, _ := where(t, s, cs[0])
 	gone, _ := where(t, s, cs[15])
 	open, l := where(t, s, cs[44])
-	if cut == gone || open.state != stateOpen {
+	if cut == gone || open.State != packfile.StateOpen {
 		t.Fatalf("%v %v %v", cut, gone, open)
 	}
-	size := packsOf(t, dir, cut).size
+	size := packsOf(t, dir, cut).Size
 	if err := errors.Join(os.Truncate(packPath(dir, cut), size/2), os.Remove(packPath(dir, gone)), os.Truncate(packPath(dir, open), l.off+5)); err != nil {
 		t.Fatal(err)
 	}
@@ -332,7 +333,7 @@ func TestScrubOfCutAndLostPacks(t *testing.T) {
 		t.Errorf("%+v, %d lost", r, len(lost))
 	}
 	slices.Sort(r.Names)
-	want := []string{cut.name(), gone.name(), open.name()}
+	want := []string{cut.Name(), gone.Name(), open.Name()}
 	if slices.Sort(want); !slices.Equal(r.Names, want) {
 		t.Errorf("names %v, want %v", r.Names, want)
 	}
@@ -374,7 +375,7 @@ func TestScrubIsResumed(t *testing.T) {
 	}
 	// What was found damaged is never left out.
 	p, l := where(t, s, cs[0])
-	flipAt(t, rawFile(t, packPath(dir, p)), l.off+recordSize+1, 1)
+	flipAt(t, rawFile(t, packPath(dir, p)), l.off+packfile.RecordSize+1, 1)
 	if err := s.Check(bg, cs[0].Key()); !errors.Is(err, chunkstore.ErrCorrupt) {
 		t.Fatal(err)
 	}
@@ -415,7 +416,7 @@ func TestScrubOfAReader(t *testing.T) {
 	fill(t, s, cs)
 	p, l := where(t, s, cs[2])
 	closeStore(t, s)
-	flipAt(t, rawFile(t, packPath(dir, p)), l.off+recordSize+1, 1)
+	flipAt(t, rawFile(t, packPath(dir, p)), l.off+packfile.RecordSize+1, 1)
 	r := openAt(t, dir, Options{ReadOnly: true})
 	if rep, lost := scrubAll(t, r, ScrubOptions{}); rep.Damaged != 1 || !lost[cs[2].ID] {
 		t.Errorf("%+v", rep)
@@ -423,7 +424,7 @@ func TestScrubOfAReader(t *testing.T) {
 	closeStore(t, r)
 	s = openAt(t, dir, smallPacks)
 	absent(t, s, cs[2:3])
-	if !s.isQuarantined(place{p.id, l.off}, cs[2].ID) {
+	if !s.isQuarantined(place{p.ID, l.off}, cs[2].ID) {
 		t.Error("the list does not have it")
 	}
 	closeStore(t, s)
@@ -478,7 +479,7 @@ func TestScrubFaults(t *testing.T) {
 	fill(t, s, cs)
 	p, l := where(t, s, cs[2])
 	closeStore(t, s)
-	flipAt(t, rawFile(t, packPath(base, p)), l.off+recordSize+1, 1)
+	flipAt(t, rawFile(t, packPath(base, p)), l.off+packfile.RecordSize+1, 1)
 	for _, fault := range []error{unix.EIO, unix.ENOSPC, errKilled} {
 		for _, after := range []bool{false, true} {
 			for n := 0; ; n++ {
@@ -585,7 +586,7 @@ func TestScrubRefuses(t *testing.T) {
 func TestQuarantineFile(t *testing.T) {
 	bad := map[place]chunkstore.ID{}
 	for i := range 20 {
-		bad[place{packID{byte(i % 3)}, int64(i)}] = chunkstore.ID{byte(i + 1)}
+		bad[place{packfile.ID{byte(i % 3)}, int64(i)}] = chunkstore.ID{byte(i + 1)}
 	}
 	b := encodeQuarantine(bad)
 	got, err := decodeQuarantine(b)
@@ -602,7 +603,7 @@ func TestQuarantineFile(t *testing.T) {
 
 func FuzzQuarantine(f *testing.F) {
 	f.Add(encodeQuarantine(nil))
-	f.Add(encodeQuarantine(map[place]chunkstore.ID{{packID{1}, 64}: {2}}))
+	f.Add(encodeQuarantine(map[place]chunkstore.ID{{packfile.ID{1}, 64}: {2}}))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		list, err := decodeQuarantine(b)
 		if err == nil && len(list) > len(b) {

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"holdfast/chunkstore"
+	"holdfast/chunkstore/pack/packfile"
 	"holdfast/crypto"
 )
 
@@ -24,7 +25,7 @@ const scrubBlock = 256 << 10
 
 // badRecord is a record that is not as it was written.
 type badRecord struct {
-	entry
+	packfile.Entry
 	err error
 }
 
@@ -36,9 +37,9 @@ type packResult struct {
 	chunks  uint64
 	bytes   uint64
 	retried uint64
-	err     error       // of the pack itself, not of one of its records
-	bad     []badRecord // damaged records
-	cured   []entry     // records in quarantine that are sound
+	err     error            // of the pack itself, not of one of its records
+	bad     []badRecord      // damaged records
+	cured   []packfile.Entry // records in quarantine that are sound
 }
 
 func (r packResult) sound() bool { return r.err == nil && len(r.bad) == 0 }
@@ -71,7 +72,7 @@ type packCheck struct {
 // checkPack reads one pack. The error is one that has nothing to do with it.
 func (sc *scrub) checkPack(ctx context.Context, no uint32) (packResult, error) {
 	pc := &packCheck{s: sc.s, ctx: ctx, pace: &sc.pace, no: no, p: sc.s.packNow(no), hash: crypto.NewHash()}
-	pc.res.name, pc.res.sealed = pc.p.name(), pc.p.state == stateSealed
+	pc.res.name, pc.res.sealed = pc.p.name(), pc.p.state == packfile.StateSealed
 	err := pc.run()
 	if pc.f != nil {
 		pc.f.Close()
@@ -169,10 +170,10 @@ func (pc *packCheck) reopen() error {
 
 // list tells which records the pack should hold. tabled says that their sums
 // are known. A pack without a sound table is checked against the catalogue.
-func (pc *packCheck) list() (entries []entry, tabled bool, err error) {
-	if pc.p.state == stateSealed {
+func (pc *packCheck) list() (entries []packfile.Entry, tabled bool, err error) {
+	if pc.p.state == packfile.StateSealed {
 		err = pc.tries(func() (err error) {
-			entries, err = readFooter(pc, pc.size, pc.p.id)
+			entries, err = packfile.ReadFooter(pc, pc.size, pc.p.id)
 			return err
 		})
 	} else {
@@ -189,39 +190,39 @@ func (pc *packCheck) list() (entries []entry, tabled bool, err error) {
 	}
 	pc.res.note(err)
 	entries, err = pc.s.scanEntries(pc.ctx, pc.no)
-	slices.SortFunc(entries, func(a, b entry) int { return cmp.Compare(a.off, b.off) })
+	slices.SortFunc(entries, func(a, b packfile.Entry) int { return cmp.Compare(a.Off, b.Off) })
 	return entries, false, err
 }
 
 // walk reads the headers of the records of an open pack, as far as the
 // catalogue has vouched for it.
-func (pc *packCheck) walk() ([]entry, error) {
-	var entries []entry
-	b := make([]byte, recordSize)
-	off := int64(headerSize)
+func (pc *packCheck) walk() ([]packfile.Entry, error) {
+	var entries []packfile.Entry
+	b := make([]byte, packfile.RecordSize)
+	off := int64(packfile.HeaderSize)
 	for off < pc.p.savedTo {
 		if _, err := pc.ReadAt(b, off); err != nil {
 			return nil, err
 		}
-		r, err := decodeRecord(b, pc.p.id)
+		r, err := packfile.DecodeRecord(b, pc.p.id)
 		if err != nil {
 			return nil, fmt.Errorf("at %d: %w", off, err)
 		}
-		e := entry{record: r, off: off}
+		e := packfile.Entry{Record: r, Off: off}
 		entries = append(entries, e)
-		off = e.end()
+		off = e.End()
 	}
 	return entries, nil
 }
 
 // header checks the file header.
 func (pc *packCheck) header() {
-	b := make([]byte, headerSize)
+	b := make([]byte, packfile.HeaderSize)
 	err := pc.tries(func() error {
 		if _, err := pc.ReadAt(b, 0); err != nil {
 			return err
 		}
-		id, _, err := decodeHeader(b)
+		id, _, err := packfile.DecodeHeader(b)
 		if err == nil && id != pc.p.id {
 			err = fmt.Errorf("file header: belongs to pack %s", id)
 		}
@@ -233,7 +234,7 @@ func (pc *packCheck) header() {
 }
 
 // record checks one record. The error is one of the context.
-func (pc *packCheck) record(e entry, tabled bool) error {
+func (pc *packCheck) record(e packfile.Entry, tabled bool) error {
 	err := errCareful
 	if !pc.careful {
 		err = pc.stream(e, tabled)
@@ -246,11 +247,11 @@ func (pc *packCheck) record(e entry, tabled bool) error {
 	}
 	pc.res.chunks++
 	if err != nil {
-		err = fmt.Errorf("pack %s at %d: %w: %w", pc.res.name, e.off, chunkstore.ErrCorrupt, err)
-		pc.res.bad = append(pc.res.bad, badRecord{entry: e, err: err})
+		err = fmt.Errorf("pack %s at %d: %w: %w", pc.res.name, e.Off, chunkstore.ErrCorrupt, err)
+		pc.res.bad = append(pc.res.bad, badRecord{Entry: e, err: err})
 		return nil
 	}
-	if pc.s.isQuarantined(place{pc.p.id, e.off}, e.key.ID) {
+	if pc.s.isQuarantined(place{pc.p.id, e.Off}, e.Key.ID) {
 		pc.res.cured = append(pc.res.cured, e)
 	}
 	return nil
@@ -263,30 +264,30 @@ var (
 )
 
 // stream checks a record in the blocks that the pack is read in.
-func (pc *packCheck) stream(e entry, tabled bool) error {
-	head, err := pc.piece(e.off, recordSize)
+func (pc *packCheck) stream(e packfile.Entry, tabled bool) error {
+	head, err := pc.piece(e.Off, packfile.RecordSize)
 	if err != nil {
 		return err
 	}
-	if len(head) < recordSize { // it lies across the end of the block
-		if head, err = pc.fill(e.off); err != nil {
+	if len(head) < packfile.RecordSize { // it lies across the end of the block
+		if head, err = pc.fill(e.Off); err != nil {
 			return err
 		}
 	}
-	want, err := pc.decode(head[:min(len(head), recordSize)], e, tabled)
+	want, err := pc.decode(head[:min(len(head), packfile.RecordSize)], e, tabled)
 	if err != nil {
 		return err
 	}
-	if e.claim {
+	if e.Claim {
 		return nil // its header is all there is
 	}
 	pc.hash.Reset()
-	for off := e.off + recordSize; off < e.end(); {
-		b, err := pc.piece(off, int(e.end()-off))
+	for off := e.Off + packfile.RecordSize; off < e.End(); {
+		b, err := pc.piece(off, int(e.End()-off))
 		if err != nil {
 			return err
 		}
-		if len(b) == int(e.stored) {
+		if len(b) == int(e.Stored) {
 			if crypto.Sum(b) != want {
 				return errChecksum
 			}
@@ -303,21 +304,21 @@ func (pc *packCheck) stream(e entry, tabled bool) error {
 
 // decode compares the header of a record with what is known of it, and returns
 // the sum of the stored bytes.
-func (pc *packCheck) decode(head []byte, e entry, tabled bool) ([32]byte, error) {
-	r, err := decodeRecord(head, pc.p.id)
+func (pc *packCheck) decode(head []byte, e packfile.Entry, tabled bool) ([32]byte, error) {
+	r, err := packfile.DecodeRecord(head, pc.p.id)
 	if err != nil {
-		return r.sum, err
+		return r.Sum, err
 	}
-	want := e.record
+	want := e.Record
 	if !tabled {
 		// The catalogue does not know the sum, and the key may be that of another
 		// owner who has the record too.
-		want.sum, want.rank, want.key.Owner = r.sum, r.rank, r.key.Owner
+		want.Sum, want.Rank, want.Key.Owner = r.Sum, r.Rank, r.Key.Owner
 	}
-	if r != want || r.key.Class() != e.key.Class() {
-		return r.sum, errHeader
+	if r != want || r.Key.Class() != e.Key.Class() {
+		return r.Sum, errHeader
 	}
-	return r.sum, nil
+	return r.Sum, nil
 }
 
 // piece returns what the block at hand holds from off on, n bytes at most, after
@@ -357,17 +358,17 @@ func (pc *packCheck) fill(off int64) ([]byte, error) {
 
 // again reads a record by itself. cause is why: that much counts as the first
 // try.
-func (pc *packCheck) again(e entry, tabled bool, cause error) error {
-	if e.end() > pc.size {
+func (pc *packCheck) again(e packfile.Entry, tabled bool, cause error) error {
+	if e.End() > pc.size {
 		return io.ErrUnexpectedEOF
 	}
-	b := make([]byte, e.size())
+	b := make([]byte, e.Size())
 	read := func() error {
-		if _, err := pc.ReadAt(b, e.off); err != nil {
+		if _, err := pc.ReadAt(b, e.Off); err != nil {
 			return err
 		}
-		want, err := pc.decode(b[:recordSize], e, tabled)
-		if err == nil && !e.claim && crypto.Sum(b[recordSize:]) != want {
+		want, err := pc.decode(b[:packfile.RecordSize], e, tabled)
+		if err == nil && !e.Claim && crypto.Sum(b[packfile.RecordSize:]) != want {
 			err = errChecksum
 		}
 		return err

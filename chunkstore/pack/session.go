@@ -8,6 +8,7 @@ import (
 	"sync"
 
 	"holdfast/chunkstore"
+	"holdfast/chunkstore/pack/packfile"
 	"holdfast/crypto"
 )
 
@@ -84,7 +85,7 @@ func (se *session) store(ctx context.Context, c chunkstore.Chunk, force bool) (b
 		return false, err
 	}
 	key := c.Key()
-	r := record{key: key, stored: uint32(len(c.Sealed)), sum: crypto.Sum(c.Sealed)}
+	r := packfile.Record{Key: key, Stored: uint32(len(c.Sealed)), Sum: crypto.Sum(c.Sealed)}
 	old, found, err := se.lookup(ctx, key)
 	if err != nil {
 		return false, err
@@ -99,11 +100,11 @@ func (se *session) store(ctx context.Context, c chunkstore.Chunk, force bool) (b
 	if old != (location{}) {
 		// Also over a copy that a sweep is about to remove: a catalogue that is
 		// built anew meanwhile must not point to that one.
-		r.rank = old.rank + 1
+		r.Rank = old.rank + 1
 	}
-	a := addition{record: r, blob: c.Sealed}
+	a := addition{Record: r, blob: c.Sealed}
 	if claim {
-		a.claim, a.blob, a.twin = true, nil, twin
+		a.Claim, a.blob, a.twin = true, nil, twin
 	}
 	if old != (location{}) {
 		a.replaces = old.spots()
@@ -119,17 +120,17 @@ func (se *session) store(ctx context.Context, c chunkstore.Chunk, force bool) (b
 
 // twin finds a healthy record that another owner has of the same bytes. The session
 // counts on it from then on.
-func (se *session) twin(ctx context.Context, r record) (location, bool, error) {
-	if r.key.Class() != chunkstore.ClassEncrypted {
+func (se *session) twin(ctx context.Context, r packfile.Record) (location, bool, error) {
+	if r.Key.Class() != chunkstore.ClassEncrypted {
 		return location{}, false, nil
 	}
-	list, _, err := se.s.holders(r.key)
+	list, _, err := se.s.holders(r.Key)
 	if err != nil {
 		return location{}, false, err
 	}
-	want := locate(0, entry{record: r})
+	want := locate(0, packfile.Entry{Record: r})
 	for _, h := range list {
-		if h.key == r.key || !h.sameBytes(want) {
+		if h.key == r.Key || !h.sameBytes(want) {
 			continue
 		}
 		l, ok, err := se.lookup(ctx, h.key)
@@ -161,7 +162,7 @@ func (se *session) usable() error {
 
 // addition is a record that is being added, and its blob if it is no claim.
 type addition struct {
-	record
+	packfile.Record
 	blob []byte
 	twin location // what a claim claims
 	// holders are those that have it from this record then, if not its key alone. What
@@ -188,12 +189,12 @@ func (se *session) append(ctx context.Context, a addition) error {
 		}
 		se.fill(w)
 	}
-	e, err := se.w.append(a.record, a.blob)
+	e, err := se.w.append(a.Record, a.blob)
 	if err != nil {
 		return se.failed(err)
 	}
 	l := locate(se.w.no, e)
-	if a.claim {
+	if a.Claim {
 		l = a.twin.claiming(se.w.no, e)
 	}
 	se.remember(e, l, a)
@@ -242,25 +243,25 @@ func (se *session) failed(err error) error {
 
 // remember makes a record known that has just been appended to the session's pack: l is
 // where its chunk lies now. The session holds it. se.mu is held.
-func (se *session) remember(e entry, l location, a addition) {
+func (se *session) remember(e packfile.Entry, l location, a addition) {
 	s, no := se.s, se.w.no
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.follow(a.replaces, l)
 	s.holdFor(se, l)
 	if len(a.holders) == 0 {
-		s.pending.put(e.key, l)
+		s.pending.put(e.Key, l)
 	}
 	for _, h := range a.holders {
-		h.pack, h.off, h.flags = no, e.off, h.flags&^flagBad
+		h.pack, h.off, h.flags = no, e.Off, h.flags&^flagBad
 		if s.isBad(h.location) { // its claim
 			h.flags |= flagBad
 		}
 		s.pending.put(h.key, h.location)
 	}
 	p := s.packs[no]
-	p.add(e.record)
-	p.size = max(p.size, e.end())
+	p.add(e.Record)
+	p.size = max(p.size, e.End())
 }
 
 // Sync implements chunkstore.Session.
@@ -372,7 +373,7 @@ func (s *Store) newWriter() (*writer, error) {
 	w.no = s.nextPack
 	s.nextPack++
 	s.writers[w.no] = w
-	s.packs[w.no] = &packInfo{id: w.id, state: stateOpen, length: headerSize, size: headerSize, seen: s.generation}
+	s.packs[w.no] = &packInfo{id: w.id, state: packfile.StateOpen, length: packfile.HeaderSize, size: packfile.HeaderSize, seen: s.generation}
 	return w, nil
 }
 
@@ -415,7 +416,7 @@ func (s *Store) sealPack(w *writer) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	p := s.packs[w.no]
-	p.state, p.length, p.size = stateSealed, size, size
+	p.state, p.length, p.size = packfile.StateSealed, size, size
 	s.dirty[w.no] = true
 	delete(s.writers, w.no)
 	return nil

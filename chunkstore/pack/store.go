@@ -13,6 +13,7 @@ import (
 
 	"holdfast/chunkstore"
 	"holdfast/chunkstore/durable"
+	"holdfast/chunkstore/pack/packfile"
 )
 
 // Sizes and counts of a store.
@@ -363,7 +364,7 @@ func (s *Store) Usage(ctx context.Context) (Usage, error) {
 			continue
 		}
 		u.Packs++
-		if p.state == stateOpen {
+		if p.state == packfile.StateOpen {
 			u.OpenPacks++
 		}
 		u.Chunks += p.records

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"holdfast/chunkstore"
+	"holdfast/chunkstore/pack/packfile"
 	"holdfast/chunkstore/storetest"
 )
 
@@ -29,7 +30,7 @@ func TestUsage(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, p := range packsIn(t, dir) {
-			want.PackBytes += uint64(p.size)
+			want.PackBytes += uint64(p.Size)
 		}
 		want.Packs, want.OpenPacks = 3, 1
 		return u
@@ -83,8 +84,8 @@ func TestSessionsContinueOnePack(t *testing.T) {
 	fill(t, small, chunks(60, 1))
 	closeStore(t, small)
 	for _, p := range packsIn(t, dir) {
-		if st, err := os.Stat(packPath(dir, p)); err != nil || p.state == stateSealed && st.Mode().Perm() != 0o444 {
-			t.Errorf("%s: %v, %v", p.name(), st.Mode(), err)
+		if st, err := os.Stat(packPath(dir, p)); err != nil || p.State == packfile.StateSealed && st.Mode().Perm() != 0o444 {
+			t.Errorf("%s: %v, %v", p.Name(), st.Mode(), err)
 		}
 	}
 	s := openAt(t, dir, Options{})
@@ -126,7 +127,7 @@ func TestReindexReport(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := ReindexReport{Packs: 4, OpenPacks: 1, Chunks: 35, FootersDamaged: 1, RecordsDamaged: 1, BytesSkipped: r.BytesSkipped, Names: []string{p.name()}}
+	want := ReindexReport{Packs: 4, OpenPacks: 1, Chunks: 35, FootersDamaged: 1, RecordsDamaged: 1, BytesSkipped: r.BytesSkipped, Names: []string{p.Name()}}
 	if fmt.Sprint(r) != fmt.Sprint(want) {
 		t.Errorf("got  %+v\nwant %+v", r, want)
 	}
@@ -175,7 +176,7 @@ func TestDamageIsMarkedAndHealed(t *testing.T) {
 	fill(t, s, cs)
 	p, l := where(t, s, cs[2])
 	path := packPath(dir, p)
-	edit(t, path, flip(int(l.off)+recordSize+10))
+	edit(t, path, flip(int(l.off)+packfile.RecordSize+10))
 	if err := s.Check(bg, cs[2].Key()); !errors.Is(err, chunkstore.ErrCorrupt) {
 		t.Fatalf("check: %v", err)
 	}
@@ -190,12 +191,12 @@ func TestDamageIsMarkedAndHealed(t *testing.T) {
 	closeStore(t, s)
 	s = openAt(t, dir, smallPacks)
 	stat(chunkstore.ErrNotExist)
-	edit(t, path, flip(int(l.off)+recordSize+10))
+	edit(t, path, flip(int(l.off)+packfile.RecordSize+10))
 	if err := s.Check(bg, cs[2].Key()); err != nil {
 		t.Errorf("check: %v", err)
 	}
 	stat(nil)
-	edit(t, path, flip(int(l.off)+recordSize+10))
+	edit(t, path, flip(int(l.off)+packfile.RecordSize+10))
 	if err := s.Check(bg, cs[2].Key()); !errors.Is(err, chunkstore.ErrCorrupt) {
 		t.Fatalf("check: %v", err)
 	}
@@ -286,14 +287,14 @@ func TestGetProvesTheRecord(t *testing.T) {
 func TestHandlesAreBounded(t *testing.T) {
 	dir := t.TempDir()
 	for i := range 200 {
-		if err := os.WriteFile(filepath.Join(dir, packID{byte(i)}.String()+sealedExt), []byte{byte(i)}, 0o600); err != nil {
+		if err := os.WriteFile(filepath.Join(dir, packfile.ID{byte(i)}.String()+packfile.SealedExt), []byte{byte(i)}, 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
 	h := newHandles(dir)
 	var held []*handle
 	for i := range 200 {
-		e, err := h.acquire(packID{byte(i)}, stateOpen)
+		e, err := h.acquire(packfile.ID{byte(i)}, packfile.StateOpen)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -336,9 +337,9 @@ func TestKeepsLimitsOfMemory(t *testing.T) {
 	for i := range pendingMax - 3 {
 		var id chunkstore.ID
 		id[0], id[1], id[2], id[3] = 1, byte(i), byte(i>>8), byte(i>>16)
-		s.pending.put(chunkstore.Key{ID: id, Size: 1}, location{pack: 0, off: headerSize, stored: 100})
+		s.pending.put(chunkstore.Key{ID: id, Size: 1}, location{pack: 0, off: packfile.HeaderSize, stored: 100})
 	}
-	s.packs[0] = &packInfo{id: packID{9}, state: stateOpen, savedTo: 1 << 20, seen: s.generation}
+	s.packs[0] = &packInfo{id: packfile.ID{9}, state: packfile.StateOpen, savedTo: 1 << 20, seen: s.generation}
 	s.nextPack = 1
 	s.mu.Unlock()
 	se, err := s.Begin(bg)

@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"holdfast/chunkstore"
+	"holdfast/chunkstore/pack/packfile"
 )
 
 // A sweep removes chunks that nobody needs. It asks no clock:
@@ -211,7 +212,7 @@ func (sw *Sweep) plan(ctx context.Context, used func(chunkstore.Key) bool, o Swe
 	for no, p := range sw.sealed() {
 		v := newVictim(no, p, inUse[no], false)
 		// A pack is full by the number of its records, too.
-		if v.small = p.size < sw.s.options.PackSize/4 && p.records < recordCountMax/4; v.small {
+		if v.small = p.size < sw.s.options.PackSize/4 && p.records < packfile.RecordCountMax/4; v.small {
 			small++
 		}
 		victims = append(victims, v)
@@ -236,7 +237,7 @@ func (sw *Sweep) plan(ctx context.Context, used func(chunkstore.Key) bool, o Swe
 
 func newVictim(no uint32, p packInfo, used uint64, open bool) victim {
 	v := victim{no: no, used: used, open: open}
-	if all := p.records*recordSize + p.stored; all > used {
+	if all := p.records*packfile.RecordSize + p.stored; all > used {
 		v.waste = all - used
 	}
 	return v
@@ -270,7 +271,7 @@ func (sw *Sweep) sealed() map[uint32]packInfo {
 		return packs
 	}
 	for no, p := range s.packs {
-		if p.state == stateSealed && !s.dirty[no] && !p.missing && !p.dropped {
+		if p.state == packfile.StateSealed && !s.dirty[no] && !p.missing && !p.dropped {
 			packs[no] = *p
 		}
 	}
@@ -356,12 +357,12 @@ func (sw *Sweep) condemn(no uint32, candidates []current, keep *[]current) (dead
 	set := make(map[int64]bool, len(candidates))
 	held := s.heldIn(no)
 	for _, e := range candidates {
-		if slices.ContainsFunc(held, func(list []extent) bool { return covers(list, e.off) }) {
+		if slices.ContainsFunc(held, func(list []extent) bool { return covers(list, e.Off) }) {
 			*keep = append(*keep, e)
 			continue
 		}
 		dead = append(dead, e)
-		set[e.off] = true
+		set[e.Off] = true
 	}
 	s.condemned[no] = set
 	return dead, nil

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"holdfast/chunkstore"
+	"holdfast/chunkstore/pack/packfile"
 	"holdfast/chunkstore/storetest"
 )
 
@@ -43,12 +44,12 @@ func sweep(t testing.TB, s *Store, used func(chunkstore.Key) bool, o SweepOption
 
 func packBytes(t testing.TB, dir string) (sum int64) {
 	t.Helper()
-	files, err := listPacks(packsDir(dir))
+	files, err := packfile.List(packsDir(dir))
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, f := range files {
-		sum += f.size
+		sum += f.Size
 	}
 	return sum
 }
@@ -227,7 +228,7 @@ func TestSweepLeavesDamage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b[l.off+recordSize+5] ^= 1
+	b[l.off+packfile.RecordSize+5] ^= 1
 	if err := os.WriteFile(path, b, 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -254,7 +255,7 @@ func TestSmallPacksAreMerged(t *testing.T) {
 	}
 	s := openAt(t, dir, smallPacks)
 	r := sweep(t, s, usedSet(all), SweepOptions{})
-	files, err := listPacks(packsDir(dir))
+	files, err := packfile.List(packsDir(dir))
 	if err != nil || len(files) > 3 || r.PacksRewritten < smallPacksMax {
 		t.Errorf("%d packs are left, %v; %+v", len(files), err, r)
 	}
@@ -402,7 +403,7 @@ func TestPutOverCondemnedWins(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	condemned := current{entry{record: record{key: cs[0].Key()}, off: old.off}, []held{{cs[0].Key(), old}}}
+	condemned := current{packfile.Entry{Record: packfile.Record{Key: cs[0].Key()}, Off: old.off}, []held{{cs[0].Key(), old}}}
 	if dead, err := sw.condemn(old.pack, []current{condemned}, new([]current)); err != nil || len(dead) != 1 {
 		t.Fatalf("%d condemned, %v", len(dead), err)
 	}

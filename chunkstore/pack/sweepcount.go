@@ -8,6 +8,7 @@ import (
 
 	"holdfast/chunkstore"
 	"holdfast/chunkstore/durable"
+	"holdfast/chunkstore/pack/packfile"
 )
 
 // census counts use and garbage by pack, from the catalogue in its order.
@@ -34,7 +35,7 @@ func (c *census) flush() {
 		if h.claimed() {
 			c.listed[h.claimPack]++
 			if used || c.held.has(h.claimSpot()) {
-				c.inUse[h.claimPack] += recordSize
+				c.inUse[h.claimPack] += packfile.RecordSize
 			}
 		}
 		there := func(o held) bool { return o.samePlace(h.location) }
@@ -60,7 +61,7 @@ func (c *census) record(l location, used bool) {
 // current is a record that the catalogue points to, and who has it. A claim has one
 // holder.
 type current struct {
-	entry
+	packfile.Entry
 	holders []held
 }
 
@@ -77,14 +78,14 @@ func (s *Store) currentEntries(ctx context.Context, v victim, p packInfo) ([]cur
 	if err != nil {
 		return nil, fmt.Errorf("pack %s: %w: %w", p.name(), errLeft, err)
 	}
-	all, err := readFooter(f, p.size, p.id)
+	all, err := packfile.ReadFooter(f, p.size, p.id)
 	f.Close()
 	if err != nil {
 		return s.scanCurrent(ctx, no)
 	}
 	var list []current
 	for _, e := range all {
-		holders, _, err := s.holdersOf(e.key, spot{no, e.off})
+		holders, _, err := s.holdersOf(e.Key, spot{no, e.Off})
 		if err != nil {
 			return nil, err
 		}
@@ -107,7 +108,7 @@ func (s *Store) scanCurrent(ctx context.Context, no uint32) ([]current, error) {
 			break
 		}
 		var holders []held
-		holders, _, err = s.holdersOf(e.key, spot{no, e.off})
+		holders, _, err = s.holdersOf(e.Key, spot{no, e.Off})
 		list = append(list, current{e, holders})
 	}
 	return list, err
@@ -115,18 +116,18 @@ func (s *Store) scanCurrent(ctx context.Context, no uint32) ([]current, error) {
 
 // scanEntries lists the records that the catalogue has in a pack. Their sums are not
 // known, and a record that serves several owners has the key of one of them.
-func (s *Store) scanEntries(ctx context.Context, no uint32) ([]entry, error) {
-	var list []entry
+func (s *Store) scanEntries(ctx context.Context, no uint32) ([]packfile.Entry, error) {
+	var list []packfile.Entry
 	seen := make(map[int64]bool)
 	err := s.eachLocation(ctx, func(k chunkstore.Key, l location) {
-		r := record{key: k, stored: l.stored, rank: l.rank}
+		r := packfile.Record{Key: k, Stored: l.stored, Rank: l.rank}
 		if l.pack == no && !seen[l.off] {
 			seen[l.off] = true
-			list = append(list, entry{record: r, off: l.off})
+			list = append(list, packfile.Entry{Record: r, Off: l.off})
 		}
 		if l.claimed() && l.claimPack == no {
-			r.claim = true
-			list = append(list, entry{record: r, off: l.claimOff})
+			r.Claim = true
+			list = append(list, packfile.Entry{Record: r, Off: l.claimOff})
 		}
 	})
 	return list, err

@@ -8,6 +8,7 @@ import (
 
 	"holdfast/chunkstore"
 	"holdfast/chunkstore/durable"
+	"holdfast/chunkstore/pack/packfile"
 )
 
 // drop forgets a pack whose chunks in use have been moved, and removes it.
@@ -35,7 +36,7 @@ func (sw *Sweep) commitDrop(no uint32, dead []current) error {
 	s := sw.s
 	ch := changes{epoch: s.epoch.Number, drop: []uint32{no}}
 	for _, e := range dead {
-		holders, _, err := s.cataloguedHolders(e.key, spot{no, e.off})
+		holders, _, err := s.cataloguedHolders(e.Key, spot{no, e.Off})
 		if err != nil {
 			return err
 		}
@@ -80,7 +81,7 @@ func (sw *Sweep) proveUnused(ctx context.Context, no uint32, dead []current) err
 	s := sw.s
 	gone := make(map[int64]bool, len(dead))
 	for _, e := range dead {
-		gone[e.off] = true
+		gone[e.Off] = true
 	}
 	p := s.packNow(no)
 	all, err := s.fileEntries(ctx, p)
@@ -88,22 +89,22 @@ func (sw *Sweep) proveUnused(ctx context.Context, no uint32, dead []current) err
 		return fmt.Errorf("pack %s: %w: %w", p.name(), errLeft, err)
 	}
 	for _, e := range all {
-		holders, cat, err := s.cataloguedHolders(e.key, spot{no, e.off})
+		holders, cat, err := s.cataloguedHolders(e.Key, spot{no, e.Off})
 		if err != nil {
 			return err
 		}
 		if cat != sw.cat {
 			return fmt.Errorf("pack %s: %w", p.name(), errRebuilt)
 		}
-		if len(holders) > 0 && !gone[e.off] {
-			return fmt.Errorf("pack %s: %w: chunk %s is in use and was not moved", p.name(), errLeft, e.key.ID.Short())
+		if len(holders) > 0 && !gone[e.Off] {
+			return fmt.Errorf("pack %s: %w: chunk %s is in use and was not moved", p.name(), errLeft, e.Key.ID.Short())
 		}
-		if len(holders) > 0 || !sw.used(e.key) {
+		if len(holders) > 0 || !sw.used(e.Key) {
 			continue
 		}
-		_, pending := s.recent(e.key)
-		if _, ok, _, err := s.catalogued(e.key); err != nil || !ok && !pending {
-			return errors.Join(fmt.Errorf("pack %s: %w: chunk %s is in use and the catalogue does not know it", p.name(), errLeft, e.key.ID.Short()), err)
+		_, pending := s.recent(e.Key)
+		if _, ok, _, err := s.catalogued(e.Key); err != nil || !ok && !pending {
+			return errors.Join(fmt.Errorf("pack %s: %w: chunk %s is in use and the catalogue does not know it", p.name(), errLeft, e.Key.ID.Short()), err)
 		}
 	}
 	return nil
@@ -124,22 +125,22 @@ func (s *Store) cataloguedHolders(k chunkstore.Key, at spot) (list []held, cat *
 
 // fileEntries lists the records of a sealed pack from its table or, if that is
 // damaged, from the records, all of which must be sound then.
-func (s *Store) fileEntries(ctx context.Context, p packInfo) ([]entry, error) {
+func (s *Store) fileEntries(ctx context.Context, p packInfo) ([]packfile.Entry, error) {
 	f, err := durable.Open(filepath.Join(packsDir(s.dir), p.name()))
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	all, damage := readFooter(f, p.size, p.id)
+	all, damage := packfile.ReadFooter(f, p.size, p.id)
 	if damage == nil {
 		return all, nil
 	}
-	sc := &scanner{r: f, id: p.id, size: p.size, sound: func(e entry) error {
+	sc := &packfile.Scanner{R: f, ID: p.id, Size: p.size, Sound: func(e packfile.Entry) error {
 		all = append(all, e)
 		return nil
 	}}
 	all = all[:0]
-	if _, err := sc.scan(ctx, headerSize); err != nil {
+	if _, err := sc.Scan(ctx, packfile.HeaderSize); err != nil {
 		return nil, errors.Join(damage, err)
 	}
 	return all, nil

@@ -3,6 +3,8 @@ package pack
 import (
 	"context"
 	"fmt"
+
+	"holdfast/chunkstore/pack/packfile"
 )
 
 // move copies chunks in use to another pack and makes the copies durable. A
@@ -21,13 +23,13 @@ func (sw *Sweep) move(ctx context.Context, no uint32, keep []current, r *SweepRe
 				return err
 			}
 		}
-		moved, err := se.move(ctx, no, e.entry)
+		moved, err := se.move(ctx, no, e.Entry)
 		if err != nil {
 			return err
 		}
 		if moved {
 			r.ChunksMoved++
-			r.BytesMoved += uint64(e.size())
+			r.BytesMoved += uint64(e.Size())
 		}
 	}
 	return se.Sync(ctx)
@@ -35,18 +37,18 @@ func (sw *Sweep) move(ctx context.Context, no uint32, keep []current, r *SweepRe
 
 // move writes a record again if somebody still has it from where e says. All who do
 // have it from the new place then.
-func (se *session) move(ctx context.Context, no uint32, e entry) (bool, error) {
-	leave, err := se.s.enterFlight(ctx, e.key.ID)
+func (se *session) move(ctx context.Context, no uint32, e packfile.Entry) (bool, error) {
+	leave, err := se.s.enterFlight(ctx, e.Key.ID)
 	if err != nil {
 		return false, err
 	}
 	defer leave()
-	at := spot{no, e.off}
-	holders, _, err := se.s.holdersOf(e.key, at)
+	at := spot{no, e.Off}
+	holders, _, err := se.s.holdersOf(e.Key, at)
 	if err != nil || len(holders) == 0 {
 		return false, err
 	}
-	if e.claim {
+	if e.Claim {
 		err = se.moveClaim(ctx, holders[0], e)
 	} else {
 		err = se.moveChunk(ctx, holders, at)
@@ -61,51 +63,51 @@ func (se *session) move(ctx context.Context, no uint32, e entry) (bool, error) {
 // key it has, whether that one is among them or not: claims hold by what it is.
 func (se *session) moveChunk(ctx context.Context, holders []held, at spot) error {
 	l := holders[0].location
-	b := make([]byte, recordSize+int(l.stored))
+	b := make([]byte, packfile.RecordSize+int(l.stored))
 	if err := se.s.read(ctx, holders[0].key, l, recordReader{buf: b, prove: true}); err != nil {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
 		return fmt.Errorf("%w: %w", errLeft, err)
 	}
-	r, err := decodeRecord(b[:recordSize], se.s.packNow(at.pack).id)
+	r, err := packfile.DecodeRecord(b[:packfile.RecordSize], se.s.packNow(at.pack).id)
 	if err != nil {
 		return fmt.Errorf("%w: %w", errLeft, err)
 	}
 	for i, h := range holders {
-		if h.key == r.key && !h.claimed() {
-			r.rank = h.rank + 1
-			holders[i].rank = r.rank
+		if h.key == r.Key && !h.claimed() {
+			r.Rank = h.rank + 1
+			holders[i].rank = r.Rank
 		}
 	}
-	return se.append(ctx, addition{record: r, blob: b[recordSize:], holders: holders, replaces: []spot{at}})
+	return se.append(ctx, addition{Record: r, blob: b[packfile.RecordSize:], holders: holders, replaces: []spot{at}})
 }
 
 // moveClaim writes a claim again.
-func (se *session) moveClaim(ctx context.Context, h held, e entry) error {
-	r := record{key: h.key, stored: h.stored, rank: h.rank + 1, claim: true}
+func (se *session) moveClaim(ctx context.Context, h held, e packfile.Entry) error {
+	r := packfile.Record{Key: h.key, Stored: h.stored, Rank: h.rank + 1, Claim: true}
 	f, err := se.s.claimAt(h, e)
 	if err != nil {
 		return fmt.Errorf("%w: %w", errLeft, err)
 	}
-	r.sum = f.sum
-	return se.append(ctx, addition{record: r, twin: h.location, replaces: []spot{h.claimSpot()}})
+	r.Sum = f.Sum
+	return se.append(ctx, addition{Record: r, twin: h.location, replaces: []spot{h.claimSpot()}})
 }
 
 // claimAt reads the claim that a chunk is held by.
-func (s *Store) claimAt(h held, e entry) (record, error) {
+func (s *Store) claimAt(h held, e packfile.Entry) (packfile.Record, error) {
 	p := s.packNow(h.claimPack)
 	f, _, err := openPack(packsDir(s.dir), p.id, p.state)
 	if err != nil {
-		return record{}, err
+		return packfile.Record{}, err
 	}
 	defer f.Close()
-	b := make([]byte, recordSize)
-	if _, err := f.ReadAt(b, e.off); err != nil {
-		return record{}, err
+	b := make([]byte, packfile.RecordSize)
+	if _, err := f.ReadAt(b, e.Off); err != nil {
+		return packfile.Record{}, err
 	}
-	r, err := decodeRecord(b, p.id)
-	if err == nil && (!r.claim || r.key != h.key || r.stored != h.stored || [sumPartSize]byte(r.sum[:]) != h.sum) {
+	r, err := packfile.DecodeRecord(b, p.id)
+	if err == nil && (!r.Claim || r.Key != h.key || r.Stored != h.stored || [sumPartSize]byte(r.Sum[:]) != h.sum) {
 		err = errHeader
 	}
 	return r, err

@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"holdfast/chunkstore"
+	"holdfast/chunkstore/pack/packfile"
 )
 
 // Sizes of the values in the catalogue, in bytes; each is followed by its CRC.
@@ -65,7 +66,7 @@ func (l location) spots() []spot {
 // needs reports whether the record at a spot is the chunk's, or its claim.
 func (l location) needs(at spot) bool { return l.spot() == at || l.claimed() && l.claimSpot() == at }
 
-func (l location) end() int64 { return l.off + recordSize + int64(l.stored) }
+func (l location) end() int64 { return l.off + packfile.RecordSize + int64(l.stored) }
 
 // claimed reports whether the record is another owner's.
 func (l location) claimed() bool { return l.claimOff != 0 }
@@ -82,17 +83,17 @@ func (l location) sameBytes(m location) bool {
 
 // holds reports whether r is the record that a chunk is read from: its own, or with a
 // claim one of the same bytes.
-func (l location) holds(k chunkstore.Key, r record) bool {
-	if r.stored != l.stored || r.key.Class() != k.Class() {
+func (l location) holds(k chunkstore.Key, r packfile.Record) bool {
+	if r.Stored != l.stored || r.Key.Class() != k.Class() {
 		return false
 	}
-	if k.Class() == chunkstore.ClassEncrypted && [sumPartSize]byte(r.sum[:sumPartSize]) != l.sum {
+	if k.Class() == chunkstore.ClassEncrypted && [sumPartSize]byte(r.Sum[:sumPartSize]) != l.sum {
 		return false
 	}
 	if l.claimed() {
-		return r.key.ID == k.ID && r.key.Size == k.Size
+		return r.Key.ID == k.ID && r.Key.Size == k.Size
 	}
-	return r.key == k
+	return r.Key == k
 }
 
 // beats reports whether l is to be believed rather than old, another copy of the
@@ -110,25 +111,25 @@ func (l location) beats(old location) bool {
 func (l location) samePlace(m location) bool { return l.pack == m.pack && l.off == m.off }
 
 // locate makes the location of a record that is no claim.
-func locate(pack uint32, e entry) location {
-	l := location{pack: pack, off: e.off, stored: e.stored, rank: e.rank}
-	if e.key.Class() == chunkstore.ClassEncrypted {
-		copy(l.sum[:], e.sum[:])
+func locate(pack uint32, e packfile.Entry) location {
+	l := location{pack: pack, off: e.Off, stored: e.Stored, rank: e.Rank}
+	if e.Key.Class() == chunkstore.ClassEncrypted {
+		copy(l.sum[:], e.Sum[:])
 	}
 	return l
 }
 
 // claiming makes the location of a chunk whose owner has it by the claim e, which
 // lies in pack, of what l holds.
-func (l location) claiming(pack uint32, e entry) location {
-	l.rank, l.claimPack, l.claimOff = e.rank, pack, e.off
+func (l location) claiming(pack uint32, e packfile.Entry) location {
+	l.rank, l.claimPack, l.claimOff = e.Rank, pack, e.Off
 	return l
 }
 
 // packInfo is what is known of a pack.
 type packInfo struct {
-	id     packID
-	state  packState
+	id     packfile.ID
+	state  packfile.State
 	length int64 // in bytes: of a sealed pack its file, else the end of the last record in the catalogue
 	// checked is when a scrub has found all of a sealed pack sound, in Unix
 	// seconds; 0 if none has since damage was last met in it.
@@ -150,19 +151,19 @@ type totals struct {
 	records, stored, plain uint64
 }
 
-func (t *totals) add(r record) {
+func (t *totals) add(r packfile.Record) {
 	t.records++
-	t.stored += uint64(r.bytes())
-	if !r.claim {
-		t.plain += uint64(r.key.Size)
+	t.stored += uint64(r.Bytes())
+	if !r.Claim {
+		t.plain += uint64(r.Key.Size)
 	}
 }
 
-func (p packInfo) name() string { return p.id.String() + p.state.ext() }
+func (p packInfo) name() string { return p.id.String() + p.state.Ext() }
 
 // sealValue appends the checksum of a value.
 func sealValue(key, v []byte) []byte {
-	return binary.LittleEndian.AppendUint32(v, crc(append(bytes.Clone(key), v...)))
+	return binary.LittleEndian.AppendUint32(v, packfile.CRC(append(bytes.Clone(key), v...)))
 }
 
 // openValue checks length and checksum of a value and returns it without the
@@ -171,7 +172,7 @@ func openValue(key, v []byte, size int) ([]byte, error) {
 	if len(v) != size+crcSize {
 		return nil, fmt.Errorf("%w: value of %d bytes for %q", errCatalogue, len(v), key)
 	}
-	if binary.LittleEndian.Uint32(v[size:]) != crc(append(bytes.Clone(key), v[:size]...)) {
+	if binary.LittleEndian.Uint32(v[size:]) != packfile.CRC(append(bytes.Clone(key), v[:size]...)) {
 		return nil, fmt.Errorf("%w: checksum of %q differs", errCatalogue, key)
 	}
 	return v[:size], nil
@@ -217,7 +218,7 @@ func decodeLocation(key, v []byte) (location, error) {
 		l.claimPack = binary.LittleEndian.Uint32(v[sealedSize:])
 		l.claimOff = int64(binary.LittleEndian.Uint32(v[sealedSize+4:]))
 	}
-	if l.off < headerSize || l.stored > chunkstore.SealedSizeMax || size == claimedSize && l.claimOff < headerSize {
+	if l.off < packfile.HeaderSize || l.stored > chunkstore.SealedSizeMax || size == claimedSize && l.claimOff < packfile.HeaderSize {
 		return location{}, fmt.Errorf("%w: impossible location of chunk %x", errCatalogue, key)
 	}
 	return l, nil
@@ -250,8 +251,8 @@ func decodePackInfo(key, v []byte) (uint32, packInfo, error) {
 		return 0, packInfo{}, err
 	}
 	p := packInfo{
-		id:     packID(v[:8]),
-		state:  packState(binary.LittleEndian.Uint32(v[8:])),
+		id:     packfile.ID(v[:8]),
+		state:  packfile.State(binary.LittleEndian.Uint32(v[8:])),
 		length: int64(binary.LittleEndian.Uint64(v[12:])),
 		totals: totals{
 			records: binary.LittleEndian.Uint64(v[20:]),
@@ -263,7 +264,7 @@ func decodePackInfo(key, v []byte) (uint32, packInfo, error) {
 	if size == packInfoSize {
 		p.checked = int64(binary.LittleEndian.Uint64(v[44:]))
 	}
-	if p.checked < 0 || p.length < 0 || p.length > offsetMax || p.state != stateOpen && p.state != stateSealed {
+	if p.checked < 0 || p.length < 0 || p.length > packfile.OffsetMax || p.state != packfile.StateOpen && p.state != packfile.StateSealed {
 		return 0, packInfo{}, fmt.Errorf("%w: impossible pack %x", errCatalogue, key)
 	}
 	return binary.BigEndian.Uint32(key), p, nil

@@ -12,6 +12,7 @@ import (
 
 	"holdfast/chunkstore"
 	"holdfast/chunkstore/durable"
+	"holdfast/chunkstore/pack/packfile"
 )
 
 // writer is a pack open for writing. It belongs to one session at a time, or
@@ -19,14 +20,14 @@ import (
 type writer struct {
 	disk disk
 	no   uint32
-	id   packID
+	id   packfile.ID
 	f    *os.File
 	path string
 	// header is the file header as it stands in the file.
 	header []byte
 
 	// The owner's: the records of the pack, and where the next one goes.
-	entries []entry
+	entries []packfile.Entry
 	end     int64
 
 	mu     sync.Mutex // guards all below; held while syncing and sealing
@@ -37,12 +38,12 @@ type writer struct {
 // createWriter makes a new pack with a random id. Its file is synced with its
 // first records.
 func createWriter(d disk, dir string, epoch uint64) (*writer, error) {
-	w := &writer{disk: d, isNew: true, end: headerSize}
+	w := &writer{disk: d, isNew: true, end: packfile.HeaderSize}
 	if _, err := rand.Read(w.id[:]); err != nil {
 		return nil, fmt.Errorf("create pack: %w", err)
 	}
-	w.path = filepath.Join(dir, w.id.String()+openExt)
-	w.header = encodeHeader(w.id, epoch)
+	w.path = filepath.Join(dir, w.id.String()+packfile.OpenExt)
+	w.header = packfile.EncodeHeader(w.id, epoch)
 	err := d.do("create", w.path, func() (err error) {
 		w.f, err = durable.OpenFile(w.path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o640)
 		return err
@@ -66,7 +67,7 @@ func createWriter(d disk, dir string, epoch uint64) (*writer, error) {
 // records must reach exactly to length: anything else is an error, and the
 // pack is better left alone.
 func reopenWriter(d disk, dir string, p packInfo) (*writer, error) {
-	w := &writer{disk: d, id: p.id, path: filepath.Join(dir, p.id.String()+openExt), header: make([]byte, headerSize)}
+	w := &writer{disk: d, id: p.id, path: filepath.Join(dir, p.id.String()+packfile.OpenExt), header: make([]byte, packfile.HeaderSize)}
 	var err error
 	if w.f, err = durable.OpenFile(w.path, os.O_RDWR, 0); err != nil {
 		return nil, fmt.Errorf("continue pack: %w", err)
@@ -88,20 +89,20 @@ func (w *writer) load(length int64) error {
 	if _, err := w.f.ReadAt(w.header, 0); err != nil {
 		return err
 	}
-	if id, _, err := decodeHeader(w.header); err != nil || id != w.id {
+	if id, _, err := packfile.DecodeHeader(w.header); err != nil || id != w.id {
 		return fmt.Errorf("%w: file header: %w", chunkstore.ErrCorrupt, err)
 	}
-	b := make([]byte, recordSize)
-	for w.end = headerSize; w.end < length; {
+	b := make([]byte, packfile.RecordSize)
+	for w.end = packfile.HeaderSize; w.end < length; {
 		if _, err := w.f.ReadAt(b, w.end); err != nil {
 			return err
 		}
-		r, err := decodeRecord(b, w.id)
+		r, err := packfile.DecodeRecord(b, w.id)
 		if err != nil {
 			return fmt.Errorf("%w: at %d: %w", chunkstore.ErrCorrupt, w.end, err)
 		}
-		w.entries = append(w.entries, entry{record: r, off: w.end})
-		w.end += r.size()
+		w.entries = append(w.entries, packfile.Entry{Record: r, Off: w.end})
+		w.end += r.Size()
 	}
 	if w.end != length {
 		return fmt.Errorf("%w: last record ends at %d", chunkstore.ErrCorrupt, w.end)
@@ -111,30 +112,30 @@ func (w *writer) load(length int64) error {
 
 // full reports whether the pack is to be sealed.
 func (w *writer) full(packSize int64) bool {
-	return w.end >= packSize || len(w.entries) >= recordCountMax
+	return w.end >= packSize || len(w.entries) >= packfile.RecordCountMax
 }
 
 // append writes a record. After ErrNoSpace the pack is as it was before; after
 // any other error it must not be used again.
-func (w *writer) append(r record, blob []byte) (entry, error) {
-	e := entry{record: r, off: w.end}
-	head := encodeRecord(r, w.id)
+func (w *writer) append(r packfile.Record, blob []byte) (packfile.Entry, error) {
+	e := packfile.Entry{Record: r, Off: w.end}
+	head := packfile.EncodeRecord(r, w.id)
 	err := w.disk.do("write", w.path, func() error {
-		if _, err := w.f.WriteAt(head, e.off); err != nil {
+		if _, err := w.f.WriteAt(head, e.Off); err != nil {
 			return err
 		}
-		if r.claim {
+		if r.Claim {
 			return nil
 		}
-		_, err := w.f.WriteAt(blob, e.off+recordSize)
+		_, err := w.f.WriteAt(blob, e.Off+packfile.RecordSize)
 		return err
 	})
 	if err != nil {
 		// Should this fail too, the next record or the seal goes over what
 		// the torn one has left, and recovery cuts it off.
-		return entry{}, w.cutBack(err)
+		return packfile.Entry{}, w.cutBack(err)
 	}
-	w.end = e.end()
+	w.end = e.End()
 	w.entries = append(w.entries, e)
 	return e, nil
 }
@@ -201,7 +202,7 @@ func (w *writer) seal() (int64, error) {
 	if err != nil {
 		return 0, err
 	}
-	sealed := filepath.Join(filepath.Dir(w.path), w.id.String()+sealedExt)
+	sealed := filepath.Join(filepath.Dir(w.path), w.id.String()+packfile.SealedExt)
 	if err := w.disk.do("rename", w.path, func() error { return durable.Rename(w.path, sealed) }); err != nil {
 		return 0, fmt.Errorf("%w: %w", errLost, err)
 	}
@@ -210,7 +211,7 @@ func (w *writer) seal() (int64, error) {
 }
 
 func (w *writer) writeFooter() error {
-	footer := encodeFooter(w.header, w.entries, w.end)
+	footer := packfile.EncodeFooter(w.header, w.entries, w.end)
 	size, err := fileSize(w.f)
 	if err != nil {
 		return err

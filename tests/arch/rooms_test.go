@@ -15,13 +15,14 @@ import (
 var rooms = map[string][]string{
 	"crypto": {},
 
-	"chunkstore":           {},
-	"chunkstore/chunker":   {"chunkstore"},
-	"chunkstore/blob":      {"chunkstore", "crypto"},
-	"chunkstore/durable":   {"chunkstore"},
-	"chunkstore/pack":      {"chunkstore", "chunkstore/blob", "chunkstore/durable", "crypto"},
-	"chunkstore/mem":       {"chunkstore"},
-	"chunkstore/storetest": {"chunkstore"},
+	"chunkstore":               {},
+	"chunkstore/chunker":       {"chunkstore"},
+	"chunkstore/blob":          {"chunkstore", "crypto"},
+	"chunkstore/durable":       {"chunkstore"},
+	"chunkstore/pack":          {"chunkstore", "chunkstore/blob", "chunkstore/durable", "chunkstore/pack/packfile", "crypto"},
+	"chunkstore/pack/packfile": {"chunkstore", "crypto"},
+	"chunkstore/mem":           {"chunkstore"},
+	"chunkstore/storetest":     {"chunkstore"},
 
 	"datastore/index":         {"chunkstore", "crypto"},
 	"datastore/manifest":      {"chunkstore", "chunkstore/blob", "crypto"},

@@ -100,9 +100,9 @@ var diskMutants = []mutant{
 		"\t\tif !known && sim.Mutant(\"no-adoption\") {\n\t\t\tcontinue\n\t\t}\n\t\tif !known {\n",
 	}}},
 	{"torn-tail-kept", "what is torn behind the last sound record is not counted on", "", []change{{
-		"chunkstore/pack/scan.go",
-		"\treturn sum(b) == e.sum, nil\n",
-		"\treturn sum(b) == e.sum || sim.Mutant(\"torn-tail-kept\"), nil\n",
+		"chunkstore/pack/packfile/scan.go",
+		"\treturn crypto.Sum(b) == e.Sum, nil\n",
+		"\treturn crypto.Sum(b) == e.Sum || sim.Mutant(\"torn-tail-kept\"), nil\n",
 	}}},
 }
 
@@ -254,7 +254,7 @@ var ownerMutants = []mutant{
 		"\ttwin, claim, err := se.twin(ctx, r)\n",
 		"\tif sim.Mutant(\"plain-replaces-encrypted\") && key.Class() == chunkstore.ClassPlain {\n\t\tlist, _, _ := se.s.holders(key)\n" +
 			"\t\tfor _, h := range list {\n\t\t\tif h.key.Class() == chunkstore.ClassEncrypted && !h.claimed() {\n" +
-			"\t\t\t\tr.key, key, old, found = h.key, h.key, h.location, false\n\t\t\t\tbreak\n\t\t\t}\n\t\t}\n\t}\n" +
+			"\t\t\t\tr.Key, key, old, found = h.key, h.key, h.location, false\n\t\t\t\tbreak\n\t\t\t}\n\t\t}\n\t}\n" +
 			"\ttwin, claim, err := se.twin(ctx, r)\n",
 	}}},
 	{"class-forgotten", "a chunk of one class does not count as there because one of the other is", "", []change{{
@@ -270,8 +270,8 @@ var ownerMutants = []mutant{
 	}}},
 	{"claimed-without-proof", "who has not sent the same bytes has no part in another owner's copy", "", []change{{
 		"chunkstore/pack/session.go",
-		"if h.key == r.key || !h.sameBytes(want) {\n",
-		"if h.key == r.key || h.key.Class() != r.key.Class() || !h.sameBytes(want) && !sim.Mutant(\"claimed-without-proof\") {\n",
+		"if h.key == r.Key || !h.sameBytes(want) {\n",
+		"if h.key == r.Key || h.key.Class() != r.Key.Class() || !h.sameBytes(want) && !sim.Mutant(\"claimed-without-proof\") {\n",
 	}, {
 		"chunkstore/pack/session.go",
 		"if ok && l.sameBytes(want) && se.s.healthy(l) == nil {\n",
@@ -313,7 +313,7 @@ var ownerMutants = []mutant{
 	{"claim-lost-in-sweep", "a record stays while one of those who claim it needs it", "", []change{{
 		"chunkstore/pack/sweepcount.go",
 		"\treturn slices.ContainsFunc(c.holders, func(h held) bool { return used(h.key) })\n",
-		"\treturn slices.ContainsFunc(c.holders, func(h held) bool {\n\t\treturn used(h.key) && (c.claim || !h.claimed() || !sim.Mutant(\"claim-lost-in-sweep\"))\n\t})\n",
+		"\treturn slices.ContainsFunc(c.holders, func(h held) bool {\n\t\treturn used(h.key) && (c.Claim || !h.claimed() || !sim.Mutant(\"claim-lost-in-sweep\"))\n\t})\n",
 	}}},
 	{"returned-reads-group", "what comes back to a group that was made again reads what it has read", "backup,forget,restore", []change{{
 		"datastore/deleted.go",

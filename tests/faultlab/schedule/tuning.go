@@ -8,7 +8,7 @@ var tunings = []change{
 	{"chunkstore/pack/store.go", "pendingMax = 100_000", "pendingMax = 7"},
 	{"chunkstore/pack/catalogue.go", "NoStatistics: true,", "NoStatistics: true, PageSize: 1 << 10,"},
 	{"chunkstore/pack/catalogue.go", "allocSize = 64 << 10", "allocSize = 4 << 10"},
-	{"chunkstore/pack/scan.go", "scanWindow = 1 << 20", "scanWindow = 1 << 10"},
+	{"chunkstore/pack/packfile/scan.go", "scanWindow = 1 << 20", "scanWindow = 1 << 10"},
 	{"datastore/trash.go", "reserveSize  = 1 << 20", "reserveSize  = 1 << 8"},
 	{"datastore/trash.go", "reservePiece = 32 << 10", "reservePiece = 1 << 5"},
 	{"datastore/index/writer.go", "bufferSize = 64 << 10", "bufferSize = 1 << 10"},

@@ -1,4 +1,4 @@
-package pack
+package packfile
 
 import (
 	"encoding/binary"
@@ -67,97 +67,98 @@ import (
 // sizes and SHA-256 are those of a chunk that lies somewhere in the store, and
 // serves both.
 const (
-	headerSize    = 64
-	recordSize    = 112
+	HeaderSize    = 64
+	RecordSize    = 112
 	entrySize     = 100
-	trailerSize   = 72
+	TrailerSize   = 72
 	formatVersion = 2
 
-	// recordCountMax bounds the table: a pack of that many records is full
+	// RecordCountMax bounds the table: a pack of that many records is full
 	// whatever its size.
-	recordCountMax = 1 << 16
+	RecordCountMax = 1 << 16
 
 	packMagic    = "\x6e\xd6\xd1\x38\x68\xc5\x2f\x98"
 	trailerMagic = "\xed\x39\x84\xb1\x26\x7c\xc6\xd7"
-	recordMagic  = "\x0e\xcd\x4b\x90"
+	RecordMagic  = "\x0e\xcd\x4b\x90"
 )
 
-// packID names a pack; it is random.
-type packID [8]byte
+// ID names a pack; it is random.
+type ID [8]byte
 
 // String returns 16 hex digits.
-func (id packID) String() string { return hex.EncodeToString(id[:]) }
+func (id ID) String() string { return hex.EncodeToString(id[:]) }
 
-// record is what a record's header says.
-type record struct {
-	key    chunkstore.Key
-	stored uint32 // bytes
-	rank   uint32
-	sum    [32]byte
-	claim  bool // of a chunk that another record holds
+// Record is what a record's header says.
+type Record struct {
+	Key    chunkstore.Key
+	Stored uint32 // bytes
+	Rank   uint32
+	Sum    [32]byte
+	Claim  bool // of a chunk that another record holds
 }
 
-// bytes is how many bytes follow the header.
-func (r record) bytes() int {
-	if r.claim {
+// Bytes is how many bytes follow the header.
+func (r Record) Bytes() int {
+	if r.Claim {
 		return 0
 	}
-	return int(r.stored)
+	return int(r.Stored)
 }
 
-// size is the space the record takes in a pack.
-func (r record) size() int64 { return recordSize + int64(r.bytes()) }
+// Size is the space the record takes in a pack.
+func (r Record) Size() int64 { return RecordSize + int64(r.Bytes()) }
 
 // kind is how a header tells a claim.
-func (r record) kind() uint16 {
-	if r.claim {
+func (r Record) kind() uint16 {
+	if r.Claim {
 		return 1
 	}
 	return 0
 }
 
 // validate checks the sizes, so that they may be used for reading.
-func (r record) validate() error {
+func (r Record) validate() error {
 	switch {
-	case r.key.ID.IsZero():
+	case r.Key.ID.IsZero():
 		return errors.New("chunk id is zero")
-	case r.stored <= chunkstore.SealedSizeMin || r.stored > chunkstore.SealedSizeMax:
-		return fmt.Errorf("stored size %d is not within %d..%d", r.stored, chunkstore.SealedSizeMin+1, chunkstore.SealedSizeMax)
-	case r.key.Size < 1 || r.key.Size > chunkstore.PlainSizeMax:
-		return fmt.Errorf("plain size %d is not within 1..%d", r.key.Size, chunkstore.PlainSizeMax)
-	case r.claim && r.key.Class() != chunkstore.ClassEncrypted:
+	case r.Stored <= chunkstore.SealedSizeMin || r.Stored > chunkstore.SealedSizeMax:
+		return fmt.Errorf("stored size %d is not within %d..%d", r.Stored, chunkstore.SealedSizeMin+1, chunkstore.SealedSizeMax)
+	case r.Key.Size < 1 || r.Key.Size > chunkstore.PlainSizeMax:
+		return fmt.Errorf("plain size %d is not within 1..%d", r.Key.Size, chunkstore.PlainSizeMax)
+	case r.Claim && r.Key.Class() != chunkstore.ClassEncrypted:
 		return errors.New("a plain chunk is claimed")
 	}
 	return nil
 }
 
-// entry is a record and where it begins in its pack.
-type entry struct {
-	record
-	off int64
+// Entry is a record and where it begins in its pack.
+type Entry struct {
+	Record
+	Off int64
 }
 
-func (e entry) end() int64 { return e.off + e.size() }
+// End is the offset of the first byte behind the record.
+func (e Entry) End() int64 { return e.Off + e.Size() }
 
-// encodeHeader makes the file header of a pack.
-func encodeHeader(id packID, epoch uint64) []byte {
-	b := make([]byte, headerSize)
+// EncodeHeader makes the file header of a pack.
+func EncodeHeader(id ID, epoch uint64) []byte {
+	b := make([]byte, HeaderSize)
 	copy(b, packMagic)
 	binary.LittleEndian.PutUint32(b[8:], formatVersion)
 	copy(b[16:], id[:])
 	binary.LittleEndian.PutUint64(b[24:], epoch)
-	binary.LittleEndian.PutUint32(b[60:], crc(b[:60]))
+	binary.LittleEndian.PutUint32(b[60:], CRC(b[:60]))
 	return b
 }
 
-// decodeHeader reads the file header of a pack.
-func decodeHeader(b []byte) (id packID, epoch uint64, err error) {
+// DecodeHeader reads the file header of a pack.
+func DecodeHeader(b []byte) (id ID, epoch uint64, err error) {
 	switch {
-	case len(b) != headerSize:
+	case len(b) != HeaderSize:
 		return id, 0, fmt.Errorf("file header: %d bytes", len(b))
 	case string(b[:8]) != packMagic:
 		return id, 0, errors.New("file header: wrong magic")
-	case binary.LittleEndian.Uint32(b[60:]) != crc(b[:60]):
+	case binary.LittleEndian.Uint32(b[60:]) != CRC(b[:60]):
 		return id, 0, errors.New("file header: checksum differs")
 	case binary.LittleEndian.Uint32(b[8:]) != formatVersion:
 		return id, 0, fmt.Errorf("file header: unknown version %d", binary.LittleEndian.Uint32(b[8:]))
@@ -168,49 +169,49 @@ func decodeHeader(b []byte) (id packID, epoch uint64, err error) {
 	return id, binary.LittleEndian.Uint64(b[24:]), nil
 }
 
-// encodeRecord makes the header of a record in the pack called id.
-func encodeRecord(r record, id packID) []byte {
-	b := make([]byte, recordSize)
-	copy(b, recordMagic)
+// EncodeRecord makes the header of a record in the pack called id.
+func EncodeRecord(r Record, id ID) []byte {
+	b := make([]byte, RecordSize)
+	copy(b, RecordMagic)
 	binary.LittleEndian.PutUint16(b[4:], formatVersion)
 	binary.LittleEndian.PutUint16(b[6:], r.kind())
-	copy(b[8:], r.key.ID[:])
-	binary.LittleEndian.PutUint32(b[40:], r.stored)
-	binary.LittleEndian.PutUint32(b[44:], r.key.Size)
-	binary.LittleEndian.PutUint32(b[48:], r.rank)
+	copy(b[8:], r.Key.ID[:])
+	binary.LittleEndian.PutUint32(b[40:], r.Stored)
+	binary.LittleEndian.PutUint32(b[44:], r.Key.Size)
+	binary.LittleEndian.PutUint32(b[48:], r.Rank)
 	copy(b[52:], id[:])
-	copy(b[60:], r.sum[:])
-	copy(b[92:], r.key.Owner[:])
-	binary.LittleEndian.PutUint32(b[108:], crc(b[:108]))
+	copy(b[60:], r.Sum[:])
+	copy(b[92:], r.Key.Owner[:])
+	binary.LittleEndian.PutUint32(b[108:], CRC(b[:108]))
 	return b
 }
 
-// decodeRecord reads the header of a record that lies in the pack called id.
-func decodeRecord(b []byte, id packID) (record, error) {
-	var r record
+// DecodeRecord reads the header of a record that lies in the pack called id.
+func DecodeRecord(b []byte, id ID) (Record, error) {
+	var r Record
 	switch {
-	case len(b) != recordSize:
+	case len(b) != RecordSize:
 		return r, fmt.Errorf("record: %d bytes", len(b))
-	case string(b[:4]) != recordMagic:
+	case string(b[:4]) != RecordMagic:
 		return r, errors.New("record: wrong magic")
-	case binary.LittleEndian.Uint32(b[108:]) != crc(b[:108]):
+	case binary.LittleEndian.Uint32(b[108:]) != CRC(b[:108]):
 		return r, errors.New("record: checksum of the header differs")
 	case binary.LittleEndian.Uint16(b[4:]) != formatVersion:
 		return r, fmt.Errorf("record: unknown version %d", binary.LittleEndian.Uint16(b[4:]))
 	case !allZero(b[104:108]) || binary.LittleEndian.Uint16(b[6:]) > 1:
 		return r, errors.New("record: reserved bytes are set")
-	case packID(b[52:60]) != id:
-		return r, fmt.Errorf("record: belongs to pack %s", packID(b[52:60]))
+	case ID(b[52:60]) != id:
+		return r, fmt.Errorf("record: belongs to pack %s", ID(b[52:60]))
 	}
-	r.claim = binary.LittleEndian.Uint16(b[6:]) == 1
-	r.key.ID = chunkstore.ID(b[8:40])
-	r.stored = binary.LittleEndian.Uint32(b[40:])
-	r.key.Size = binary.LittleEndian.Uint32(b[44:])
-	r.rank = binary.LittleEndian.Uint32(b[48:])
-	copy(r.sum[:], b[60:])
-	copy(r.key.Owner[:], b[92:])
+	r.Claim = binary.LittleEndian.Uint16(b[6:]) == 1
+	r.Key.ID = chunkstore.ID(b[8:40])
+	r.Stored = binary.LittleEndian.Uint32(b[40:])
+	r.Key.Size = binary.LittleEndian.Uint32(b[44:])
+	r.Rank = binary.LittleEndian.Uint32(b[48:])
+	copy(r.Sum[:], b[60:])
+	copy(r.Key.Owner[:], b[92:])
 	if err := r.validate(); err != nil {
-		return record{}, fmt.Errorf("record: %w", err)
+		return Record{}, fmt.Errorf("record: %w", err)
 	}
 	return r, nil
 }
@@ -224,29 +225,29 @@ type trailer struct {
 
 func (t trailer) tableSize() int64 { return int64(t.count) * entrySize }
 
-// encodeFooter makes table and trailer of a pack with this file header. The
+// EncodeFooter makes table and trailer of a pack with this file header. The
 // table goes to tableOff.
-func encodeFooter(header []byte, entries []entry, tableOff int64) []byte {
-	b := make([]byte, 0, headerSize+len(entries)*entrySize+trailerSize)
+func EncodeFooter(header []byte, entries []Entry, tableOff int64) []byte {
+	b := make([]byte, 0, HeaderSize+len(entries)*entrySize+TrailerSize)
 	b = append(b, header...)
 	for _, e := range entries {
-		b = append(b, e.key.ID[:]...)
-		b = binary.LittleEndian.AppendUint64(b, uint64(e.off))
-		b = binary.LittleEndian.AppendUint32(b, e.stored)
-		b = binary.LittleEndian.AppendUint32(b, e.key.Size)
-		b = binary.LittleEndian.AppendUint32(b, e.rank)
+		b = append(b, e.Key.ID[:]...)
+		b = binary.LittleEndian.AppendUint64(b, uint64(e.Off))
+		b = binary.LittleEndian.AppendUint32(b, e.Stored)
+		b = binary.LittleEndian.AppendUint32(b, e.Key.Size)
+		b = binary.LittleEndian.AppendUint32(b, e.Rank)
 		b = binary.LittleEndian.AppendUint32(b, uint32(e.kind()))
-		b = append(b, e.sum[:]...)
-		b = append(b, e.key.Owner[:]...)
+		b = append(b, e.Sum[:]...)
+		b = append(b, e.Key.Owner[:]...)
 	}
 	s := crypto.Sum(b)
-	t := make([]byte, trailerSize)
+	t := make([]byte, TrailerSize)
 	copy(t, trailerMagic)
 	binary.LittleEndian.PutUint32(t[8:], formatVersion)
 	binary.LittleEndian.PutUint64(t[16:], uint64(len(entries)))
 	binary.LittleEndian.PutUint64(t[24:], uint64(tableOff))
 	copy(t[32:], s[:])
-	binary.LittleEndian.PutUint32(t[68:], crc(t[:68]))
+	binary.LittleEndian.PutUint32(t[68:], CRC(t[:68]))
 	return append(b, t...)[len(header):]
 }
 
@@ -255,11 +256,11 @@ func encodeFooter(header []byte, entries []entry, tableOff int64) []byte {
 func decodeTrailer(b []byte, fileSize int64) (trailer, error) {
 	var t trailer
 	switch {
-	case len(b) != trailerSize:
+	case len(b) != TrailerSize:
 		return t, fmt.Errorf("footer: %d bytes", len(b))
 	case string(b[:8]) != trailerMagic:
 		return t, errors.New("footer: wrong magic")
-	case binary.LittleEndian.Uint32(b[68:]) != crc(b[:68]):
+	case binary.LittleEndian.Uint32(b[68:]) != CRC(b[:68]):
 		return t, errors.New("footer: checksum of the trailer differs")
 	case binary.LittleEndian.Uint32(b[8:]) != formatVersion:
 		return t, fmt.Errorf("footer: unknown version %d", binary.LittleEndian.Uint32(b[8:]))
@@ -267,11 +268,11 @@ func decodeTrailer(b []byte, fileSize int64) (trailer, error) {
 		return t, errors.New("footer: reserved bytes are set")
 	}
 	count, off := binary.LittleEndian.Uint64(b[16:]), binary.LittleEndian.Uint64(b[24:])
-	if count > recordCountMax {
-		return t, fmt.Errorf("footer: %d records, at most %d are possible", count, recordCountMax)
+	if count > RecordCountMax {
+		return t, fmt.Errorf("footer: %d records, at most %d are possible", count, RecordCountMax)
 	}
-	want := fileSize - trailerSize - int64(count)*entrySize
-	if want < headerSize || off != uint64(want) {
+	want := fileSize - TrailerSize - int64(count)*entrySize
+	if want < HeaderSize || off != uint64(want) {
 		return t, fmt.Errorf("footer: table at %d does not fit into %d bytes", off, fileSize)
 	}
 	t = trailer{count: int(count), tableOff: want}
@@ -282,52 +283,52 @@ func decodeTrailer(b []byte, fileSize int64) (trailer, error) {
 // decodeTable reads the table that t speaks of. header is the file header as
 // it stands in the file. Entries ascend, do not overlap and end before the
 // table.
-func decodeTable(t trailer, header, table []byte) ([]entry, error) {
+func decodeTable(t trailer, header, table []byte) ([]Entry, error) {
 	if int64(len(table)) != t.tableSize() {
 		return nil, fmt.Errorf("footer: table of %d bytes for %d records", len(table), t.count)
 	}
 	if crypto.Sum(slices.Concat(header, table)) != t.sum {
 		return nil, errors.New("footer: checksum of the table differs")
 	}
-	entries := make([]entry, 0, t.count)
-	last := int64(headerSize)
+	entries := make([]Entry, 0, t.count)
+	last := int64(HeaderSize)
 	for i := range t.count {
 		e, err := decodeEntry(table[i*entrySize : (i+1)*entrySize])
 		if err != nil {
 			return nil, fmt.Errorf("footer: entry %d: %w", i, err)
 		}
-		if e.off < last || e.end() > t.tableOff {
-			return nil, fmt.Errorf("footer: entry %d: offset %d is out of place", i, e.off)
+		if e.Off < last || e.End() > t.tableOff {
+			return nil, fmt.Errorf("footer: entry %d: offset %d is out of place", i, e.Off)
 		}
-		last = e.end()
+		last = e.End()
 		entries = append(entries, e)
 	}
 	return entries, nil
 }
 
-func decodeEntry(b []byte) (entry, error) {
-	var e entry
-	e.key.ID = chunkstore.ID(b[:32])
+func decodeEntry(b []byte) (Entry, error) {
+	var e Entry
+	e.Key.ID = chunkstore.ID(b[:32])
 	off := binary.LittleEndian.Uint64(b[32:])
-	if off > offsetMax {
+	if off > OffsetMax {
 		return e, fmt.Errorf("offset %d is out of place", off)
 	}
-	e.off = int64(off)
-	e.stored = binary.LittleEndian.Uint32(b[40:])
-	e.key.Size = binary.LittleEndian.Uint32(b[44:])
-	e.rank = binary.LittleEndian.Uint32(b[48:])
+	e.Off = int64(off)
+	e.Stored = binary.LittleEndian.Uint32(b[40:])
+	e.Key.Size = binary.LittleEndian.Uint32(b[44:])
+	e.Rank = binary.LittleEndian.Uint32(b[48:])
 	kind := binary.LittleEndian.Uint32(b[52:])
-	e.claim = kind == 1
-	copy(e.sum[:], b[56:])
-	copy(e.key.Owner[:], b[88:])
+	e.Claim = kind == 1
+	copy(e.Sum[:], b[56:])
+	copy(e.Key.Owner[:], b[88:])
 	if kind > 1 {
 		return e, fmt.Errorf("a record of kind %d is not known", kind)
 	}
 	return e, e.validate()
 }
 
-// offsetMax is more than any pack can hold, and what the catalogue can tell.
-const offsetMax = 1<<32 - 1
+// OffsetMax is more than any pack can hold, and what the catalogue can tell.
+const OffsetMax = 1<<32 - 1
 
 func allZero(b []byte) bool {
 	for _, c := range b {
@@ -341,5 +342,5 @@ func allZero(b []byte) bool {
 // castagnoli is the polynomial of every CRC in a chunk store.
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// crc is the CRC-32C of b.
-func crc(b []byte) uint32 { return crc32.Checksum(b, castagnoli) }
+// CRC is the CRC-32C of b.
+func CRC(b []byte) uint32 { return crc32.Checksum(b, castagnoli) }
