@@ -1,6 +1,8 @@
-// Package harness is what the tests that drive the built program share.
+// Package harness is what the tests that drive the built program share: the
+// program itself, runs of it, and servers.
 //
-// It is for tests only and imports the standard library only.
+// What can go wrong is returned as an error, for some tests wait for what others
+// fear. It is for tests only and imports the standard library only.
 package harness
 
 import (
@@ -31,4 +33,22 @@ func Program(dir string) (string, error) {
 		return "", fmt.Errorf("go build: %w\n%s", err, said)
 	}
 	return out, nil
+}
+
+// Main is for the TestMain of a package: it calls run with the program and a
+// directory in parent ("" is the usual one for such things) that is removed
+// afterwards, and returns the exit status of the tests.
+func Main(parent, pattern string, run func(program, dir string) int) int {
+	dir, err := os.MkdirTemp(parent, pattern)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(dir)
+	program, err := Program(dir)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return run(program, dir)
 }
