@@ -8,21 +8,26 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
+
+	"holdfast/tests/harness"
 )
 
 // holdfast runs the program as a client of the server.
 func (w *world) holdfast(as identity, args ...string) (string, error) {
-	c := exec.Command(program, args...)
-	c.Env = append(w.environment(), "HOLDFAST_PASSWORD="+as.secret, "HOLDFAST_REPOSITORY="+as.id+"@"+w.address+":"+store)
-	out, err := c.CombinedOutput()
-	return string(out), err
+	c := w.command(args...)
+	c.Env = append(c.Env, "HOLDFAST_PASSWORD="+as.secret, "HOLDFAST_REPOSITORY="+as.id+"@"+w.address+":"+store)
+	r, err := harness.Do(c)
+	if err == nil && r.Code != 0 {
+		err = errors.New(r.How)
+	}
+	return r.Out + r.Err, err
 }
 
 // Garbage that claims to be encrypted, under the digest of another tenant's plain chunk,
@@ -189,7 +194,7 @@ func idKeyOf(t testing.TB, file string) []byte {
 // token makes another token of a user.
 func (w *world) token(t testing.TB, user, name, role, path string) identity {
 	t.Helper()
-	var made said
+	var made harness.Announced
 	out := w.cli(t, "token", "create", user+"@pbs!"+name, "--role", role, "--path", path, "--json")
 	if err := json.Unmarshal(out, &made); err != nil || made.Secret == "" {
 		t.Fatalf("token create printed %q (%v)", out, err)

@@ -9,6 +9,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"holdfast/tests/harness"
 )
 
 // recorder keeps what a client says inside TLS.
@@ -114,7 +116,7 @@ func TestCutEverywhere(t *testing.T) {
 // a moment to see that.
 func (w *world) again(t testing.TB, s snap, files []archive) {
 	t.Helper()
-	eventually(t, "a session in "+s.id, func() bool {
+	harness.Eventually(t, "a session in "+s.id, func() bool {
 		h, err := open("", w.address, upgradeRequest(w.mallory, backupProtocol, s))
 		if err != nil {
 			if !strings.Contains(err.Error(), "another backup is already running") {

@@ -13,6 +13,8 @@ import (
 
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
+
+	"holdfast/tests/harness"
 )
 
 // headers encodes the headers of requests that no client library would send.
@@ -209,7 +211,7 @@ func TestGarbageFrames(t *testing.T) {
 			t.Errorf("a session of garbage has left %s", l.ID)
 		}
 	}
-	eventually(t, "the end of all sessions", func() bool {
+	harness.Eventually(t, "the end of all sessions", func() bool {
 		var running []struct{ UPID string }
 		w.ask(t, w.admin, "GET", "/nodes/localhost/tasks", "running", "1").into(t, &running)
 		return len(running) == 0

@@ -88,7 +88,7 @@ func TestGuessing(t *testing.T) {
 			t.Errorf("a token from %s: %s (%v)", from, a, err)
 		}
 	}
-	if s := w.stderr.String(); strings.Contains(s, password) || strings.Contains(s, w.alice.secret) {
+	if s := w.server.Log.String(); strings.Contains(s, password) || strings.Contains(s, w.alice.secret) {
 		t.Error("a secret is in the log")
 	}
 }

@@ -14,6 +14,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"holdfast/tests/harness"
 )
 
 // noServerFault fails the test for an answer that blames the server.
@@ -363,7 +365,7 @@ func TestMalformedMessages(t *testing.T) {
 		}
 	}
 	s.Close()
-	eventually(t, "the next backup", func() bool { return w.honest(0) == nil })
+	harness.Eventually(t, "the next backup", func() bool { return w.honest(0) == nil })
 	if l := w.listed(t, w.alice, of); len(l) > 0 {
 		t.Errorf("listed: %v", l)
 	}

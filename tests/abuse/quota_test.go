@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"holdfast/tests/harness"
 )
 
 // onDisk sums the files of the datastores, in bytes.
@@ -61,7 +63,7 @@ func TestQuotaBoundsTheDisk(t *testing.T) {
 				}
 				h.until(t, 20, func(i int) message { return chunkMessage("dynamic", 1, noiseAt(100*n+i)) })
 				h.Close()
-				eventually(t, "the end of the session", func() bool { return w.running(t, eve) == 0 })
+				harness.Eventually(t, "the end of the session", func() bool { return w.running(t, eve) == 0 })
 			}
 		}},
 		{"encrypted chunks with a false size", func(t *testing.T, w *world, eve identity) {
@@ -179,13 +181,13 @@ func TestQuotaComesBackWithTheCollection(t *testing.T) {
 	}
 	h.until(t, 5, func(i int) message { return chunkMessage("dynamic", 1, plainChunk(noise(uint64(i), 1<<20))) }).want(t, 507)
 	h.Close()
-	eventually(t, "the end of the session", func() bool { return w.running(t, eve) == 0 })
+	harness.Eventually(t, "the end of the session", func() bool { return w.running(t, eve) == 0 })
 	s := snap{"host", "b", began}
 	two := archive{"a.didx", []chunk{plainChunk(noise(100, 2<<20))}}
 	if err := w.backup(eve, s, two); err == nil {
 		t.Fatal("what was left did not count")
 	}
-	eventually(t, "the end of the session", func() bool { return w.running(t, eve) == 0 })
+	harness.Eventually(t, "the end of the session", func() bool { return w.running(t, eve) == 0 })
 	if err := w.honest(0); err != nil { // or there is nothing to collect
 		t.Fatal(err)
 	}
@@ -219,7 +221,7 @@ func TestQuotaCountsWhatWasForgottenNow(t *testing.T) {
 	if err := w.backup(eve, second, files); err == nil {
 		t.Error("what lies on the disk did not count when its snapshot had gone")
 	}
-	eventually(t, "the end of the session", func() bool { return w.running(t, eve) == 0 })
+	harness.Eventually(t, "the end of the session", func() bool { return w.running(t, eve) == 0 })
 	// A session that says nothing holds up no collection, and so no charge.
 	w.session(t, eve, backupProtocol, snap{"host", "idle", began})
 	if end, err := w.task(w.admin, "POST", "/admin/datastore/"+store+"/gc"); err != nil || end != "OK" {

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/net/http2"
+
+	"holdfast/tests/harness"
 )
 
 // crowdSize is how many connections the attackers want.
@@ -206,7 +208,7 @@ func TestSlowCrowd(t *testing.T) {
 	}
 	gone := func() bool { return c.closed.Load()+c.refused.Load() == crowdSize }
 	w.undisturbed(t, func(int) bool { return gone() })
-	eventually(t, "the end of the crowd", gone)
+	harness.Eventually(t, "the end of the crowd", gone)
 	t.Logf("%d connections, %d refused by the system", c.begun.Load(), c.refused.Load())
 	if c.begun.Load() < crowdSize*9/10 {
 		t.Error("the crowd was none")
@@ -224,11 +226,11 @@ func TestFullHouse(t *testing.T) {
 	for i := range crowdSize {
 		c.add(fmt.Sprintf("127.0.0.%d", 2+i%40), acts[i/40%len(acts)])
 	}
-	eventually(t, "an answer in a full house", func() bool {
+	harness.Eventually(t, "an answer in a full house", func() bool {
 		a, err := w.tryAsk("", w.admin, "GET", "/version")
 		return err == nil && a.status == 200
 	})
-	eventually(t, "the end of the crowd", func() bool { return c.left() == 0 })
+	harness.Eventually(t, "the end of the crowd", func() bool { return c.left() == 0 })
 	w.undisturbed(t, atLeast(2))
 }
 
@@ -411,7 +413,7 @@ func TestDeafDownloads(t *testing.T) {
 	time.Sleep(time.Second)
 	w.undisturbed(t, atLeast(3))
 	// Places come free although nobody reads and nobody goes.
-	eventually(t, "a download", func() bool {
+	harness.Eventually(t, "a download", func() bool {
 		a, err := w.tryAsk("", w.mallory, "GET", "/admin/datastore/"+store+"/download", victim.params("file-name", "big.blob")...)
 		return err == nil && a.status == 200 && len(a.body) == chunkMax-88
 	})

@@ -5,6 +5,8 @@ import (
 	"io"
 	"testing"
 	"time"
+
+	"holdfast/tests/harness"
 )
 
 // crowdOf opens so many connections of strangers from ten addresses, each of which
@@ -17,7 +19,7 @@ func (w *world) crowdOf(t testing.TB, n int, act func(*crowd, *wire)) *crowd {
 	for i := range n {
 		c.add(fmt.Sprintf("127.0.0.%d", 2+i%addresses), after(act))
 	}
-	eventually(t, "a full crowd", func() bool { return c.begun.Load()+c.refused.Load() >= int64(n) })
+	harness.Eventually(t, "a full crowd", func() bool { return c.begun.Load()+c.refused.Load() >= int64(n) })
 	return c
 }
 

@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"golang.org/x/net/http2"
+
+	"holdfast/tests/harness"
 )
 
 // over opens a backup session over a connection that is lost after cut bytes;
@@ -93,7 +95,7 @@ func TestLostConnection(t *testing.T) {
 		server.free(t, s).hangUp()
 	}
 	server.gone(t, s)
-	eventually(t, "the next backup", func() bool {
+	harness.Eventually(t, "the next backup", func() bool {
 		next, a := server.tryBackup(t, server.alice, s)
 		if next == nil {
 			a.refused(t, 400)
@@ -155,7 +157,7 @@ func TestLeaving(t *testing.T) {
 			b.describe(t)
 			leave(b)
 			server.gone(t, s)
-			eventually(t, "the next backup", func() bool {
+			harness.Eventually(t, "the next backup", func() bool {
 				next, _ := server.tryBackup(t, server.alice, s)
 				if next != nil {
 					next.commit(t, next.archive(t, "root.pxar.didx", small(1)...))

@@ -15,6 +15,8 @@ import (
 
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
+
+	"holdfast/tests/harness"
 )
 
 // What the reference client announces, section 2.2.
@@ -356,7 +358,7 @@ func (h *talk) json(t testing.TB, method, path string, v any) answer {
 func (h *talk) announced(t testing.TB) map[http2.SettingID]uint32 {
 	t.Helper()
 	found := map[http2.SettingID]uint32{}
-	eventually(t, "the settings of the server", func() bool {
+	harness.Eventually(t, "the settings of the server", func() bool {
 		h.mu.Lock()
 		defer h.mu.Unlock()
 		for _, s := range h.settings {

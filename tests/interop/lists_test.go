@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"holdfast/tests/harness"
 )
 
 // The snapshot list, section 4.3.
@@ -150,7 +152,7 @@ func TestGroups(t *testing.T) {
 	server.gone(t, s.later(120))
 	server.rest(server.bob).query(t, "DELETE", s.at("/groups"), s.group()...).refused(t, 403)
 	alice.query(t, "PUT", s.at("/protected"), s.later(60).params("protected", "1")...).null(t)
-	eventually(t, "a free group", func() bool {
+	harness.Eventually(t, "a free group", func() bool {
 		a := alice.query(t, "DELETE", s.at("/groups"), s.group()...)
 		return strings.Contains(string(a.body), "protected")
 	})
@@ -356,7 +358,7 @@ func TestNamespaces(t *testing.T) {
 	admin.query(t, "DELETE", base).refused(t, 400, "ns")
 	w.rest(w.alice).query(t, "DELETE", base, "ns", "other").refused(t, 403)
 	admin.query(t, "DELETE", base, "ns", "other").envelope(t)
-	eventually(t, "the end of the reader", func() bool {
+	harness.Eventually(t, "the end of the reader", func() bool {
 		return admin.query(t, "DELETE", base, "ns", "team/eu", "delete-groups", "1").status == 200
 	})
 	if got := list(w.admin, "parent", "team"); got != "team" {

@@ -1,25 +1,19 @@
 package interop
 
 import (
-	"bufio"
-	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"strings"
-	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
-	"time"
 
 	"holdfast/tests/harness"
 )
 
 // patience is how long anything may take before it counts as hanging.
-const patience = 3 * time.Minute
+const patience = harness.Patience
 
 // store is the datastore that the tests use, attic one beside it where only
 // the administrator has rights.
@@ -35,9 +29,6 @@ var server *world
 type world struct {
 	program, home, data  string
 	address, fingerprint string
-	process              *exec.Cmd
-	ended                chan error
-	stderr               locked
 
 	// admin is the token of the first start. alice and bob may make backups
 	// (alice may also prune) and have tokens, carol reads everything, dora has
@@ -49,134 +40,55 @@ type world struct {
 // password is what every user of the world logs in with.
 const password = "correct horse; 100% + battery"
 
-func TestMain(m *testing.M) { os.Exit(run(m)) }
+func TestMain(m *testing.M) {
+	os.Exit(harness.Main("", "holdfast-interop-", func(program, dir string) int {
+		code, err := run(m, program, dir)
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		return code
+	}))
+}
 
-func run(m *testing.M) int {
-	dir, err := os.MkdirTemp("", "holdfast-interop-")
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
+// run runs the tests with a server that must have ended well afterwards.
+func run(m *testing.M, program, dir string) (code int, err error) {
+	w := &world{program: program, home: filepath.Join(dir, "home"), data: filepath.Join(dir, "data")}
+	// A busy machine may let the tests wait for longer than servers do.
+	config := filepath.Join(dir, "holdfast.toml")
+	if err := os.WriteFile(config, []byte("[limits]\nheader_timeout = \"3m\"\n"), 0o600); err != nil {
+		return 0, err
 	}
-	defer os.RemoveAll(dir)
-	w := &world{home: filepath.Join(dir, "home"), data: filepath.Join(dir, "data")}
-	if err := w.start(); err != nil {
-		fmt.Fprintf(os.Stderr, "%v\n%s", err, w.stderr.String())
-		w.stop()
-		return 1
+	s, err := harness.Serve(w.command("serve", "--listen", "127.0.0.1:0", "--json", "--config", config))
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, s.Stop()) }()
+	if s.Secret == "" {
+		return 0, fmt.Errorf("the server did not say what its first secret is")
+	}
+	w.address, w.fingerprint, w.admin = s.Address, s.Fingerprint, token("root@pam!admin", s.Secret)
+	if err := w.populate(); err != nil {
+		return 0, fmt.Errorf("%w\n%s", err, s.Log.Tail())
 	}
 	server = w
-	code := m.Run()
-	if err := w.stop(); err != nil {
-		fmt.Fprintf(os.Stderr, "%v\n%s", err, w.stderr.String())
-		return 1
-	}
-	return code
+	return m.Run(), nil
 }
 
-// start builds the binary, starts the server and makes stores and users.
-func (w *world) start() error {
-	var err error
-	if w.program, err = harness.Program(filepath.Dir(w.home)); err != nil {
-		return err
-	}
-	secret, err := w.serve()
-	if err != nil {
-		return err
-	}
-	w.admin = token("root@pam!admin", secret)
-	return w.populate()
-}
-
-// announcement is a line that the server prints about itself.
-type announcement struct {
-	Type        string `json:"message_type"`
-	Address     string `json:"address"`
-	Fingerprint string `json:"fingerprint"`
-	AuthID      string `json:"auth_id"`
-	Secret      string `json:"secret"`
-}
-
-// serve starts the process and returns the secret of the first start.
-func (w *world) serve() (string, error) {
-	// A busy machine may let the tests wait for longer than servers do.
-	config := filepath.Join(filepath.Dir(w.home), "holdfast.toml")
-	if err := os.WriteFile(config, []byte("[limits]\nheader_timeout = \"3m\"\n"), 0o600); err != nil {
-		return "", err
-	}
-	w.process = w.command("serve", "--listen", "127.0.0.1:0", "--json", "--config", config)
-	w.process.Stderr = &w.stderr
-	out, err := w.process.StdoutPipe()
-	if err != nil {
-		return "", err
-	}
-	if err := w.process.Start(); err != nil {
-		return "", err
-	}
-	said := make(chan announcement, 16)
-	w.ended = make(chan error, 1)
-	go func() {
-		for lines := bufio.NewScanner(out); lines.Scan(); {
-			var a announcement
-			if json.Unmarshal(lines.Bytes(), &a) == nil {
-				said <- a
-			}
-		}
-		w.ended <- w.process.Wait()
-	}()
-	secret := ""
-	for late := time.After(patience); w.address == "" || secret == ""; {
-		select {
-		case a := <-said:
-			if a.Type == "listening" {
-				w.address, w.fingerprint = a.Address, a.Fingerprint
-			}
-			if a.Type == "first_start" {
-				secret = a.Secret
-			}
-		case err := <-w.ended:
-			w.ended <- err
-			return "", fmt.Errorf("the server ended before it listened: %w", err)
-		case <-late:
-			return "", fmt.Errorf("the server did not say where it listens and what its first secret is")
-		}
-	}
-	return secret, nil
-}
-
-// stop ends the server as an operator would, and reports a crash.
-func (w *world) stop() error {
-	if w.process == nil || w.process.Process == nil {
-		return nil
-	}
-	w.process.Process.Signal(syscall.SIGTERM)
-	var err error
-	select {
-	case err = <-w.ended:
-	case <-time.After(patience):
-		w.process.Process.Kill()
-		err = fmt.Errorf("the server did not end after SIGTERM")
-	}
-	if s := w.stderr.String(); strings.Contains(s, "panic") || strings.Contains(s, "goroutine ") {
-		return fmt.Errorf("the server crashed: %w", err)
-	}
-	return err
-}
-
-func (w *world) command(args ...string) *exec.Cmd {
-	c := exec.Command(w.program, append(args, "--data", w.data)...)
-	c.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + w.home, "XDG_CONFIG_HOME=" + w.home, "TMPDIR=" + os.TempDir()}
-	return c
+// command is a run of the program on the data directory.
+func (w *world) command(args ...string) harness.Command {
+	return harness.Command{Args: append(append([]string{w.program}, args...), "--data", w.data), Env: harness.Environ(w.home, os.TempDir())}
 }
 
 // cli runs the program on the data directory and returns what it prints.
 func (w *world) cli(args ...string) ([]byte, error) {
-	var out, errs bytes.Buffer
 	c := w.command(args...)
-	c.Stdout, c.Stderr = &out, &errs
-	if err := c.Run(); err != nil {
-		return nil, fmt.Errorf("holdfast %s: %w\n%s%s", strings.Join(args, " "), err, out.Bytes(), errs.Bytes())
+	c.Endless = true
+	r, err := harness.Do(c)
+	if err == nil && r.Code != 0 {
+		err = fmt.Errorf("it should have gone well: %s", r)
 	}
-	return out.Bytes(), nil
+	return []byte(r.Out), err
 }
 
 // populate makes two datastores, the users with their rights, and tokens.
@@ -205,7 +117,7 @@ func (w *world) populate() error {
 		if err != nil {
 			return err
 		}
-		var made announcement
+		var made harness.Announced
 		if err := json.Unmarshal(out, &made); err != nil || made.Secret == "" {
 			return fmt.Errorf("token create %s printed %q (%w)", id, out, err)
 		}
@@ -224,35 +136,6 @@ func (w *world) logins() error {
 		*as = id
 	}
 	return nil
-}
-
-// locked is a buffer that a process writes to while tests read it.
-type locked struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *locked) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *locked) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
-
-// eventually polls until done or patience has run out.
-func eventually(t testing.TB, what string, done func() bool) {
-	t.Helper()
-	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
-		if done() {
-			return
-		}
-	}
-	t.Fatalf("waited in vain for: %s", what)
 }
 
 // groups numbers the backup groups, so that no two tests share one.

@@ -3,6 +3,8 @@ package interop
 import (
 	"encoding/json"
 	"testing"
+
+	"holdfast/tests/harness"
 )
 
 // A client with --change-detection-mode metadata makes two backups with a token that may
@@ -15,7 +17,7 @@ func TestMetadataModeWithAPutOnlyToken(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var made announcement
+	var made harness.Announced
 	if err := json.Unmarshal(out, &made); err != nil {
 		t.Fatal(err)
 	}

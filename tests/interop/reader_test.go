@@ -9,6 +9,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"holdfast/tests/harness"
 )
 
 // The checks before a reader session, section 3.1.
@@ -93,7 +95,7 @@ func TestReaderEndpoints(t *testing.T) {
 	server.rest(server.alice).query(t, "DELETE", s.at("/snapshots"), s.params()...).refused(t, 400)
 	r.hangUp()
 	second.hangUp()
-	eventually(t, "the end of the readers", func() bool {
+	harness.Eventually(t, "the end of the readers", func() bool {
 		return server.rest(server.alice).query(t, "DELETE", s.at("/snapshots"), s.params()...).status == 200
 	})
 }
@@ -117,7 +119,7 @@ func TestBenchmark(t *testing.T) { // not parallel: there is one such group
 
 	for _, as := range []identity{server.alice, server.bob, server.alice} { // the owner does not matter
 		var b *session
-		eventually(t, "the last benchmark", func() bool {
+		harness.Eventually(t, "the last benchmark", func() bool {
 			b, a = ask(as, s, "true")
 			return b != nil
 		})
@@ -135,13 +137,13 @@ func TestBenchmark(t *testing.T) { // not parallel: there is one such group
 		b.do(t, "POST", "/speedtest", []byte("x"), "colour", "blue").refused(t, 400)
 		b.hangUp()
 	}
-	eventually(t, "an empty group", func() bool {
+	harness.Eventually(t, "an empty group", func() bool {
 		var all []listed
 		server.rest(server.admin).get(t, s.at("/snapshots"), s.group()...).into(t, &all)
 		return len(all) == 0
 	})
 	var tasks []task
-	eventually(t, "a benchmark that ended well", func() bool {
+	harness.Eventually(t, "a benchmark that ended well", func() bool {
 		server.rest(server.admin).get(t, "/nodes/localhost/tasks", "typefilter", "benchmark", "limit", "1").into(t, &tasks)
 		return len(tasks) == 1 && tasks[0].Status == "OK"
 	})

@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"holdfast/tests/harness"
 )
 
 // The protocols that a connection may be upgraded to.
@@ -307,7 +309,7 @@ func (w *world) gone(t testing.TB, s snap) {
 	}
 	w.free(t, s).hangUp()
 	w.quiet(t, s)
-	eventually(t, "the abort of "+s.key(), func() bool {
+	harness.Eventually(t, "the abort of "+s.key(), func() bool {
 		var all []listed
 		w.rest(w.admin).get(t, s.at("/snapshots"), s.group()...).into(t, &all)
 		for _, l := range all {
@@ -323,7 +325,7 @@ func (w *world) gone(t testing.TB, s snap) {
 // is free before its task has ended.
 func (w *world) quiet(t testing.TB, s snap) {
 	t.Helper()
-	eventually(t, "the end of the backups of "+s.key(), func() bool {
+	harness.Eventually(t, "the end of the backups of "+s.key(), func() bool {
 		var all []struct {
 			ID string `json:"worker_id"`
 		}
@@ -342,7 +344,7 @@ func (w *world) quiet(t testing.TB, s snap) {
 func (w *world) free(t testing.TB, s snap) *session {
 	t.Helper()
 	var b *session
-	eventually(t, "the lock of "+s.key(), func() bool {
+	harness.Eventually(t, "the lock of "+s.key(), func() bool {
 		var a answer
 		if b, a = w.tryBackup(t, w.alice, s); b == nil {
 			a.refused(t, 400)

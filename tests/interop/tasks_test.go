@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"holdfast/tests/harness"
 )
 
 // stamp is the time of a snapshot in its text form.
@@ -52,7 +54,7 @@ func taskPath(upid string) string {
 func (w *world) await(t testing.TB, as identity, upid string) string {
 	t.Helper()
 	var st state
-	eventually(t, "the end of "+upid, func() bool {
+	harness.Eventually(t, "the end of "+upid, func() bool {
 		st = state{}
 		w.rest(as).get(t, taskPath(upid)+"/status").into(t, &st)
 		return st.Status == "stopped"
@@ -227,7 +229,7 @@ func TestTaskList(t *testing.T) {
 // idle waits until no task of an identity runs.
 func (w *world) idle(t testing.TB, as identity) {
 	t.Helper()
-	eventually(t, "the end of all tasks of "+as.id, func() bool {
+	harness.Eventually(t, "the end of all tasks of "+as.id, func() bool {
 		var all []task
 		w.rest(as).get(t, "/nodes/localhost/tasks", "running", "true", "userfilter", as.id).into(t, &all)
 		return len(all) == 0

@@ -3,6 +3,8 @@ package interop
 import (
 	"strings"
 	"testing"
+
+	"holdfast/tests/harness"
 )
 
 // The checks before a backup session, section 2.1.
@@ -171,7 +173,7 @@ func TestOwnerOfAnAbortedGroup(t *testing.T) {
 	t.Parallel()
 	s := newGroup("host")
 	server.backup(t, server.alice, s).hangUp()
-	eventually(t, "the end of the session", func() bool {
+	harness.Eventually(t, "the end of the session", func() bool {
 		_, a := server.tryBackup(t, server.bob, s)
 		a.refused(t, 400)
 		return strings.Contains(string(a.body), "owner check failed")
