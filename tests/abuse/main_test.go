@@ -171,7 +171,7 @@ func (w *world) alive(t testing.TB) {
 // bounded fails the test if the server has held too much so far.
 func (w *world) bounded(t testing.TB) {
 	t.Helper()
-	n, err := heldBy(w.server.Pid())
+	n, err := w.server.Peak()
 	if err != nil {
 		t.Errorf("how much the server has held: %v", err)
 		return
@@ -180,19 +180,4 @@ func (w *world) bounded(t testing.TB) {
 	if n > memoryMax {
 		t.Errorf("the server held %d MiB, allowed are %d", n>>20, memoryMax>>20)
 	}
-}
-
-// heldBy is the most memory that a process has held so far, in bytes.
-func heldBy(pid int) (int64, error) {
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-	if err != nil {
-		return 0, err
-	}
-	for line := range strings.Lines(string(text)) {
-		var kib int64
-		if n, _ := fmt.Sscanf(line, "VmHWM: %d kB", &kib); n == 1 {
-			return kib << 10, nil
-		}
-	}
-	return 0, fmt.Errorf("no VmHWM in %q", text)
 }

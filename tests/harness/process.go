@@ -150,6 +150,22 @@ func (p *Process) EndWithin(d time.Duration) {
 // Pid is the number of the process, or of what wraps it.
 func (p *Process) Pid() int { return p.cmd.Process.Pid }
 
+// Peak is the most memory that the process has held so far, in bytes. It must not have
+// ended.
+func (p *Process) Peak() (int64, error) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.Pid()))
+	if err != nil {
+		return 0, err
+	}
+	for line := range strings.Lines(string(text)) {
+		var kib int64
+		if n, _ := fmt.Sscanf(line, "VmHWM: %d kB", &kib); n == 1 {
+			return kib << 10, nil
+		}
+	}
+	return 0, fmt.Errorf("no VmHWM in %q", text)
+}
+
 // Signal sends a signal to the process and to what wraps it.
 func (p *Process) Signal(s syscall.Signal) error {
 	switch {

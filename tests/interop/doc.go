@@ -11,6 +11,6 @@
 //
 // The package has no code of its own besides its tests. They may import the
 // standard library, the frames of HTTP/2 and a zstd encoder, and no room of the
-// module but tests/harness, which builds the binary: a mistake shared with the server
+// module but tests/harness, which builds and runs the binary: a mistake shared with the server
 // would hide itself.
 package interop

@@ -1,87 +1,50 @@
 package places
 
 import (
-	"bufio"
-	"encoding/json"
+	"cmp"
+
 	"io"
 	"net/http"
-	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 
 	"crypto/tls"
+
+	"holdfast/tests/harness"
 )
 
 // server is a running holdfast serve.
 type server struct {
-	address string
-	env     []string // what a client needs to know
-	stop    func()
-}
-
-// line is what the server says when it begins.
-type line struct {
-	Type        string `json:"message_type"`
-	Address     string `json:"address"`
-	Fingerprint string `json:"fingerprint"`
-	Secret      string `json:"secret"`
+	*harness.Server
+	env []string // what a client needs to know
 }
 
 // serve starts a server. password is that of an earlier start, "" if this is
 // the first one.
 func serve(t *testing.T, data, password string) (*server, string) {
 	t.Helper()
-	cmd := command(t.Context(), nil, "serve", "--data", data, "--listen", "127.0.0.1:0", "--json")
-	out, err := cmd.StdoutPipe()
+	s, err := harness.Serve(command(nil, "serve", "--data", data, "--listen", "127.0.0.1:0", "--json"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	log := filepath.Join(memory(t), "log")
-	if cmd.Stderr, err = os.Create(log); err != nil {
-		t.Fatal(err)
+	password = cmp.Or(s.Secret, password)
+	made := &server{s, []string{"HOLDFAST_FINGERPRINT=" + s.Fingerprint, "HOLDFAST_PASSWORD=" + password}}
+	t.Cleanup(func() { made.stop(t) })
+	return made, password
+}
+
+// stop ends the server, unless it has ended.
+func (s *server) stop(t *testing.T) {
+	t.Helper()
+	if err := s.Stop(); err != nil {
+		t.Error(err)
 	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	s := &server{}
-	ended := false
-	s.stop = func() {
-		if !ended {
-			ended = true
-			_ = cmd.Process.Signal(syscall.SIGTERM)
-			_ = cmd.Wait()
-		}
-	}
-	t.Cleanup(s.stop)
-	var listening line
-	for in := bufio.NewScanner(out); listening.Address == "" && in.Scan(); {
-		var l line
-		if err := json.Unmarshal(in.Bytes(), &l); err != nil {
-			t.Fatalf("%s: %v", in.Text(), err)
-		}
-		if l.Secret != "" {
-			password = l.Secret
-		}
-		if l.Type == "listening" {
-			listening = l
-		}
-	}
-	if listening.Address == "" {
-		s.stop()
-		text, _ := os.ReadFile(log)
-		t.Fatalf("the server does not start: %s", text)
-	}
-	go func() { _, _ = io.Copy(io.Discard, out) }()
-	s.address = listening.Address
-	s.env = []string{"HOLDFAST_FINGERPRINT=" + listening.Fingerprint, "HOLDFAST_PASSWORD=" + password}
-	return s, password
 }
 
 // use lets a repository be a datastore of the server.
 func (s *server) use(r *repo) {
-	r.env, r.name = s.env, "root@pam!admin@"+s.address+":tank"
+	r.env, r.name = s.env, "root@pam!admin@"+s.Address+":tank"
 }
 
 // newTank starts a server with a datastore and two snapshots in it.
@@ -103,7 +66,7 @@ func newTank(t *testing.T, data, store string) (*server, *repo, string) {
 func TestServerOfAReadOnlyDatastore(t *testing.T) {
 	dir, data := ext4(t), filepath.Join(memory(t), "data")
 	s, r, password := newTank(t, data, filepath.Join(dir, "tank"))
-	s.stop()
+	s.stop(t)
 	must(t, "mount", "-o", "remount,ro", dir)
 	s, _ = serve(t, data, password)
 	s.use(r)
@@ -117,7 +80,7 @@ func TestServerOfAReadOnlyDatastore(t *testing.T) {
 	must(t, "mount", "-o", "remount,rw", dir)
 	r.backup()
 	r.reads()
-	s.stop()
+	s.stop(t)
 }
 
 // TestServerOfAFullDatastore restores from it, and makes room.
@@ -127,7 +90,7 @@ func TestServerOfAFullDatastore(t *testing.T) {
 			dir, data := mount(t), filepath.Join(memory(t), "data")
 			s, r, password := newTank(t, data, filepath.Join(dir, "tank"))
 			r.do(exitOK, "gc") // takes the reserve
-			s.stop()
+			s.stop(t)
 			fill(t, dir)
 			s, _ = serve(t, data, password)
 			s.use(r)
@@ -135,7 +98,7 @@ func TestServerOfAFullDatastore(t *testing.T) {
 			r.do(exitNoSpace, r.backupArgs(r.write())...)
 			r.forgets()
 			r.reads()
-			s.stop()
+			s.stop(t)
 		})
 	}
 }
@@ -146,7 +109,7 @@ func TestServerWithAReadOnlyDataDirectory(t *testing.T) {
 	dir, store := ext4(t), filepath.Join(memory(t), "tank")
 	data := filepath.Join(dir, "data")
 	s, r, password := newTank(t, data, store)
-	s.stop()
+	s.stop(t)
 	must(t, "mount", "-o", "remount,ro", dir)
 	s, _ = serve(t, data, password)
 	s.use(r)
@@ -155,7 +118,7 @@ func TestServerWithAReadOnlyDataDirectory(t *testing.T) {
 		t.Errorf("the tasks are not remembered: %s", out)
 	}
 	web := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}}
-	answer, err := web.Get("https://" + s.address + "/healthz")
+	answer, err := web.Get("https://" + s.Address + "/healthz")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -166,5 +129,5 @@ func TestServerWithAReadOnlyDataDirectory(t *testing.T) {
 	if res := run(t, r.env, "user", "create", "ann@pbs", "-r", r.name); res.code == exitOK {
 		t.Errorf("a user was made: %s", res.out)
 	}
-	s.stop()
+	s.stop(t)
 }

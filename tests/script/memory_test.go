@@ -1,7 +1,6 @@
 package script
 
 import (
-	"bufio"
 	"crypto/sha256"
 	"fmt"
 	"math/rand/v2"
@@ -10,7 +9,6 @@ import (
 	"path/filepath"
 	"runtime"
 	"strconv"
-	"strings"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -58,11 +56,12 @@ func TestMemoryOfClientAndServer(t *testing.T) {
 		withinMemory(t, afar(t), "restore", "--quiet", "--keyfile", key, "host/c/latest", "disk.img", out+".far")
 		sameSum(t, out+".far", want)
 	})
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", s.cmd.Process.Pid))
+	peak, err := s.Peak()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if kib := highWater(t, string(status)); kib > memoryMax() {
+	t.Logf("server: %d MiB", peak>>20)
+	if kib := peak >> 10; kib > memoryMax() {
 		t.Errorf("the server took %d KiB, want at most %d", kib, memoryMax())
 	}
 }
@@ -157,21 +156,6 @@ func TestPeakIsTheCommands(t *testing.T) {
 		t.Errorf("%d KiB, %v\n%s", kib, err, out)
 	}
 	runtime.KeepAlive(ballast)
-}
-
-// highWater finds the most that a process ever took, in KiB.
-func highWater(t *testing.T, status string) int64 {
-	t.Helper()
-	lines := bufio.NewScanner(strings.NewReader(status))
-	for lines.Scan() {
-		var kib int64
-		if n, _ := fmt.Sscanf(lines.Text(), "VmHWM: %d kB", &kib); n == 1 {
-			t.Logf("server: %d MiB", kib>>10)
-			return kib
-		}
-	}
-	t.Fatalf("no VmHWM in %q", status)
-	return 0
 }
 
 // randomImage writes an image that nothing compresses.

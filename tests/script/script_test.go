@@ -17,7 +17,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -40,23 +39,10 @@ func TestMain(m *testing.M) {
 	if answer := os.Getenv(measuredIn); answer != "" {
 		os.Exit(measureArgs(answer, os.Args[1:]))
 	}
-	os.Exit(withBinary(m))
-}
-
-func withBinary(m *testing.M) int {
-	dir, err := os.MkdirTemp("", "holdfast-script-")
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	defer os.RemoveAll(dir)
-	program, err := harness.Program(dir)
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	os.Setenv(binaryDir, filepath.Dir(program))
-	return m.Run()
+	os.Exit(harness.Main("", "holdfast-script-", func(program, _ string) int {
+		os.Setenv(binaryDir, filepath.Dir(program))
+		return m.Run()
+	}))
 }
 
 // binary returns the directory of the binary.
@@ -99,7 +85,7 @@ func params(bin string, server bool) testscript.Params {
 			e.Setenv("PATH", bin+string(os.PathListSeparator)+e.Getenv("PATH"))
 			e.Setenv("XDG_CONFIG_HOME", filepath.Join(e.WorkDir, "config"))
 			e.Setenv("XDG_RUNTIME_DIR", filepath.Join(e.WorkDir, "run"))
-			e.Values[serversKey{}] = make(map[string]*backupServer)
+			e.Values[serversKey{}] = make(map[string]*harness.Server)
 			if name := strings.TrimPrefix(filepath.Base(e.WorkDir), "script-"); !server && !runsOnce(name+".txtar") {
 				e.Setenv("HOLDFAST_REPOSITORY", "./store")
 			}

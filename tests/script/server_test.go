@@ -1,108 +1,24 @@
 package script
 
 import (
-	"bufio"
-	"bytes"
-	"encoding/json"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"holdfast/tests/harness"
 )
 
-// backupServer is a server of the binary under test, on loopback.
-type backupServer struct {
-	cmd   *exec.Cmd
-	ended chan error
-	log   lockedBuffer
-
-	Address, Fingerprint, AuthID, Secret string
-}
-
-// lockedBuffer takes what a program writes while others read it.
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *lockedBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lockedBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
-
 // startServer runs holdfast serve on a port that the system chooses, and waits
-// until it listens.
-func startServer(cmd *exec.Cmd) (*backupServer, error) {
-	s := &backupServer{cmd: cmd, ended: make(chan error, 1)}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		return nil, err
-	}
-	cmd.Stderr = &s.log
-	if err := cmd.Start(); err != nil {
-		return nil, err
-	}
-	lines := bufio.NewScanner(out)
-	for lines.Scan() {
-		var r struct {
-			Type        string `json:"message_type"`
-			AuthID      string `json:"auth_id"`
-			Secret      string `json:"secret"`
-			Address     string `json:"address"`
-			Fingerprint string `json:"fingerprint"`
-		}
-		if err := json.Unmarshal(lines.Bytes(), &r); err != nil {
-			return nil, err
-		}
-		switch r.Type {
-		case "first_start":
-			s.AuthID, s.Secret = r.AuthID, r.Secret
-		case "listening":
-			s.Address, s.Fingerprint = r.Address, r.Fingerprint
-			go func() {
-				io.Copy(io.Discard, out)
-				s.ended <- cmd.Wait()
-			}()
-			return s, nil
-		}
-	}
-	return nil, &startError{cmd.Wait(), s.log.String()}
-}
-
-// startError is a server that ended before it listened.
-type startError struct {
-	err error
-	log string
-}
-
-func (e *startError) Error() string { return "the server ended before it listened\n" + e.log }
-func (e *startError) Unwrap() error { return e.err }
-
-// stop ends the server as a service manager does, and returns its exit code.
-func (s *backupServer) stop() int {
-	s.cmd.Process.Signal(syscall.SIGTERM)
-	const patience = 3 * time.Minute
-	select {
-	case err := <-s.ended:
-		return exitCode(err)
-	case <-time.After(patience):
-		s.cmd.Process.Kill()
-		return -1
-	}
+// until it listens. env is added to the environment of the tests.
+func startServer(program, dir, data string, env []string, flags ...string) (*harness.Server, error) {
+	args := append([]string{program, "serve", "--json", "--data", data, "--listen", "127.0.0.1:0"}, flags...)
+	return harness.Serve(harness.Command{Args: args, Dir: dir, Env: append(os.Environ(), env...)})
 }
 
 // TestScriptsOnServer runs the scripts that are not about files of a repository
@@ -112,15 +28,13 @@ func TestScriptsOnServer(t *testing.T) {
 		t.Skip("the scripts run on a path")
 	}
 	bin := binary(t)
-	cmd := exec.Command(filepath.Join(bin, "holdfast"), "serve", "--json", "--data", filepath.Join(t.TempDir(), "data"), "--listen", "127.0.0.1:0")
-	cmd.Env = append(os.Environ(), "HOLDFAST_TEST_SERVER=1")
-	s, err := startServer(cmd)
+	s, err := startServer(filepath.Join(bin, "holdfast"), "", filepath.Join(t.TempDir(), "data"), []string{"HOLDFAST_TEST_SERVER=1"})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if code := s.stop(); code != 0 || t.Failed() {
-			t.Errorf("the server ended with %d\n%s", code, s.log.String())
+		if err := s.Stop(); err != nil || t.Failed() {
+			t.Errorf("the server: %v\n%s", err, s.Log.String())
 		}
 	})
 	p := params(bin, true)
@@ -160,8 +74,8 @@ func onBoth(t *testing.T) []string {
 // serversKey is the key of a script's servers in its values.
 type serversKey struct{}
 
-func serversOf(ts *testscript.TestScript) map[string]*backupServer {
-	return ts.Value(serversKey{}).(map[string]*backupServer)
+func serversOf(ts *testscript.TestScript) map[string]*harness.Server {
+	return ts.Value(serversKey{}).(map[string]*harness.Server)
 }
 
 func serve(ts *testscript.TestScript, neg bool, args []string) {
@@ -170,13 +84,10 @@ func serve(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	path, err := exec.LookPath(filepath.Join(strings.Split(ts.Getenv("PATH"), string(os.PathListSeparator))[0], "holdfast"))
 	ts.Check(err)
-	flags := append([]string{"serve", "--json", "--data", ts.MkAbs(args[1]), "--listen", "127.0.0.1:0"}, args[2:]...)
-	cmd := exec.Command(path, flags...)
-	cmd.Dir = ts.MkAbs(".")
-	cmd.Env = append(os.Environ(), "XDG_CONFIG_HOME="+ts.Getenv("XDG_CONFIG_HOME"), "NOTIFY_SOCKET="+ts.Getenv("NOTIFY_SOCKET"))
-	s, err := startServer(cmd)
+	env := []string{"XDG_CONFIG_HOME=" + ts.Getenv("XDG_CONFIG_HOME"), "NOTIFY_SOCKET=" + ts.Getenv("NOTIFY_SOCKET")}
+	s, err := startServer(path, ts.MkAbs("."), ts.MkAbs(args[1]), env, args[2:]...)
 	ts.Check(err)
-	ts.Defer(func() { s.cmd.Process.Kill() })
+	ts.Defer(func() { _, _ = s.Kill() })
 	serversOf(ts)[args[0]] = s
 	ts.Setenv(args[0]+"_ADDRESS", s.Address)
 	ts.Setenv(args[0]+"_FINGERPRINT", s.Fingerprint)
@@ -187,7 +98,7 @@ func serve(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 // named finds a server of the script.
-func named(ts *testscript.TestScript, name string) *backupServer {
+func named(ts *testscript.TestScript, name string) *harness.Server {
 	s := serversOf(ts)[name]
 	if s == nil {
 		ts.Fatalf("there is no server %s", name)
@@ -200,12 +111,11 @@ func hangUp(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Fatalf("usage: hup NAME TEXT")
 	}
 	s := named(ts, args[0])
-	before := len(s.log.String())
-	ts.Check(s.cmd.Process.Signal(syscall.SIGHUP))
-	const patience = 3 * time.Minute
-	for deadline := time.Now().Add(patience); !strings.Contains(s.log.String()[before:], args[1]); {
+	before := len(s.Log.String())
+	ts.Check(s.Signal(syscall.SIGHUP))
+	for deadline := time.Now().Add(harness.Patience); !strings.Contains(s.Log.String()[before:], args[1]); {
 		if time.Now().After(deadline) {
-			ts.Fatalf("the log lacks %q:\n%s", args[1], s.log.String()[before:])
+			ts.Fatalf("the log lacks %q:\n%s", args[1], s.Log.String()[before:])
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
@@ -217,8 +127,8 @@ func stopServer(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	s := named(ts, args[0])
 	delete(serversOf(ts), args[0])
-	if code := s.stop(); code != 0 {
-		ts.Fatalf("the server %s ended with %d\n%s", args[0], code, s.log.String())
+	if err := s.Stop(); err != nil {
+		ts.Fatalf("%s: %v", args[0], err)
 	}
-	ts.Check(os.WriteFile(ts.MkAbs(args[0]+".log"), []byte(s.log.String()), 0o600))
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]+".log"), []byte(s.Log.String()), 0o600))
 }

@@ -2,26 +2,24 @@ package script
 
 import (
 	"net"
-	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"holdfast/tests/harness"
 )
 
 // newServed is a house whose repository is a datastore of a server.
-func newServed(t *testing.T, env ...string) (house, *backupServer) {
+func newServed(t *testing.T, env ...string) (house, *harness.Server) {
 	t.Helper()
 	h := house{bin: filepath.Join(binary(t), "holdfast"), dir: t.TempDir()}
-	cmd := exec.Command(h.bin, "serve", "--json", "--data", filepath.Join(h.dir, "data"), "--listen", "127.0.0.1:0")
-	cmd.Env = append(os.Environ(), env...)
-	s, err := startServer(cmd)
+	s, err := startServer(h.bin, "", filepath.Join(h.dir, "data"), env)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { s.cmd.Process.Kill() })
+	t.Cleanup(func() { _, _ = s.Kill() })
 	h.env = []string{
 		"HOLDFAST_REPOSITORY=" + s.AuthID + "@" + s.Address + ":tank",
 		"HOLDFAST_FINGERPRINT=" + s.Fingerprint, "HOLDFAST_PASSWORD=" + s.Secret,
@@ -32,15 +30,10 @@ func newServed(t *testing.T, env ...string) (house, *backupServer) {
 	return h, s
 }
 
-// logs waits until the server has logged a text.
-func (s *backupServer) logs(t *testing.T, text string) {
+// logs waits until a server has logged a text.
+func logs(t *testing.T, s *harness.Server, text string) {
 	t.Helper()
-	const patience = 3 * time.Minute
-	for deadline := time.Now().Add(patience); !strings.Contains(s.log.String(), text); time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("the log lacks %q:\n%s", text, s.log.String())
-		}
-	}
+	harness.Eventually(t, text+" in the log", func() bool { return strings.Contains(s.Log.String(), text) })
 }
 
 // A server that is told to stop lets a backup come to its end and takes nobody
@@ -48,10 +41,10 @@ func (s *backupServer) logs(t *testing.T, text string) {
 func TestStopWaitsForSessions(t *testing.T) {
 	h, s := newServed(t)
 	r := startBackup(t, h)
-	if err := s.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+	if err := s.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
-	s.logs(t, `"msg":"stopping"`)
+	logs(t, s, `"msg":"stopping"`)
 	if code, out := h.do("list"); code != 75 || !strings.Contains(out, "hint: see that a server listens there") {
 		t.Errorf("a newcomer: exit code %d, %q", code, out)
 	}
@@ -59,8 +52,8 @@ func TestStopWaitsForSessions(t *testing.T) {
 	if code, messages := r.end(t); code != 0 {
 		t.Errorf("the backup: exit code %d, %q", code, messages)
 	}
-	if err := <-s.ended; err != nil {
-		t.Errorf("the server: %v\n%s", err, s.log.String())
+	if r, err := s.Wait(); err != nil || r.Code != 0 {
+		t.Errorf("the server: %v, %s", err, r)
 	}
 	h.env = []string{"HOLDFAST_REPOSITORY=./data/datastores/tank"}
 	if code, out := h.do("verify"); code != 0 || !strings.Contains(out, "verified 1 snapshot: 0 damaged") {
@@ -72,15 +65,15 @@ func TestStopWaitsForSessions(t *testing.T) {
 func TestSecondSignalStopsAtOnce(t *testing.T) {
 	h, s := newServed(t)
 	r := startBackup(t, h)
-	if err := s.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+	if err := s.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
-	s.logs(t, `"msg":"stopping"`)
-	if err := s.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+	logs(t, s, `"msg":"stopping"`)
+	if err := s.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
-	if err := <-s.ended; err == nil || !strings.Contains(err.Error(), "terminated") {
-		t.Errorf("the server ended with %v", err)
+	if r, err := s.Wait(); err != nil || !strings.Contains(r.How, "terminated") {
+		t.Errorf("the server ended with %v, %s", err, r.How)
 	}
 	r.input.Close()
 	if code, messages := r.end(t); code == 0 {
@@ -114,11 +107,11 @@ func TestServiceManagerIsTold(t *testing.T) {
 	}
 	_, s := newServed(t, "NOTIFY_SOCKET="+path)
 	want("READY=1")
-	s.cmd.Process.Signal(syscall.SIGHUP)
+	s.Signal(syscall.SIGHUP)
 	want("RELOADING=1\nMONOTONIC_USEC=")
 	want("READY=1")
-	if code := s.stop(); code != 0 {
-		t.Errorf("the server ended with %d", code)
+	if err := s.Stop(); err != nil {
+		t.Error(err)
 	}
 	want("STOPPING=1")
 }

@@ -43,7 +43,7 @@ func TestTaskStopTellsTheBackup(t *testing.T) {
 	if code != 77 || !strings.Contains(messages, "the session was stopped by "+s.AuthID) || strings.Contains(messages, "EOF") {
 		t.Errorf("the backup: exit code %d, %q", code, messages)
 	}
-	if code := s.stop(); code != 0 {
-		t.Errorf("the server ended with %d", code)
+	if err := s.Stop(); err != nil {
+		t.Error(err)
 	}
 }
