@@ -10,6 +10,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -267,6 +268,9 @@ func mib(n int64) float64 { return float64(n) / (1 << 20) }
 func (w *world) stored(t testing.TB) (n int64) {
 	t.Helper()
 	err := filepath.WalkDir(w.data, func(path string, e os.DirEntry, err error) error {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil // of a session that has just ended
+		}
 		if err != nil || e.IsDir() || !strings.Contains(path, "/.chunks/") {
 			return err
 		}

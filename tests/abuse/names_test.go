@@ -3,6 +3,7 @@ package abuse
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io/fs"
 	"maps"
@@ -209,6 +210,9 @@ func (w *world) outside(t testing.TB) map[string]string {
 	t.Helper()
 	all := map[string]string{}
 	err := filepath.WalkDir(w.dir, func(path string, d fs.DirEntry, err error) error {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil // the server writes beside us
+		}
 		if err != nil {
 			return err
 		}
@@ -217,6 +221,9 @@ func (w *world) outside(t testing.TB) map[string]string {
 			return filepath.SkipDir
 		}
 		info, err := d.Info()
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
 		if err != nil {
 			return err
 		}
@@ -241,6 +248,9 @@ var tidyName = regexp.MustCompile(`^[A-Za-z0-9_.@:!+~\\-]{1,255}$`)
 func (w *world) tidy(t testing.TB) {
 	t.Helper()
 	err := filepath.WalkDir(w.data, func(path string, d fs.DirEntry, err error) error {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil // of a session that has just ended
+		}
 		if err != nil {
 			return err
 		}

@@ -41,7 +41,7 @@ const (
 )
 
 // patience is how long a command may take before it counts as hanging.
-const patience = 3 * time.Minute
+const patience = 10 * time.Minute
 
 // program is the path of the binary under test, home an empty directory where
 // it finds no configuration.

@@ -19,7 +19,7 @@ import (
 
 // Patience is how long a command, or anything else, may take before it counts as
 // hanging. A machine that is busy with ten other things needs much of it.
-const Patience = 3 * time.Minute
+const Patience = 10 * time.Minute
 
 // Exit codes that no command means to end with.
 const (

@@ -13,7 +13,7 @@ import (
 )
 
 // serverPatience is how long a server may take to start or to end.
-const serverPatience = 2 * Patience
+const serverPatience = Patience
 
 // Announced is what a server says of itself when it starts.
 type Announced struct {

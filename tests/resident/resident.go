@@ -43,7 +43,7 @@ var source string
 func Source() string { return source }
 
 // patience is how long a command may take before it counts as hanging.
-const patience = 3 * time.Minute
+const patience = 10 * time.Minute
 
 // Pool is a number of processes of one program, as many as are asked at a time.
 // It is safe for concurrent use.

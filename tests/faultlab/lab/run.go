@@ -15,7 +15,7 @@ import (
 )
 
 // patience is how long a command may take before it counts as hanging.
-const patience = 3 * time.Minute
+const patience = 10 * time.Minute
 
 // Exit codes of the program.
 const (
