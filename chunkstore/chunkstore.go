@@ -15,12 +15,12 @@
 //   - Ref: what an index says of a chunk. Key: a Ref with its owner, which is what a
 //     store finds chunks by.
 //   - Plain: the content of a chunk as it stood in the image.
-//   - Sealed: the same chunk in its envelope (a blob): compressed, encrypted if
-//     there is a key, with a checksum. A store holds nothing else.
-//   - Store and Session: where sealed chunks are kept, and one writer to it.
+//   - Blob: the same chunk in its envelope: compressed if that helps, sealed (encrypted)
+//     if there is a key, with a checksum. A store holds nothing else.
+//   - Store and Session: where chunks are kept as blobs, and one writer to it.
 //
-// Plain and Sealed are different types so that sending plain bytes to where
-// sealed ones belong does not compile.
+// Plain and Blob are different types so that sending the content to where a blob
+// belongs does not compile.
 //
 // The package imports the standard library only.
 package chunkstore
@@ -40,10 +40,13 @@ import (
 const (
 	// PlainSizeMax is the largest chunk content.
 	PlainSizeMax = 16 << 20
-	// SealedSizeMax is the largest blob: an incompressible, encrypted chunk.
-	SealedSizeMax = PlainSizeMax + 44
-	// SealedSizeMin is the smallest blob: an empty plain one.
-	SealedSizeMin = 12
+	// BlobSizeMax is the largest blob: an incompressible, encrypted chunk.
+	BlobSizeMax = PlainSizeMax + BlobMore
+	// BlobMore is how many bytes more than its content a blob can have: no
+	// compression is used that makes it longer.
+	BlobMore = 44
+	// BlobSizeMin is the smallest blob: an empty plain one.
+	BlobSizeMin = 12
 )
 
 // ID names a chunk. It is comparable and usable as a map key; the zero value
@@ -179,12 +182,13 @@ const (
 // Plain is the content of a chunk.
 type Plain []byte
 
-// Sealed is a chunk in its envelope, ready to be stored or sent.
-type Sealed []byte
+// Blob is a chunk or a small file in its envelope, of whichever class, ready to be
+// stored or sent. Package blob makes and opens them.
+type Blob []byte
 
 // Class tells which class a blob is of. It goes by the first bytes alone: what does
 // not say that it is encrypted is plain.
-func (s Sealed) Class() Class {
+func (s Blob) Class() Class {
 	const size = len(MagicEncrypted)
 	if len(s) < size {
 		return ClassPlain
@@ -208,13 +212,13 @@ type Info struct {
 // record cannot be trusted is ErrCorrupt, and the error names the chunk and
 // the file. The bytes are as stored: only opening them proves the content.
 type Getter interface {
-	Get(ctx context.Context, k Key) (Sealed, error)
+	Get(ctx context.Context, k Key) (Blob, error)
 }
 
 // RefGetter is what a snapshot is read through: Get is that of a Getter, for the
 // owner whose copies the snapshot reads.
 type RefGetter interface {
-	Get(ctx context.Context, r Ref) (Sealed, error)
+	Get(ctx context.Context, r Ref) (Blob, error)
 }
 
 // IntoGetter is a RefGetter that can do with the caller's memory. GetInto is Get that
@@ -222,13 +226,13 @@ type RefGetter interface {
 // enough; otherwise it returns memory of its own. The caller owns both.
 type IntoGetter interface {
 	RefGetter
-	GetInto(ctx context.Context, r Ref, room []byte) (Sealed, error)
+	GetInto(ctx context.Context, r Ref, room []byte) (Blob, error)
 }
 
-// RoomMore is how many bytes more than a sealed chunk has GetInto may need.
+// RoomMore is how many bytes more than a blob has GetInto may need.
 const RoomMore = 128
 
-// Store keeps sealed chunks. All methods are safe for concurrent use.
+// Store keeps chunks as blobs. All methods are safe for concurrent use.
 type Store interface {
 	Getter
 	// Stat tells the sizes of a chunk that Get would find, or ErrNotExist.
@@ -248,7 +252,7 @@ type Session interface {
 	// Put stores a chunk unless its owner has one of that name and size already;
 	// added tells which. What other owners have, or that one of them has sent the
 	// same bytes, changes nothing of what is returned. A healthy chunk is never
-	// replaced, a damaged one is. The session does not keep sealed after it
+	// replaced, a damaged one is. The session does not keep c.Blob after it
 	// returns. nil means accepted and readable in this process; only Sync makes
 	// it durable.
 	Put(ctx context.Context, c Chunk) (added bool, err error)
@@ -267,11 +271,11 @@ type Chunk struct {
 	ID        ID
 	PlainSize uint32
 	Owner     Owner
-	Sealed    Sealed
+	Blob      Blob
 }
 
 // Ref returns what an index says of the chunk. The class is that of the blob.
-func (c Chunk) Ref() Ref { return Ref{ID: c.ID, Size: c.PlainSize, Class: c.Sealed.Class()} }
+func (c Chunk) Ref() Ref { return Ref{ID: c.ID, Size: c.PlainSize, Class: c.Blob.Class()} }
 
 // Key returns what the chunk is found by.
 func (c Chunk) Key() Key { return c.Ref().Key(c.Owner) }
@@ -284,8 +288,8 @@ func (c Chunk) Validate() error {
 	if c.PlainSize < 1 || c.PlainSize > PlainSizeMax {
 		return fmt.Errorf("chunk %s: plain size %d is not within 1..%d: %w", c.ID.Short(), c.PlainSize, PlainSizeMax, ErrInvalid)
 	}
-	if len(c.Sealed) <= SealedSizeMin || len(c.Sealed) > SealedSizeMax {
-		return fmt.Errorf("chunk %s: stored size %d is not within %d..%d: %w", c.ID.Short(), len(c.Sealed), SealedSizeMin+1, SealedSizeMax, ErrInvalid)
+	if len(c.Blob) <= BlobSizeMin || len(c.Blob) > BlobSizeMax {
+		return fmt.Errorf("chunk %s: stored size %d is not within %d..%d: %w", c.ID.Short(), len(c.Blob), BlobSizeMin+1, BlobSizeMax, ErrInvalid)
 	}
 	return nil
 }
@@ -295,7 +299,7 @@ func (c Chunk) ValidateOwned() error {
 	if err := c.Validate(); err != nil {
 		return err
 	}
-	if c.Sealed.Class() == ClassEncrypted && c.Owner == (Owner{}) {
+	if c.Blob.Class() == ClassEncrypted && c.Owner == (Owner{}) {
 		return fmt.Errorf("chunk %s: an encrypted one without an owner: %w", c.ID.Short(), ErrInvalid)
 	}
 	return nil

@@ -22,12 +22,12 @@ func Example() {
 		return
 	}
 	plain := chunkstore.Plain("what stood in the image")
-	sealed, err := codec.Seal(nil, plain)
+	raw, err := codec.Encode(nil, plain)
 	if err != nil {
 		fmt.Println(err)
 		return
 	}
-	chunk := chunkstore.Chunk{ID: codec.Name(plain), PlainSize: uint32(len(plain)), Sealed: sealed}
+	chunk := chunkstore.Chunk{ID: codec.Name(plain), PlainSize: uint32(len(plain)), Blob: raw}
 
 	session, err := store.Begin(ctx)
 	if err != nil {
@@ -45,7 +45,7 @@ func Example() {
 		fmt.Println(err)
 		return
 	}
-	back, err := codec.OpenChunk(nil, chunk.ID, stored, len(plain))
+	back, err := codec.DecodeChunk(nil, chunk.ID, stored, len(plain))
 	fmt.Printf("%s, %v\n", back, err)
 	// Output:
 	// added: true <nil>

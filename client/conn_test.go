@@ -58,7 +58,7 @@ func TestLargeBodiesTakeTurns(t *testing.T) {
 		})
 	}
 	until(t, "a full line", func() bool { return begun.Load() == bodiesMax })
-	if err := s.Blob(t.Context(), "small.conf.blob", noiseChunk(t, 99, 500).Sealed); err != nil {
+	if err := s.Blob(t.Context(), "small.conf.blob", noiseChunk(t, 99, 500).Blob); err != nil {
 		t.Errorf("a small body: %v", err)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)

@@ -595,7 +595,7 @@ func (b *backupSession) chunk(w http.ResponseWriter, r *http.Request, kind strin
 		refuse(w, 400, "uploaded chunk has unexpected size.")
 		return
 	}
-	if _, err := iw.PutChunk(r.Context(), chunkstore.Chunk{ID: id, PlainSize: uint32(size), Sealed: body}); err != nil {
+	if _, err := iw.PutChunk(r.Context(), chunkstore.Chunk{ID: id, PlainSize: uint32(size), Blob: body}); err != nil {
 		refuse(w, 400, "%v", err)
 		return
 	}
@@ -749,15 +749,15 @@ func (s *readerSession) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			refuse(w, 401, "download chunk %s not allowed", id)
 			return
 		}
-		sealed, err := s.open.Get(r.Context(), chunkstore.Ref{ID: id, Size: size})
+		raw, err := s.open.Get(r.Context(), chunkstore.Ref{ID: id, Size: size})
 		if err != nil {
-			sealed, err = s.open.Get(r.Context(), chunkstore.Ref{ID: id, Size: size, Class: chunkstore.ClassEncrypted})
+			raw, err = s.open.Get(r.Context(), chunkstore.Ref{ID: id, Size: size, Class: chunkstore.ClassEncrypted})
 		}
 		if err != nil {
 			refuse(w, 400, "reading chunk failed: No such file or directory (os error 2)")
 			return
 		}
-		w.Write(sealed)
+		w.Write(raw)
 	default:
 		refuse(w, 404, "Path '%s' not found.", r.URL.Path)
 	}

@@ -79,10 +79,10 @@ func (w *indexWriter) PutChunk(ctx context.Context, c chunkstore.Chunk) (added b
 		return false, nil
 	}
 	q := query{
-		method: http.MethodPost, path: w.path("chunk"), body: c.Sealed, kind: bytesType,
+		method: http.MethodPost, path: w.path("chunk"), body: c.Blob, kind: bytesType,
 		params: url.Values{
 			"wid": {w.widParam()}, "digest": {c.ID.String()},
-			"size": {strconv.Itoa(int(c.PlainSize))}, "encoded-size": {strconv.Itoa(len(c.Sealed))},
+			"size": {strconv.Itoa(int(c.PlainSize))}, "encoded-size": {strconv.Itoa(len(c.Blob))},
 		},
 	}
 	var digest string

@@ -45,7 +45,7 @@ func (p *previous) explain(name string, err error) error {
 }
 
 // Blob implements wire.Reader.
-func (p *previous) Blob(ctx context.Context, name string) (chunkstore.Sealed, error) {
+func (p *previous) Blob(ctx context.Context, name string) (chunkstore.Blob, error) {
 	if err := checkBlob(name); err != nil {
 		return nil, err
 	}
@@ -116,7 +116,7 @@ func (p *previous) has(name string) bool {
 }
 
 // Get implements chunkstore.RefGetter.
-func (p *previous) Get(ctx context.Context, ref chunkstore.Ref) (chunkstore.Sealed, error) {
+func (p *previous) Get(ctx context.Context, ref chunkstore.Ref) (chunkstore.Blob, error) {
 	r, err := p.reader(ctx)
 	if err != nil {
 		return nil, err

@@ -24,7 +24,7 @@ type reader struct {
 	snap     wire.Snapshot
 	lanes    []*lane
 	turn     atomic.Uint32
-	manifest chunkstore.Sealed
+	manifest chunkstore.Blob
 	bounds
 
 	mu     sync.Mutex
@@ -67,7 +67,7 @@ func downloadQuery(name string) query {
 }
 
 // Blob implements wire.Reader.
-func (r *reader) Blob(ctx context.Context, name string) (chunkstore.Sealed, error) {
+func (r *reader) Blob(ctx context.Context, name string) (chunkstore.Blob, error) {
 	if err := checkBlob(name); err != nil {
 		return nil, err
 	}
@@ -77,7 +77,7 @@ func (r *reader) Blob(ctx context.Context, name string) (chunkstore.Sealed, erro
 	return r.blob(ctx, name)
 }
 
-func (r *reader) blob(ctx context.Context, name string) (b chunkstore.Sealed, err error) {
+func (r *reader) blob(ctx context.Context, name string) (b chunkstore.Blob, err error) {
 	err = r.try(ctx, func(c *conn) error {
 		b, err = c.bytes(ctx, downloadQuery(name), r.mostBlob(name))
 		return err
@@ -124,7 +124,7 @@ func (r *reader) wanted() []string {
 }
 
 // Get implements chunkstore.RefGetter. The server knows class and size from the index.
-func (r *reader) Get(ctx context.Context, ref chunkstore.Ref) (chunkstore.Sealed, error) {
+func (r *reader) Get(ctx context.Context, ref chunkstore.Ref) (chunkstore.Blob, error) {
 	return r.GetInto(ctx, ref, nil)
 }
 
@@ -134,10 +134,10 @@ func (r *reader) Window() (chunks int, bytes int64) { return r.client.window() }
 
 // GetInto is Get that uses the capacity of room if it suffices. Until it returns
 // room must be left alone.
-func (r *reader) GetInto(ctx context.Context, ref chunkstore.Ref, room []byte) (sealed chunkstore.Sealed, err error) {
+func (r *reader) GetInto(ctx context.Context, ref chunkstore.Ref, room []byte) (raw chunkstore.Blob, err error) {
 	q := query{method: http.MethodGet, path: "/chunk", params: url.Values{"digest": {ref.ID.String()}}}
 	err = r.try(ctx, func(c *conn) error {
-		sealed, err = c.into(ctx, room, q, chunkstore.SealedSizeMax)
+		raw, err = c.into(ctx, room, q, chunkstore.BlobSizeMax)
 		return err
 	})
 	var status *StatusError
@@ -148,7 +148,7 @@ func (r *reader) GetInto(ctx context.Context, ref chunkstore.Ref, room []byte) (
 	if err != nil {
 		return nil, fmt.Errorf("snapshot %s: chunk %s: %w", r.snap, ref.ID.Short(), err)
 	}
-	return sealed, nil
+	return raw, nil
 }
 
 // try runs a request on one of the lanes, and again on a new connection when

@@ -68,12 +68,12 @@ func readAll(t *testing.T, r wire.Reader, idx *index.Reader, want []string) {
 		slots <- struct{}{}
 		wg.Go(func() {
 			defer func() { <-slots }()
-			sealed, err := r.Get(t.Context(), chunkstore.Ref{ID: e.ID, Size: e.Size})
+			raw, err := r.Get(t.Context(), chunkstore.Ref{ID: e.ID, Size: e.Size})
 			if err != nil {
 				t.Error(err)
 				return
 			}
-			plain, err := c.OpenChunk(nil, e.ID, sealed, int(e.Size))
+			plain, err := c.DecodeChunk(nil, e.ID, raw, int(e.Size))
 			if err != nil || string(plain) != content {
 				t.Errorf("chunk %s: %q, %v", e.ID.Short(), plain, err)
 			}
@@ -196,7 +196,7 @@ func TestHostileDownloads(t *testing.T) {
 		case "/download":
 			io.WriteString(w, "this is no index")
 		case "/chunk":
-			io.Copy(w, io.LimitReader(endless{}, chunkstore.SealedSizeMax+1))
+			io.Copy(w, io.LimitReader(endless{}, chunkstore.BlobSizeMax+1))
 		default:
 			return false
 		}
@@ -241,7 +241,7 @@ func TestNoMoreThanAnnounced(t *testing.T) {
 
 func TestBounds(t *testing.T) {
 	var b bounds
-	if b.mostIndex("a.didx") != indexMax || b.mostBlob("a.blob") != chunkstore.SealedSizeMax {
+	if b.mostIndex("a.didx") != indexMax || b.mostBlob("a.blob") != chunkstore.BlobSizeMax {
 		t.Error("nothing is known, and something is refused")
 	}
 	b.Bound(map[string]uint64{"a.didx": 3 << 20, "a.blob": 100, "b.didx": 1 << 60, "b.blob": 1 << 60, "c.didx": 0})
@@ -250,7 +250,7 @@ func TestBounds(t *testing.T) {
 			t.Errorf("%s: %d bytes, want %d", name, got, want)
 		}
 	}
-	for name, want := range map[string]int{"a.blob": 100, "b.blob": chunkstore.SealedSizeMax, "c.blob": chunkstore.SealedSizeMax} {
+	for name, want := range map[string]int{"a.blob": 100, "b.blob": chunkstore.BlobSizeMax, "c.blob": chunkstore.BlobSizeMax} {
 		if got := b.mostBlob(name); got != want {
 			t.Errorf("%s: %d bytes, want %d", name, got, want)
 		}

@@ -192,19 +192,19 @@ func (ss *session) Create(ctx context.Context, name string, size int64) (wire.In
 }
 
 // Blob implements wire.Session.
-func (ss *session) Blob(ctx context.Context, name string, sealed chunkstore.Sealed) error {
+func (ss *session) Blob(ctx context.Context, name string, raw chunkstore.Blob) error {
 	if err := checkBlob(name); err != nil {
 		return err
 	}
-	if len(sealed) < chunkstore.SealedSizeMin || len(sealed) > chunkstore.SealedSizeMax {
-		return fmt.Errorf("%s: size %d is not within %d..%d: %w", name, len(sealed), chunkstore.SealedSizeMin, chunkstore.SealedSizeMax, chunkstore.ErrInvalid)
+	if len(raw) < chunkstore.BlobSizeMin || len(raw) > chunkstore.BlobSizeMax {
+		return fmt.Errorf("%s: size %d is not within %d..%d: %w", name, len(raw), chunkstore.BlobSizeMin, chunkstore.BlobSizeMax, chunkstore.ErrInvalid)
 	}
 	if err := ss.failure(); err != nil {
 		return err
 	}
 	q := query{
-		method: http.MethodPost, path: "/blob", body: sealed, kind: bytesType,
-		params: url.Values{"file-name": {name}, "encoded-size": {strconv.Itoa(len(sealed))}},
+		method: http.MethodPost, path: "/blob", body: raw, kind: bytesType,
+		params: url.Values{"file-name": {name}, "encoded-size": {strconv.Itoa(len(raw))}},
 	}
 	if err := ss.conn.data(ctx, q, nil); err != nil {
 		return fmt.Errorf("send %s: %w", name, err)

@@ -33,11 +33,11 @@ func codec(t testing.TB) *blob.Codec {
 func chunkOf(t testing.TB, content []byte) chunkstore.Chunk {
 	t.Helper()
 	c := codec(t)
-	sealed, err := c.Seal(nil, content)
+	raw, err := c.Encode(nil, content)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return chunkstore.Chunk{ID: c.Name(content), PlainSize: uint32(len(content)), Sealed: sealed}
+	return chunkstore.Chunk{ID: c.Name(content), PlainSize: uint32(len(content)), Blob: raw}
 }
 
 func begin(t testing.TB, c *Client, s wire.Snapshot) wire.Session {
@@ -71,11 +71,11 @@ func finish(t testing.TB, s wire.Session, at wire.Snapshot, name string, sum ind
 	t.Helper()
 	m := manifest.Manifest{Type: at.Group.Type, ID: at.Group.ID, Time: at.Time}
 	m.Files = []manifest.File{{Name: name, CryptMode: crypto.ModeNone, Size: sum.Size, Csum: sum.Csum}}
-	sealed, err := m.Seal()
+	raw, err := m.Blob()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Blob(t.Context(), wire.ManifestName, sealed); err != nil {
+	if err := s.Blob(t.Context(), wire.ManifestName, raw); err != nil {
 		return err
 	}
 	return s.Finish(t.Context())
@@ -349,8 +349,8 @@ func TestPrevious(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer p.Close()
-	sealed, err := p.Blob(t.Context(), wire.ManifestName)
-	if err != nil || !bytes.Equal(sealed, f.memory.File(snap(10), wire.ManifestName)) {
+	raw, err := p.Blob(t.Context(), wire.ManifestName)
+	if err != nil || !bytes.Equal(raw, f.memory.File(snap(10), wire.ManifestName)) {
 		t.Errorf("manifest: %v", err)
 	}
 	if _, err := p.Blob(t.Context(), "missing.blob"); !errors.Is(err, chunkstore.ErrNotExist) {
@@ -482,8 +482,8 @@ func TestManyPutsAtOnce(t *testing.T) {
 			if added, err := w.PutChunk(t.Context(), c); err != nil || !added {
 				t.Errorf("chunk %d: %v %v", i, added, err)
 			}
-			for j := range c.Sealed {
-				c.Sealed[j] = 0xff // nobody may look any longer
+			for j := range c.Blob {
+				c.Blob[j] = 0xff // nobody may look any longer
 			}
 		})
 	}

@@ -39,10 +39,10 @@ func (b *bounds) size(name string) (uint64, bool) {
 
 // mostBlob is the most that a blob can take.
 func (b *bounds) mostBlob(name string) int {
-	if n, ok := b.size(name); ok && n < chunkstore.SealedSizeMax {
+	if n, ok := b.size(name); ok && n < chunkstore.BlobSizeMax {
 		return int(n)
 	}
-	return chunkstore.SealedSizeMax
+	return chunkstore.BlobSizeMax
 }
 
 // mostIndex is the most that an index file can take: an entry is of at least one byte of

@@ -22,7 +22,7 @@ type Put struct {
 // stored already, as a copy of the group's if it is encrypted. In a foreign session the checksum of the blob may be wrong and is put
 // right in a copy, and a plain chunk whose content is not of its size or name is
 // chunkstore.ErrInvalid, as is an encrypted one that cannot be of its size. It is safe
-// for concurrent use, and neither changes nor keeps c.Sealed.
+// for concurrent use, and neither changes nor keeps c.Blob.
 func (ss *Session) PutChunk(ctx context.Context, name string, c chunkstore.Chunk) (Put, error) {
 	if err := ss.running(); err != nil {
 		return Put{}, err
@@ -43,14 +43,14 @@ func (ss *Session) PutChunk(ctx context.Context, name string, c chunkstore.Chunk
 
 func (ss *Session) put(ctx context.Context, c chunkstore.Chunk) (added bool, err error) {
 	if !ss.o.Foreign {
-		if _, err := blob.Check(c.Sealed); err != nil {
+		if _, err := blob.Check(c.Blob); err != nil {
 			return false, fmt.Errorf("chunk %s: %w", c.ID.Short(), err)
 		}
 		return ss.puts.Put(ctx, c)
 	}
-	sealed, encrypted, err := blob.WithChecksum(c.Sealed)
+	raw, encrypted, err := blob.WithChecksum(c.Blob)
 	if err == nil {
-		c.Sealed = sealed
+		c.Blob = raw
 		err = ss.proven(ctx, c, encrypted)
 	}
 	if err != nil {
@@ -65,7 +65,7 @@ func (ss *Session) proven(ctx context.Context, c chunkstore.Chunk, encrypted boo
 	if !encrypted {
 		return ss.store.proofs.prove(ctx, c)
 	}
-	if n, ok := blob.ContentSize(c.Sealed); ok && n != int(c.PlainSize) {
+	if n, ok := blob.ContentSize(c.Blob); ok && n != int(c.PlainSize) {
 		return fmt.Errorf("content of %d bytes, not %d", n, c.PlainSize)
 	}
 	return nil
@@ -104,6 +104,6 @@ func (p *prover) prove(ctx context.Context, c chunkstore.Chunk) error {
 	if need := blob.SizeMax(int(c.PlainSize)); cap(buf) < need {
 		buf = make([]byte, 0, need)
 	}
-	_, err := p.codec.OpenChunk(buf, c.ID, c.Sealed, int(c.PlainSize))
+	_, err := p.codec.DecodeChunk(buf, c.ID, c.Blob, int(c.PlainSize))
 	return err
 }

@@ -33,14 +33,14 @@ func TestForeignChunkMustBeWhatItIsCalled(t *testing.T) {
 		"no size":              func(c *chunkstore.Chunk) { c.PlainSize = 0 },
 		"too large":            func(c *chunkstore.Chunk) { c.PlainSize = chunkstore.PlainSizeMax + 1 },
 		"no name":              func(c *chunkstore.Chunk) { c.ID = chunkstore.ID{} },
-		"unknown magic":        func(c *chunkstore.Chunk) { c.Sealed[0] ^= 1 },
-		"damaged content":      func(c *chunkstore.Chunk) { c.Sealed[20] ^= 1 },
-		"header only":          func(c *chunkstore.Chunk) { c.Sealed = c.Sealed[:12] },
-		"short of a header":    func(c *chunkstore.Chunk) { c.Sealed = c.Sealed[:13] },
-		"magic of the ancient": func(c *chunkstore.Chunk) { copy(c.Sealed, "\x1f\x87\xee\x29\x1c\xe0\x50\x2f") },
+		"unknown magic":        func(c *chunkstore.Chunk) { c.Blob[0] ^= 1 },
+		"damaged content":      func(c *chunkstore.Chunk) { c.Blob[20] ^= 1 },
+		"header only":          func(c *chunkstore.Chunk) { c.Blob = c.Blob[:12] },
+		"short of a header":    func(c *chunkstore.Chunk) { c.Blob = c.Blob[:13] },
+		"magic of the ancient": func(c *chunkstore.Chunk) { copy(c.Blob, "\x1f\x87\xee\x29\x1c\xe0\x50\x2f") },
 	} {
 		bad := good
-		bad.Sealed = bytes.Clone(good.Sealed)
+		bad.Blob = bytes.Clone(good.Blob)
 		change(&bad)
 		if _, err := ss.PutChunk(t.Context(), "disk.img.didx", bad); !errors.Is(err, chunkstore.ErrInvalid) {
 			t.Errorf("%s: %v", name, err)
@@ -64,14 +64,14 @@ func TestForeignChecksumIsPutRight(t *testing.T) {
 			l.codec = codec
 			ss := l.foreign(at(10), "eve@pbs")
 			c := seal(t, codec, content)
-			right := bytes.Clone(c.Sealed)
-			binary.LittleEndian.PutUint32(c.Sealed[8:], 0x12345678)
-			given := bytes.Clone(c.Sealed)
+			right := bytes.Clone(c.Blob)
+			binary.LittleEndian.PutUint32(c.Blob[8:], 0x12345678)
+			given := bytes.Clone(c.Blob)
 			if _, err := ss.PutChunk(t.Context(), "disk.img.didx", c); err != nil {
 				t.Errorf("%s %s: %v", name, what, err)
 				continue
 			}
-			if !bytes.Equal(c.Sealed, given) {
+			if !bytes.Equal(c.Blob, given) {
 				t.Errorf("%s %s: the caller's bytes were changed", name, what)
 			}
 			l.manifestOf(ss)
@@ -88,18 +88,18 @@ func TestForeignChecksumIsPutRight(t *testing.T) {
 }
 
 // sealed reads a chunk as it is stored, through a snapshot.
-func (l *lab) sealed(snap wire.Snapshot, ref chunkstore.Ref) chunkstore.Sealed {
+func (l *lab) sealed(snap wire.Snapshot, ref chunkstore.Ref) chunkstore.Blob {
 	l.t.Helper()
 	r, err := l.Open(l.t.Context(), snap)
 	if err != nil {
 		l.t.Fatal(err)
 	}
 	defer r.Close()
-	sealed, err := r.Get(l.t.Context(), ref)
+	raw, err := r.Get(l.t.Context(), ref)
 	if err != nil {
 		l.t.Fatal(err)
 	}
-	return sealed
+	return raw
 }
 
 // Two different blobs under one name: whoever has sent what, and in which order, reads
@@ -110,12 +110,12 @@ func TestTwoBlobsUnderOneName(t *testing.T) {
 	honest := seal(t, plain, content)
 	poison := seal(t, key, strings.Repeat("garbage", 5))
 	poison.ID, poison.PlainSize = honest.ID, honest.PlainSize
-	poison.Sealed = zipped(t, poison.Sealed)
+	poison.Blob = zipped(t, poison.Blob)
 	longer := poison
 	longer.PlainSize += 5
 	secret := seal(t, key, content)
 	other := secret
-	other.Sealed = garbled(t, secret.Sealed)
+	other.Blob = garbled(t, secret.Blob)
 	for name, c := range map[string]struct{ first, second chunkstore.Chunk }{
 		"plain after encrypted":             {poison, honest},
 		"plain after encrypted, other size": {longer, honest},
@@ -139,7 +139,7 @@ func TestTwoBlobsUnderOneName(t *testing.T) {
 				}
 			}
 			for snap, want := range map[wire.Snapshot]chunkstore.Chunk{at(10): c.first, bobs: c.second} {
-				if got := l.sealed(snap, want.Ref()); !bytes.Equal(got, want.Sealed) {
+				if got := l.sealed(snap, want.Ref()); !bytes.Equal(got, want.Blob) {
 					t.Errorf("%s reads %d bytes that it has not sent", snap, len(got))
 				}
 			}
@@ -162,7 +162,7 @@ func (l *lab) putNew(ss *datastore.Session, c chunkstore.Chunk) {
 }
 
 // garbled is an encrypted blob with other content and a right checksum.
-func garbled(t *testing.T, s chunkstore.Sealed) chunkstore.Sealed {
+func garbled(t *testing.T, s chunkstore.Blob) chunkstore.Blob {
 	t.Helper()
 	s = bytes.Clone(s)
 	s[len(s)-1] ^= 1
@@ -172,7 +172,7 @@ func garbled(t *testing.T, s chunkstore.Sealed) chunkstore.Sealed {
 
 // zipped says of an encrypted blob that its content is compressed, so that its length
 // does not tell the size.
-func zipped(t *testing.T, s chunkstore.Sealed) chunkstore.Sealed {
+func zipped(t *testing.T, s chunkstore.Blob) chunkstore.Blob {
 	t.Helper()
 	s = bytes.Clone(s)
 	copy(s, chunkstore.MagicEncryptedCompressed)
@@ -191,7 +191,7 @@ func TestGarbageUnderForeignNamesHarmsNobody(t *testing.T) {
 			for _, more := range []uint32{0, 5} {
 				poison := honest
 				poison.PlainSize += more
-				poison.Sealed = zipped(t, garbled(t, seal(t, keyCodec(t), "garbage").Sealed))
+				poison.Blob = zipped(t, garbled(t, seal(t, keyCodec(t), "garbage").Blob))
 				l.putNew(eve, poison)
 			}
 			eve.Close()
@@ -392,7 +392,7 @@ func TestMetadataIsStoredApart(t *testing.T) {
 	l.codec = keyCodec(t)
 	secret := seal(t, l.codec, "the content of a file")
 	garbage := secret
-	garbage.Sealed = garbled(t, secret.Sealed)
+	garbage.Blob = garbled(t, secret.Blob)
 	first := l.foreign(at(10), "eve@pbs")
 	for name, c := range map[string]chunkstore.Chunk{contentName: secret, metaName: garbage} {
 		put, err := first.PutChunk(t.Context(), name, c)
@@ -405,7 +405,7 @@ func TestMetadataIsStoredApart(t *testing.T) {
 	if err := first.Finish(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	for class, want := range map[chunkstore.Class]chunkstore.Sealed{chunkstore.ClassEncrypted: secret.Sealed, chunkstore.ClassEncryptedMeta: garbage.Sealed} {
+	for class, want := range map[chunkstore.Class]chunkstore.Blob{chunkstore.ClassEncrypted: secret.Blob, chunkstore.ClassEncryptedMeta: garbage.Blob} {
 		if got := l.sealed(at(10), chunkstore.Ref{ID: secret.ID, Size: secret.PlainSize, Class: class}); !bytes.Equal(got, want) {
 			t.Errorf("class %d: another chunk", class)
 		}

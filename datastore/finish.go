@@ -96,7 +96,7 @@ func (ss *Session) settleManifest(ctx context.Context) (map[string]chunkstore.Cl
 	}
 	defer done()
 	classes := make(map[string]chunkstore.Class)
-	var sealed chunkstore.Sealed // nil if it can stay as it is
+	var raw chunkstore.Blob // nil if it can stay as it is
 	_, err = ss.store.useManifest(ctx, ss.dir, func(m *manifest.Manifest) error {
 		if err := ss.checkManifest(m); err != nil {
 			return err
@@ -106,11 +106,11 @@ func (ss *Session) settleManifest(ctx context.Context) (map[string]chunkstore.Cl
 				classes[name] = m.ClassOf(name)
 			}
 		}
-		sealed, err = ss.withOwned(m)
+		raw, err = ss.withOwned(m)
 		return err
 	})
-	if err == nil && sealed != nil {
-		err = noSpace(durable.WriteFile(filepath.Join(ss.store.path, ss.dir, wire.ManifestName), sealed, 0o600))
+	if err == nil && raw != nil {
+		err = noSpace(durable.WriteFile(filepath.Join(ss.store.path, ss.dir, wire.ManifestName), raw, 0o600))
 	}
 	return classes, err
 }
@@ -205,7 +205,7 @@ func (ss *Session) proveIndex(ctx context.Context, name string, class chunkstore
 // withOwned replaces what the server owns in the manifest: nothing of it is taken from
 // who has sent it, and the counts of the upload are put in, if there are any. It returns
 // the blob to be written, nil if nothing has changed.
-func (ss *Session) withOwned(m *manifest.Manifest) (chunkstore.Sealed, error) {
+func (ss *Session) withOwned(m *manifest.Manifest) (chunkstore.Blob, error) {
 	if !m.StripOwned() && ss.stats == nil {
 		return nil, nil
 	}
@@ -214,7 +214,7 @@ func (ss *Session) withOwned(m *manifest.Manifest) (chunkstore.Sealed, error) {
 			return nil, err
 		}
 	}
-	return m.Seal()
+	return m.Blob()
 }
 
 // syncFiles makes the snapshot's files and their directory durable.

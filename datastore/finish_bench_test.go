@@ -50,11 +50,11 @@ func storeMany(b *testing.B, s *datastore.Store, n int) (entries []index.Entry) 
 	defer ss.Close()
 	for i := range n {
 		content := chunkstore.Plain(fmt.Sprintf("chunk number %d", i))
-		sealed, err := codec.Seal(nil, content)
+		raw, err := codec.Encode(nil, content)
 		if err != nil {
 			b.Fatal(err)
 		}
-		c := chunkstore.Chunk{ID: codec.Name(content), PlainSize: uint32(len(content)), Sealed: sealed}
+		c := chunkstore.Chunk{ID: codec.Name(content), PlainSize: uint32(len(content)), Blob: raw}
 		if _, err := ss.PutChunk(b.Context(), "disk.img.didx", c); err != nil {
 			b.Fatal(err)
 		}
@@ -102,11 +102,11 @@ func writeImage(b *testing.B, ss *datastore.Session, entries []index.Entry) {
 	snap := ss.Snapshot()
 	m := manifest.Manifest{Type: snap.Group.Type, ID: snap.Group.ID, Time: snap.Time,
 		Files: []manifest.File{{Name: "disk.img.didx", CryptMode: crypto.ModeNone, Size: sm.Size, Csum: sm.Csum}}}
-	sealed, err := m.Seal()
+	raw, err := m.Blob()
 	if err != nil {
 		b.Fatal(err)
 	}
-	if err := ss.Blob(b.Context(), wire.ManifestName, sealed); err != nil {
+	if err := ss.Blob(b.Context(), wire.ManifestName, raw); err != nil {
 		b.Fatal(err)
 	}
 }

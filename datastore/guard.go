@@ -76,6 +76,6 @@ func (g Guarded) SetProtected(ctx context.Context, snap wire.Snapshot, protected
 }
 
 // AddLog is that of Store.
-func (g Guarded) AddLog(ctx context.Context, snap wire.Snapshot, sealed chunkstore.Sealed) error {
-	return g.store.addBlob(ctx, g.may, blobOf{snap, LogName, sealed})
+func (g Guarded) AddLog(ctx context.Context, snap wire.Snapshot, raw chunkstore.Blob) error {
+	return g.store.addBlob(ctx, g.may, blobOf{snap, LogName, raw})
 }

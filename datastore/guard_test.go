@@ -15,7 +15,7 @@ import (
 // refused changes nothing.
 func TestGuardsAreAskedInsideTheLockOfTheChange(t *testing.T) {
 	refusal := errors.New("not yours any more")
-	log := seal(t, plainCodec(t), "a log").Sealed
+	log := seal(t, plainCodec(t), "a log").Blob
 	for name, change := range map[string]func(ctx context.Context, to datastore.Guarded, snap wire.Snapshot) error{
 		"SetOwner": func(ctx context.Context, to datastore.Guarded, s wire.Snapshot) error {
 			return to.SetOwner(ctx, s.Group, "eve@pbs")

@@ -57,11 +57,11 @@ func keyCodec(t *testing.T) *blob.Codec {
 
 func seal(t *testing.T, codec *blob.Codec, content string) chunkstore.Chunk {
 	t.Helper()
-	sealed, err := codec.Seal(nil, chunkstore.Plain(content))
+	raw, err := codec.Encode(nil, chunkstore.Plain(content))
 	if err != nil {
 		t.Fatal(err)
 	}
-	return chunkstore.Chunk{ID: codec.Name(chunkstore.Plain(content)), PlainSize: uint32(len(content)), Sealed: sealed}
+	return chunkstore.Chunk{ID: codec.Name(chunkstore.Plain(content)), PlainSize: uint32(len(content)), Blob: raw}
 }
 
 func (l *lab) begin(o datastore.SessionOptions) *datastore.Session {
@@ -122,11 +122,11 @@ func (l *lab) manifestOf(ss *datastore.Session, files ...manifest.File) {
 	l.t.Helper()
 	snap := ss.Snapshot()
 	m := manifest.Manifest{Type: snap.Group.Type, ID: snap.Group.ID, Time: snap.Time, Files: files}
-	sealed, err := m.Seal()
+	raw, err := m.Blob()
 	if err != nil {
 		l.t.Fatal(err)
 	}
-	if err := ss.Blob(l.t.Context(), wire.ManifestName, sealed); err != nil {
+	if err := ss.Blob(l.t.Context(), wire.ManifestName, raw); err != nil {
 		l.t.Fatal(err)
 	}
 }
@@ -174,11 +174,11 @@ func (l *lab) content(snap wire.Snapshot, id chunkstore.ID, size int) (string, e
 		l.t.Fatal(err)
 	}
 	defer r.Close()
-	sealed, err := r.Get(l.t.Context(), chunkstore.Ref{ID: id, Size: uint32(size), Class: l.codec.Class()})
+	raw, err := r.Get(l.t.Context(), chunkstore.Ref{ID: id, Size: uint32(size), Class: l.codec.Class()})
 	if err != nil {
 		return "", err
 	}
-	plain, err := l.codec.OpenChunk(nil, id, sealed, size)
+	plain, err := l.codec.DecodeChunk(nil, id, raw, size)
 	return string(plain), err
 }
 

@@ -150,12 +150,12 @@ func (s *Store) editManifest(ctx context.Context, may Guard, snap wire.Snapshot,
 	if err := s.change(ctx, may, snap); err != nil {
 		return err
 	}
-	var sealed chunkstore.Sealed
+	var raw chunkstore.Blob
 	_, err = s.useManifest(ctx, snapshotPath(snap), func(m *manifest.Manifest) error {
 		if err := edit(m); err != nil {
 			return err
 		}
-		sealed, err = m.Seal()
+		raw, err = m.Blob()
 		return err
 	})
 	if err != nil {
@@ -163,7 +163,7 @@ func (s *Store) editManifest(ctx context.Context, may Guard, snap wire.Snapshot,
 	}
 	defer s.counted.forget(snap)
 	name := filepath.Join(s.path, snapshotPath(snap), wire.ManifestName)
-	if err := durable.WriteFile(name, sealed, 0o600); err != nil {
+	if err := durable.WriteFile(name, raw, 0o600); err != nil {
 		return fmt.Errorf("snapshot %s: write the manifest: %w", snap, noSpace(err))
 	}
 	return nil
@@ -199,21 +199,21 @@ const LogName = "client.log.blob"
 
 // AddLog stores the log of a finished snapshot; a second one is
 // wire.ErrExists.
-func (s *Store) AddLog(ctx context.Context, snap wire.Snapshot, sealed chunkstore.Sealed) error {
-	return s.addBlob(ctx, nil, blobOf{snap, LogName, sealed})
+func (s *Store) AddLog(ctx context.Context, snap wire.Snapshot, raw chunkstore.Blob) error {
+	return s.addBlob(ctx, nil, blobOf{snap, LogName, raw})
 }
 
 // blobOf is a file for a snapshot.
 type blobOf struct {
-	snap   wire.Snapshot
-	name   string
-	sealed chunkstore.Sealed
+	snap wire.Snapshot
+	name string
+	raw  chunkstore.Blob
 }
 
 // addBlob adds a file to a finished snapshot, beside its manifest.
 func (s *Store) addBlob(ctx context.Context, may Guard, b blobOf) error {
-	snap, name, sealed := b.snap, b.name, b.sealed
-	if err := checkBlob(name, sealed); err != nil {
+	snap, name, raw := b.snap, b.name, b.raw
+	if err := checkBlob(name, raw); err != nil {
 		return err
 	}
 	defer s.locks.edit(snap.Group)()
@@ -225,14 +225,14 @@ func (s *Store) addBlob(ctx context.Context, may Guard, b blobOf) error {
 		return fmt.Errorf("snapshot %s: %s: %w", snap, name, errors.Join(wire.ErrExists, err))
 	}
 	defer s.counted.forget(snap)
-	if err := durable.WriteFile(filepath.Join(s.path, snapshotPath(snap), name), sealed, 0o600); err != nil {
+	if err := durable.WriteFile(filepath.Join(s.path, snapshotPath(snap), name), raw, 0o600); err != nil {
 		return fmt.Errorf("snapshot %s: write %s: %w", snap, name, noSpace(err))
 	}
 	return nil
 }
 
 // checkBlob checks the name and the envelope of a blob.
-func checkBlob(name string, sealed chunkstore.Sealed) error {
+func checkBlob(name string, raw chunkstore.Blob) error {
 	kind, err := wire.CheckFileName(name)
 	if err != nil {
 		return err
@@ -240,10 +240,10 @@ func checkBlob(name string, sealed chunkstore.Sealed) error {
 	if kind != wire.Blob {
 		return fmt.Errorf("%s is no blob: %w", name, wire.ErrName)
 	}
-	if len(sealed) > chunkstore.SealedSizeMax {
-		return fmt.Errorf("%s has %d bytes, more than %d: %w", name, len(sealed), chunkstore.SealedSizeMax, chunkstore.ErrInvalid)
+	if len(raw) > chunkstore.BlobSizeMax {
+		return fmt.Errorf("%s has %d bytes, more than %d: %w", name, len(raw), chunkstore.BlobSizeMax, chunkstore.ErrInvalid)
 	}
-	_, err = blob.Check(sealed)
+	_, err = blob.Check(raw)
 	return err
 }
 

@@ -44,18 +44,18 @@ func TestConcurrentChangesOfASnapshot(t *testing.T) {
 	ss := l.foreign(at(10), "eve@pbs")
 	m := manifest.Manifest{Type: "vm", ID: "100", Time: 10, Files: []manifest.File{l.image(ss, "disk.img.didx", "content")}}
 	m.Unprotected = map[string]json.RawMessage{"from-later": json.RawMessage(`{"x":1}`)}
-	sealed, err := m.Seal()
+	raw, err := m.Blob()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := ss.Blob(ctx, wire.ManifestName, sealed); err != nil {
+	if err := ss.Blob(ctx, wire.ManifestName, raw); err != nil {
 		t.Fatal(err)
 	}
 	ss.SetStats(datastore.UploadStats{Count: 1})
 	if err := ss.Finish(ctx); err != nil {
 		t.Fatal(err)
 	}
-	log := seal(t, l.codec, "log").Sealed
+	log := seal(t, l.codec, "log").Blob
 	var wg sync.WaitGroup
 	var logs atomic.Int32
 	for i := range 10 {
@@ -95,10 +95,10 @@ func TestConcurrentChangesOfASnapshot(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer r.Close()
-	if sealed, err = r.Blob(ctx, wire.ManifestName); err != nil {
+	if raw, err = r.Blob(ctx, wire.ManifestName); err != nil {
 		t.Fatal(err)
 	}
-	after, err := manifest.Open(sealed)
+	after, err := manifest.Open(raw)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -110,13 +110,13 @@ func TestConcurrentChangesOfASnapshot(t *testing.T) {
 func TestAddLog(t *testing.T) {
 	l := newLab(t)
 	ctx := t.Context()
-	log := seal(t, keyCodec(t), "log of the client").Sealed
+	log := seal(t, keyCodec(t), "log of the client").Blob
 	is(t, "no snapshot", l.AddLog(ctx, at(10), log), chunkstore.ErrNotExist)
 	l.store(at(10), "eve@pbs")
 	damaged := slices.Clone(log)
 	damaged[len(damaged)-1] ^= 1
 	is(t, "damaged", l.AddLog(ctx, at(10), damaged), chunkstore.ErrCorrupt)
-	is(t, "too large", l.AddLog(ctx, at(10), make([]byte, chunkstore.SealedSizeMax+1)), chunkstore.ErrInvalid)
+	is(t, "too large", l.AddLog(ctx, at(10), make([]byte, chunkstore.BlobSizeMax+1)), chunkstore.ErrInvalid)
 	if err := l.AddLog(ctx, at(10), log); err != nil {
 		t.Fatal(err)
 	}
@@ -202,7 +202,7 @@ func TestReadOnlyStoreRefusesAllOtherChanges(t *testing.T) {
 	for name, err := range map[string]error{
 		"owner": s.SetOwner(ctx, group, "bob@pbs"), "group notes": s.SetGroupNotes(ctx, group, "x"),
 		"verify state": s.SetVerifyState(ctx, at(10), wire.VerifyState{State: wire.VerifyOK}),
-		"log":          s.AddLog(ctx, at(10), seal(t, l.codec, "log").Sealed),
+		"log":          s.AddLog(ctx, at(10), seal(t, l.codec, "log").Blob),
 		"namespace":    s.CreateNamespace(ctx, "a"), "group": forget, "remove": remove, "begin": begin,
 	} {
 		is(t, name, err, chunkstore.ErrReadOnly)

@@ -50,12 +50,12 @@ func (s *Store) Open(_ context.Context, snap wire.Snapshot) (wire.Reader, error)
 func (r *reader) Snapshot() wire.Snapshot { return r.snap }
 
 // Get implements chunkstore.RefGetter.
-func (r *reader) Get(ctx context.Context, ref chunkstore.Ref) (chunkstore.Sealed, error) {
+func (r *reader) Get(ctx context.Context, ref chunkstore.Ref) (chunkstore.Blob, error) {
 	return r.GetInto(ctx, ref, nil)
 }
 
 // GetInto implements chunkstore.IntoGetter.
-func (r *reader) GetInto(ctx context.Context, ref chunkstore.Ref, room []byte) (chunkstore.Sealed, error) {
+func (r *reader) GetInto(ctx context.Context, ref chunkstore.Ref, room []byte) (chunkstore.Blob, error) {
 	c, k, err := r.find(ctx, ref)
 	if err != nil {
 		return nil, err
@@ -90,7 +90,7 @@ func (r *reader) find(ctx context.Context, ref chunkstore.Ref) (*pack.Store, chu
 }
 
 // Blob implements wire.Reader.
-func (r *reader) Blob(_ context.Context, name string) (chunkstore.Sealed, error) {
+func (r *reader) Blob(_ context.Context, name string) (chunkstore.Blob, error) {
 	kind, err := wire.CheckFileName(name)
 	if err != nil {
 		return nil, err
@@ -98,7 +98,7 @@ func (r *reader) Blob(_ context.Context, name string) (chunkstore.Sealed, error)
 	if kind != wire.Blob {
 		return nil, fmt.Errorf("%s is no blob: %w", name, wire.ErrName)
 	}
-	b, err := r.store.readFile(path.Join(snapshotPath(r.snap), name), chunkstore.SealedSizeMax)
+	b, err := r.store.readFile(path.Join(snapshotPath(r.snap), name), chunkstore.BlobSizeMax)
 	if err != nil {
 		return nil, fmt.Errorf("snapshot %s: %w", r.snap, err)
 	}

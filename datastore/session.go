@@ -327,8 +327,8 @@ func (ss *Session) Has(ctx context.Context, r chunkstore.Ref) (bool, error) {
 
 // Blob implements wire.Session. A blob that comes when the snapshot is finished
 // lies beside what the manifest names and replaces nothing.
-func (ss *Session) Blob(ctx context.Context, name string, sealed chunkstore.Sealed) error {
-	if err := checkBlob(name, sealed); err != nil {
+func (ss *Session) Blob(ctx context.Context, name string, raw chunkstore.Blob) error {
+	if err := checkBlob(name, raw); err != nil {
 		return err
 	}
 	// Held throughout, so that Finish proves what is there in the end.
@@ -338,12 +338,12 @@ func (ss *Session) Blob(ctx context.Context, name string, sealed chunkstore.Seal
 		if !errors.Is(err, ErrFinished) || ss.o.Benchmark {
 			return err
 		}
-		return ss.store.addBlob(ctx, ss.still, blobOf{ss.snap, name, sealed})
+		return ss.store.addBlob(ctx, ss.still, blobOf{ss.snap, name, raw})
 	}
-	if err := durable.WriteIn(ss.store.root, path.Join(ss.dir, name), sealed, 0o600); err != nil {
+	if err := durable.WriteIn(ss.store.root, path.Join(ss.dir, name), raw, 0o600); err != nil {
 		return fmt.Errorf("write %s: %w", name, noSpace(err))
 	}
-	ss.files[name] = written{size: uint64(len(sealed)), csum: crypto.Sum(sealed)}
+	ss.files[name] = written{size: uint64(len(raw)), csum: crypto.Sum(raw)}
 	return nil
 }
 

@@ -217,11 +217,11 @@ func TestAfterFinish(t *testing.T) {
 		t.Fatalf("previous: %v %v", prev, err)
 	}
 	prev.Close()
-	if err := ss.Blob(t.Context(), "late.blob", c.Sealed); err != nil {
+	if err := ss.Blob(t.Context(), "late.blob", c.Blob); err != nil {
 		t.Errorf("blob: %v", err)
 	}
 	for _, name := range []string{"late.blob", wire.ManifestName} {
-		is(t, "replace "+name, ss.Blob(t.Context(), name, c.Sealed), wire.ErrExists)
+		is(t, "replace "+name, ss.Blob(t.Context(), name, c.Blob), wire.ErrExists)
 	}
 	if extra := l.info(at(20)).Extra; len(extra) != 1 || extra[0] != "late.blob" {
 		t.Errorf("extra files: %q", extra)
@@ -229,7 +229,7 @@ func TestAfterFinish(t *testing.T) {
 	if err := ss.Close(); err != nil {
 		t.Fatal(err)
 	}
-	is(t, "blob when closed", ss.Blob(t.Context(), "later.blob", c.Sealed), chunkstore.ErrInvalid)
+	is(t, "blob when closed", ss.Blob(t.Context(), "later.blob", c.Blob), chunkstore.ErrInvalid)
 }
 
 func TestBenchmarkLeavesNothing(t *testing.T) {
@@ -267,11 +267,11 @@ func TestStatsGoIntoTheManifest(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer r.Close()
-	sealed, err := r.Blob(t.Context(), wire.ManifestName)
+	raw, err := r.Blob(t.Context(), wire.ManifestName)
 	if err != nil {
 		t.Fatal(err)
 	}
-	m, err := manifest.Open(sealed)
+	m, err := manifest.Open(raw)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -279,8 +279,8 @@ func TestStatsGoIntoTheManifest(t *testing.T) {
 	if got := string(m.Unprotected["chunk_upload_stats"]); got != want {
 		t.Errorf("statistics: %s, want %s", got, want)
 	}
-	if info := l.info(at(10)); info.ManifestSize != uint64(len(sealed)) || info.Signed {
-		t.Errorf("listed: %+v, the manifest has %d bytes", info, len(sealed))
+	if info := l.info(at(10)); info.ManifestSize != uint64(len(raw)) || info.Signed {
+		t.Errorf("listed: %+v, the manifest has %d bytes", info, len(raw))
 	}
 }
 

@@ -69,7 +69,7 @@ func TestForgottenSnapshotComesBackWhole(t *testing.T) {
 	l.store(at(10), "eve@pbs!pve")
 	l.must(l.SetNotes(ctx, at(10), "mine"))
 	l.must(l.SetGroupNotes(ctx, group, "the group's"))
-	l.must(l.AddLog(ctx, at(10), seal(t, l.codec, "log").Sealed))
+	l.must(l.AddLog(ctx, at(10), seal(t, l.codec, "log").Blob))
 	before := l.info(at(10))
 	l.must(l.Forget(ctx, at(10)))
 	_, err := l.Owner(group)

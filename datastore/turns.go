@@ -47,20 +47,20 @@ func (f fewTurns) Unfold(context.Context) (done func(), err error) { return func
 // unauthenticated. What use keeps of it stays in memory when the turn to read, which
 // the caller has, is over. size is how long the manifest's blob is, in bytes.
 func (s *Store) useManifest(ctx context.Context, dir string, use func(*manifest.Manifest) error) (size int, err error) {
-	sealed, err := s.readFile(path.Join(dir, wire.ManifestName), manifest.SealedSizeMax)
+	raw, err := s.readFile(path.Join(dir, wire.ManifestName), manifest.BlobSizeMax)
 	if err != nil {
 		return 0, err
 	}
 	done, err := s.turns.Unfold(ctx)
 	if err != nil {
-		return len(sealed), err
+		return len(raw), err
 	}
 	defer done()
-	m, err := manifest.OpenWith(s.proofs.codec, sealed)
+	m, err := manifest.OpenWith(s.proofs.codec, raw)
 	if err != nil {
-		return len(sealed), fmt.Errorf("%s: %w", wire.ManifestName, err)
+		return len(raw), fmt.Errorf("%s: %w", wire.ManifestName, err)
 	}
-	return len(sealed), use(m)
+	return len(raw), use(m)
 }
 
 // lookAt is useManifest for who has no turn yet.

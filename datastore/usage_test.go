@@ -45,7 +45,7 @@ func TestUsageIsFoundOutOnce(t *testing.T) {
 	for i := range many {
 		l.store(at(int64(10+i)), "eve@pbs")
 	}
-	sealed := seal(t, l.codec, "a line").Sealed
+	raw := seal(t, l.codec, "a line").Blob
 	must := func(err error) {
 		t.Helper()
 		if err != nil {
@@ -69,7 +69,7 @@ func TestUsageIsFoundOutOnce(t *testing.T) {
 		{"a verification", func() {
 			must(l.SetVerifyState(t.Context(), at(10), wire.VerifyState{State: wire.VerifyOK, UPID: "UPID:x"}))
 		}, 1},
-		{"a log", func() { must(l.AddLog(t.Context(), at(11), sealed)) }, 1},
+		{"a log", func() { must(l.AddLog(t.Context(), at(11), raw)) }, 1},
 		{"a new one", func() { l.store(at(50), "eve@pbs") }, 1},
 		{"one in the trash", func() { must(l.Forget(t.Context(), at(12))) }, 1},
 		{"another owner", func() { must(l.SetOwner(t.Context(), group, "bob@pbs")) }, 1},
@@ -114,14 +114,14 @@ func TestUsageBesideChanges(t *testing.T) {
 	for i := range many {
 		l.store(at(int64(10+i)), "eve@pbs")
 	}
-	sealed := seal(t, l.codec, "a line").Sealed
+	raw := seal(t, l.codec, "a line").Blob
 	var all sync.WaitGroup
 	for i := range many {
 		snap := at(int64(10 + i))
 		all.Go(func() { usageOf(t, l.Store) })
 		all.Go(func() {
 			for _, err := range []error{
-				l.SetNotes(t.Context(), snap, "many words"), l.AddLog(t.Context(), snap, sealed),
+				l.SetNotes(t.Context(), snap, "many words"), l.AddLog(t.Context(), snap, raw),
 				l.Forget(t.Context(), snap), l.RestoreDeleted(t.Context(), snap),
 			} {
 				if err != nil {

@@ -48,12 +48,12 @@ func BenchmarkName(b *testing.B) {
 	})
 }
 
-func BenchmarkSeal(b *testing.B) {
+func BenchmarkEncode(b *testing.B) {
 	eachCase(b, func(b *testing.B, c *blob.Codec, p []byte) {
 		dst := make([]byte, 0, blob.SizeMax(len(p)))
 		n := 0
 		for b.Loop() {
-			s, err := c.Seal(dst, p)
+			s, err := c.Encode(dst, p)
 			if err != nil {
 				b.Fatal(err)
 			}
@@ -65,13 +65,13 @@ func BenchmarkSeal(b *testing.B) {
 
 func BenchmarkOpen(b *testing.B) {
 	eachCase(b, func(b *testing.B, c *blob.Codec, p []byte) {
-		s, err := c.Seal(nil, p)
+		s, err := c.Encode(nil, p)
 		if err != nil {
 			b.Fatal(err)
 		}
 		dst := make([]byte, 0, blob.SizeMax(len(p)))
 		for b.Loop() {
-			if _, err := c.Open(dst, s, len(p)); err != nil {
+			if _, err := c.Decode(dst, s, len(p)); err != nil {
 				b.Fatal(err)
 			}
 		}
@@ -80,7 +80,7 @@ func BenchmarkOpen(b *testing.B) {
 
 func BenchmarkCheck(b *testing.B) {
 	eachCase(b, func(b *testing.B, c *blob.Codec, p []byte) {
-		s, err := c.Seal(nil, p)
+		s, err := c.Encode(nil, p)
 		if err != nil {
 			b.Fatal(err)
 		}

@@ -6,7 +6,7 @@
 //	plain      magic 8 | crc32 4 | data or zstd frames
 //	encrypted  magic 8 | crc32 4 | iv 16 | tag 16 | ciphertext of the same
 //
-// A Codec seals and opens; Check proves what can be proved without a key.
+// A Codec encodes and decodes; Check proves what can be proved without a key.
 // Compression comes before encryption. Decoders take no more memory than the
 // caller allows, whatever the frame claims.
 //
@@ -77,7 +77,7 @@ func (k kind) magic() string {
 }
 
 // kindOf reads the magic of s.
-func kindOf(s chunkstore.Sealed) (kind, error) {
+func kindOf(s chunkstore.Blob) (kind, error) {
 	if len(s) < plainHead {
 		return kind{}, fmt.Errorf("blob: %d bytes are too few for a header of %d: %w", len(s), plainHead, chunkstore.ErrCorrupt)
 	}
@@ -108,7 +108,7 @@ func putHeader(s []byte, k kind) {
 }
 
 // check reads the magic and compares the checksum.
-func check(s chunkstore.Sealed) (kind, error) {
+func check(s chunkstore.Blob) (kind, error) {
 	k, err := kindOf(s)
 	if err != nil {
 		return kind{}, err
@@ -122,14 +122,14 @@ func check(s chunkstore.Sealed) (kind, error) {
 
 // Check proves what needs no key: magic, lengths and checksum. It tells whether
 // the blob is encrypted. Errors wrap chunkstore.ErrCorrupt.
-func Check(s chunkstore.Sealed) (encrypted bool, err error) {
+func Check(s chunkstore.Blob) (encrypted bool, err error) {
 	k, err := check(s)
 	return k.encrypted, err
 }
 
 // WithChecksum returns s if its checksum is right, and otherwise a copy with the right
 // one; all else is checked as by Check.
-func WithChecksum(s chunkstore.Sealed) (sealed chunkstore.Sealed, encrypted bool, err error) {
+func WithChecksum(s chunkstore.Blob) (raw chunkstore.Blob, encrypted bool, err error) {
 	k, err := kindOf(s)
 	if err != nil {
 		return nil, false, err
@@ -137,14 +137,14 @@ func WithChecksum(s chunkstore.Sealed) (sealed chunkstore.Sealed, encrypted bool
 	if _, err := check(s); err == nil {
 		return s, k.encrypted, nil
 	}
-	sealed = bytes.Clone(s)
-	putHeader(sealed, k)
-	return sealed, k.encrypted, nil
+	raw = bytes.Clone(s)
+	putHeader(raw, k)
+	return raw, k.encrypted, nil
 }
 
 // ContentSize returns how many bytes the content has if the length of the blob tells:
 // if it is not compressed.
-func ContentSize(s chunkstore.Sealed) (n int, ok bool) {
+func ContentSize(s chunkstore.Blob) (n int, ok bool) {
 	k, err := kindOf(s)
 	if err != nil || k.compressed {
 		return 0, false
@@ -152,7 +152,7 @@ func ContentSize(s chunkstore.Sealed) (n int, ok bool) {
 	return len(s) - k.head(), true
 }
 
-// SizeMax returns the capacity that Seal and Open never outgrow for a content
+// SizeMax returns the capacity that Encode and Decode never outgrow for a content
 // of that many bytes.
 func SizeMax(plain int) int {
 	// zstd writes at most a few bytes per block of 64 KiB more than it reads,

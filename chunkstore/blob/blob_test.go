@@ -120,21 +120,21 @@ func TestVectorsDataBlobs(t *testing.T) {
 	for _, v := range blobVectors(t, "data_blobs") {
 		t.Run(v.Name, func(t *testing.T) {
 			c := codecFor(t, v)
-			if encrypted, err := blob.Check(chunkstore.Sealed(v.Blob)); err != nil || encrypted != (v.Key != nil) {
+			if encrypted, err := blob.Check(chunkstore.Blob(v.Blob)); err != nil || encrypted != (v.Key != nil) {
 				t.Errorf("check: encrypted %v, %v", encrypted, err)
 			}
 			id := chunkstore.ID(v.Digest)
 			if got := c.Name(chunkstore.Plain(v.Plain)); got != id {
 				t.Errorf("name %s, want %s", got, id)
 			}
-			p, err := c.OpenChunk(nil, id, chunkstore.Sealed(v.Blob), len(v.Plain))
+			p, err := c.DecodeChunk(nil, id, chunkstore.Blob(v.Blob), len(v.Plain))
 			if err != nil || !bytes.Equal(p, v.Plain) {
 				t.Errorf("open: %x, %v", p, err)
 			}
 			if v.Frame != nil {
 				return // the bytes of a frame depend on the compressor
 			}
-			s, err := c.Seal(nil, chunkstore.Plain(v.Plain))
+			s, err := c.Encode(nil, chunkstore.Plain(v.Plain))
 			if err != nil || !bytes.Equal(s, v.Blob) {
 				t.Errorf("seal: %x, want %x, %v", s, v.Blob, err)
 			}
@@ -156,15 +156,15 @@ func TestVectorsDataBlobsNegative(t *testing.T) {
 			t.Errorf("no expectation for %s (%s)", v.Name, v.Expect)
 			continue
 		}
-		_, err := codecFor(t, v).Open(nil, chunkstore.Sealed(v.Blob), blob.PlainSizeMax)
+		_, err := codecFor(t, v).Decode(nil, chunkstore.Blob(v.Blob), blob.PlainSizeMax)
 		if !errors.Is(err, chunkstore.ErrCorrupt) || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v, want …%s…", v.Name, err, want)
 		}
-		_, err = blob.Check(chunkstore.Sealed(v.Blob))
+		_, err = blob.Check(chunkstore.Blob(v.Blob))
 		if onlyKey := v.Name == "iv_flipped"; onlyKey != (err == nil) {
 			t.Errorf("%s: check: %v", v.Name, err)
 		} else if onlyKey {
-			_, err = codecFor(t, v).Open(nil, chunkstore.Sealed(v.Blob), blob.PlainSizeMax)
+			_, err = codecFor(t, v).Decode(nil, chunkstore.Blob(v.Blob), blob.PlainSizeMax)
 			if !errors.Is(err, crypto.ErrTampered) {
 				t.Errorf("%s: %v, want ErrTampered", v.Name, err)
 			}
@@ -181,7 +181,7 @@ func TestVectorsCRC(t *testing.T) {
 	vectors.Section(t, "crc32", &cases)
 	c := newCodec(t, blob.Options{})
 	for _, v := range cases {
-		s, err := c.SealRaw(nil, chunkstore.Plain(v.Input))
+		s, err := c.EncodeRaw(nil, chunkstore.Plain(v.Input))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -206,7 +206,7 @@ func TestMagics(t *testing.T) {
 		{"blob_encrypted", cs["encrypted"], text[:5]},
 		{"blob_encrypted_compressed", cs["encrypted"], text},
 	} {
-		s, err := c.codec.Seal(nil, c.plain)
+		s, err := c.codec.Encode(nil, c.plain)
 		if err != nil || !bytes.Equal(s[:8], magics[c.name].Hex) {
 			t.Errorf("%s: %x, %v", c.name, s[:8], err)
 		}
@@ -223,7 +223,7 @@ func TestRoundTrip(t *testing.T) {
 	for class, c := range codecs(t) {
 		for name, p := range contents() {
 			dst := make([]byte, 7, blob.SizeMax(len(p)))
-			s, err := c.Seal(dst, p)
+			s, err := c.Encode(dst, p)
 			if err != nil {
 				t.Errorf("%s %s: seal: %v", class, name, err)
 				continue
@@ -247,14 +247,14 @@ func TestRoundTrip(t *testing.T) {
 }
 
 // checkOpen opens s in buffers of many capacities.
-func checkOpen(t *testing.T, c *blob.Codec, s chunkstore.Sealed, want []byte) {
+func checkOpen(t *testing.T, c *blob.Codec, s chunkstore.Blob, want []byte) {
 	t.Helper()
 	for _, room := range []int{0, len(want) / 2, len(want), len(want) + 16, blob.SizeMax(len(want))} {
-		p, err := c.OpenChunk(make([]byte, 0, room), c.Name(want), s, len(want))
+		p, err := c.DecodeChunk(make([]byte, 0, room), c.Name(want), s, len(want))
 		if err != nil || !bytes.Equal(p, want) {
 			t.Errorf("open %d bytes into room for %d: %d bytes, %v", len(want), room, len(p), err)
 		}
-		if p, err = c.Open(make([]byte, 0, room), s, blob.PlainSizeMax); err != nil || !bytes.Equal(p, want) {
+		if p, err = c.Decode(make([]byte, 0, room), s, blob.PlainSizeMax); err != nil || !bytes.Equal(p, want) {
 			t.Errorf("open %d bytes into room for %d: %d bytes, %v", len(want), room, len(p), err)
 		}
 	}
@@ -262,22 +262,22 @@ func checkOpen(t *testing.T, c *blob.Codec, s chunkstore.Sealed, want []byte) {
 		return
 	}
 	dst := make([]byte, 1, blob.SizeMax(len(want)))
-	if p, err := c.Open(dst, s, len(want)); err != nil || &p[0] != &dst[0] {
+	if p, err := c.Decode(dst, s, len(want)); err != nil || &p[0] != &dst[0] {
 		t.Errorf("open %d bytes took new memory: %v", len(want), err)
 	}
-	if _, err := c.Open(nil, s, len(want)-1); !errors.Is(err, chunkstore.ErrCorrupt) {
+	if _, err := c.Decode(nil, s, len(want)-1); !errors.Is(err, chunkstore.ErrCorrupt) {
 		t.Errorf("open %d bytes where one less is allowed: %v", len(want), err)
 	}
 }
 
-func TestSealRaw(t *testing.T) {
+func TestEncodeRaw(t *testing.T) {
 	for class, c := range codecs(t) {
 		p := bytes.Repeat([]byte("compressible "), 100)
-		s, err := c.SealRaw(nil, p)
+		s, err := c.EncodeRaw(nil, p)
 		if err != nil || len(s) != 12+len(p) || !bytes.Equal(s[12:], p) {
 			t.Errorf("%s: %d bytes, %v", class, len(s), err)
 		}
-		if got, err := c.Open(nil, s, len(p)); err != nil || !bytes.Equal(got, p) {
+		if got, err := c.Decode(nil, s, len(p)); err != nil || !bytes.Equal(got, p) {
 			t.Errorf("%s: open: %v", class, err)
 		}
 	}
@@ -286,11 +286,11 @@ func TestSealRaw(t *testing.T) {
 func TestOpenChunkRefuses(t *testing.T) {
 	cs := codecs(t)
 	p := bytes.Repeat([]byte("content "), 100)
-	plain, err := cs["plain"].Seal(nil, p)
+	plain, err := cs["plain"].Encode(nil, p)
 	if err != nil {
 		t.Fatal(err)
 	}
-	encrypted, err := cs["encrypted"].Seal(nil, p)
+	encrypted, err := cs["encrypted"].Encode(nil, p)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -301,7 +301,7 @@ func TestOpenChunkRefuses(t *testing.T) {
 		name  string
 		codec *blob.Codec
 		id    chunkstore.ID
-		s     chunkstore.Sealed
+		s     chunkstore.Blob
 		size  int
 		want  error
 		text  string
@@ -318,18 +318,18 @@ func TestOpenChunkRefuses(t *testing.T) {
 		{"negative size", cs["plain"], plainID, plain, -1, chunkstore.ErrInvalid, "not within"},
 		{"empty", cs["plain"], plainID, nil, len(p), chunkstore.ErrCorrupt, "0 bytes are too few"},
 	} {
-		_, err := c.codec.OpenChunk(nil, c.id, c.s, c.size)
+		_, err := c.codec.DecodeChunk(nil, c.id, c.s, c.size)
 		if !errors.Is(err, c.want) || !strings.Contains(err.Error(), c.text) || !strings.Contains(err.Error(), c.id.Short()) {
 			t.Errorf("%s: %v", c.name, err)
 		}
 	}
-	if _, err := cs["plain"].Open(nil, encrypted, len(p)); !errors.Is(err, crypto.ErrNoKey) {
+	if _, err := cs["plain"].Decode(nil, encrypted, len(p)); !errors.Is(err, crypto.ErrNoKey) {
 		t.Errorf("without key: %v", err)
 	}
-	if got, err := reader.Open(nil, encrypted, len(p)); err != nil || !bytes.Equal(got, p) {
+	if got, err := reader.Decode(nil, encrypted, len(p)); err != nil || !bytes.Equal(got, p) {
 		t.Errorf("with key, not encrypting: %v", err)
 	}
-	if _, err := cs["plain"].Open(nil, plain, -1); !errors.Is(err, chunkstore.ErrCorrupt) {
+	if _, err := cs["plain"].Decode(nil, plain, -1); !errors.Is(err, chunkstore.ErrCorrupt) {
 		t.Errorf("negative limit: %v", err)
 	}
 }
@@ -339,14 +339,14 @@ func TestOpenChunkRefuses(t *testing.T) {
 func TestEveryFlippedBitIsFound(t *testing.T) {
 	for class, c := range codecs(t) {
 		for _, p := range [][]byte{[]byte("hello world"), bytes.Repeat([]byte("hello world "), 20)} {
-			s, err := c.Seal(nil, p)
+			s, err := c.Encode(nil, p)
 			if err != nil {
 				t.Fatal(err)
 			}
 			for bit := range 8 * len(s) {
 				bad := bytes.Clone(s)
 				bad[bit/8] ^= 1 << (bit % 8)
-				if _, err := c.OpenChunk(nil, c.Name(p), bad, len(p)); err == nil {
+				if _, err := c.DecodeChunk(nil, c.Name(p), bad, len(p)); err == nil {
 					t.Errorf("%s: flipped bit %d of byte %d was not found", class, bit%8, bit/8)
 				}
 			}
@@ -363,17 +363,17 @@ func TestNewCodecRefuses(t *testing.T) {
 	}
 }
 
-func TestSealRefuses(t *testing.T) {
+func TestEncodeRefuses(t *testing.T) {
 	c := newCodec(t, blob.Options{})
 	big := make([]byte, blob.PlainSizeMax+1)
-	if _, err := c.Seal(nil, big); !errors.Is(err, chunkstore.ErrInvalid) {
+	if _, err := c.Encode(nil, big); !errors.Is(err, chunkstore.ErrInvalid) {
 		t.Errorf("seal: %v", err)
 	}
-	if _, err := c.SealRaw(nil, big); !errors.Is(err, chunkstore.ErrInvalid) {
+	if _, err := c.EncodeRaw(nil, big); !errors.Is(err, chunkstore.ErrInvalid) {
 		t.Errorf("seal raw: %v", err)
 	}
 	c = newCodec(t, blob.Options{Key: testKey(t), Encrypt: true, Rand: strings.NewReader("short")})
-	if _, err := c.Seal(nil, []byte("x")); !errors.Is(err, io.ErrUnexpectedEOF) {
+	if _, err := c.Encode(nil, []byte("x")); !errors.Is(err, io.ErrUnexpectedEOF) {
 		t.Errorf("no random bytes: %v", err)
 	}
 }
@@ -386,9 +386,9 @@ func TestSealingIsDeterministic(t *testing.T) {
 	nonces := make(map[string]string)
 	for i := range 500 {
 		plain := chunkstore.Plain(strings.Repeat(fmt.Sprint(i), 1+i%40))
-		a, err := one.Seal(nil, plain)
-		b, err2 := other.Seal(nil, plain)
-		c, err3 := stranger.Seal(nil, plain)
+		a, err := one.Encode(nil, plain)
+		b, err2 := other.Encode(nil, plain)
+		c, err3 := stranger.Encode(nil, plain)
 		if err := errors.Join(err, err2, err3); err != nil {
 			t.Fatal(err)
 		}
@@ -420,12 +420,12 @@ func TestConcurrentUse(t *testing.T) {
 			wg.Go(func() {
 				var sealed, opened []byte
 				for range 3 {
-					s, err := c.Seal(sealed, p)
+					s, err := c.Encode(sealed, p)
 					if err != nil {
 						t.Errorf("%s %s: %v", class, name, err)
 						return
 					}
-					got, err := c.OpenChunk(opened, c.Name(p), s, len(p))
+					got, err := c.DecodeChunk(opened, c.Name(p), s, len(p))
 					if err != nil || !bytes.Equal(got, p) {
 						t.Errorf("%s %s: %v", class, name, err)
 					}
@@ -449,11 +449,11 @@ func TestAllocations(t *testing.T) {
 			opened := make([]byte, 0, blob.SizeMax(len(p)))
 			id := c.Name(p)
 			n := testing.AllocsPerRun(20, func() {
-				s, err := c.Seal(sealed, p)
+				s, err := c.Encode(sealed, p)
 				if err != nil {
 					t.Fatal(err)
 				}
-				if _, err := c.OpenChunk(opened, id, s, len(p)); err != nil {
+				if _, err := c.DecodeChunk(opened, id, s, len(p)); err != nil {
 					t.Fatal(err)
 				}
 			})
@@ -476,14 +476,14 @@ func TestWithChecksum(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			right, err := codec.Seal(nil, chunkstore.Plain("content"))
+			right, err := codec.Encode(nil, chunkstore.Plain("content"))
 			if err != nil {
 				t.Fatal(err)
 			}
 			wrong := bytes.Clone(right)
 			wrong[8] ^= 1
 			before := bytes.Clone(wrong)
-			for _, given := range []chunkstore.Sealed{right, wrong} {
+			for _, given := range []chunkstore.Blob{right, wrong} {
 				got, encrypted, err := blob.WithChecksum(given)
 				if err != nil || !bytes.Equal(got, right) || encrypted != o.Encrypt {
 					t.Errorf("got %x, encrypted %v, %v; want %x", got, encrypted, err, right)

@@ -18,10 +18,10 @@ const windowSize = 1 << 20
 
 // Options are the settings of a Codec.
 type Options struct {
-	// Key opens encrypted blobs and, with Encrypt, names and seals. nil means
+	// Key opens encrypted blobs and, with Encrypt, names and encrypts. nil means
 	// that only plain blobs can be read and written.
 	Key *crypto.Key
-	// Encrypt says which class of blob Seal makes and OpenChunk expects.
+	// Encrypt says which class of blob Encode makes and DecodeChunk expects.
 	Encrypt bool
 	// Rand is where nonces come from. It must never repeat itself. nil makes
 	// them from key and content, so that all who have the key seal equal
@@ -35,7 +35,7 @@ type Options struct {
 	Workers int
 }
 
-// Codec seals and opens blobs. It is safe for concurrent use and keeps nothing
+// Codec encodes and decodes blobs. It is safe for concurrent use and keeps nothing
 // of the slices it is given.
 type Codec struct {
 	key     *crypto.Key
@@ -102,10 +102,10 @@ func (c *Codec) Name(p chunkstore.Plain) chunkstore.ID {
 	return c.key.Name(p)
 }
 
-// Seal compresses p if that makes it shorter, encrypts it if the codec does,
+// Encode compresses p if that makes it shorter, encrypts it if the codec does,
 // and returns the blob. It is written into dst[:0] if dst has the capacity
 // SizeMax(len(p)), and into a new slice otherwise; dst must not overlap p.
-func (c *Codec) Seal(dst []byte, p chunkstore.Plain) (chunkstore.Sealed, error) {
+func (c *Codec) Encode(dst []byte, p chunkstore.Plain) (chunkstore.Blob, error) {
 	buf, err := room(dst, len(p))
 	if err != nil {
 		return nil, err
@@ -124,9 +124,9 @@ func (c *Codec) Seal(dst []byte, p chunkstore.Plain) (chunkstore.Sealed, error) 
 	return buf, nil
 }
 
-// SealRaw returns a blob that is neither compressed nor encrypted, whatever the
-// codec does otherwise. dst is used as by Seal.
-func (c *Codec) SealRaw(dst []byte, p chunkstore.Plain) (chunkstore.Sealed, error) {
+// EncodeRaw returns a blob that is neither compressed nor encrypted, whatever the
+// codec does otherwise. dst is used as by Encode.
+func (c *Codec) EncodeRaw(dst []byte, p chunkstore.Plain) (chunkstore.Blob, error) {
 	buf, err := room(dst, len(p))
 	if err != nil {
 		return nil, err
@@ -140,7 +140,7 @@ func (c *Codec) SealRaw(dst []byte, p chunkstore.Plain) (chunkstore.Sealed, erro
 // plain bytes.
 func room(dst []byte, plain int) ([]byte, error) {
 	if plain > PlainSizeMax {
-		return nil, fmt.Errorf("seal a blob: %d bytes are more than %d: %w", plain, PlainSizeMax, chunkstore.ErrInvalid)
+		return nil, fmt.Errorf("encode a blob: %d bytes are more than %d: %w", plain, PlainSizeMax, chunkstore.ErrInvalid)
 	}
 	if cap(dst) < SizeMax(plain) {
 		dst = make([]byte, 0, SizeMax(plain))
@@ -175,13 +175,13 @@ func (c *Codec) nonce(iv, content []byte, k kind) error {
 	return err
 }
 
-// Open returns the content of a blob of at most sizeMax bytes. It is written
+// Decode returns the content of a blob of at most sizeMax bytes. It is written
 // into dst[:0] if its capacity suffices (a little more than the content is
 // fastest, see SizeMax), into a new slice otherwise; dst must not overlap s.
 // Checksum and tag are verified. Encrypted blobs need a key, or the error is
 // crypto.ErrNoKey; a tag that does not fit is both chunkstore.ErrCorrupt and
 // crypto.ErrTampered; everything else wraps chunkstore.ErrCorrupt.
-func (c *Codec) Open(dst []byte, s chunkstore.Sealed, sizeMax int) (chunkstore.Plain, error) {
+func (c *Codec) Decode(dst []byte, s chunkstore.Blob, sizeMax int) (chunkstore.Plain, error) {
 	k, err := check(s)
 	if err != nil {
 		return nil, err
@@ -205,7 +205,7 @@ func (c *Codec) Open(dst []byte, s chunkstore.Sealed, sizeMax int) (chunkstore.P
 }
 
 // decrypt returns what the seal encloses, written into dst[:0].
-func (c *Codec) decrypt(dst []byte, s chunkstore.Sealed) ([]byte, error) {
+func (c *Codec) decrypt(dst []byte, s chunkstore.Blob) ([]byte, error) {
 	plain, err := c.key.Open(dst[:0], s[ivOff:tagOff], s[tagOff:sealHead], s[sealHead:])
 	if err != nil {
 		return nil, fmt.Errorf("blob: the tag at byte %d does not fit the key and the data: %w: %w", tagOff, chunkstore.ErrCorrupt, err)
@@ -214,7 +214,7 @@ func (c *Codec) decrypt(dst []byte, s chunkstore.Sealed) ([]byte, error) {
 }
 
 // openFrame decrypts into a borrowed buffer and decompresses from there.
-func (c *Codec) openFrame(dst []byte, s chunkstore.Sealed, sizeMax int) (chunkstore.Plain, error) {
+func (c *Codec) openFrame(dst []byte, s chunkstore.Blob, sizeMax int) (chunkstore.Plain, error) {
 	scratch, ok := c.scratch.Get().(*[]byte)
 	if !ok {
 		scratch = new([]byte)
@@ -230,11 +230,11 @@ func (c *Codec) openFrame(dst []byte, s chunkstore.Sealed, sizeMax int) (chunkst
 	return c.decompress(dst, frame, sizeMax)
 }
 
-// OpenChunk opens a blob that must be the chunk id of exactly size plain bytes.
-// Besides what Open checks, the class must be the one the codec makes, so that
+// DecodeChunk decodes a blob that must be the chunk id of exactly size plain bytes.
+// Besides what Decode checks, the class must be the one the codec makes, so that
 // a plain blob cannot stand in for an encrypted one, and the content must have
-// the name. The errors are those of Open and name the chunk.
-func (c *Codec) OpenChunk(dst []byte, id chunkstore.ID, s chunkstore.Sealed, size int) (chunkstore.Plain, error) {
+// the name. The errors are those of Decode and name the chunk.
+func (c *Codec) DecodeChunk(dst []byte, id chunkstore.ID, s chunkstore.Blob, size int) (chunkstore.Plain, error) {
 	p, err := c.openChunk(dst, id, s, size)
 	if err != nil {
 		return nil, fmt.Errorf("open chunk %s: %w", id.Short(), err)
@@ -242,7 +242,7 @@ func (c *Codec) OpenChunk(dst []byte, id chunkstore.ID, s chunkstore.Sealed, siz
 	return p, nil
 }
 
-func (c *Codec) openChunk(dst []byte, id chunkstore.ID, s chunkstore.Sealed, size int) (chunkstore.Plain, error) {
+func (c *Codec) openChunk(dst []byte, id chunkstore.ID, s chunkstore.Blob, size int) (chunkstore.Plain, error) {
 	k, err := kindOf(s)
 	if err != nil {
 		return nil, err
@@ -258,7 +258,7 @@ func (c *Codec) openChunk(dst []byte, id chunkstore.ID, s chunkstore.Sealed, siz
 	if k.compressed && cap(dst) < size {
 		dst = make([]byte, 0, size+frameSlack)
 	}
-	p, err := c.Open(dst, s, size)
+	p, err := c.Decode(dst, s, size)
 	if err != nil {
 		return nil, err
 	}

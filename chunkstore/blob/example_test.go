@@ -23,17 +23,17 @@ func ExampleCodec() {
 	}
 	plain := chunkstore.Plain("the content of a chunk")
 	id := codec.Name(plain)
-	sealed, err := codec.Seal(nil, plain)
+	raw, err := codec.Encode(nil, plain)
 	if err != nil {
 		fmt.Println(err)
 		return
 	}
 
-	opened, err := codec.OpenChunk(nil, id, sealed, len(plain))
+	opened, err := codec.DecodeChunk(nil, id, raw, len(plain))
 	fmt.Printf("%s, %v\n", opened, err)
 
-	sealed[len(sealed)-1] ^= 1
-	_, err = codec.OpenChunk(nil, id, sealed, len(plain))
+	raw[len(raw)-1] ^= 1
+	_, err = codec.DecodeChunk(nil, id, raw, len(plain))
 	fmt.Println("after a flipped bit it is corrupt:", errors.Is(err, chunkstore.ErrCorrupt))
 	// Output:
 	// the content of a chunk, <nil>

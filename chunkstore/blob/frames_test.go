@@ -15,7 +15,7 @@ import (
 )
 
 // compressed wraps zstd frames in a plain blob with the right checksum.
-func compressed(frames []byte) chunkstore.Sealed {
+func compressed(frames []byte) chunkstore.Blob {
 	s := append([]byte("\x31\xb9\x58\x42\x6f\xb6\xa3\x7f\x00\x00\x00\x00"), frames...)
 	binary.LittleEndian.PutUint32(s[8:], crc32.ChecksumIEEE(frames))
 	return s
@@ -96,7 +96,7 @@ func TestBadFrames(t *testing.T) {
 		"absurd size": {0x28, 0xb5, 0x2f, 0xfd, 0xe0, 0, 0, 0, 0, 0, 0, 0, 0x80, 0x01, 0x00, 0x00},
 		"dictionary":  {0x28, 0xb5, 0x2f, 0xfd, 0x21, 0x07, 0x05, 0x01, 0x00, 0x00},
 	} {
-		if _, err := c.Open(nil, compressed(frames), blob.PlainSizeMax); !errors.Is(err, chunkstore.ErrCorrupt) {
+		if _, err := c.Decode(nil, compressed(frames), blob.PlainSizeMax); !errors.Is(err, chunkstore.ErrCorrupt) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -122,7 +122,7 @@ func TestBombs(t *testing.T) {
 		s := compressed(frames)
 		var before, after runtime.MemStats
 		runtime.ReadMemStats(&before)
-		_, err := c.Open(nil, s, limit)
+		_, err := c.Decode(nil, s, limit)
 		runtime.ReadMemStats(&after)
 		if !errors.Is(err, chunkstore.ErrCorrupt) {
 			t.Errorf("%s: %v", name, err)
@@ -144,12 +144,12 @@ func FuzzOpen(f *testing.F) {
 	}
 	c := newCodec(f, blob.Options{Key: testKey(f), Workers: 1})
 	f.Fuzz(func(t *testing.T, raw []byte, limit uint32, frame bool) {
-		s := chunkstore.Sealed(raw)
+		s := chunkstore.Blob(raw)
 		if frame {
 			s = compressed(raw) // past the checksum, into the decompressor
 		}
 		sizeMax := int(limit % (4 << 20))
-		p, err := c.Open(nil, s, sizeMax)
+		p, err := c.Decode(nil, s, sizeMax)
 		if err != nil {
 			if !errors.Is(err, chunkstore.ErrCorrupt) {
 				t.Fatalf("error without ErrCorrupt: %v", err)
@@ -162,14 +162,14 @@ func FuzzOpen(f *testing.F) {
 		if _, err := blob.Check(s); err != nil {
 			t.Fatalf("opened, but check says %v", err)
 		}
-		again, err := c.Open(make([]byte, 0, sizeMax), s, sizeMax)
+		again, err := c.Decode(make([]byte, 0, sizeMax), s, sizeMax)
 		if err != nil || !bytes.Equal(again, p) {
 			t.Fatalf("opened anew: %v", err)
 		}
 	})
 }
 
-func FuzzSeal(f *testing.F) {
+func FuzzEncode(f *testing.F) {
 	for _, v := range blobVectors(f, "data_blobs") {
 		f.Add([]byte(v.Plain))
 	}
@@ -180,11 +180,11 @@ func FuzzSeal(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, p []byte) {
 		for class, c := range cs {
-			s, err := c.Seal(nil, p)
+			s, err := c.Encode(nil, p)
 			if err != nil {
 				t.Fatalf("%s: %v", class, err)
 			}
-			got, err := c.OpenChunk(nil, c.Name(p), s, len(p))
+			got, err := c.DecodeChunk(nil, c.Name(p), s, len(p))
 			if err != nil || !bytes.Equal(got, p) {
 				t.Fatalf("%s: %v", class, err)
 			}

@@ -30,8 +30,8 @@ type Store struct {
 }
 
 type chunk struct {
-	sealed chunkstore.Sealed
-	sum    [32]byte
+	raw chunkstore.Blob
+	sum [32]byte
 }
 
 // New returns an empty store.
@@ -51,8 +51,8 @@ func (s *Store) Damage(k chunkstore.Key) {
 	defer s.mu.Unlock()
 	if c, ok := s.chunks[k]; ok {
 		// A reader may be copying the old slice.
-		c.sealed = bytes.Clone(c.sealed)
-		c.sealed[len(c.sealed)/2] ^= 1
+		c.raw = bytes.Clone(c.raw)
+		c.raw[len(c.raw)/2] ^= 1
 		s.chunks[k] = c
 	}
 }
@@ -65,9 +65,9 @@ func (s *Store) Remove(k chunkstore.Key) {
 }
 
 // Get implements chunkstore.Getter.
-func (s *Store) Get(ctx context.Context, k chunkstore.Key) (chunkstore.Sealed, error) {
+func (s *Store) Get(ctx context.Context, k chunkstore.Key) (chunkstore.Blob, error) {
 	c, err := s.find(ctx, k)
-	return bytes.Clone(c.sealed), err
+	return bytes.Clone(c.raw), err
 }
 
 // Stat implements chunkstore.Store.
@@ -76,7 +76,7 @@ func (s *Store) Stat(ctx context.Context, k chunkstore.Key) (chunkstore.Info, er
 	if err != nil {
 		return chunkstore.Info{}, err
 	}
-	return chunkstore.Info{StoredSize: uint32(len(c.sealed)), PlainSize: k.Size}, nil
+	return chunkstore.Info{StoredSize: uint32(len(c.raw)), PlainSize: k.Size}, nil
 }
 
 // Check implements chunkstore.Store.
@@ -87,7 +87,7 @@ func (s *Store) Check(ctx context.Context, k chunkstore.Key) error {
 	}
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	if sha256.Sum256(c.sealed) != c.sum {
+	if sha256.Sum256(c.raw) != c.sum {
 		return fmt.Errorf("chunk %s in memory: checksum differs: %w", k, chunkstore.ErrCorrupt)
 	}
 	return nil
@@ -164,14 +164,14 @@ func (se *session) Put(ctx context.Context, c chunkstore.Chunk) (bool, error) {
 	if err := ctx.Err(); err != nil {
 		return false, fmt.Errorf("put chunk %s: %w", c.ID, err)
 	}
-	stored := chunk{sealed: bytes.Clone(c.Sealed), sum: sha256.Sum256(c.Sealed)}
+	stored := chunk{raw: bytes.Clone(c.Blob), sum: sha256.Sum256(c.Blob)}
 	se.s.mu.Lock()
 	defer se.s.mu.Unlock()
 	if se.closed || se.s.closed {
 		return false, fmt.Errorf("put chunk %s: %w", c.ID, errClosed)
 	}
 	old, ok := se.s.chunks[c.Key()]
-	if ok && sha256.Sum256(old.sealed) == old.sum {
+	if ok && sha256.Sum256(old.raw) == old.sum {
 		return false, nil
 	}
 	se.s.chunks[c.Key()] = stored

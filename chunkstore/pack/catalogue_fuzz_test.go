@@ -41,7 +41,7 @@ func FuzzCatalogueValues(f *testing.F) {
 	f.Add(key, encodeLocation(key, l.claiming(3, packfile.Entry{Off: 900})))
 	f.Add(packKey(3), encodePackInfo(3, packInfo{id: testPack, state: packfile.StateOpen, length: 64}))
 	f.Fuzz(func(t *testing.T, k, v []byte) {
-		if l, err := decodeLocation(k, v); err == nil && (l.off < packfile.HeaderSize || l.stored > chunkstore.SealedSizeMax) {
+		if l, err := decodeLocation(k, v); err == nil && (l.off < packfile.HeaderSize || l.stored > chunkstore.BlobSizeMax) {
 			t.Errorf("%+v", l)
 		}
 		if _, p, err := decodePackInfo(k, v); err == nil && p.length < 0 {

@@ -64,7 +64,7 @@ func (r *reopening) store() *pack.Store {
 	return r.s
 }
 
-func (r *reopening) Get(ctx context.Context, k chunkstore.Key) (chunkstore.Sealed, error) {
+func (r *reopening) Get(ctx context.Context, k chunkstore.Key) (chunkstore.Blob, error) {
 	return r.store().Get(ctx, k)
 }
 

@@ -224,11 +224,11 @@ func flipStored(t *testing.T, dir string, c chunkstore.Chunk) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	at := bytes.Index(b, c.Sealed)
+	at := bytes.Index(b, c.Blob)
 	if at < 0 {
 		t.Fatal("the chunk is not in the pack")
 	}
-	b[at+len(c.Sealed)/2] ^= 1
+	b[at+len(c.Blob)/2] ^= 1
 	if err := os.WriteFile(path, b, 0o640); err != nil {
 		t.Fatal(err)
 	}

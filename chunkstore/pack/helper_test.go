@@ -201,9 +201,9 @@ func buildPack(cs []chunkstore.Chunk, sealed bool) ([]byte, []packfile.Entry) {
 	b := packfile.EncodeHeader(testPack, 7)
 	var es []packfile.Entry
 	for _, c := range cs {
-		e := packfile.Entry{Record: packfile.Record{Key: c.Key(), Stored: uint32(len(c.Sealed)), Rank: 3, Sum: crypto.Sum(c.Sealed)}, Off: int64(len(b))}
+		e := packfile.Entry{Record: packfile.Record{Key: c.Key(), Stored: uint32(len(c.Blob)), Rank: 3, Sum: crypto.Sum(c.Blob)}, Off: int64(len(b))}
 		es = append(es, e)
-		b = append(append(b, packfile.EncodeRecord(e.Record, testPack)...), c.Sealed...)
+		b = append(append(b, packfile.EncodeRecord(e.Record, testPack)...), c.Blob...)
 	}
 	if sealed {
 		b = append(b, packfile.EncodeFooter(b[:packfile.HeaderSize], es, int64(len(b)))...)

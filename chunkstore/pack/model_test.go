@@ -203,7 +203,7 @@ func (m *model) verify(n int) {
 	got, err := m.s.Get(bg, c.Key())
 	switch {
 	case err == nil:
-		if !bytes.Equal(got, c.Sealed) {
+		if !bytes.Equal(got, c.Blob) {
 			m.fatal("chunk %d: wrong bytes", n)
 		}
 		if err := m.s.Check(bg, c.Key()); err != nil {

@@ -158,7 +158,7 @@ func roomAgain(t *testing.T, root string, held []chunkstore.Chunk) {
 	holdsAll(t, s, held[:3])
 	for _, c := range held {
 		got, err := s.Get(bg, c.Key())
-		if err == nil && !bytes.Equal(got, c.Sealed) || err != nil && !errors.Is(err, chunkstore.ErrCorrupt) {
+		if err == nil && !bytes.Equal(got, c.Blob) || err != nil && !errors.Is(err, chunkstore.ErrCorrupt) {
 			t.Errorf("chunk %s: %v", c.ID.Short(), err)
 		}
 	}

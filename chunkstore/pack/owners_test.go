@@ -168,8 +168,8 @@ func TestDamageOfASharedRecordIsEverybodys(t *testing.T) {
 	}
 	fill(t, s, alice[3:4])
 	holdsAll(t, s, alice)
-	if more := blobBytes(t, s) - before; more != uint64(len(bob[3].Sealed)) {
-		t.Errorf("%d bytes were stored to heal a chunk of %d", more, len(bob[3].Sealed))
+	if more := blobBytes(t, s) - before; more != uint64(len(bob[3].Blob)) {
+		t.Errorf("%d bytes were stored to heal a chunk of %d", more, len(bob[3].Blob))
 	}
 	closeStore(t, s)
 	remove(t, dir+"/"+catalogueName)
@@ -187,7 +187,7 @@ func TestSalvageTakesTheSameBytesOfWhomever(t *testing.T) {
 	alice, bob := sealedChunks(0, 25, "alice"), sealedChunks(0, 25, "bob")
 	fill(t, s, alice)
 	other := bob[4]
-	other.Sealed = storetest.Sealed(77, len(other.Sealed), "bob").Sealed
+	other.Blob = storetest.Sealed(77, len(other.Blob), "bob").Blob
 	fill(t, s, []chunkstore.Chunk{other})
 	hurtRecord(t, s, alice[3], packfile.RecordSize+9)
 	hurtRecord(t, s, alice[4], packfile.RecordSize+9)

@@ -238,12 +238,12 @@ func (s *Store) describe(ctx context.Context, k chunkstore.Key, l location, ok b
 // Get implements chunkstore.Getter. When the catalogue does not know the
 // chunk, it is built anew once before ErrNotExist is the answer: whoever asks
 // has the name from a snapshot, so the chunk should be there.
-func (s *Store) Get(ctx context.Context, k chunkstore.Key) (chunkstore.Sealed, error) {
+func (s *Store) Get(ctx context.Context, k chunkstore.Key) (chunkstore.Blob, error) {
 	return s.GetInto(ctx, k, nil)
 }
 
 // GetInto is Get into the caller's memory, as chunkstore.IntoGetter has it.
-func (s *Store) GetInto(ctx context.Context, k chunkstore.Key, room []byte) (chunkstore.Sealed, error) {
+func (s *Store) GetInto(ctx context.Context, k chunkstore.Key, room []byte) (chunkstore.Blob, error) {
 	l, ok, err := s.lookup(ctx, k)
 	if err == nil && !ok && s.healMiss(ctx) {
 		l, ok, err = s.lookup(ctx, k)
@@ -263,7 +263,7 @@ func (s *Store) GetInto(ctx context.Context, k chunkstore.Key, room []byte) (chu
 	if err := s.read(ctx, k, l, recordReader{buf: b, prove: l.flags&flagBad != 0}); err != nil {
 		return nil, fmt.Errorf("chunk %s: %w", k, err)
 	}
-	return chunkstore.Sealed(b[packfile.RecordSize:]), nil
+	return chunkstore.Blob(b[packfile.RecordSize:]), nil
 }
 
 // Check implements chunkstore.Store. A chunk that is found damaged is put

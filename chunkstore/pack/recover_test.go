@@ -47,7 +47,7 @@ func openTail(t *testing.T) (dir string, p packfile.File) {
 func offsets(n int) []int {
 	at := []int{packfile.HeaderSize}
 	for _, c := range chunks(0, n) {
-		at = append(at, at[len(at)-1]+packfile.RecordSize+len(c.Sealed))
+		at = append(at, at[len(at)-1]+packfile.RecordSize+len(c.Blob))
 	}
 	return at
 }

@@ -206,7 +206,7 @@ func (sv *salvage) rescue(ctx context.Context, se *session, l *lostChunk) error 
 		if err != nil || !l.has(c, crypto.Sum(b)) {
 			continue
 		}
-		again := chunkstore.Chunk{ID: l.key.ID, PlainSize: l.key.Size, Owner: l.key.Owner, Sealed: b}
+		again := chunkstore.Chunk{ID: l.key.ID, PlainSize: l.key.Size, Owner: l.key.Owner, Blob: b}
 		if again.Key() != l.key {
 			continue
 		}

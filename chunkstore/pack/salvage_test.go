@@ -76,8 +76,8 @@ func TestSalvage(t *testing.T) {
 		}, SalvageReport{Lost: 1}, []int{2}},
 		"a copy with other bytes": {func(t *testing.T, s *Store, cs []chunkstore.Chunk) {
 			other := cs[2]
-			other.Sealed = append(chunkstore.Sealed(nil), other.Sealed...)
-			other.Sealed[0] ^= 1
+			other.Blob = append(chunkstore.Blob(nil), other.Blob...)
+			other.Blob[0] ^= 1
 			replaceSame(t, s, []chunkstore.Chunk{other})
 			hurtRecord(t, s, cs[2], packfile.RecordSize+9)
 		}, SalvageReport{Lost: 1}, []int{2}},

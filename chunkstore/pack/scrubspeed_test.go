@@ -70,7 +70,7 @@ func sumAll(cs []chunkstore.Chunk) {
 	for w := range workers {
 		wg.Go(func() {
 			for i := w; i < len(cs); i += workers {
-				crypto.Sum(cs[i].Sealed)
+				crypto.Sum(cs[i].Blob)
 			}
 		})
 	}

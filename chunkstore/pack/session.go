@@ -85,7 +85,7 @@ func (se *session) store(ctx context.Context, c chunkstore.Chunk, force bool) (b
 		return false, err
 	}
 	key := c.Key()
-	r := packfile.Record{Key: key, Stored: uint32(len(c.Sealed)), Sum: crypto.Sum(c.Sealed)}
+	r := packfile.Record{Key: key, Stored: uint32(len(c.Blob)), Sum: crypto.Sum(c.Blob)}
 	old, found, err := se.lookup(ctx, key)
 	if err != nil {
 		return false, err
@@ -102,7 +102,7 @@ func (se *session) store(ctx context.Context, c chunkstore.Chunk, force bool) (b
 		// built anew meanwhile must not point to that one.
 		r.Rank = old.rank + 1
 	}
-	a := addition{Record: r, blob: c.Sealed}
+	a := addition{Record: r, blob: c.Blob}
 	if claim {
 		a.Claim, a.blob, a.twin = true, nil, twin
 	}

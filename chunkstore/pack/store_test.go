@@ -21,7 +21,7 @@ func TestUsage(t *testing.T) {
 	var want Usage
 	for _, c := range cs {
 		want.Chunks++
-		want.StoredBytes += uint64(len(c.Sealed))
+		want.StoredBytes += uint64(len(c.Blob))
 		want.PlainBytes += uint64(c.PlainSize)
 	}
 	usage := func(s *Store) Usage {

@@ -166,7 +166,7 @@ func TestSweepBesidePuts(t *testing.T) {
 			default:
 			}
 			c := all[i%50]
-			if got, err := s.Get(bg, c.Key()); err != nil || len(got) != len(c.Sealed) {
+			if got, err := s.Get(bg, c.Key()); err != nil || len(got) != len(c.Blob) {
 				t.Errorf("chunk in use: %v", err)
 				return
 			}

@@ -218,7 +218,7 @@ func decodeLocation(key, v []byte) (location, error) {
 		l.claimPack = binary.LittleEndian.Uint32(v[sealedSize:])
 		l.claimOff = int64(binary.LittleEndian.Uint32(v[sealedSize+4:]))
 	}
-	if l.off < packfile.HeaderSize || l.stored > chunkstore.SealedSizeMax || size == claimedSize && l.claimOff < packfile.HeaderSize {
+	if l.off < packfile.HeaderSize || l.stored > chunkstore.BlobSizeMax || size == claimedSize && l.claimOff < packfile.HeaderSize {
 		return location{}, fmt.Errorf("%w: impossible location of chunk %x", errCatalogue, key)
 	}
 	return l, nil

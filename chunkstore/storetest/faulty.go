@@ -93,7 +93,7 @@ func (f *Faulty) do(op Op, call func() error) error {
 }
 
 // Get implements chunkstore.Getter.
-func (f *Faulty) Get(ctx context.Context, k chunkstore.Key) (b chunkstore.Sealed, err error) {
+func (f *Faulty) Get(ctx context.Context, k chunkstore.Key) (b chunkstore.Blob, err error) {
 	err = f.do(OpGet, func() (err error) { b, err = f.inner.Get(ctx, k); return err })
 	if err != nil {
 		return nil, err

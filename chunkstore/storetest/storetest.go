@@ -32,7 +32,7 @@ func Chunk(seed uint64, size int) chunkstore.Chunk {
 		binary.LittleEndian.PutUint64(b[i:], r.Uint64())
 	}
 	b = b[:size:size]
-	return chunkstore.Chunk{ID: sha256.Sum256(b), PlainSize: uint32(seed%1000) + 1, Sealed: b}
+	return chunkstore.Chunk{ID: sha256.Sum256(b), PlainSize: uint32(seed%1000) + 1, Blob: b}
 }
 
 // Sealed makes an encrypted chunk of size stored bytes, at least 13, for an owner of
@@ -40,7 +40,7 @@ func Chunk(seed uint64, size int) chunkstore.Chunk {
 // key, it is that of Chunk.
 func Sealed(seed uint64, size int, owner string) chunkstore.Chunk {
 	c := Chunk(seed, size)
-	copy(c.Sealed, chunkstore.MagicEncrypted)
+	copy(c.Blob, chunkstore.MagicEncrypted)
 	c.Owner = chunkstore.OwnerOf(owner)
 	return c
 }
@@ -87,11 +87,11 @@ func Holds(t testing.TB, s chunkstore.Store, c chunkstore.Chunk) {
 	if err != nil {
 		t.Fatalf("get: %v", err)
 	}
-	if !bytes.Equal(got, c.Sealed) {
+	if !bytes.Equal(got, c.Blob) {
 		t.Fatalf("get %s: the bytes are not those that were put", c.ID)
 	}
 	info, err := s.Stat(ctx, c.Key())
-	if want := (chunkstore.Info{StoredSize: uint32(len(c.Sealed)), PlainSize: c.PlainSize}); err != nil || info != want {
+	if want := (chunkstore.Info{StoredSize: uint32(len(c.Blob)), PlainSize: c.PlainSize}); err != nil || info != want {
 		t.Fatalf("stat: %+v, %v; want %+v", info, err, want)
 	}
 	if err := s.Check(ctx, c.Key()); err != nil {
@@ -151,7 +151,7 @@ func end(t *testing.T, se chunkstore.Session) {
 func testPutGet(t *testing.T, s chunkstore.Store) {
 	se := begin(t, s)
 	var all []chunkstore.Chunk
-	for i, size := range []int{chunkstore.SealedSizeMin + 1, 100, 4095, 4096, 1 << 20, chunkstore.SealedSizeMax} {
+	for i, size := range []int{chunkstore.BlobSizeMin + 1, 100, 4095, 4096, 1 << 20, chunkstore.BlobSizeMax} {
 		c := Chunk(uint64(i), size)
 		c.PlainSize = uint32(max(1, size-44))
 		all = append(all, c)
@@ -192,9 +192,9 @@ func testDuplicates(t *testing.T, s chunkstore.Store) {
 func testOwnership(t *testing.T, s chunkstore.Store) {
 	se := begin(t, s)
 	c := Chunk(1, 500)
-	mine := chunkstore.Chunk{ID: c.ID, PlainSize: c.PlainSize, Sealed: bytes.Clone(c.Sealed)}
+	mine := chunkstore.Chunk{ID: c.ID, PlainSize: c.PlainSize, Blob: bytes.Clone(c.Blob)}
 	put(t, se, mine, true)
-	clear(mine.Sealed)
+	clear(mine.Blob)
 	Holds(t, s, c)
 	got, err := s.Get(context.Background(), c.Key())
 	if err != nil {
@@ -217,10 +217,10 @@ func testLimits(t *testing.T, s chunkstore.Store) {
 		{"zero id", func(c *chunkstore.Chunk) { c.ID = chunkstore.ID{} }},
 		{"no plain size", func(c *chunkstore.Chunk) { c.PlainSize = 0 }},
 		{"plain size too large", func(c *chunkstore.Chunk) { c.PlainSize = chunkstore.PlainSizeMax + 1 }},
-		{"no bytes", func(c *chunkstore.Chunk) { c.Sealed = nil }},
-		{"empty blob", func(c *chunkstore.Chunk) { c.Sealed = c.Sealed[:chunkstore.SealedSizeMin] }},
-		{"encrypted without owner", func(c *chunkstore.Chunk) { copy(c.Sealed, chunkstore.MagicEncryptedCompressed) }},
-		{"too many bytes", func(c *chunkstore.Chunk) { c.Sealed = make(chunkstore.Sealed, chunkstore.SealedSizeMax+1) }},
+		{"no bytes", func(c *chunkstore.Chunk) { c.Blob = nil }},
+		{"empty blob", func(c *chunkstore.Chunk) { c.Blob = c.Blob[:chunkstore.BlobSizeMin] }},
+		{"encrypted without owner", func(c *chunkstore.Chunk) { copy(c.Blob, chunkstore.MagicEncryptedCompressed) }},
+		{"too many bytes", func(c *chunkstore.Chunk) { c.Blob = make(chunkstore.Blob, chunkstore.BlobSizeMax+1) }},
 	} {
 		c := Chunk(1, 500)
 		tc.change(&c)
@@ -273,7 +273,7 @@ func testConcurrency(t *testing.T, s chunkstore.Store) {
 					added.Add(1)
 				}
 				got, err := s.Get(context.Background(), c.Key())
-				if err != nil || !bytes.Equal(got, c.Sealed) {
+				if err != nil || !bytes.Equal(got, c.Blob) {
 					t.Errorf("get after put: %v", err)
 					return
 				}
@@ -404,7 +404,7 @@ func testWalk(t *testing.T, s chunkstore.Store) {
 	for i := range 30 {
 		c := Chunk(uint64(i), 100+i)
 		put(t, se, c, true)
-		want[c.Key()] = chunkstore.Info{StoredSize: uint32(len(c.Sealed)), PlainSize: c.PlainSize}
+		want[c.Key()] = chunkstore.Info{StoredSize: uint32(len(c.Blob)), PlainSize: c.PlainSize}
 		if i == 20 {
 			if err := se.Sync(context.Background()); err != nil {
 				t.Fatal(err)

@@ -337,11 +337,11 @@ func (j *job) finish(ctx context.Context) error {
 			return fmt.Errorf("sign manifest: %w", err)
 		}
 	}
-	sealed, err := j.manifest.Seal()
+	raw, err := j.manifest.Blob()
 	if err != nil {
 		return err
 	}
-	if err := j.session.Blob(ctx, wire.ManifestName, sealed); err != nil {
+	if err := j.session.Blob(ctx, wire.ManifestName, raw); err != nil {
 		return err
 	}
 	return j.session.Finish(ctx)

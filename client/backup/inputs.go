@@ -147,31 +147,31 @@ func readSmall(in io.Reader, name string) (input, error) {
 
 // file stores a small file as a blob.
 func (j *job) file(ctx context.Context, name string, content []byte) error {
-	sealed, err := j.codec.Seal(nil, content)
+	raw, err := j.codec.Encode(nil, content)
 	if err != nil {
 		return fmt.Errorf("seal %s: %w", name, err)
 	}
 	j.Progress.Read.Add(int64(len(content)))
 	j.Progress.Done.Add(int64(len(content)))
-	return j.blob(ctx, name, len(content), sealed)
+	return j.blob(ctx, name, len(content), raw)
 }
 
 // blob stores a file of plain bytes that has been sealed and enters it into
 // manifest, which has the size of the blob, and report, which has its own.
-func (j *job) blob(ctx context.Context, name string, plain int, sealed chunkstore.Sealed) error {
-	if err := j.sendBlob(ctx, name, sealed); err != nil {
+func (j *job) blob(ctx context.Context, name string, plain int, raw chunkstore.Blob) error {
+	if err := j.sendBlob(ctx, name, raw); err != nil {
 		return err
 	}
-	j.add(ArchiveReport{Name: name, Size: int64(plain), StoredBytes: int64(len(sealed))})
+	j.add(ArchiveReport{Name: name, Size: int64(plain), StoredBytes: int64(len(raw))})
 	return nil
 }
 
 // sendBlob stores a file that has been sealed and enters it into the manifest.
-func (j *job) sendBlob(ctx context.Context, name string, sealed chunkstore.Sealed) error {
-	if err := j.session.Blob(ctx, name, sealed); err != nil {
+func (j *job) sendBlob(ctx context.Context, name string, raw chunkstore.Blob) error {
+	if err := j.session.Blob(ctx, name, raw); err != nil {
 		return err
 	}
-	f := manifest.File{Name: name, CryptMode: j.Mode, Size: uint64(len(sealed)), Csum: crypto.Sum(sealed)}
+	f := manifest.File{Name: name, CryptMode: j.Mode, Size: uint64(len(raw)), Csum: crypto.Sum(raw)}
 	j.manifest.Files = append(j.manifest.Files, f)
 	return nil
 }
@@ -189,11 +189,11 @@ func (j *job) wrappedKey(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("wrap the key for the master key: %w", err)
 	}
-	sealed, err := j.codec.SealRaw(nil, wrapped)
+	raw, err := j.codec.EncodeRaw(nil, wrapped)
 	if err != nil {
 		return err
 	}
-	return j.blob(ctx, wrappedKeyName, len(wrapped), sealed)
+	return j.blob(ctx, wrappedKeyName, len(wrapped), raw)
 }
 
 // origin stores where the snapshot belongs, so that nobody without the key can put
@@ -211,9 +211,9 @@ func (j *job) origin(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("encode %s: %w", manifest.OriginName, err)
 	}
-	sealed, err := j.codec.Seal(nil, content)
+	raw, err := j.codec.Encode(nil, content)
 	if err != nil {
 		return fmt.Errorf("seal %s: %w", manifest.OriginName, err)
 	}
-	return j.sendBlob(ctx, manifest.OriginName, sealed)
+	return j.sendBlob(ctx, manifest.OriginName, raw)
 }

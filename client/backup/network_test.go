@@ -74,7 +74,7 @@ func (w tappedWriter) PutChunk(ctx context.Context, c chunkstore.Chunk) (bool, e
 	}
 	w.tap.mu.Lock()
 	defer w.tap.mu.Unlock()
-	w.tap.sent += int64(len(c.Sealed))
+	w.tap.sent += int64(len(c.Blob))
 	if w.tap.cut != nil && w.tap.sent > w.tap.enough {
 		w.tap.cut()
 	}
@@ -256,7 +256,7 @@ type farWriter struct {
 
 func (w farWriter) PutChunk(ctx context.Context, c chunkstore.Chunk) (bool, error) {
 	w.mu.Lock()
-	w.now, w.bytesNow = w.now+1, w.bytesNow+int64(len(c.Sealed))
+	w.now, w.bytesNow = w.now+1, w.bytesNow+int64(len(c.Blob))
 	w.most, w.heavy = max(w.most, w.now), max(w.heavy, w.bytesNow)
 	if w.now == w.pieces {
 		select {
@@ -268,16 +268,16 @@ func (w farWriter) PutChunk(ctx context.Context, c chunkstore.Chunk) (bool, erro
 	w.mu.Unlock()
 	defer func() {
 		w.mu.Lock()
-		w.now, w.bytesNow = w.now-1, w.bytesNow-int64(len(c.Sealed))
+		w.now, w.bytesNow = w.now-1, w.bytesNow-int64(len(c.Blob))
 		w.mu.Unlock()
 	}()
-	before := crypto.Sum(c.Sealed)
+	before := crypto.Sum(c.Blob)
 	select {
 	case <-w.full:
 	case <-ctx.Done():
 		return false, ctx.Err()
 	}
-	if crypto.Sum(c.Sealed) != before {
+	if crypto.Sum(c.Blob) != before {
 		return false, errors.New("the chunk has changed on its way")
 	}
 	return w.IndexWriter.PutChunk(ctx, c)

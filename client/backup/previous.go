@@ -52,11 +52,11 @@ func (p *previous) load(ctx context.Context, o *Options) (why string, err error)
 		}
 		return fmt.Sprintf("the previous snapshot %s is not compared with: %v", name, err), nil
 	}
-	sealed, err := p.reader.Blob(ctx, wire.ManifestName)
+	raw, err := p.reader.Blob(ctx, wire.ManifestName)
 	if err != nil {
 		return unusable(err)
 	}
-	if p.manifest, err = manifest.Open(sealed); err != nil {
+	if p.manifest, err = manifest.Open(raw); err != nil {
 		return unusable(err)
 	}
 	image.Bound(p.reader, p.manifest)

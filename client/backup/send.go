@@ -158,51 +158,51 @@ func (s *sender) send(ctx context.Context, c *parcel) error {
 	if err != nil {
 		return err
 	}
-	sealed, err := s.seal(b, c)
+	raw, err := s.seal(b, c)
 	if err != nil || s.window == nil {
 		defer s.benches.Put(b)
 		if err != nil {
 			return err
 		}
-		return s.put(ctx, c, sealed)
+		return s.put(ctx, c, raw)
 	}
-	room, err := s.window.Take(ctx, len(sealed))
+	room, err := s.window.Take(ctx, len(raw))
 	if err != nil {
 		s.benches.Put(b)
 		return err
 	}
 	defer s.window.Give(room)
-	sealed = append(room, sealed...)
+	raw = append(room, raw...)
 	s.benches.Put(b)
 	s.unload(c)
-	return s.put(ctx, c, sealed)
+	return s.put(ctx, c, raw)
 }
 
 // seal seals a chunk and proves that it opens again.
-func (s *sender) seal(b *bench, c *parcel) (chunkstore.Sealed, error) {
-	sealed, err := s.codec.Seal(b.sealed, c.plain)
+func (s *sender) seal(b *bench, c *parcel) (chunkstore.Blob, error) {
+	raw, err := s.codec.Encode(b.sealed, c.plain)
 	if err != nil {
 		return nil, fmt.Errorf("seal chunk %s: %w", c.id.Short(), err)
 	}
-	opened, err := s.codec.Open(b.opened, sealed, c.size)
+	opened, err := s.codec.Decode(b.opened, raw, c.size)
 	if err != nil {
 		return nil, fmt.Errorf("chunk %s: %w (%w)", c.id.Short(), errMemory, err)
 	}
 	if !s.proves(opened, c) {
 		return nil, fmt.Errorf("chunk %s: %w", c.id.Short(), errMemory)
 	}
-	return sealed, nil
+	return raw, nil
 }
 
-func (s *sender) put(ctx context.Context, c *parcel, sealed chunkstore.Sealed) error {
-	added, err := c.to.writer.PutChunk(ctx, chunkstore.Chunk{ID: c.id, PlainSize: uint32(c.size), Sealed: sealed})
+func (s *sender) put(ctx context.Context, c *parcel, raw chunkstore.Blob) error {
+	added, err := c.to.writer.PutChunk(ctx, chunkstore.Chunk{ID: c.id, PlainSize: uint32(c.size), Blob: raw})
 	if err != nil {
 		return err
 	}
 	if added {
-		c.to.count(c.size, len(sealed))
+		c.to.count(c.size, len(raw))
 		s.progress.New.Add(int64(c.size))
-		s.progress.Sent.Add(int64(len(sealed)))
+		s.progress.Sent.Add(int64(len(raw)))
 	}
 	return nil
 }

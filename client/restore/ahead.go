@@ -17,11 +17,8 @@ import (
 // suffices.
 type distant interface {
 	Window() (chunks int, bytes int64)
-	GetInto(ctx context.Context, ref chunkstore.Ref, room []byte) (chunkstore.Sealed, error)
+	GetInto(ctx context.Context, ref chunkstore.Ref, room []byte) (chunkstore.Blob, error)
 }
-
-// sealMax is how much longer than its content a blob can be, in bytes.
-const sealMax = chunkstore.SealedSizeMax - chunkstore.PlainSizeMax
 
 // queueMax is how many entries are looked at before their turn. Zero chunks are
 // not asked for, so that the window does not bound them.
@@ -42,11 +39,11 @@ type ahead struct {
 
 // asked is a chunk that has been asked for.
 type asked struct {
-	users  int    // entries that still need it
-	room   []byte // of the window
-	done   chan struct{}
-	sealed chunkstore.Sealed
-	err    error
+	users int    // entries that still need it
+	room  []byte // of the window
+	done  chan struct{}
+	raw   chunkstore.Blob
+	err   error
 }
 
 func newAhead(r wire.Reader, far distant, class chunkstore.Class) *ahead {
@@ -88,13 +85,13 @@ func (a *ahead) ask(ctx context.Context, e index.Entry, wait bool) bool {
 	if a.share(e.ID) {
 		return true
 	}
-	room, ok := a.window.TryTake(int(e.Size) + sealMax)
+	room, ok := a.window.TryTake(int(e.Size) + chunkstore.BlobMore)
 	if !ok {
 		if !wait {
 			return false
 		}
 		var err error
-		if room, err = a.window.Take(ctx, int(e.Size)+sealMax); err != nil {
+		if room, err = a.window.Take(ctx, int(e.Size)+chunkstore.BlobMore); err != nil {
 			return false
 		}
 	}
@@ -104,7 +101,7 @@ func (a *ahead) ask(ctx context.Context, e index.Entry, wait bool) bool {
 	a.mu.Unlock()
 	a.asking.Go(func() {
 		defer close(c.done)
-		c.sealed, c.err = a.far.GetInto(ctx, chunkstore.Ref{ID: e.ID, Size: e.Size, Class: a.class}, room)
+		c.raw, c.err = a.far.GetInto(ctx, chunkstore.Ref{ID: e.ID, Size: e.Size, Class: a.class}, room)
 	})
 	return true
 }
@@ -122,7 +119,7 @@ func (a *ahead) share(id chunkstore.ID) bool {
 
 // Get implements chunkstore.RefGetter. What was asked for stays valid until its
 // entry is released.
-func (a *ahead) Get(ctx context.Context, ref chunkstore.Ref) (chunkstore.Sealed, error) {
+func (a *ahead) Get(ctx context.Context, ref chunkstore.Ref) (chunkstore.Blob, error) {
 	a.mu.Lock()
 	c := a.chunks[ref.ID]
 	a.mu.Unlock()
@@ -131,7 +128,7 @@ func (a *ahead) Get(ctx context.Context, ref chunkstore.Ref) (chunkstore.Sealed,
 	}
 	select {
 	case <-c.done:
-		return c.sealed, c.err
+		return c.raw, c.err
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}

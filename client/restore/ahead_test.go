@@ -50,11 +50,11 @@ type farReader struct {
 
 func (r farReader) Window() (int, int64) { return r.far.pieces, r.far.bytes }
 
-func (r farReader) Get(ctx context.Context, ref chunkstore.Ref) (chunkstore.Sealed, error) {
+func (r farReader) Get(ctx context.Context, ref chunkstore.Ref) (chunkstore.Blob, error) {
 	return r.GetInto(ctx, ref, nil)
 }
 
-func (r farReader) GetInto(ctx context.Context, ref chunkstore.Ref, room []byte) (chunkstore.Sealed, error) {
+func (r farReader) GetInto(ctx context.Context, ref chunkstore.Ref, room []byte) (chunkstore.Blob, error) {
 	f := r.far
 	f.mu.Lock()
 	f.now++

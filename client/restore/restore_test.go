@@ -225,7 +225,7 @@ func TestDamageIsNeverRestored(t *testing.T) {
 		}
 		return e
 	}
-	sealed := func(t *testing.T, m *wiretest.Memory) chunkstore.Sealed {
+	sealed := func(t *testing.T, m *wiretest.Memory) chunkstore.Blob {
 		r, err := m.Open(t.Context(), snap)
 		if err != nil {
 			t.Fatal(err)
@@ -310,7 +310,7 @@ func change(t *testing.T, m *wiretest.Memory, f func(*manifest.Manifest)) {
 		t.Fatal(err)
 	}
 	f(mf)
-	s, err := mf.Seal()
+	s, err := mf.Blob()
 	if err != nil {
 		t.Fatal(err)
 	}

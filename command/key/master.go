@@ -246,7 +246,7 @@ func (c *call) unwrapTo(ctx context.Context, out, from string, sealed []byte) er
 	if err != nil {
 		return err
 	}
-	wrapped, err := codec.Open(nil, sealed, secret.FileSizeMax)
+	wrapped, err := codec.Decode(nil, sealed, secret.FileSizeMax)
 	if err != nil {
 		return fmt.Errorf("read wrapped key of %s: %w", from, err)
 	}

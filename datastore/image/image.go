@@ -32,7 +32,7 @@ type Image struct {
 	codec *blob.Codec
 	name  string
 	zeros zeroNames
-	rooms sync.Pool // of *[]byte, for sealed chunks
+	rooms sync.Pool // of *[]byte, for blobs
 }
 
 // Options says what to open.
@@ -108,23 +108,20 @@ func (m *Image) Close() error { return m.idx.Close() }
 // Chunk returns the proven content of an entry of the index, in dst[:0] if its
 // capacity suffices. The caller owns it.
 func (m *Image) Chunk(ctx context.Context, e index.Entry, dst []byte) (chunkstore.Plain, error) {
-	sealed, done, err := m.sealed(ctx, e)
+	raw, done, err := m.fetch(ctx, e)
 	if err != nil {
 		return nil, m.errorAt(e, err)
 	}
 	defer done()
-	plain, err := m.codec.OpenChunk(dst, e.ID, sealed, int(e.Size))
+	plain, err := m.codec.DecodeChunk(dst, e.ID, raw, int(e.Size))
 	if err != nil {
 		return nil, m.errorAt(e, err)
 	}
 	return plain, nil
 }
 
-// sealedMore is how many bytes more than its content a sealed chunk can have.
-const sealedMore = chunkstore.SealedSizeMax - chunkstore.PlainSizeMax
-
-// sealed gets the chunk of an entry, which is valid until done is called.
-func (m *Image) sealed(ctx context.Context, e index.Entry) (s chunkstore.Sealed, done func(), err error) {
+// fetch gets the blob of an entry, which is valid until done is called.
+func (m *Image) fetch(ctx context.Context, e index.Entry) (s chunkstore.Blob, done func(), err error) {
 	ref := chunkstore.Ref{ID: e.ID, Size: e.Size, Class: manifest.ClassIn(m.name, m.codec.Class())}
 	get, ok := m.get.(chunkstore.IntoGetter)
 	if !ok {
@@ -132,7 +129,7 @@ func (m *Image) sealed(ctx context.Context, e index.Entry) (s chunkstore.Sealed,
 		return s, func() {}, err
 	}
 	room, ok := m.rooms.Get().(*[]byte)
-	if need := int(e.Size) + sealedMore + chunkstore.RoomMore; !ok || cap(*room) < need {
+	if need := int(e.Size) + chunkstore.BlobMore + chunkstore.RoomMore; !ok || cap(*room) < need {
 		fresh := make([]byte, need)
 		room = &fresh
 	}

@@ -166,7 +166,7 @@ func TestOtherContentUnderAName(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	forged, err := codec.Seal(nil, chunkstore.Plain("the wrong content"))
+	forged, err := codec.Encode(nil, chunkstore.Plain("the wrong content"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -198,11 +198,11 @@ func TestManifestMustBeTheSnapshots(t *testing.T) {
 	if err := mf.Sign(testKey(t)); err != nil {
 		t.Fatal(err)
 	}
-	sealed, err := mf.Seal()
+	raw, err := mf.Blob()
 	if err != nil {
 		t.Fatal(err)
 	}
-	m.SetFile(snap, wire.ManifestName, sealed)
+	m.SetFile(snap, wire.ManifestName, raw)
 	if _, err := reopen(t, m, testKey(t)); !errors.Is(err, crypto.ErrTampered) {
 		t.Errorf("open: %v", err)
 	}

@@ -128,11 +128,11 @@ func unfold(ctx context.Context, r wire.Reader) (*manifest.Manifest, error) {
 	if u, ok := r.(unfolder); ok {
 		return u.Manifest(ctx)
 	}
-	sealed, err := r.Blob(ctx, wire.ManifestName)
+	raw, err := r.Blob(ctx, wire.ManifestName)
 	if err != nil {
 		return nil, err
 	}
-	return manifest.Open(sealed)
+	return manifest.Open(raw)
 }
 
 func readManifest(ctx context.Context, r wire.Reader) (*manifest.Manifest, error) {
@@ -165,11 +165,11 @@ func Bound(r wire.Reader, m *manifest.Manifest) {
 // ReadBlob reads a small file of a snapshot, checked against the manifest's
 // entry and opened. An encrypted one needs the key.
 func ReadBlob(ctx context.Context, r wire.Reader, f manifest.File, key *crypto.Key) (chunkstore.Plain, error) {
-	sealed, err := CheckBlob(ctx, r, f)
+	raw, err := CheckBlob(ctx, r, f)
 	if err != nil {
 		return nil, err
 	}
-	encrypted, err := blob.Check(sealed)
+	encrypted, err := blob.Check(raw)
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", f.Name, err)
 	}
@@ -180,7 +180,7 @@ func ReadBlob(ctx context.Context, r wire.Reader, f manifest.File, key *crypto.K
 	if err != nil {
 		return nil, err
 	}
-	plain, err := codec.Open(nil, sealed, blob.PlainSizeMax)
+	plain, err := codec.Decode(nil, raw, blob.PlainSizeMax)
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", f.Name, err)
 	}
@@ -189,16 +189,16 @@ func ReadBlob(ctx context.Context, r wire.Reader, f manifest.File, key *crypto.K
 
 // CheckBlob reads a small file as it is stored and compares size and checksum
 // with the manifest's entry. It needs no key.
-func CheckBlob(ctx context.Context, r wire.Reader, f manifest.File) (chunkstore.Sealed, error) {
-	sealed, err := r.Blob(ctx, f.Name)
+func CheckBlob(ctx context.Context, r wire.Reader, f manifest.File) (chunkstore.Blob, error) {
+	raw, err := r.Blob(ctx, f.Name)
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", f.Name, err)
 	}
-	if uint64(len(sealed)) != f.Size || crypto.Sum(sealed) != f.Csum {
+	if uint64(len(raw)) != f.Size || crypto.Sum(raw) != f.Csum {
 		err = fmt.Errorf("read %s: size or checksum is not the manifest's: %w", f.Name, chunkstore.ErrCorrupt)
 	}
-	if _, checkErr := blob.Check(sealed); err == nil && checkErr != nil {
+	if _, checkErr := blob.Check(raw); err == nil && checkErr != nil {
 		err = fmt.Errorf("read %s: %w", f.Name, checkErr)
 	}
-	return sealed, err
+	return raw, err
 }

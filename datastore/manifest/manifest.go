@@ -2,7 +2,7 @@
 // how large they are, what their checksums are, and the signature over all
 // that. It is the only encoder and the only decoder of that format, sections
 // 4.4 to 4.6 of the formats specification. Decode and Encode are about the
-// text, Open and Seal about the blob around it.
+// text, Open and Blob about the blob around it.
 //
 // A decoded manifest is well-formed, which says nothing about who wrote it:
 // Verify does. The part called "unprotected" is in no case covered by the

@@ -81,8 +81,8 @@ func TestVectorsManifestBlob(t *testing.T) {
 			continue
 		}
 		found = true
-		for _, sealed := range []chunkstore.Sealed{chunkstore.Sealed(v.Blob), seal(t, decode(t, v.Pretty))} {
-			m, err := manifest.Open(sealed)
+		for _, raw := range []chunkstore.Blob{chunkstore.Blob(v.Blob), seal(t, decode(t, v.Pretty))} {
+			m, err := manifest.Open(raw)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -91,21 +91,21 @@ func TestVectorsManifestBlob(t *testing.T) {
 			}
 		}
 		v.Blob[20] ^= 1
-		if _, err := manifest.Open(chunkstore.Sealed(v.Blob)); !errors.Is(err, chunkstore.ErrCorrupt) {
+		if _, err := manifest.Open(chunkstore.Blob(v.Blob)); !errors.Is(err, chunkstore.ErrCorrupt) {
 			t.Errorf("damaged blob: %v", err)
 		}
 	}
 	if !found {
 		t.Error("no vector has a blob")
 	}
-	if _, err := (&manifest.Manifest{}).Seal(); !errors.Is(err, manifest.ErrFormat) {
+	if _, err := (&manifest.Manifest{}).Blob(); !errors.Is(err, manifest.ErrFormat) {
 		t.Errorf("seal an empty manifest: %v", err)
 	}
 }
 
-func seal(t *testing.T, m *manifest.Manifest) chunkstore.Sealed {
+func seal(t *testing.T, m *manifest.Manifest) chunkstore.Blob {
 	t.Helper()
-	s, err := m.Seal()
+	s, err := m.Blob()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -77,7 +77,7 @@ func newBackup(c *conversation, session *datastore.Session, quota *quota.Reserva
 func (b *backup) methods() []method {
 	chunk := []api.Param{{Name: "wid", Kind: api.Integer, Check: checkWriter}, {Name: "digest", Check: api.CheckDigest},
 		{Name: "size", Kind: api.Integer, Check: api.Within(1, chunkstore.PlainSizeMax)},
-		{Name: "encoded-size", Kind: api.Integer, Check: api.Within(chunkstore.SealedSizeMin+1, chunkstore.SealedSizeMax)}}
+		{Name: "encoded-size", Kind: api.Integer, Check: api.Within(chunkstore.BlobSizeMin+1, chunkstore.BlobSizeMax)}}
 	entries := []api.Param{{Name: "wid", Kind: api.Integer, Check: checkWriter}, {Name: "digest-list", Kind: api.Strs, Check: api.CheckDigest},
 		{Name: "offset-list", Kind: api.Ints}}
 	closing := func(least int64) []api.Param {
@@ -87,7 +87,7 @@ func (b *backup) methods() []method {
 	archive := api.Param{Name: "archive-name", Check: api.CheckFile}
 	return []method{
 		{Verb: http.MethodPost, Path: "/blob", Raw: true, Do: b.blob, Params: []api.Param{{Name: "file-name", Check: api.CheckFile},
-			{Name: "encoded-size", Kind: api.Integer, Check: api.Within(chunkstore.SealedSizeMin, chunkstore.SealedSizeMax)}}},
+			{Name: "encoded-size", Kind: api.Integer, Check: api.Within(chunkstore.BlobSizeMin, chunkstore.BlobSizeMax)}}},
 		{Verb: http.MethodPost, Path: "/dynamic_index", Do: b.createDynamic, Params: []api.Param{archive}},
 		{Verb: http.MethodPut, Path: "/dynamic_index", Do: b.appendDynamic, Params: entries},
 		{Verb: http.MethodPost, Path: "/dynamic_chunk", Raw: true, Do: b.dynamicChunk, Params: chunk},
@@ -146,7 +146,7 @@ func (b *backup) blob(c *call) (any, error) {
 	return nil, nil
 }
 
-func (b *backup) store(ctx context.Context, name string, raw chunkstore.Sealed) error {
+func (b *backup) store(ctx context.Context, name string, raw chunkstore.Blob) error {
 	b.storing.RLock()
 	defer b.storing.RUnlock()
 	if err := b.writable(); err != nil {

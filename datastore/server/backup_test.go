@@ -133,7 +133,7 @@ func TestMinimalBackupAndRestore(t *testing.T) {
 		Duplicates     int `json:"duplicates"`
 	}
 	l.must(json.Unmarshal(m.Unprotected["chunk_upload_stats"], &stats))
-	stored := len(list[0].bit.sealed) + len(list[1].bit.sealed)
+	stored := len(list[0].bit.raw) + len(list[1].bit.raw)
 	if stats.Count != 2 || stats.Size < 6*mib || stats.CompressedSize != stored || stats.Duplicates != 0 {
 		t.Errorf("statistics: %+v", stats)
 	}
@@ -147,7 +147,7 @@ func TestMinimalBackupAndRestore(t *testing.T) {
 		t.Errorf("summary %v, %v", s, err)
 	}
 	for _, e := range list {
-		if got := k.raw(get("/chunk", "digest", e.bit.id)); !bytes.Equal(got, e.bit.sealed) {
+		if got := k.raw(get("/chunk", "digest", e.bit.id)); !bytes.Equal(got, e.bit.raw) {
 			t.Errorf("chunk %s is not what was sent", e.bit.id.Short())
 		}
 	}
@@ -246,13 +246,13 @@ func TestChunkRefusals(t *testing.T) {
 		q.params.Set(name, value)
 		return q
 	}
-	damaged := bit{good.id, good.size, slices.Clone(good.sealed)}
-	damaged.sealed[len(damaged.sealed)/2] ^= 1
-	foreign := bit{short.id, good.size, good.sealed}
+	damaged := bit{good.id, good.size, slices.Clone(good.raw)}
+	damaged.raw[len(damaged.raw)/2] ^= 1
+	foreign := bit{short.id, good.size, good.raw}
 	cut := chunkUpload("fixed", 1, good)
-	cut.body = io.MultiReader(bytes.NewReader(good.sealed[:20]))
+	cut.body = io.MultiReader(bytes.NewReader(good.raw[:20]))
 	long := chunkUpload("fixed", 1, good)
-	long.body = io.MultiReader(bytes.NewReader(good.sealed), strings.NewReader("x"))
+	long.body = io.MultiReader(bytes.NewReader(good.raw), strings.NewReader("x"))
 	for name, q := range map[string]request{
 		"unknown writer":          chunkUpload("fixed", 3, good),
 		"writer of another kind":  chunkUpload("fixed", 2, good),
@@ -611,7 +611,7 @@ func TestPreviousWithLostChunk(t *testing.T) {
 		l.must(os.Chmod(p, 0o600))
 		raw, err := os.ReadFile(p)
 		l.must(err)
-		at := bytes.Index(raw, list[0].bit.sealed)
+		at := bytes.Index(raw, list[0].bit.raw)
 		if at < 0 {
 			continue
 		}
@@ -682,7 +682,7 @@ func (r *piecewise) Read(p []byte) (int, error) {
 
 func TestSlowUploadsDoNotStarve(t *testing.T) {
 	l := newSessionLab(t)
-	l.server.accounts.Incoming = tight(chunkstore.SealedSizeMax + 2*mib)
+	l.server.accounts.Incoming = tight(chunkstore.BlobSizeMax + 2*mib)
 	k := l.begin(backupOf("alice", "vm/100", 1000))
 	k.data(post("/dynamic_index", "archive-name", "a.didx"))
 	const uploads = 70
@@ -719,7 +719,7 @@ func (l *sessionLab) incompressible(seed byte, n int) bit {
 		sum := sha256.Sum256([]byte{seed, byte(i >> 5), byte(i >> 13), byte(i >> 21)})
 		copy(plain[i:], sum[:])
 	}
-	sealed, err := l.codec.Seal(nil, plain)
+	raw, err := l.codec.Encode(nil, plain)
 	l.must(err)
-	return bit{id: l.codec.Name(plain), size: n, sealed: sealed}
+	return bit{id: l.codec.Name(plain), size: n, raw: raw}
 }

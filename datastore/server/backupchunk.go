@@ -26,7 +26,7 @@ func (b *backup) chunk(c *call, kind index.Kind) (any, error) {
 	if kind == index.Fixed && size > wire.FixedChunkSize {
 		return nil, rest.BadRequest("fixed writer '%s' - got large chunk (%d > %d)", w.name, size, wire.FixedChunkSize)
 	}
-	if stored := c.Int("encoded-size", 0); stored > sealedMost(size) {
+	if stored := c.Int("encoded-size", 0); stored > blobMost(size) {
 		return nil, rest.BadRequest("a chunk of %d bytes cannot take %d", size, stored)
 	}
 	body, err := b.payload(c, c.Int("encoded-size", 0))
@@ -38,7 +38,7 @@ func (b *backup) chunk(c *call, kind index.Kind) (any, error) {
 	if err := b.quota.Receive(count); err != nil {
 		return nil, err
 	}
-	put, err := b.put(c.Context(), w.name, chunkstore.Chunk{ID: id, PlainSize: size, Sealed: body.Data})
+	put, err := b.put(c.Context(), w.name, chunkstore.Chunk{ID: id, PlainSize: size, Blob: body.Data})
 	if err != nil {
 		_ = b.quota.Receive(-count) // nothing came of it
 		return nil, err
@@ -56,10 +56,10 @@ func (b *backup) chunk(c *call, kind index.Kind) (any, error) {
 	return id.String(), nil
 }
 
-// sealedMost is the most that a chunk takes in its envelope, in bytes: what compression
+// blobMost is the most that a chunk takes in its envelope, in bytes: what compression
 // makes larger is sent as it is, or a little larger by some clients. One that claims to
 // be smaller than it is would pass every quota.
-func sealedMost(plain uint32) int64 {
+func blobMost(plain uint32) int64 {
 	const envelope, part = 256, 64
 	return int64(plain) + int64(plain)/part + envelope
 }

@@ -110,7 +110,7 @@ func (l *sessionLab) splitBackup(user, group string, when int64, mode crypto.Mod
 	sum := summaryOf("fixed", listed(image)...)
 	k.data(closeOf("fixed", wid, sum))
 	files = append(files, manifest.File{Name: "disk.img.fidx", CryptMode: mode, Size: sum.Size, Csum: sum.Csum})
-	conf, err := l.codec.Seal(nil, chunkstore.Plain("secret"))
+	conf, err := l.codec.Encode(nil, chunkstore.Plain("secret"))
 	l.must(err)
 	k.data(blobUpload("a.conf.blob", conf))
 	f := blobFile("a.conf.blob", conf)
@@ -139,7 +139,7 @@ func TestPutOnlyGoesByMetadata(t *testing.T) {
 		}
 		k.raw(get("/previous", "archive-name", contentName))
 		for _, b := range old.meta {
-			if got := r.raw(get("/chunk", "digest", b.id)); !bytes.Equal(got, b.sealed) {
+			if got := r.raw(get("/chunk", "digest", b.id)); !bytes.Equal(got, b.raw) {
 				t.Errorf("chunk %s is not what was sent", b.id.Short())
 			}
 		}
@@ -300,7 +300,7 @@ func TestMetadataIsKnownApart(t *testing.T) {
 		r.raw(get("/download", "file-name", contentName))
 		r.raw(get("/download", "file-name", metaName))
 		for _, b := range slices.Concat(old.meta, old.content, []bit{more, data}) {
-			if got := r.raw(get("/chunk", "digest", b.id)); !bytes.Equal(got, b.sealed) {
+			if got := r.raw(get("/chunk", "digest", b.id)); !bytes.Equal(got, b.raw) {
 				t.Errorf("chunk %s is not what was sent", b.id.Short())
 			}
 		}
@@ -330,7 +330,7 @@ func TestGarbageAsMetadataOpensNoContent(t *testing.T) {
 	r := l.begin(readerOf("putter", "host/web", 2000))
 	r.raw(get("/download", "file-name", metaName))
 	for _, g := range garbage {
-		if got := r.raw(get("/chunk", "digest", g.id)); !bytes.Equal(got, g.sealed) {
+		if got := r.raw(get("/chunk", "digest", g.id)); !bytes.Equal(got, g.raw) {
 			t.Errorf("%d bytes of somebody come back for garbage", len(got))
 		}
 	}
@@ -341,7 +341,7 @@ func TestGarbageAsMetadataOpensNoContent(t *testing.T) {
 		r.raw(get("/download", "file-name", contentName))
 		r.raw(get("/download", "file-name", metaName))
 		for _, b := range bits {
-			if got := r.raw(get("/chunk", "digest", b.id)); !bytes.Equal(got, b.sealed) {
+			if got := r.raw(get("/chunk", "digest", b.id)); !bytes.Equal(got, b.raw) {
 				t.Errorf("%s: chunk %s is not what was sent", group, b.id.Short())
 			}
 		}

@@ -66,7 +66,7 @@ type conversation struct {
 func (s *Server) newConversation(c *call, t *task.Task) *conversation {
 	v := &conversation{
 		server: s, host: s.host, task: t, auth: c.auth, pass: c.pass, payer: c.payer, verbose: c.Bool("debug", false), patience: body.NewPatience(s.o.Limits.StallTimeout),
-		spare: semaphore.NewWeighted(chunkstore.SealedSizeMax),
+		spare: semaphore.NewWeighted(chunkstore.BlobSizeMax),
 	}
 	v.within(t.Context())
 	v.lull = newLull(0, func() {})
@@ -219,7 +219,7 @@ func (v *conversation) payload(c *call, size int64) (*body.Loan, error) {
 // drain reads what is left of a body that was refused, so that the client sees
 // the answer and not a broken stream.
 func drain(r *http.Request) {
-	_, _ = io.Copy(io.Discard, io.LimitReader(r.Body, chunkstore.SealedSizeMax+1))
+	_, _ = io.Copy(io.Discard, io.LimitReader(r.Body, chunkstore.BlobSizeMax+1))
 }
 
 // file is a file to be sent. take gets an index before its first byte is sent
@@ -238,7 +238,7 @@ func (v *conversation) sendFile(c *call, from wire.Reader, f file) error {
 	if kind == wire.Blob {
 		err := v.lend(c, func() (borrowed, error) {
 			raw, err := from.Blob(c.Context(), f.name)
-			return borrowed{Sealed: raw}, err
+			return borrowed{Blob: raw}, err
 		})
 		if errors.Is(err, chunkstore.ErrNotExist) {
 			return rest.NotFound("%v", err)

@@ -195,12 +195,12 @@ func downloadDecoded(c *call) (any, error) {
 
 // decoded is the content of a blob. It is no larger than that of a chunk: whoever has
 // larger ones must decode them at home, not in the memory here.
-func decoded(name string, sealed chunkstore.Sealed) ([]byte, error) {
+func decoded(name string, raw chunkstore.Blob) ([]byte, error) {
 	codec, err := blob.NewCodec(blob.Options{Workers: 1})
 	if err != nil {
 		return nil, err
 	}
-	plain, err := codec.Open(nil, sealed, chunkstore.PlainSizeMax)
+	plain, err := codec.Decode(nil, raw, chunkstore.PlainSizeMax)
 	if err != nil {
 		return nil, fmt.Errorf("decode %s: %w", name, err)
 	}
@@ -247,10 +247,10 @@ func uploadLog(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	if c.ContentLength > chunkstore.SealedSizeMax {
+	if c.ContentLength > chunkstore.BlobSizeMax {
 		return nil, rest.ErrBodyTooLarge
 	}
-	body, err := c.server.host.keep.Gather(c.Context(), c.payer, c.Body, chunkstore.SealedSizeMax)
+	body, err := c.server.host.keep.Gather(c.Context(), c.payer, c.Body, chunkstore.BlobSizeMax)
 	if err != nil {
 		return nil, err
 	}
@@ -271,7 +271,7 @@ func uploadLog(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	if _, err := blob.Check(chunkstore.Sealed(raw)); err != nil {
+	if _, err := blob.Check(chunkstore.Blob(raw)); err != nil {
 		return nil, fmt.Errorf("log of %s: %w", c.Snapshot(), err)
 	}
 	quota, err := c.server.reserve(c, false)
@@ -279,7 +279,7 @@ func uploadLog(c *call) (any, error) {
 		return nil, err
 	}
 	if err = quota.Charge(int64(len(raw))); err == nil {
-		err = c.guarded(st, 0, api.DatastoreBackup).AddLog(c.Context(), c.Snapshot(), chunkstore.Sealed(raw))
+		err = c.guarded(st, 0, api.DatastoreBackup).AddLog(c.Context(), c.Snapshot(), chunkstore.Blob(raw))
 	}
 	quota.End(err == nil)
 	if errors.Is(err, wire.ErrExists) {

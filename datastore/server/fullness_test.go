@@ -18,9 +18,9 @@ func (l *sessionLab) noise(seed uint64, n int) bit {
 	for i := range plain {
 		plain[i] = byte(r.Uint32())
 	}
-	sealed, err := l.codec.Seal(nil, plain)
+	raw, err := l.codec.Encode(nil, plain)
 	l.must(err)
-	return bit{id: l.codec.Name(plain), size: n, sealed: sealed}
+	return bit{id: l.codec.Name(plain), size: n, raw: raw}
 }
 
 // told asks a REST method that answers with how full datastores are.

@@ -98,7 +98,7 @@ func TestStalledUploadLosesItsMemory(t *testing.T) {
 // session nor those of others.
 func TestStalledUploadKeepsNobodyWaiting(t *testing.T) {
 	l := newSessionLab(t)
-	l.server.accounts.Incoming = tight(chunkstore.SealedSizeMax)
+	l.server.accounts.Incoming = tight(chunkstore.BlobSizeMax)
 	k := l.begin(backupOf("alice", "vm/100", 1000))
 	other := l.begin(backupOf("bob", "vm/200", 1000))
 	for _, s := range []*talk{k, other} {
@@ -130,7 +130,7 @@ func (l *sessionLab) untilLent() {
 func TestMemoryIsReturnedOnDisconnect(t *testing.T) {
 	l := newSessionLab(t)
 	all := l.server.accounts
-	all.Incoming = tight(chunkstore.SealedSizeMax)
+	all.Incoming = tight(chunkstore.BlobSizeMax)
 	k := l.begin(backupOf("alice", "vm/100", 1000))
 	k.data(post("/dynamic_index", "archive-name", "a.didx"))
 	answer, cut := k.stalledUpload(9 * mib)
@@ -165,7 +165,7 @@ func TestSpooledBodies(t *testing.T) {
 	k := l.begin(backupOf("alice", "vm/100", 1000))
 	k.data(post("/dynamic_index", "archive-name", "a.didx"))
 	b := l.bitOf(1, 3*mib)
-	for words, body := range map[string]string{"unexpected size": string(b.sealed[:len(b.sealed)-1]), "larger than announced": string(b.sealed) + "x"} {
+	for words, body := range map[string]string{"unexpected size": string(b.raw[:len(b.raw)-1]), "larger than announced": string(b.raw) + "x"} {
 		q := chunkUpload("dynamic", 1, b)
 		q.body = io.MultiReader(strings.NewReader(body)) // without a length
 		k.refuses(q, 400, words)

@@ -219,20 +219,20 @@ func TestUploadLog(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	sealed, err := codec.Seal(nil, []byte("what happened"))
+	raw, err := codec.Encode(nil, []byte("what happened"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	send := func(who, params, body string) reply {
 		return l.request(who, "POST", "/api2/json"+tank+"/upload-backup-log?"+params, strings.NewReader(body), nil)
 	}
-	l.want(send(admin, first, string(sealed)), 400, "owner check failed")
-	l.want(send(audit, first, string(sealed)), 403, "")
+	l.want(send(admin, first, string(raw)), 400, "owner check failed")
+	l.want(send(audit, first, string(raw)), 403, "")
 	l.want(send(owner, first, "garbage, and more of it"), 400, "")
-	l.want(send(owner, first, string(sealed[:len(sealed)-1])+"x"), 400, "")
-	l.want(send(owner, vm100+"&backup-time=77", string(sealed)), 400, "")
-	l.want(send(owner, first, string(sealed)), 200, `{"data":null}`)
-	l.want(send(owner, first, string(sealed)), 400, "already contains a log")
+	l.want(send(owner, first, string(raw[:len(raw)-1])+"x"), 400, "")
+	l.want(send(owner, vm100+"&backup-time=77", string(raw)), 400, "")
+	l.want(send(owner, first, string(raw)), 200, `{"data":null}`)
+	l.want(send(owner, first, string(raw)), 400, "already contains a log")
 	l.want(l.call(owner, "GET", tank+"/download-decoded", first+"&file-name=client.log.blob"), 200, "what happened")
 	l.want(l.call(owner, "GET", tank+"/files", first), 200, `{"filename":"client.log.blob"}`)
 }

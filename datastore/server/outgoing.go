@@ -26,7 +26,7 @@ const (
 // borrowed is a blob that goes out. release must be called whether getting it has
 // failed or not.
 type borrowed struct {
-	chunkstore.Sealed
+	chunkstore.Blob
 	free func() // nil if its memory belongs to nobody else
 }
 
@@ -38,7 +38,7 @@ func (b borrowed) release() {
 
 // lend gets a blob and sends it, within the memory that there is for that.
 func (v *conversation) lend(c *call, get func() (borrowed, error)) error {
-	const most = chunkstore.SealedSizeMax
+	const most = chunkstore.BlobSizeMax
 	ctx, reads := c.Context(), v.server.accounts.Outgoing
 	hold, err := body.TakeSoon(ctx, reads, v.payer, most)
 	if errors.Is(err, body.ErrCrowded) {
@@ -52,12 +52,12 @@ func (v *conversation) lend(c *call, get func() (borrowed, error)) error {
 		return err
 	}
 	defer hold.Free()
-	blob, err := get()
-	defer blob.release()
+	lent, err := get()
+	defer lent.release()
 	if err != nil {
 		return err
 	}
-	raw := blob.Sealed
+	raw := lent.Blob
 	hold.Shrink(int64(cap(raw)))
 	c.Header().Set("Content-Type", "application/octet-stream")
 	for len(raw) > 0 {
@@ -72,10 +72,10 @@ func (v *conversation) lend(c *call, get func() (borrowed, error)) error {
 
 // lendKept is lend by way of a file.
 func (v *conversation) lendKept(c *call, get func() (borrowed, error)) error {
-	if err := v.spare.Acquire(c.Context(), chunkstore.SealedSizeMax); err != nil {
+	if err := v.spare.Acquire(c.Context(), chunkstore.BlobSizeMax); err != nil {
 		return fmt.Errorf("wait for memory: %w", err)
 	}
-	defer v.spare.Release(chunkstore.SealedSizeMax)
+	defer v.spare.Release(chunkstore.BlobSizeMax)
 	p, err := v.keep(c.Context(), get)
 	if err != nil {
 		return err
@@ -101,7 +101,7 @@ func (v *conversation) lendKept(c *call, get func() (borrowed, error)) error {
 // keep copies a blob to a file, or returns body.ErrCrowded if that is not possible.
 // The memory that it needs for that is held by nobody who waits for a client.
 func (v *conversation) keep(ctx context.Context, get func() (borrowed, error)) (*body.File, error) {
-	const most = chunkstore.SealedSizeMax
+	const most = chunkstore.BlobSizeMax
 	hold, err := v.server.accounts.Arrived.Take(ctx, v.payer, most)
 	if err != nil {
 		return nil, err
@@ -112,11 +112,11 @@ func (v *conversation) keep(ctx context.Context, get func() (borrowed, error)) (
 	if err != nil {
 		return nil, err
 	}
-	p, err := v.host.keep.SetAside(v.payer, int64(len(raw.Sealed)))
+	p, err := v.host.keep.SetAside(v.payer, int64(len(raw.Blob)))
 	if err != nil {
 		return nil, errors.Join(body.ErrCrowded, err)
 	}
-	if err := p.Put(raw.Sealed); err != nil {
+	if err := p.Put(raw.Blob); err != nil {
 		return nil, errors.Join(body.ErrCrowded, err, p.Close())
 	}
 	return p, nil

@@ -174,7 +174,7 @@ func TestVanishedConnection(t *testing.T) {
 	r.raw(get("/download", "file-name", "disk.img.didx"))
 	answers := make([]chan string, 5)
 	for i := range answers {
-		answer, cut := k.stalledUpload(chunkstore.SealedSizeMax / 2)
+		answer, cut := k.stalledUpload(chunkstore.BlobSizeMax / 2)
 		defer cut()
 		answers[i] = answer
 	}

@@ -89,7 +89,7 @@ func (r *reading) chunk(c *call) (any, error) {
 	err := r.lend(c, func() (borrowed, error) {
 		raw, err := r.get(c.Context(), ref)
 		r.chunks.Add(1)
-		r.bytes.Add(int64(len(raw.Sealed)))
+		r.bytes.Add(int64(len(raw.Blob)))
 		return raw, err
 	})
 	if err != nil && !errors.Is(err, rest.ErrAnswered) {
@@ -104,11 +104,11 @@ func (r *reading) get(ctx context.Context, ref chunkstore.Ref) (borrowed, error)
 	from, ok := r.snapshot.(chunkstore.IntoGetter)
 	if !ok {
 		raw, err := r.snapshot.Get(ctx, ref)
-		return borrowed{Sealed: raw}, err
+		return borrowed{Blob: raw}, err
 	}
-	room, free := r.host.keep.Lend(int(ref.Size) + chunkstore.SealedSizeMax - chunkstore.PlainSizeMax)
+	room, free := r.host.keep.Lend(int(ref.Size) + chunkstore.BlobSizeMax - chunkstore.PlainSizeMax)
 	raw, err := from.GetInto(ctx, ref, room)
-	return borrowed{Sealed: raw, free: free}, err
+	return borrowed{Blob: raw, free: free}, err
 }
 
 // leave implements session: nobody waits for a reader.

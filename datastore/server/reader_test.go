@@ -60,7 +60,7 @@ func TestReaderGivesOnlyWhatWasDownloaded(t *testing.T) {
 	k.refuses(get("/download", "file-name", "../owner"), 400, "")
 	k.raw(get("/download", "file-name", "disk.img.didx"))
 	for _, e := range list {
-		if got := k.raw(get("/chunk", "digest", e.bit.id)); !bytes.Equal(got, e.bit.sealed) {
+		if got := k.raw(get("/chunk", "digest", e.bit.id)); !bytes.Equal(got, e.bit.raw) {
 			t.Errorf("chunk %s is not what was sent", e.bit.id.Short())
 		}
 	}
@@ -84,7 +84,7 @@ func TestReaderManyChunksAtOnce(t *testing.T) {
 		all.Go(func() {
 			e := list[i%len(list)]
 			code, got, err := k.send(context.Background(), get("/chunk", "digest", e.bit.id))
-			if err != nil || code != http.StatusOK || !bytes.Equal(got, e.bit.sealed) {
+			if err != nil || code != http.StatusOK || !bytes.Equal(got, e.bit.raw) {
 				t.Errorf("chunk %s: %d, %d bytes, %v", e.bit.id.Short(), code, len(got), err)
 			}
 		})

@@ -196,7 +196,7 @@ func (l *rightsLab) verdict(who string, row rightsRow, column int) string {
 }
 
 // aLog is the body of a log upload.
-func (l *rightsLab) aLog() string { return string(l.sessions().sealedOf("a log")) }
+func (l *rightsLab) aLog() string { return string(l.sessions().blobOf("a log")) }
 
 // rightsWord is what an answer comes to.
 func rightsWord(code int, text string) string {

@@ -98,15 +98,15 @@ func idOf(content string) chunkstore.ID { return chunkstore.ID(sha256.Sum256([]b
 
 // plainBit is a chunk of plain content.
 func (l *sessionLab) plainBit(content string) bit {
-	return bit{id: idOf(content), size: len(content), sealed: l.sealedOf(content)}
+	return bit{id: idOf(content), size: len(content), raw: l.blobOf(content)}
 }
 
-// sealedOf is plain content in its envelope.
-func (l *sessionLab) sealedOf(content string) chunkstore.Sealed {
+// blobOf is plain content in its envelope.
+func (l *sessionLab) blobOf(content string) chunkstore.Blob {
 	l.t.Helper()
-	sealed, err := l.codec.Seal(nil, []byte(content))
+	raw, err := l.codec.Encode(nil, []byte(content))
 	l.must(err)
-	return sealed
+	return raw
 }
 
 // create is the request for a new index, of one chunk.

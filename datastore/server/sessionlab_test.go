@@ -315,23 +315,23 @@ func (k *talk) refuses(q request, code int, words string) {
 
 // bit is a chunk as a client has it.
 type bit struct {
-	id     chunkstore.ID
-	size   int
-	sealed chunkstore.Sealed
+	id   chunkstore.ID
+	size int
+	raw  chunkstore.Blob
 }
 
 // key is what a copy of it is found by.
 func (b bit) key(owner string) chunkstore.Key {
-	return chunkstore.Ref{ID: b.id, Size: uint32(b.size), Class: b.sealed.Class()}.Key(chunkstore.OwnerOf(owner))
+	return chunkstore.Ref{ID: b.id, Size: uint32(b.size), Class: b.raw.Class()}.Key(chunkstore.OwnerOf(owner))
 }
 
 // bitOf makes a chunk of n bytes out of a seed.
 func (l *sessionLab) bitOf(seed byte, n int) bit {
 	l.t.Helper()
 	plain := bytes.Repeat([]byte{seed, seed ^ 0x55, 7}, n/3+1)[:n]
-	sealed, err := l.codec.Seal(nil, plain)
+	raw, err := l.codec.Encode(nil, plain)
 	l.must(err)
-	return bit{id: l.codec.Name(plain), size: n, sealed: sealed}
+	return bit{id: l.codec.Name(plain), size: n, raw: raw}
 }
 
 func vals(pairs ...any) url.Values {
@@ -352,8 +352,8 @@ func get(path string, pairs ...any) request {
 
 // chunkUpload is the upload of a chunk; kind is "fixed" or "dynamic".
 func chunkUpload(kind string, wid int, b bit) request {
-	q := post("/"+kind+"_chunk", "wid", wid, "digest", b.id, "size", b.size, "encoded-size", len(b.sealed))
-	q.body, q.mime = bytes.NewReader(b.sealed), "application/octet-stream"
+	q := post("/"+kind+"_chunk", "wid", wid, "digest", b.id, "size", b.size, "encoded-size", len(b.raw))
+	q.body, q.mime = bytes.NewReader(b.raw), "application/octet-stream"
 	return q
 }
 
@@ -402,9 +402,9 @@ func (l *sessionLab) manifestOf(group string, when int64, files ...manifest.File
 	l.t.Helper()
 	typ, id, _ := strings.Cut(group, "/")
 	m := manifest.Manifest{Type: typ, ID: id, Time: when, Files: files}
-	sealed, err := m.Seal()
+	raw, err := m.Blob()
 	l.must(err)
-	return sealed
+	return raw
 }
 
 func indexFile(name string, s index.Summary) manifest.File {

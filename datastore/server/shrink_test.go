@@ -64,9 +64,9 @@ func TestSessionsDoNotOutliveTheirRights(t *testing.T) {
 	t.Run("who may read becomes put-only", func(t *testing.T) {
 		l := newSessionLab(t)
 		first := l.begin(backupOf("alice", "vm/100", 1000))
-		sealed, err := l.codec.Seal(nil, []byte("password=hunter2"))
+		raw, err := l.codec.Encode(nil, []byte("password=hunter2"))
 		l.must(err)
-		first.data(blobUpload("secret.conf.blob", sealed))
+		first.data(blobUpload("secret.conf.blob", raw))
 		first.data(blobUpload(wire.ManifestName, l.manifestOf("vm/100", 1000)))
 		first.data(post("/finish"))
 		first.conn.Close()

@@ -85,7 +85,7 @@ func TestNoRequestOutlivesItsCredentials(t *testing.T) {
 		t.Fatal(name)
 		return 0
 	}
-	body := string(l.sessions().sealedOf("a log"))
+	body := string(l.sessions().blobOf("a log"))
 	thief := []*begunRequest{
 		l.begun("PUT", "/access/password", byTicket, "userid=self@pbs&password=of+the+thief"),
 		l.begun("POST", "/access/users/self@pbs/token/stolen", byTicket, "comment=x"),

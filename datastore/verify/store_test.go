@@ -95,12 +95,12 @@ func (s *shop) backup(snap wire.Snapshot, words ...string) (added int) {
 	}
 	sum, off := index.NewSummer(index.Dynamic), uint64(0)
 	for _, word := range words {
-		sealed, err := s.codec.Seal(nil, content(word))
+		raw, err := s.codec.Encode(nil, content(word))
 		if err != nil {
 			s.t.Fatal(err)
 		}
 		e := index.Entry{Off: off, Size: uint32(len(content(word))), ID: s.id(word)}
-		put, err := ss.PutChunk(ctx, "disk.img.didx", chunkstore.Chunk{ID: e.ID, PlainSize: e.Size, Sealed: sealed})
+		put, err := ss.PutChunk(ctx, "disk.img.didx", chunkstore.Chunk{ID: e.ID, PlainSize: e.Size, Blob: raw})
 		if err != nil {
 			s.t.Fatal(err)
 		}
@@ -119,11 +119,11 @@ func (s *shop) backup(snap wire.Snapshot, words ...string) (added int) {
 	}
 	m := manifest.Manifest{Type: snap.Group.Type, ID: snap.Group.ID, Time: snap.Time,
 		Files: []manifest.File{{Name: "disk.img.didx", CryptMode: crypto.ModeNone, Size: total.Size, Csum: total.Csum}}}
-	sealed, err := m.Seal()
+	raw, err := m.Blob()
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	if err := errors.Join(ss.Blob(ctx, wire.ManifestName, sealed), ss.Finish(ctx)); err != nil {
+	if err := errors.Join(ss.Blob(ctx, wire.ManifestName, raw), ss.Finish(ctx)); err != nil {
 		s.t.Fatal(err)
 	}
 	return added
@@ -146,12 +146,12 @@ func (s *shop) packFile() (path string, b []byte) {
 // stored bytes begin, and is negative for one in its header.
 func (s *shop) damage(word string, at int) {
 	s.t.Helper()
-	sealed, err := s.codec.Seal(nil, content(word))
+	raw, err := s.codec.Encode(nil, content(word))
 	if err != nil {
 		s.t.Fatal(err)
 	}
 	path, b := s.packFile()
-	i := bytes.Index(b, sealed)
+	i := bytes.Index(b, raw)
 	if i < 0 {
 		s.t.Fatalf("chunk %q is not in the pack", word)
 	}

@@ -267,11 +267,11 @@ func (c *check) file(ctx context.Context, f manifest.File) error {
 }
 
 func (c *check) blob(ctx context.Context, f manifest.File) error {
-	sealed, err := image.CheckBlob(ctx, c.reader, f)
+	raw, err := image.CheckBlob(ctx, c.reader, f)
 	if err != nil {
 		return err
 	}
-	encrypted, err := blob.Check(sealed)
+	encrypted, err := blob.Check(raw)
 	if err != nil || encrypted && c.o.Key == nil {
 		return err
 	}
@@ -399,7 +399,7 @@ func (c *check) opener(f manifest.File) (openFunc, error) {
 	buffers := sync.Pool{New: func() any { return new([]byte) }}
 	return func(ctx context.Context, w wanted) error {
 		size := int(w.ref.Size)
-		sealed, err := c.reader.Get(ctx, w.ref)
+		raw, err := c.reader.Get(ctx, w.ref)
 		if err != nil {
 			return err
 		}
@@ -408,7 +408,7 @@ func (c *check) opener(f manifest.File) (openFunc, error) {
 		if cap(*buf) < blob.SizeMax(size) {
 			*buf = make([]byte, 0, blob.SizeMax(size))
 		}
-		if _, err = codec.OpenChunk(*buf, w.ref.ID, sealed, size); err == nil {
+		if _, err = codec.DecodeChunk(*buf, w.ref.ID, raw, size); err == nil {
 			return nil
 		}
 		return c.locate(ctx, w.ref, err)
@@ -420,17 +420,17 @@ func (c *check) checkSealed(ctx context.Context, w wanted) error {
 	if l, ok := c.reader.(local); ok {
 		return l.Check(ctx, w.ref)
 	}
-	sealed, err := c.reader.Get(ctx, w.ref)
+	raw, err := c.reader.Get(ctx, w.ref)
 	if err != nil {
 		return err
 	}
-	if sealed.Class().Encrypted() != w.ref.Class.Encrypted() {
-		return fmt.Errorf("chunk %s is %s where the manifest says %s: %w", w.ref.ID.Short(), sealed.Class(), w.ref.Class, chunkstore.ErrCorrupt)
+	if raw.Class().Encrypted() != w.ref.Class.Encrypted() {
+		return fmt.Errorf("chunk %s is %s where the manifest says %s: %w", w.ref.ID.Short(), raw.Class(), w.ref.Class, chunkstore.ErrCorrupt)
 	}
-	if n, ok := blob.ContentSize(sealed); ok && n != int(w.ref.Size) {
+	if n, ok := blob.ContentSize(raw); ok && n != int(w.ref.Size) {
 		return fmt.Errorf("chunk %s has %d bytes where the index says %d: %w", w.ref.ID.Short(), n, w.ref.Size, chunkstore.ErrCorrupt)
 	}
-	_, err = blob.Check(sealed)
+	_, err = blob.Check(raw)
 	return err
 }
 

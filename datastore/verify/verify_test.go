@@ -77,13 +77,13 @@ func id(t *testing.T, key *crypto.Key, content string) chunkstore.ID {
 	return c.Name(chunkstore.Plain(content))
 }
 
-func seal(t *testing.T, key *crypto.Key, content string) chunkstore.Sealed {
+func seal(t *testing.T, key *crypto.Key, content string) chunkstore.Blob {
 	t.Helper()
 	c, err := blob.NewCodec(blob.Options{Key: key, Encrypt: key != nil})
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := c.Seal(nil, chunkstore.Plain(content))
+	s, err := c.Encode(nil, chunkstore.Plain(content))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -95,12 +95,12 @@ func TestDamageIsFoundAndPlaced(t *testing.T) {
 	for name, c := range map[string]struct {
 		key     *crypto.Key // what it was made with
 		given   *crypto.Key
-		instead chunkstore.Sealed // nil: the chunk is gone
+		instead chunkstore.Blob // nil: the chunk is gone
 		want    error
 	}{
 		"missing":              {nil, nil, nil, chunkstore.ErrNotExist},
 		"other plain content":  {nil, nil, seal(t, nil, "owt"), chunkstore.ErrCorrupt},
-		"garbage, no key":      {key, nil, chunkstore.Sealed("this is no blob at all, but it is long enough to be one"), chunkstore.ErrCorrupt},
+		"garbage, no key":      {key, nil, chunkstore.Blob("this is no blob at all, but it is long enough to be one"), chunkstore.ErrCorrupt},
 		"other content, key":   {key, key, seal(t, key, "owt"), chunkstore.ErrCorrupt},
 		"other key's, key":     {key, key, seal(t, testKey(t, 2), "two"), chunkstore.ErrCorrupt},
 		"plain for encrypted":  {key, key, seal(t, nil, "two"), chunkstore.ErrCorrupt},
@@ -194,11 +194,11 @@ func TestStrippedSignatureIsFound(t *testing.T) {
 		t.Fatal(err)
 	}
 	mf.Signature, mf.Unprotected = "", nil
-	sealed, err := mf.Seal()
+	raw, err := mf.Blob()
 	if err != nil {
 		t.Fatal(err)
 	}
-	m.SetFile(snapshot(1), wire.ManifestName, sealed)
+	m.SetFile(snapshot(1), wire.ManifestName, raw)
 	r := check(t, verify.Options{Source: m, Key: key}, 1)
 	if r.OK() || !errors.Is(r.Problems[0].Err, manifest.ErrUnsigned) {
 		t.Errorf("%+v", r)
@@ -229,9 +229,9 @@ type breakingReader struct {
 	failure *error
 }
 
-func (b breakingReader) Get(ctx context.Context, r chunkstore.Ref) (chunkstore.Sealed, error) {
+func (b breakingReader) Get(ctx context.Context, r chunkstore.Ref) (chunkstore.Blob, error) {
 	if *b.failure != nil {
-		return chunkstore.Sealed{}, *b.failure
+		return chunkstore.Blob{}, *b.failure
 	}
 	return b.Reader.Get(ctx, r)
 }

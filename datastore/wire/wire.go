@@ -51,7 +51,7 @@ type Reader interface {
 	Snapshot() Snapshot
 	// Blob returns the encoded bytes of a *.blob file, the manifest among
 	// them. The caller owns the slice.
-	Blob(ctx context.Context, name string) (chunkstore.Sealed, error)
+	Blob(ctx context.Context, name string) (chunkstore.Blob, error)
 	// Index opens a *.didx or *.fidx file. The caller closes it. Nothing but
 	// its structure has been checked.
 	Index(ctx context.Context, name string) (*index.Reader, error)
@@ -82,7 +82,7 @@ type Session interface {
 	// (dynamic indexes only).
 	Create(ctx context.Context, name string, size int64) (IndexWriter, error)
 	// Blob stores a *.blob file. The manifest goes last.
-	Blob(ctx context.Context, name string, sealed chunkstore.Sealed) error
+	Blob(ctx context.Context, name string, raw chunkstore.Blob) error
 	// Finish proves that every reference is present, of the right size and
 	// durable, and then makes the snapshot exist. A *MissingError lists what
 	// is not there; nothing has happened then. When it returns nil the snapshot

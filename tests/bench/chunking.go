@@ -146,14 +146,14 @@ func (d *dedup) add(chunk []byte) error {
 		return nil
 	}
 	d.seen[id] = struct{}{}
-	sealed, err := d.codec.Seal(d.out, chunk)
+	raw, err := d.codec.Encode(d.out, chunk)
 	if err != nil {
 		return err
 	}
-	d.out = sealed
+	d.out = raw
 	d.totals.chunks++
 	d.totals.plain += int64(len(chunk))
-	d.totals.stored += int64(len(sealed))
+	d.totals.stored += int64(len(raw))
 	return nil
 }
 

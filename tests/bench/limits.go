@@ -141,7 +141,7 @@ func limitWork(dir string, data []byte) ([]limitJob, error) {
 		{"compress", func(l *limits) *float64 { return &l.Default }, each(func(p []byte) error { usual.EncodeAll(p, out[:0]); return nil })},
 		{"seal", func(l *limits) *float64 { return &l.Seal }, each(func(p []byte) error { key.Seal(out[:0], iv, p); return nil })},
 		{"blob", func(l *limits) *float64 { return &l.Blob }, each(func(p []byte) error {
-			_, err := codec.Seal(out[:0], chunkstore.Plain(p))
+			_, err := codec.Encode(out[:0], chunkstore.Plain(p))
 			return err
 		})},
 		{"write", func(l *limits) *float64 { return &l.Write }, func() error { return writeSynced(dir, data) }},

@@ -65,10 +65,10 @@ func (s synthetic) makeChunks(ctx context.Context, dir string) error {
 	if err != nil {
 		return errors.Join(err, store.Close())
 	}
-	sealed := chunkstore.Sealed{0x42, 0xab, 0x38, 0x07, 0xbe, 0x83, 0x70, 0xa1, 0, 0, 0, 0, 'x'}
-	binary.LittleEndian.PutUint32(sealed[8:], crc32.ChecksumIEEE(sealed[12:]))
+	raw := chunkstore.Blob{0x42, 0xab, 0x38, 0x07, 0xbe, 0x83, 0x70, 0xa1, 0, 0, 0, 0, 'x'}
+	binary.LittleEndian.PutUint32(raw[8:], crc32.ChecksumIEEE(raw[12:]))
 	for i := range s.chunks {
-		if _, err = session.Put(ctx, chunkstore.Chunk{ID: syntheticID(i), PlainSize: 1, Sealed: sealed}); err != nil {
+		if _, err = session.Put(ctx, chunkstore.Chunk{ID: syntheticID(i), PlainSize: 1, Blob: raw}); err != nil {
 			break
 		}
 	}
@@ -121,11 +121,11 @@ func (s synthetic) makeSnapshot(dir string, g, k, each int) error {
 	}
 	m := manifest.Manifest{Type: snap.Group.Type, ID: snap.Group.ID, Time: snap.Time,
 		Files: []manifest.File{{Name: "disk0.img.didx", CryptMode: crypto.ModeNone, Size: sum.Size, Csum: sum.Csum}}}
-	sealed, err := m.Seal()
+	raw, err := m.Blob()
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(filepath.Join(place, wire.ManifestName), sealed, 0o600)
+	return os.WriteFile(filepath.Join(place, wire.ManifestName), raw, 0o600)
 }
 
 func writeSyntheticIndex(f *os.File, first, distinct, references int) (index.Summary, error) {

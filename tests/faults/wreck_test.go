@@ -289,16 +289,16 @@ func (s *specimen) refused(t *testing.T, name snap) {
 func forge(change func(t *testing.T, m *manifest.Manifest)) func(*testing.T, *specimen) {
 	return func(t *testing.T, s *specimen) {
 		path := filepath.Join(s.at(second), "index.json.blob")
-		m, err := manifest.Open(chunkstore.Sealed(read(t, path)))
+		m, err := manifest.Open(chunkstore.Blob(read(t, path)))
 		if err != nil {
 			t.Fatal(err)
 		}
 		change(t, m)
-		sealed, err := m.Seal()
+		raw, err := m.Blob()
 		if err != nil {
 			t.Fatal(err)
 		}
-		write(t, path, sealed)
+		write(t, path, raw)
 	}
 }
 

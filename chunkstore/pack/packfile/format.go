@@ -121,8 +121,8 @@ func (r Record) validate() error {
 	switch {
 	case r.Key.ID.IsZero():
 		return errors.New("chunk id is zero")
-	case r.Stored <= chunkstore.SealedSizeMin || r.Stored > chunkstore.SealedSizeMax:
-		return fmt.Errorf("stored size %d is not within %d..%d", r.Stored, chunkstore.SealedSizeMin+1, chunkstore.SealedSizeMax)
+	case r.Stored <= chunkstore.BlobSizeMin || r.Stored > chunkstore.BlobSizeMax:
+		return fmt.Errorf("stored size %d is not within %d..%d", r.Stored, chunkstore.BlobSizeMin+1, chunkstore.BlobSizeMax)
 	case r.Key.Size < 1 || r.Key.Size > chunkstore.PlainSizeMax:
 		return fmt.Errorf("plain size %d is not within 1..%d", r.Key.Size, chunkstore.PlainSizeMax)
 	case r.Claim && r.Key.Class() != chunkstore.ClassEncrypted:

@@ -34,7 +34,7 @@ func TestMagics(t *testing.T) {
 var testID = ID{1, 2, 3, 4, 5, 6, 7, 8}
 
 func testRecord(c chunkstore.Chunk) Record {
-	return Record{Key: c.Key(), Stored: uint32(len(c.Sealed)), Rank: 3, Sum: crypto.Sum(c.Sealed)}
+	return Record{Key: c.Key(), Stored: uint32(len(c.Blob)), Rank: 3, Sum: crypto.Sum(c.Blob)}
 }
 
 // build makes the bytes of a pack, with a footer or without.
@@ -44,7 +44,7 @@ func build(cs []chunkstore.Chunk, sealed bool) ([]byte, []Entry) {
 	for _, c := range cs {
 		e := Entry{Record: testRecord(c), Off: int64(len(b))}
 		es = append(es, e)
-		b = append(append(b, EncodeRecord(e.Record, testID)...), c.Sealed...)
+		b = append(append(b, EncodeRecord(e.Record, testID)...), c.Blob...)
 	}
 	if sealed {
 		b = append(b, EncodeFooter(b[:HeaderSize], es, int64(len(b)))...)
@@ -101,8 +101,8 @@ func TestRecordRoundTripAndDamage(t *testing.T) {
 	}
 	for name, change := range map[string]func(*Record){
 		"zero id":          func(r *Record) { r.Key.ID = chunkstore.ID{} },
-		"stored too small": func(r *Record) { r.Stored = chunkstore.SealedSizeMin },
-		"stored too large": func(r *Record) { r.Stored = chunkstore.SealedSizeMax + 1 },
+		"stored too small": func(r *Record) { r.Stored = chunkstore.BlobSizeMin },
+		"stored too large": func(r *Record) { r.Stored = chunkstore.BlobSizeMax + 1 },
 		"plain zero":       func(r *Record) { r.Key.Size = 0 },
 		"plain too large":  func(r *Record) { r.Key.Size = chunkstore.PlainSizeMax + 1 },
 		"a claim of plain": func(r *Record) { r.Claim = true },
@@ -195,8 +195,8 @@ func TestScanFindsWhatIsSound(t *testing.T) {
 	// A record of another pack, and one of this pack with wrong content,
 	// inside a stored chunk: neither may be taken for a record.
 	fake := testRecord(cs[3])
-	evil := slices.Concat(make([]byte, 50), EncodeRecord(fake, ID{7}), cs[3].Sealed, EncodeRecord(fake, testID), make([]byte, 2000))
-	cs[10] = chunkstore.Chunk{ID: sha256.Sum256(evil), PlainSize: 5, Sealed: evil}
+	evil := slices.Concat(make([]byte, 50), EncodeRecord(fake, ID{7}), cs[3].Blob, EncodeRecord(fake, testID), make([]byte, 2000))
+	cs[10] = chunkstore.Chunk{ID: sha256.Sum256(evil), PlainSize: 5, Blob: evil}
 	whole, all := build(cs, false)
 	for _, tc := range []struct {
 		name    string
@@ -262,7 +262,7 @@ func TestScanAroundBadSectors(t *testing.T) {
 // must not read the file again for each.
 func TestScanIsLinear(t *testing.T) {
 	evil := bytes.Repeat([]byte(RecordMagic), 1<<20)
-	cs := []chunkstore.Chunk{{ID: chunkstore.ID{1}, PlainSize: 1, Sealed: evil}, storetest.Chunk(1, 500)}
+	cs := []chunkstore.Chunk{{ID: chunkstore.ID{1}, PlainSize: 1, Blob: evil}, storetest.Chunk(1, 500)}
 	whole, all := build(cs, false)
 	whole[all[0].Off+10] ^= 1
 	reads := 0

@@ -18,7 +18,7 @@ import (
 
 // bodyClasses are the sizes of the buffers that bodies are read into, in bytes.
 // The last holds the largest chunk.
-var bodyClasses = [...]int{64 << 10, 512 << 10, 1 << 20, 2 << 20, 4<<20 + 4<<10, 8 << 20, chunkstore.SealedSizeMax}
+var bodyClasses = [...]int{64 << 10, 512 << 10, 1 << 20, 2 << 20, 4<<20 + 4<<10, 8 << 20, chunkstore.BlobSizeMax}
 
 // Keep is where bodies are: in memory while there is some for who pays, in files
 // otherwise. It is safe for concurrent use.
@@ -65,7 +65,7 @@ type Loan struct {
 }
 
 // classOf returns the smallest class that holds size bytes, at most
-// chunkstore.SealedSizeMax.
+// chunkstore.BlobSizeMax.
 func classOf(size int) (class int) {
 	for class < len(bodyClasses)-1 && bodyClasses[class] < size {
 		class++
@@ -74,7 +74,7 @@ func classOf(size int) (class int) {
 }
 
 // borrow waits for memory of an account for a body of size bytes, at most
-// chunkstore.SealedSizeMax.
+// chunkstore.BlobSizeMax.
 func (k *Keep) borrow(ctx context.Context, r *ledger.Resource, p ledger.Payer, size int) (*Loan, error) {
 	return k.charge(size, func(n int64) (*ledger.Hold, error) { return r.Take(ctx, p, n) })
 }
@@ -85,7 +85,7 @@ func (k *Keep) borrowSoon(ctx context.Context, r *ledger.Resource, p ledger.Paye
 }
 
 func (k *Keep) charge(size int, take func(int64) (*ledger.Hold, error)) (*Loan, error) {
-	if size > chunkstore.SealedSizeMax {
+	if size > chunkstore.BlobSizeMax {
 		return nil, fmt.Errorf("body of %d bytes: %w", size, chunkstore.ErrInvalid)
 	}
 	l := &Loan{from: k, class: classOf(size)}

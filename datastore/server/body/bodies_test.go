@@ -15,10 +15,10 @@ import (
 
 func TestBodiesWaitForMemory(t *testing.T) {
 	alice := ledger.Payer{Account: "alice"}
-	memory := ledger.New(ledger.Limit{Name: "memory", Total: chunkstore.SealedSizeMax})
+	memory := ledger.New(ledger.Limit{Name: "memory", Total: chunkstore.BlobSizeMax})
 	k := New("", &budget.Accounts{Incoming: memory})
-	first, err := k.borrow(context.Background(), memory, alice, chunkstore.SealedSizeMax)
-	if err != nil || len(first.Data) != chunkstore.SealedSizeMax {
+	first, err := k.borrow(context.Background(), memory, alice, chunkstore.BlobSizeMax)
+	if err != nil || len(first.Data) != chunkstore.BlobSizeMax {
 		t.Fatalf("%v", err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
@@ -26,7 +26,7 @@ func TestBodiesWaitForMemory(t *testing.T) {
 	if _, err := k.borrow(ctx, memory, alice, 1); !errors.Is(err, context.Canceled) {
 		t.Errorf("more than there is: %v", err)
 	}
-	if _, err := k.borrow(context.Background(), memory, alice, chunkstore.SealedSizeMax+1); !errors.Is(err, chunkstore.ErrInvalid) {
+	if _, err := k.borrow(context.Background(), memory, alice, chunkstore.BlobSizeMax+1); !errors.Is(err, chunkstore.ErrInvalid) {
 		t.Errorf("larger than any chunk: %v", err)
 	}
 	if _, err := k.borrowSoon(context.Background(), memory, alice, 1); !errors.Is(err, ErrCrowded) {
@@ -36,7 +36,7 @@ func TestBodiesWaitForMemory(t *testing.T) {
 		t.Errorf("given up: %v", err)
 	}
 	first.Free()
-	shared := ledger.New(ledger.Limit{Name: "memory", Total: chunkstore.SealedSizeMax, Share: 64 << 10})
+	shared := ledger.New(ledger.Limit{Name: "memory", Total: chunkstore.BlobSizeMax, Share: 64 << 10})
 	if _, err := k.borrowSoon(context.Background(), shared, alice, 100<<10); !errors.Is(err, ErrCrowded) {
 		t.Errorf("more than the user's share: %v", err)
 	}

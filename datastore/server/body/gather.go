@@ -137,7 +137,7 @@ func (o *Outbox) hold(make func() ([]byte, error)) ([]byte, error) {
 		return bytes.Clone(b), nil
 	}
 	if o.file == nil {
-		if o.file, err = o.keep.SetAside(o.payer, chunkstore.SealedSizeMax); err != nil {
+		if o.file, err = o.keep.SetAside(o.payer, chunkstore.BlobSizeMax); err != nil {
 			return nil, err
 		}
 	}

@@ -47,9 +47,9 @@ const (
 	windowMin     = 128 << 10
 	windowMax     = 32 << 20
 	windowReserve = 48 << 20 // of a share, for windows of the least size
-	incomingMax   = 6 * chunkstore.SealedSizeMax
-	arrivedMax    = 3 * chunkstore.SealedSizeMax
-	outgoingMax   = 6 * chunkstore.SealedSizeMax
+	incomingMax   = 6 * chunkstore.BlobSizeMax
+	arrivedMax    = 3 * chunkstore.BlobSizeMax
+	outgoingMax   = 6 * chunkstore.BlobSizeMax
 	listsMax      = 48 << 20
 	spooledMax    = 2 << 30
 	keptMax       = 4 << 30
@@ -80,7 +80,7 @@ func NewAccounts(l Limits) *Accounts {
 		return ledger.New(ledger.Limit{Name: name, Total: total, Share: share, Kept: kept})
 	}
 	known := int64(l.References)
-	const blob = chunkstore.SealedSizeMax
+	const blob = chunkstore.BlobSizeMax
 	return &Accounts{
 		Requests:  ledger.New(ledger.Limit{Name: "requests and sessions", Total: max(int64(l.Connections), 3*each), Kept: each / 2, Share: 2 * each, Each: each}),
 		Streams:   resource("streams", streamsMax, streamsMax*3/4, streamsMax/16),

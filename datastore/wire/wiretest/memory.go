@@ -51,7 +51,7 @@ func (m *Memory) Chunks() int {
 
 // Drop forgets a chunk, as a damaged store would, or changes it if it is given
 // new bytes.
-func (m *Memory) Drop(id chunkstore.ID, instead chunkstore.Sealed) {
+func (m *Memory) Drop(id chunkstore.ID, instead chunkstore.Blob) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for r, c := range m.chunks {
@@ -62,7 +62,7 @@ func (m *Memory) Drop(id chunkstore.ID, instead chunkstore.Sealed) {
 			delete(m.chunks, r)
 			continue
 		}
-		c.Sealed = instead
+		c.Blob = instead
 		m.chunks[r] = c
 	}
 }
@@ -210,7 +210,7 @@ type reader struct {
 func (r *reader) Snapshot() wire.Snapshot { return r.snap }
 func (r *reader) Close() error            { return nil }
 
-func (r *reader) Get(ctx context.Context, ref chunkstore.Ref) (chunkstore.Sealed, error) {
+func (r *reader) Get(ctx context.Context, ref chunkstore.Ref) (chunkstore.Blob, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -220,7 +220,7 @@ func (r *reader) Get(ctx context.Context, ref chunkstore.Ref) (chunkstore.Sealed
 	if !ok {
 		return nil, fmt.Errorf("chunk %s: %w", ref.ID.Short(), chunkstore.ErrNotExist)
 	}
-	return bytes.Clone(c.Sealed), nil
+	return bytes.Clone(c.Blob), nil
 }
 
 func (r *reader) file(name string, want ...wire.Kind) ([]byte, wire.Kind, error) {
@@ -240,7 +240,7 @@ func (r *reader) file(name string, want ...wire.Kind) ([]byte, wire.Kind, error)
 	return bytes.Clone(b), kind, nil
 }
 
-func (r *reader) Blob(_ context.Context, name string) (chunkstore.Sealed, error) {
+func (r *reader) Blob(_ context.Context, name string) (chunkstore.Blob, error) {
 	b, _, err := r.file(name, wire.Blob)
 	return b, err
 }
@@ -287,11 +287,11 @@ func (m *Memory) SetNotes(_ context.Context, s wire.Snapshot, text string) error
 		return fmt.Errorf("snapshot %s: %w", s, chunkstore.ErrNotExist)
 	}
 	mf.SetNotes(text)
-	sealed, err := mf.Seal()
+	raw, err := mf.Blob()
 	if err != nil {
 		return err
 	}
-	m.SetFile(s, wire.ManifestName, sealed)
+	m.SetFile(s, wire.ManifestName, raw)
 	return nil
 }
 
@@ -310,4 +310,4 @@ func (m *Memory) SetProtected(_ context.Context, s wire.Snapshot, protected bool
 }
 
 // sumOf is what a manifest says of a blob.
-func sumOf(sealed chunkstore.Sealed) [32]byte { return crypto.Sum(sealed) }
+func sumOf(raw chunkstore.Blob) [32]byte { return crypto.Sum(raw) }

@@ -77,14 +77,14 @@ func (ss *session) hasEntry(e index.Entry, classes chunkstore.Classes) bool {
 	return false
 }
 
-func (ss *session) Blob(_ context.Context, name string, sealed chunkstore.Sealed) error {
+func (ss *session) Blob(_ context.Context, name string, raw chunkstore.Blob) error {
 	if kind, err := wire.CheckFileName(name); err != nil || kind != wire.Blob {
 		return fmt.Errorf("%s: %w", name, wire.ErrName)
 	}
 	ss.mu.Lock()
 	defer ss.mu.Unlock()
-	ss.files[name] = bytes.Clone(sealed)
-	ss.sums[name] = manifest.File{Size: uint64(len(sealed)), Csum: sumOf(sealed)}
+	ss.files[name] = bytes.Clone(raw)
+	ss.sums[name] = manifest.File{Size: uint64(len(raw)), Csum: sumOf(raw)}
 	return nil
 }
 
@@ -220,7 +220,7 @@ func (w *indexWriter) PutChunk(ctx context.Context, c chunkstore.Chunk) (bool, e
 	if _, ok := m.chunks[ref]; ok {
 		return false, nil
 	}
-	c.Sealed = bytes.Clone(c.Sealed)
+	c.Blob = bytes.Clone(c.Blob)
 	m.chunks[ref] = c
 	return true, nil
 }

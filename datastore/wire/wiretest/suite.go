@@ -77,11 +77,11 @@ func beginWith(t testing.TB, p wire.Target, s wire.Snapshot, key *crypto.Key) *d
 
 func (d *draft) chunk(content string) chunkstore.Chunk {
 	d.t.Helper()
-	sealed, err := d.codec.Seal(nil, chunkstore.Plain(content))
+	raw, err := d.codec.Encode(nil, chunkstore.Plain(content))
 	if err != nil {
 		d.t.Fatal(err)
 	}
-	return chunkstore.Chunk{ID: d.codec.Name(chunkstore.Plain(content)), PlainSize: uint32(len(content)), Sealed: sealed}
+	return chunkstore.Chunk{ID: d.codec.Name(chunkstore.Plain(content)), PlainSize: uint32(len(content)), Blob: raw}
 }
 
 // index writes an archive of these chunks; those in skip are not put.
@@ -124,10 +124,10 @@ func (d *draft) index(name string, skip string, contents ...string) {
 func (d *draft) note(name, content string) {
 	d.t.Helper()
 	c := d.chunk(content)
-	if err := d.sess.Blob(d.t.Context(), name, c.Sealed); err != nil {
+	if err := d.sess.Blob(d.t.Context(), name, c.Blob); err != nil {
 		d.t.Fatal(err)
 	}
-	f := manifest.File{Name: name, CryptMode: crypto.ModeNone, Size: uint64(len(c.Sealed)), Csum: sumOf(c.Sealed)}
+	f := manifest.File{Name: name, CryptMode: crypto.ModeNone, Size: uint64(len(c.Blob)), Csum: sumOf(c.Blob)}
 	if d.key != nil {
 		f.CryptMode = crypto.ModeEncrypt
 	}
@@ -141,11 +141,11 @@ func (d *draft) finish() error {
 			d.t.Fatal(err)
 		}
 	}
-	sealed, err := d.man.Seal()
+	raw, err := d.man.Blob()
 	if err != nil {
 		d.t.Fatal(err)
 	}
-	if err := d.sess.Blob(d.t.Context(), wire.ManifestName, sealed); err != nil {
+	if err := d.sess.Blob(d.t.Context(), wire.ManifestName, raw); err != nil {
 		return err
 	}
 	return d.sess.Finish(d.t.Context())
@@ -229,11 +229,11 @@ func finished(t *testing.T, p Ports) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		sealed, err := r.Get(t.Context(), chunkstore.Ref{ID: e.ID, Size: e.Size})
+		raw, err := r.Get(t.Context(), chunkstore.Ref{ID: e.ID, Size: e.Size})
 		if err != nil {
 			t.Fatal(err)
 		}
-		plain, err := codec.OpenChunk(nil, e.ID, sealed, int(e.Size))
+		plain, err := codec.DecodeChunk(nil, e.ID, raw, int(e.Size))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -369,7 +369,7 @@ func announced(t *testing.T, p Ports) {
 	if added, err := w.PutChunk(t.Context(), c); err != nil || added {
 		t.Errorf("put again: %v %v, want it to be known", added, err)
 	}
-	if _, err := w.PutChunk(t.Context(), chunkstore.Chunk{ID: c.ID, PlainSize: 0, Sealed: c.Sealed}); !errors.Is(err, chunkstore.ErrInvalid) {
+	if _, err := w.PutChunk(t.Context(), chunkstore.Chunk{ID: c.ID, PlainSize: 0, Blob: c.Blob}); !errors.Is(err, chunkstore.ErrInvalid) {
 		t.Errorf("chunk of no size: %v", err)
 	}
 	e := index.Entry{Size: c.PlainSize, ID: c.ID}
@@ -418,7 +418,7 @@ func names(t *testing.T, p Ports) {
 	defer d.close()
 	for _, n := range hostile {
 		for _, ext := range []string{".blob", ".didx", ".fidx", ""} {
-			if err := d.sess.Blob(t.Context(), n+ext, d.chunk("x").Sealed); n+ext != "..blob" && !errors.Is(err, wire.ErrName) {
+			if err := d.sess.Blob(t.Context(), n+ext, d.chunk("x").Blob); n+ext != "..blob" && !errors.Is(err, wire.ErrName) {
 				t.Errorf("blob %q: %v", n+ext, err)
 			}
 			if _, err := d.sess.Create(t.Context(), n+ext, 5); !errors.Is(err, wire.ErrName) {

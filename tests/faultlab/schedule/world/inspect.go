@@ -201,7 +201,7 @@ func (l *life) room(h holding, needed map[holding]bool) int64 {
 	// bytes besides.
 	const record = 112 + 100
 	if h.owner == "" {
-		return record + int64(len(l.chunks[h.chunk].Sealed))
+		return record + int64(len(l.chunks[h.chunk].Blob))
 	}
 	room := record + int64(len(l.chunks[h.chunk].sealed[alike]))
 	for _, o := range owners {

@@ -36,7 +36,7 @@ type promise struct {
 	archives  []archive
 	copies    wire.AuthID     // whose copies of encrypted chunks it reads
 	read      map[holding]int // in which way each of them was sealed when it was read first
-	manifest  chunkstore.Sealed
+	manifest  chunkstore.Blob
 	may       places
 	protected bool
 	busy      bool // a task removes it, brings it back or marks it

@@ -40,7 +40,7 @@ func (w ways) has(way int) bool { return w&(1<<way) != 0 }
 // another.
 type content struct {
 	chunkstore.Chunk
-	sealed [waysCount]chunkstore.Sealed
+	sealed [waysCount]chunkstore.Blob
 }
 
 // holding is a content that somebody has sent, as a plain chunk if the owner is "".
@@ -91,11 +91,11 @@ func (lab *Lab) fillContents() error {
 		plain := chunkstore.Plain(fmt.Sprintf("chunk %d %s", i, "........"[:i%8]))
 		var c content
 		c.ID, c.PlainSize = lab.codec.Name(plain), uint32(len(plain))
-		if c.Sealed, err = lab.codec.SealRaw(nil, plain); err != nil {
+		if c.Blob, err = lab.codec.EncodeRaw(nil, plain); err != nil {
 			return err
 		}
 		for way, codec := range codecs {
-			if c.sealed[way], err = codec.Seal(nil, plain); err != nil {
+			if c.sealed[way], err = codec.Encode(nil, plain); err != nil {
 				return err
 			}
 		}
@@ -113,7 +113,7 @@ func (lab *Lab) ref(class chunkstore.Class, c int) chunkstore.Ref {
 func (lab *Lab) as(class chunkstore.Class, c, way int) chunkstore.Chunk {
 	chunk := lab.chunks[c].Chunk
 	if class.Encrypted() {
-		chunk.Sealed = lab.chunks[c].sealed[way]
+		chunk.Blob = lab.chunks[c].sealed[way]
 	}
 	return chunk
 }
@@ -180,7 +180,7 @@ func (b *backup) put(w wire.IndexWriter, class chunkstore.Class, c, way int) {
 // not get it in.
 func (b *backup) forge(c int) {
 	forged := b.chunks[c].Chunk
-	forged.Sealed = b.chunks[(c+8)%len(b.chunks)].Sealed
+	forged.Blob = b.chunks[(c+8)%len(b.chunks)].Blob
 	if _, err := b.ss.PutChunk(b.ctx, "disk.img.didx", forged); allow("send what is not of its name", err, chunkstore.ErrInvalid) {
 		wrong("I1: %s: a plain chunk of another content was taken for chunk %d", b.p.snap, c)
 	}
@@ -188,11 +188,11 @@ func (b *backup) forge(c int) {
 
 // compareEncrypted makes sure that what was read is what has been sent for the owner, and
 // that it stays.
-func (l *life) compareEncrypted(p *promise, class chunkstore.Class, sealed chunkstore.Sealed, c int) {
+func (l *life) compareEncrypted(p *promise, class chunkstore.Class, raw chunkstore.Blob, c int) {
 	h := heldBy(p.copies, class, c)
 	sent := l.m.sent[h]
 	for way, s := range l.chunks[c].sealed {
-		if !bytes.Equal(sealed, s) {
+		if !bytes.Equal(raw, s) {
 			continue
 		}
 		if !sent.has(way) {

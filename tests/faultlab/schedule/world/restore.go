@@ -60,9 +60,9 @@ func (l *life) read() {
 
 // compare reads a whole snapshot and compares it with what was written.
 func (l *life) compare(p *promise, r wire.Reader) {
-	sealed, err := r.Blob(l.ctx, wire.ManifestName)
+	raw, err := r.Blob(l.ctx, wire.ManifestName)
 	allow("I1: read the manifest of "+p.snap.String(), err)
-	if !slices.Equal(sealed, p.manifest) {
+	if !slices.Equal(raw, p.manifest) {
 		wrong("I1: the manifest of %s is not what was sent", p.snap)
 	}
 	for _, a := range p.archives {
@@ -85,13 +85,13 @@ func (l *life) compare(p *promise, r wire.Reader) {
 }
 
 func (l *life) compareChunk(p *promise, r wire.Reader, class chunkstore.Class, c int) {
-	sealed, err := r.Get(l.ctx, l.ref(class, c))
+	raw, err := r.Get(l.ctx, l.ref(class, c))
 	allow(fmt.Sprintf("I1: %s, chunk %d", p.snap, c), err)
 	if class.Encrypted() {
-		l.compareEncrypted(p, class, sealed, c)
+		l.compareEncrypted(p, class, raw, c)
 		return
 	}
-	if !slices.Equal(sealed, l.chunks[c].Sealed) {
+	if !slices.Equal(raw, l.chunks[c].Blob) {
 		wrong("I1: %s: chunk %d is not what was sent", p.snap, c)
 	}
 }

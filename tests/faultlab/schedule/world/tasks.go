@@ -110,10 +110,10 @@ func (b *backup) send(forges bool) {
 	m := manifest.Manifest{Type: g.Type, ID: g.ID, Time: b.p.snap.Time, Files: files}
 	text, err := m.Encode()
 	allow("encode the manifest", err)
-	sealed, err := b.codec.SealRaw(nil, text) // without compression, to save time
+	raw, err := b.codec.EncodeRaw(nil, text) // without compression, to save time
 	allow("seal the manifest", err)
-	allow("send the manifest", b.ss.Blob(b.ctx, wire.ManifestName, sealed))
-	b.p.manifest = sealed
+	allow("send the manifest", b.ss.Blob(b.ctx, wire.ManifestName, raw))
+	b.p.manifest = raw
 	b.finish()
 }
 
