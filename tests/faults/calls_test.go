@@ -192,12 +192,12 @@ func TestWriteErrors(t *testing.T) {
 			}
 		}
 		got := start(t, command{args: r.backupArgs(s, "disk0.img:"+image), wrap: wrap, env: oneThread}).wait(t)
-		if isListed := slices.Contains(r.list(t), s.String()); got.code == exitOK && !isListed {
+		if isListed := slices.Contains(r.list(t), s.String()); got.Code == exitOK && !isListed {
 			t.Errorf("acknowledged and not listed: %s", got)
 		}
-		if got.code != exitOK {
+		if got.Code != exitOK {
 			refused++
-			if got.err == "" && p.call != "write" { // which messages need, too
+			if got.Err == "" && p.call != "write" { // which messages need, too
 				t.Errorf("it does not say why: %s", got)
 			}
 		}

@@ -178,13 +178,13 @@ func (s *specimen) judge(t *testing.T, turn int) outcome {
 		steps[(i+turn)%len(steps)]()
 	}
 	for _, r := range append(o.broken, o.keyed, o.keyless) {
-		if !slices.Contains([]int{exitOK, exitIntegrity, exitNotFound, exitKey, exitNoRepository}, r.code) {
+		if !slices.Contains([]int{exitOK, exitIntegrity, exitNotFound, exitKey, exitNoRepository}, r.Code) {
 			t.Errorf("an exit status that says nothing of damage: %s", r)
 		}
 	}
 	for _, r := range o.broken {
 		// What is not listed is not verified.
-		if r.code != exitNotFound && o.keyed.code == exitOK {
+		if r.Code != exitNotFound && o.keyed.Code == exitOK {
 			t.Errorf("verify finds nothing wrong, but: %s", r)
 		}
 	}
@@ -198,7 +198,7 @@ func (s *specimen) restoreAll(t *testing.T) (broken []result) {
 	for _, a := range s.archives {
 		target := filepath.Join(filepath.Dir(s.path), "target")
 		r := s.restore(t, a.snap, a.name, target, a.more...)
-		if r.code != exitOK {
+		if r.Code != exitOK {
 			gone(t, target)
 			broken = append(broken, r)
 			continue
@@ -217,7 +217,7 @@ func (s *specimen) restoreAll(t *testing.T) (broken []result) {
 func (o outcome) whole(t *testing.T) {
 	t.Helper()
 	for _, r := range append(o.broken, o.keyed, o.keyless) {
-		if r.code != exitOK {
+		if r.Code != exitOK {
 			t.Errorf("this need not have failed: %s", r)
 		}
 	}
@@ -231,7 +231,7 @@ func (o outcome) found(t *testing.T, word string) {
 		t.Error("every restore went well")
 	}
 	for _, r := range []result{o.keyed, o.keyless} {
-		if r.code != exitIntegrity {
+		if r.Code != exitIntegrity {
 			t.Errorf("damage was not found: %s", r)
 		}
 	}
@@ -345,10 +345,10 @@ func (s *specimen) flip(t *testing.T, k kind, off int64, bit, turn int) {
 func (o outcome) names(t *testing.T, path string) {
 	t.Helper()
 	for _, r := range append(o.broken, o.keyed, o.keyless) {
-		if r.code == exitOK {
+		if r.Code == exitOK {
 			continue
 		}
-		said := r.err + r.out
+		said := r.Err + r.Out
 		if !strings.Contains(said, filepath.Base(path)) && !strings.Contains(said, "chunk ") && !strings.Contains(said, "manifest") {
 			t.Errorf("neither %s nor a chunk is named: %s", filepath.Base(path), r)
 		}

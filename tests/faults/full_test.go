@@ -185,7 +185,7 @@ func fullAfterFailure(t *testing.T) {
 		args: f.backupArgs(snap{"vm/2", 0}, f.big), env: oneThread,
 		wrap: strace("pwrite64", "pwrite64:signal=SIGKILL:when=6"),
 	})
-	if r := p.wait(t); r.code != exitKilled && r.code != exitNoSpace {
+	if r := p.wait(t); r.Code != exitKilled && r.Code != exitNoSpace {
 		t.Fatalf("should have been killed: %s", r)
 	}
 	f.fill(t)
@@ -207,7 +207,7 @@ func fullOfInodes(t *testing.T) {
 			t.Fatal(err)
 		}
 		r := f.backup(t, c, f.small)
-		if r.code == exitOK {
+		if r.Code == exitOK {
 			f.stillReadable(t, a, b, c)
 			t.Logf("went well with %d inodes free", i+1)
 			return
@@ -269,7 +269,7 @@ func fullReadOnly(t *testing.T) {
 	p := start(t, command{
 		args: f.backupArgs(c, f.big), env: oneThread, wrap: strace("pwrite64", "pwrite64:signal=SIGKILL:when=6"),
 	})
-	if r := p.wait(t); r.code != exitKilled {
+	if r := p.wait(t); r.Code != exitKilled {
 		t.Fatalf("should have been killed: %s", r)
 	}
 	refused()

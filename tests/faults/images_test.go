@@ -195,7 +195,7 @@ func imageStreams(t *testing.T) {
 	// The messages must not end up in the data.
 	s := snap{"vm/1", 2}
 	got := holdfast(t, "restore", "-r", r.path, "--keyfile", r.key, "--json", "-v", s.String(), "disk0.img", "-").want(t, exitOK)
-	if !bytes.Equal([]byte(got.out), mixed(120, 10<<20+3)) {
+	if !bytes.Equal([]byte(got.Out), mixed(120, 10<<20+3)) {
 		t.Error("standard output has not just the image")
 	}
 	// A reader that goes away is no success.
@@ -207,7 +207,7 @@ func imageStreams(t *testing.T) {
 	to.Close()
 	from.Read(make([]byte, 1000))
 	from.Close()
-	if got := p.wait(t); got.code == exitOK {
+	if got := p.wait(t); got.Code == exitOK {
 		t.Errorf("the reader went away: %s", got)
 	}
 }

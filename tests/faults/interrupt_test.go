@@ -81,7 +81,7 @@ func interruptedRestore(t *testing.T, r repo, s snap, content []byte) {
 // interruptedStdin stops a backup while it waits for its source.
 func interruptedStdin(t *testing.T, r repo, base snap) {
 	h := r.hold(t, snap{"vm/2", 5})
-	if err := h.cmd.Process.Signal(os.Interrupt); err != nil {
+	if err := h.Signal(syscall.SIGINT); err != nil {
 		t.Fatal(err)
 	}
 	h.wait(t).want(t, exitInterrupted, "interrupted")

@@ -53,7 +53,7 @@ func TestKeys(t *testing.T) {
 			target := filepath.Join(t.TempDir(), "target.raw")
 			args := append([]string{"restore", "-r", r.path, s.String(), "disk0.img", target}, flags...)
 			got := start(t, command{args: args, env: env}).wait(t).want(t, c.code, c.words...)
-			if strings.Contains(got.err, "right one") || c.pass != "" && strings.Contains(got.err, c.pass) {
+			if strings.Contains(got.Err, "right one") || c.pass != "" && strings.Contains(got.Err, c.pass) {
 				t.Errorf("the passphrase is told: %s", got)
 			}
 			if c.code != exitOK {

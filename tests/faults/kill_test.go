@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -76,7 +77,7 @@ func newKiller(t *testing.T) *killer {
 		s := snap{"vm/1", int64(i)}
 		k.change()
 		k.sums[s.String()] = sha256.Sum256(k.content)
-		k.full = start(t, command{args: k.backupArgs(s, "disk0.img:"+k.image)}).wait(t).want(t, exitOK).took
+		k.full = start(t, command{args: k.backupArgs(s, "disk0.img:"+k.image)}).wait(t).want(t, exitOK).Took
 		k.listed = append(k.listed, s.String())
 	}
 	k.wantList(t, snap{"vm/1", 0}, snap{"vm/1", 1})
@@ -126,11 +127,11 @@ func (k *killer) killAfter(s snap, share float64) (done bool) {
 	k.t.Helper()
 	p := start(k.t, command{args: k.backupArgs(s, "disk0.img:"+k.image)})
 	time.Sleep(time.Duration(share * float64(k.full)))
-	p.cmd.Process.Kill()
+	_ = p.Signal(syscall.SIGKILL)
 	r := p.wait(k.t)
 	// The machine may have become busier or less so.
 	if done = k.ended(r); done {
-		k.full = (3*k.full + r.took) / 4
+		k.full = (3*k.full + r.Took) / 4
 	} else if share >= 1 {
 		k.full += k.full / 8
 	}
@@ -139,7 +140,7 @@ func (k *killer) killAfter(s snap, share float64) (done bool) {
 
 func (k *killer) ended(r result) (done bool) {
 	k.t.Helper()
-	if r.code == exitKilled {
+	if r.Code == exitKilled {
 		k.hits++
 		return false
 	}

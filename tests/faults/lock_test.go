@@ -11,6 +11,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"holdfast/tests/harness"
 )
 
 // held is a backup from standard input that goes on for as long as the test
@@ -33,8 +35,8 @@ func (r repo) hold(t *testing.T, s snap) *held {
 	if _, err := to.Write(mixed(60, 64<<10)); err != nil {
 		t.Fatal(err)
 	}
-	pid := fmt.Sprintf("pid %d ", h.cmd.Process.Pid)
-	eventually(t, "the lock of "+pid, func() bool {
+	pid := fmt.Sprintf("pid %d ", h.Pid())
+	harness.Eventually(t, "the lock of "+pid, func() bool {
 		b, err := os.ReadFile(filepath.Join(r.path, ".chunks", "lock"))
 		return err == nil && strings.HasPrefix(string(b), pid)
 	})
@@ -71,7 +73,7 @@ func TestLock(t *testing.T) {
 // lockRefused tries everything beside a backup that has been stopped.
 func lockRefused(t *testing.T, r repo, image string) {
 	h := r.hold(t, snap{"vm/2", 1})
-	pid := h.cmd.Process.Pid
+	pid := h.Pid()
 	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
@@ -105,7 +107,7 @@ func lockWaits(t *testing.T, r repo, image string) {
 	// They have to be there and wait; how long does not matter.
 	lock := filepath.Join(r.path, ".chunks", "lock")
 	for _, p := range waiting {
-		eventually(t, "a process that waits", func() bool { return hasOpen(p.cmd.Process.Pid, lock) })
+		harness.Eventually(t, "a process that waits", func() bool { return hasOpen(p.Pid(), lock) })
 	}
 	time.Sleep(200 * time.Millisecond)
 	r.wantList(t, snap{"vm/1", 0})
@@ -134,12 +136,12 @@ func hasOpen(pid int, path string) bool {
 // lockWaitEnds waits for less time than the first backup takes.
 func lockWaitEnds(t *testing.T, r repo, image string) {
 	h := r.hold(t, snap{"vm/2", 1})
-	r.backup(t, snap{"vm/3", 2}, "--lock-wait", "100ms", image).want(t, exitLocked, fmt.Sprint("pid ", h.cmd.Process.Pid))
+	r.backup(t, snap{"vm/3", 2}, "--lock-wait", "100ms", image).want(t, exitLocked, fmt.Sprint("pid ", h.Pid()))
 	p := start(t, command{args: r.backupArgs(snap{"vm/3", 2}, "--lock-wait", "55s", image)})
-	eventually(t, "a process that waits", func() bool {
-		return hasOpen(p.cmd.Process.Pid, filepath.Join(r.path, ".chunks", "lock"))
+	harness.Eventually(t, "a process that waits", func() bool {
+		return hasOpen(p.Pid(), filepath.Join(r.path, ".chunks", "lock"))
 	})
-	p.cmd.Process.Signal(os.Interrupt)
+	_ = p.Signal(syscall.SIGINT)
 	p.wait(t).want(t, exitInterrupted)
 	h.release(t).want(t, exitOK)
 	r.wantList(t, snap{"vm/1", 0}, snap{"vm/2", 1})
@@ -148,8 +150,8 @@ func lockWaitEnds(t *testing.T, r repo, image string) {
 // lockHolderKilled leaves a lock file that nobody holds.
 func lockHolderKilled(t *testing.T, r repo, image string) {
 	h := r.hold(t, snap{"vm/2", 1})
-	h.cmd.Process.Kill()
-	if got := h.wait(t); got.code != exitKilled {
+	_ = h.Signal(syscall.SIGKILL)
+	if got := h.wait(t); got.Code != exitKilled {
 		t.Fatalf("should have been killed: %s", got)
 	}
 	r.wantList(t, snap{"vm/1", 0})

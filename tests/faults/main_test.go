@@ -2,18 +2,15 @@ package faults
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -37,11 +34,8 @@ const (
 	exitNoSpace      = 69
 	exitRefused      = 77
 	exitInterrupted  = 130
-	exitKilled       = -1 // by a signal
+	exitKilled       = harness.ExitKilled
 )
-
-// patience is how long a command may take before it counts as hanging.
-const patience = 10 * time.Minute
 
 // program is the path of the binary under test, home an empty directory where
 // it finds no configuration.
@@ -54,38 +48,29 @@ var here *resident.Pool
 
 const packSize = 24 << 20
 
-func TestMain(m *testing.M) { os.Exit(buildAndRun(m)) }
+func TestMain(m *testing.M) {
+	os.Exit(harness.Main(memory(), "holdfast-faults-", func(built, dir string) int {
+		program, home = built, filepath.Join(dir, "home")
+		tmp := filepath.Join(dir, "tmp")
+		if err := errors.Join(os.Mkdir(tmp, 0o700), os.Setenv("TMPDIR", tmp), reside(dir)); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		defer here.Close()
+		return m.Run()
+	}))
+}
 
-func buildAndRun(m *testing.M) int {
-	dir, err := os.MkdirTemp(memory(), "holdfast-faults-")
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	defer os.RemoveAll(dir)
-	if err := errors.Join(os.Mkdir(filepath.Join(dir, "tmp"), 0o700), os.Setenv("TMPDIR", filepath.Join(dir, "tmp"))); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	home = filepath.Join(dir, "home")
-	if program, err = harness.Program(dir); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
+// reside makes the processes that stay, from a program in dir.
+func reside(dir string) error {
 	root, err := filepath.Abs("../..")
 	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
+		return err
 	}
 	smaller := lab.Replace("chunkstore/pack/store.go", "PackSizeDefault = 64 << 20", fmt.Sprintf("PackSizeDefault = %d", packSize))
 	stays := filepath.Join(dir, "holdfast-stays")
-	if err := lab.Build(root, stays, "./cmd/holdfast", append(lab.Reside(), smaller)...); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
 	here = resident.NewPool(stays)
-	defer here.Close()
-	return m.Run()
+	return lab.Build(root, stays, "./cmd/holdfast", append(lab.Reside(), smaller)...)
 }
 
 // memory is a directory in memory with room for what the tests make, "" if there is
@@ -109,9 +94,7 @@ func available() uint64 {
 }
 
 // environ is the environment of every command.
-func environ() []string {
-	return []string{"PATH=" + os.Getenv("PATH"), "HOME=" + home, "XDG_CONFIG_HOME=" + home, "TMPDIR=" + os.TempDir()}
-}
+func environ() []string { return harness.Environ(home, os.TempDir()) }
 
 // command is one run of the program.
 type command struct {
@@ -124,81 +107,34 @@ type command struct {
 }
 
 // process is a command that has been started.
-type process struct {
-	cmd      *exec.Cmd
-	args     []string
-	cancel   context.CancelFunc
-	ctx      context.Context
-	out, err bytes.Buffer
-	begin    time.Time
-	exited   atomic.Bool
-}
+type process struct{ *harness.Process }
 
 // result is how a command ended.
-type result struct {
-	args     []string
-	code     int
-	out, err string
-	took     time.Duration
-}
+type result struct{ harness.Result }
 
-// start begins a command. The process group is killed when it takes too long
-// or the test ends before it.
+// start begins a command. It is killed when the test ends before it.
 func start(t testing.TB, c command) *process {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	argv := append(slices.Clone(c.wrap), program)
-	argv = append(argv, c.args...)
-	p := &process{cmd: exec.CommandContext(ctx, argv[0], argv[1:]...), args: c.args, ctx: ctx, cancel: cancel}
-	p.cmd.Env = append(environ(), c.env...)
-	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	p.cmd.Cancel = func() error { return syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL) }
-	p.cmd.WaitDelay = 10 * time.Second
-	p.cmd.Stdin, p.cmd.Stderr = c.stdin, &p.err
-	if p.cmd.Stdout = c.stdout; c.stdout == nil {
-		p.cmd.Stdout = &p.out
-	}
-	p.begin = time.Now()
-	if err := p.cmd.Start(); err != nil {
-		cancel()
+	p, err := harness.Start(harness.Command{
+		Args: append([]string{program}, c.args...), Wrap: c.wrap, Env: append(environ(), c.env...), Stdin: c.stdin, Stdout: c.stdout,
+	})
+	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
-		if !p.exited.Load() {
-			p.cmd.Cancel() // a test that failed half way has left it
-		}
-	})
-	return p
+	t.Cleanup(func() { _, _ = p.Kill() })
+	return &process{p}
 }
 
 // wait waits for the end of a command. A crash or a hang fails the test.
 func (p *process) wait(t testing.TB) result {
 	t.Helper()
-	err := p.cmd.Wait()
-	p.exited.Store(true)
-	r := result{args: p.args, out: p.out.String(), err: p.err.String(), took: time.Since(p.begin)}
-	var exit *exec.ExitError
-	switch {
-	case p.ctx.Err() != nil:
-		t.Errorf("holdfast %s hung: %s", strings.Join(p.args, " "), r.err)
-		r.code = exitKilled
-	case errors.As(err, &exit):
-		r.code = exit.ExitCode()
-	case err != nil:
-		t.Errorf("holdfast %s: %v", strings.Join(p.args, " "), err)
-		r.code = exitKilled
-	}
-	p.cancel()
-	// An error that strace has put into the runtime's own event descriptor, which no
-	// disk does, is a way to be killed.
-	if p.cmd.Args[0] == "strace" && strings.Contains(r.err, "runtime: netpollBreak write failed") {
-		r.code = exitKilled
-		return r
-	}
-	if r.code == exitPanic || strings.Contains(r.err, "goroutine ") || strings.Contains(r.err, "fatal error: ") {
+	r, err := p.Wait()
+	if err != nil && !errors.Is(err, harness.ErrTracer) {
+		t.Error(err)
+	} else if r.Code == exitPanic {
 		t.Errorf("crashed: %s", r)
 	}
-	return r
+	return result{r}
 }
 
 // holdfast carries out a command that nothing is done to. A crash or a hang ends
@@ -207,7 +143,7 @@ func holdfast(t testing.TB, args ...string) result {
 	t.Helper()
 	var out bytes.Buffer
 	r := holdfastTo(t, &out, args...)
-	r.out = out.String()
+	r.Out = out.String()
 	return r
 }
 
@@ -219,22 +155,18 @@ func holdfastTo(t testing.TB, out io.Writer, args ...string) result {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := result{args: args, code: done.Code, err: done.Err, took: time.Since(begin)}
-	if r.code == exitPanic {
+	r := result{harness.Result{Args: append([]string{"holdfast"}, args...), Code: done.Code, Err: done.Err, Took: time.Since(begin)}}
+	if r.Code == exitPanic {
 		t.Errorf("crashed: %s", r)
 	}
 	return r
-}
-
-func (r result) String() string {
-	return fmt.Sprintf("holdfast %s: exit %d\n%s%s", strings.Join(r.args, " "), r.code, r.out, r.err)
 }
 
 // want ends the test unless the command ended with that code and its messages
 // contain all words.
 func (r result) want(t testing.TB, code int, words ...string) result {
 	t.Helper()
-	if r.code != code {
+	if r.Code != code {
 		t.Fatalf("want exit %d: %s", code, r)
 	}
 	r.says(t, words...)
@@ -245,7 +177,7 @@ func (r result) want(t testing.TB, code int, words ...string) result {
 func (r result) says(t testing.TB, words ...string) {
 	t.Helper()
 	for _, w := range words {
-		if !strings.Contains(r.err+r.out, w) {
+		if !strings.Contains(r.Err+r.Out, w) {
 			t.Errorf("%q is not said: %s", w, r)
 		}
 	}
@@ -267,24 +199,13 @@ var oneThread = []string{"GOMAXPROCS=1"}
 
 // tracee returns the process that runs below strace, 0 if there is none yet.
 func (p *process) tracee() int {
-	pid := p.cmd.Process.Pid
+	pid := p.Pid()
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid))
 	if err != nil {
 		return 0
 	}
 	child, _ := strconv.Atoi(strings.TrimSpace(string(b)))
 	return child
-}
-
-// eventually polls until done or the time for a command is over.
-func eventually(t testing.TB, what string, done func() bool) {
-	t.Helper()
-	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
-		if done() {
-			return
-		}
-	}
-	t.Fatalf("waited in vain for: %s", what)
 }
 
 // mayUseDevices reports whether loop devices and mounts can be used. It fails
@@ -316,7 +237,7 @@ func must(t testing.TB, name string, args ...string) string {
 // another test by then.
 func loop(t testing.TB, file string) (dev string, detach func()) {
 	t.Helper()
-	eventually(t, "a loop device for "+file, func() bool {
+	harness.Eventually(t, "a loop device for "+file, func() bool {
 		out, err := exec.Command("losetup", "--find", "--show", file).Output()
 		dev = strings.TrimSpace(string(out))
 		return err == nil && dev != ""

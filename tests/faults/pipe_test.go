@@ -57,17 +57,17 @@ func (r repo) piped(t *testing.T, name, image string) {
 	whole := name != "holdfast.json" // without it nothing is a repository
 	for _, args := range [][]string{{"list"}, {"verify"}, {"gc"}} {
 		got := holdfast(t, append(args, "-r", r.path)...)
-		if !slices.Contains([]int{exitOK, exitIntegrity}, got.code) {
+		if !slices.Contains([]int{exitOK, exitIntegrity}, got.Code) {
 			t.Errorf("%s", got)
 		}
-		if got.code == exitIntegrity && !strings.Contains(got.out+got.err, filepath.Base(name)) && args[0] != "verify" {
+		if got.Code == exitIntegrity && !strings.Contains(got.Out+got.Err, filepath.Base(name)) && args[0] != "verify" {
 			t.Errorf("the file is not named: %s", got)
 		}
-		if whole && args[0] != "gc" && !strings.Contains(got.out+got.err, "vm/2") {
+		if whole && args[0] != "gc" && !strings.Contains(got.Out+got.Err, "vm/2") {
 			t.Errorf("the other group is not there: %s", got)
 		}
 	}
-	if got := r.backup(t, snap{"vm/1", 7}, "disk0.img:"+image); !slices.Contains([]int{exitOK, exitIntegrity}, got.code) {
+	if got := r.backup(t, snap{"vm/1", 7}, "disk0.img:"+image); !slices.Contains([]int{exitOK, exitIntegrity}, got.Code) {
 		t.Errorf("%s", got)
 	}
 }

@@ -99,7 +99,7 @@ type record struct {
 // records reads the lines of JSON on standard output.
 func (r result) records(t testing.TB) (list []record) {
 	t.Helper()
-	for line := range strings.Lines(r.out) {
+	for line := range strings.Lines(r.Out) {
 		var rec record
 		if err := json.Unmarshal([]byte(line), &rec); err != nil || rec.MessageType == "" {
 			t.Fatalf("line %q is no record (%v): %s", line, err, r)

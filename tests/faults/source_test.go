@@ -10,6 +10,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"holdfast/tests/harness"
 )
 
 // sourceSize is how large the sources are that something happens to, in bytes.
@@ -71,7 +73,7 @@ func truncate(t *testing.T, path string, n int64) {
 // failed fails the test unless a backup ended with an error of its own.
 func failed(t *testing.T, r result, words ...string) {
 	t.Helper()
-	if r.code == exitOK || r.code == exitKilled {
+	if r.Code == exitOK || r.Code == exitKilled {
 		t.Fatalf("want a failure: %s", r)
 	}
 	r.says(t, words...)
@@ -104,7 +106,7 @@ func stoppedAt(t *testing.T, args []string, at stop, meanwhile func(pid int)) re
 	wrap := strace(at.call, fmt.Sprintf("%s:signal=SIGSTOP:delay_exit=%s:when=%d", at.call, pause, at.when), at.paths()...)
 	wrap[slices.Index(wrap, "/dev/null")] = log
 	p := start(t, command{args: args, env: oneThread, wrap: wrap})
-	eventually(t, "a stopped process", func() bool {
+	harness.Eventually(t, "a stopped process", func() bool {
 		b, err := os.ReadFile(log)
 		return err == nil && bytes.Contains(b, []byte("--- stopped by SIGSTOP ---"))
 	})

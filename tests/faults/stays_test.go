@@ -26,7 +26,7 @@ func TestStays(t *testing.T) {
 			alone := start(t, command{args: args}).wait(t)
 			for range 2 {
 				stays := holdfast(t, args...)
-				if stays.code != alone.code || timeless(stays.out) != timeless(alone.out) || timeless(stays.err) != timeless(alone.err) {
+				if stays.Code != alone.Code || timeless(stays.Out) != timeless(alone.Out) || timeless(stays.Err) != timeless(alone.Err) {
 					t.Errorf("a process that stays: %q\na process of its own: %q", stays, alone)
 				}
 			}

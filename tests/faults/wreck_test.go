@@ -361,12 +361,12 @@ func isForgery(code int, word string) func(*testing.T, *specimen, outcome) {
 			t.Errorf("%d restores were refused, want the two of that snapshot", len(o.broken))
 		}
 		for _, r := range o.broken {
-			if r.code != code {
+			if r.Code != code {
 				t.Errorf("want exit %d: %s", code, r)
 			}
 			r.says(t, word)
 		}
-		if o.keyed.code != code {
+		if o.keyed.Code != code {
 			t.Errorf("verify with the key, want exit %d: %s", code, o.keyed)
 		}
 		// The other snapshots are none the worse.

@@ -21,13 +21,8 @@ import (
 // hanging. A machine that is busy with ten other things needs much of it.
 const Patience = 10 * time.Minute
 
-// Exit codes that no command means to end with.
-const (
-	// ExitKilled says that a signal ended it.
-	ExitKilled = -1
-	// exitPanic is that of a crash.
-	exitPanic = 2
-)
+// ExitKilled is the exit code of what a signal has ended.
+const ExitKilled = -1
 
 // Environ is the environment of a program that finds no configuration in home, and
 // makes its temporary files in tmp.
@@ -202,7 +197,8 @@ func (p *Process) end() (Result, error) {
 	case errors.As(err, &exit):
 		r.Code = exit.ExitCode()
 	case err != nil:
-		return r, err
+		r.Code = ExitKilled
+		return r, fmt.Errorf("%s: %w", r, err)
 	}
 	return p.judge(r)
 }
@@ -217,7 +213,7 @@ func (p *Process) judge(r Result) (Result, error) {
 	case traced && strings.Contains(r.Err, tracerFailed):
 		p.leaveNobody()
 		return r, fmt.Errorf("%w: %s", ErrTracer, r)
-	case r.Code == exitPanic, strings.Contains(r.Err, "goroutine "), strings.Contains(r.Err, "fatal error: "):
+	case strings.Contains(r.Err, "goroutine "), strings.Contains(r.Err, "fatal error: "):
 		return r, fmt.Errorf("it crashed: %s\n%s", r, r.Err)
 	}
 	return r, nil

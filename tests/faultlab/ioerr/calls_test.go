@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"holdfast/tests/faultlab/lab"
+	"holdfast/tests/harness"
 )
 
 // How many calls that write, and that read, fail at scale 1.
@@ -36,7 +37,7 @@ func TestWriteFails(t *testing.T) {
 	refused, i := 0, 0
 	for n := writeFaults * here.Scale; lab.More(i, n, refused, n/4); i++ {
 		no, err := f.write(uint64(i))
-		if err != nil && !errors.Is(err, lab.ErrTracer) {
+		if err != nil && !errors.Is(err, harness.ErrTracer) {
 			t.Fatalf("seed %d, fault %d: %v", seed, i, err)
 		}
 		if no {
@@ -124,7 +125,7 @@ func TestReadFails(t *testing.T) {
 	failed, i := 0, 0
 	for n := readFaults * here.Scale; lab.More(i, n, failed, n/5); i++ {
 		no, err := readFails(w, random, uint64(i))
-		if err != nil && !errors.Is(err, lab.ErrTracer) {
+		if err != nil && !errors.Is(err, harness.ErrTracer) {
 			t.Fatalf("seed %d, fault %d: %v", seed, i, err)
 		}
 		if no {

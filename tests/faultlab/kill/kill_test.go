@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"holdfast/tests/faultlab/lab"
+	"holdfast/tests/harness"
 )
 
 var here *lab.Lab
@@ -162,7 +163,7 @@ func run(n int, kill func(*killer) error) (hits map[string]int, err error) {
 	seed, lost := uint64(time.Now().UnixNano()), 0
 	for done := 0; done < n; seed++ {
 		k, err := killMany(seed, min(killsPerStore, n-done), kill)
-		if errors.Is(err, lab.ErrTracer) && lost < 3 {
+		if errors.Is(err, harness.ErrTracer) && lost < 3 {
 			lost++
 			continue
 		}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"holdfast/tests/faultlab/lab"
+	"holdfast/tests/harness"
 )
 
 // serverKills and clientKills are how often a server, and a client of one, are
@@ -86,19 +87,19 @@ func newServed(seed uint64) (*served, error) {
 }
 
 // start begins a step and waits for a moment in it.
-func (s *served) start() (*lab.Op, *lab.Process, error) {
+func (s *served) start() (*lab.Op, *harness.Process, error) {
 	op, err := s.Next()
 	if err != nil {
 		return nil, nil, err
 	}
 	s.Begin(op)
-	p, err := here.Start(s.Command(s.Args(op)...))
+	p, err := harness.Start(s.Command(s.Args(op)...))
 	time.Sleep(time.Duration(s.random.Int64N(int64(s.longest))))
 	return op, p, err
 }
 
 // end waits for a client and looks at the repository.
-func (s *served) end(op *lab.Op, p *lab.Process, mayFail func(lab.Result) bool) error {
+func (s *served) end(op *lab.Op, p *harness.Process, mayFail func(harness.Result) bool) error {
 	res, err := p.Wait()
 	switch {
 	case err != nil:
@@ -135,7 +136,7 @@ func (s *served) killServer() error {
 	// ten minutes, unless somebody interrupts it.
 	impatient := time.AfterFunc(30*time.Second, func() { _ = p.Signal(syscall.SIGINT) })
 	defer impatient.Stop()
-	return s.end(op, p, func(r lab.Result) bool { return r.Err != "" })
+	return s.end(op, p, func(r harness.Result) bool { return r.Err != "" })
 }
 
 func (s *served) killClient() error {
@@ -143,8 +144,8 @@ func (s *served) killClient() error {
 	if err != nil {
 		return err
 	}
-	p.Kill9()
-	err = s.end(op, p, func(r lab.Result) bool { return r.Code == lab.ExitSignal })
+	_ = p.Signal(syscall.SIGKILL) // it may be dead already
+	err = s.end(op, p, func(r harness.Result) bool { return r.Code == lab.ExitSignal })
 	if err != nil || s.random.IntN(4) > 0 {
 		return err
 	}

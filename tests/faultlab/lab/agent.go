@@ -7,11 +7,13 @@ import (
 	"io"
 	"os"
 	"syscall"
+
+	"holdfast/tests/harness"
 )
 
 // Agent is a running agent.
 type Agent struct {
-	p       *Process
+	p       *harness.Process
 	in      *os.File
 	out     *os.File
 	answers *bufio.Reader
@@ -35,7 +37,9 @@ func (w *World) Agent(program string) (*Agent, error) {
 		return nil, err
 	}
 	a := &Agent{in: inW, out: outR, answers: bufio.NewReader(outR), running: map[int]*Op{}}
-	a.p, err = w.lab.Start(Command{Args: []string{program, w.Path, w.Key}, Stdin: inR, Stdout: outW, Wrap: w.Wrap, Env: w.Env})
+	a.p, err = harness.Start(harness.Command{
+		Args: []string{program, w.Path, w.Key}, Stdin: inR, Stdout: outW, Wrap: w.Wrap, Env: w.environ(),
+	})
 	inR.Close()
 	outW.Close()
 	if err == nil {
@@ -82,7 +86,7 @@ func (a *Agent) Signal(s syscall.Signal) error { return a.p.Signal(s) }
 func (a *Agent) Kill9() { _ = a.p.Signal(syscall.SIGKILL) } // it may have died already
 
 // Kill kills the agent and waits for its end.
-func (a *Agent) Kill() (Result, error) {
+func (a *Agent) Kill() (harness.Result, error) {
 	a.Kill9()
 	return a.end()
 }
@@ -96,7 +100,7 @@ func (a *Agent) Close() error {
 	return err
 }
 
-func (a *Agent) end() (Result, error) {
+func (a *Agent) end() (harness.Result, error) {
 	a.in.Close()
 	rest, _ := io.ReadAll(a.answers)
 	res, err := a.p.Wait()

@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"holdfast/tests/harness"
 )
 
 // firstTime is the time of snapshot 0, in seconds since 1970.
@@ -37,29 +39,34 @@ func (l *Lab) NewRepo(path, keyDir string, flags ...string) (Repo, error) {
 }
 
 // Command is how the program is called with these arguments.
-func (r Repo) Command(args ...string) Command {
-	return Command{Args: append([]string{r.Program}, args...), Env: r.Env, Wrap: r.Wrap}
+func (r Repo) Command(args ...string) harness.Command {
+	return harness.Command{Args: append([]string{r.Program}, args...), Env: r.environ(), Wrap: r.Wrap}
 }
 
+// environ is the environment of every command.
+func (r Repo) environ() []string { return append(r.lab.environ(), r.Env...) }
+
 // Run runs the program as a process.
-func (r Repo) Run(args ...string) (Result, error) { return r.lab.Do(r.Command(args...)) }
+func (r Repo) Run(args ...string) (harness.Result, error) { return harness.Do(r.Command(args...)) }
 
 // Look carries out a command that no fault is put into, and writes what it prints to
 // out; nil keeps it in the result. The sound program does so without a process of
 // its own.
-func (r Repo) Look(out io.Writer, args ...string) (Result, error) {
+func (r Repo) Look(out io.Writer, args ...string) (harness.Result, error) {
 	if r.Program != r.lab.Program || len(r.Wrap) > 0 {
 		c := r.Command(args...)
 		c.Stdout = out
-		return r.lab.Do(c)
+		return harness.Do(c)
 	}
 	var kept strings.Builder
 	if out == nil {
 		out = &kept
 	}
 	begin := time.Now()
-	done, err := r.lab.resident.Do(out, append(r.lab.environ(), r.Env...), args...)
-	return Result{append([]string{r.Program}, args...), done.Code, kept.String(), done.Err, time.Since(begin)}, err
+	done, err := r.lab.resident.Do(out, r.environ(), args...)
+	return harness.Result{
+		Args: append([]string{r.Program}, args...), Code: done.Code, Out: kept.String(), Err: done.Err, Took: time.Since(begin),
+	}, err
 }
 
 // Must is Look; anything but success is an error.
@@ -116,7 +123,7 @@ func (r Repo) List(flags ...string) ([]string, error) {
 
 // Restore reads an archive of a snapshot back and returns the SHA-256 of what
 // came.
-func (r Repo) Restore(snap, archive string) (Result, [32]byte, error) {
+func (r Repo) Restore(snap, archive string) (harness.Result, [32]byte, error) {
 	h := sha256.New()
 	res, err := r.Look(h, "restore", "-r", r.Name, "--keyfile", r.Key, "--no-progress", snap, archive, "-")
 	return res, [32]byte(h.Sum(nil)), err

@@ -1,20 +1,19 @@
 package lab
 
 import (
-	"bufio"
+	"cmp"
+
 	"bytes"
 	"crypto/tls"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
-	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
-	"syscall"
 	"time"
+
+	"holdfast/tests/harness"
 )
 
 // datastoreName is what a server calls the repository of a world, adminToken who
@@ -30,9 +29,7 @@ type Server struct {
 	direct Repo // how the repository is reached without it
 	data   string
 	secret string
-	addr   string // where it listens
-	p      *Process
-	out    *os.File
+	server *harness.Server // that runs now
 }
 
 // Serve starts a server that offers the repository of w. All commands of w go over
@@ -50,79 +47,24 @@ func (w *World) Serve() (*Server, error) {
 }
 
 // Start starts the server again after a Kill or Stop.
-func (s *Server) Start() error {
-	r, w, err := os.Pipe()
+func (s *Server) Start() (err error) {
+	s.server, err = harness.Serve(s.direct.Command("serve", "--data", s.data, "--listen", "127.0.0.1:0", "--json"))
 	if err != nil {
 		return err
 	}
-	c := s.direct.Command("serve", "--data", s.data, "--listen", "127.0.0.1:0", "--json")
-	c.Stdout, c.Endless = w, true
-	s.p, err = s.world.lab.Start(c)
-	w.Close()
-	if err != nil {
-		return errors.Join(err, r.Close())
-	}
-	s.out = r
-	late := time.AfterFunc(patience, s.p.cancel)
-	defer late.Stop()
-	if err := s.listen(bufio.NewReader(r)); err != nil {
-		res, e := s.Kill()
-		return fmt.Errorf("start server: %w %w %s", err, e, res)
-	}
-	go io.Copy(io.Discard, r)
+	s.secret = cmp.Or(s.server.Secret, s.secret)
+	s.world.Name = adminToken + "@" + s.server.Address + ":" + datastoreName
+	s.world.Env = append(s.direct.Env, "HOLDFAST_PASSWORD="+s.secret, "HOLDFAST_FINGERPRINT="+s.server.Fingerprint)
 	return nil
 }
 
-// listen waits until the server has said where it listens.
-func (s *Server) listen(lines *bufio.Reader) error {
-	for {
-		line, err := lines.ReadBytes('\n')
-		if err != nil {
-			return err
-		}
-		var said struct {
-			Type        string `json:"message_type"`
-			Address     string `json:"address"`
-			Fingerprint string `json:"fingerprint"`
-			Secret      string `json:"secret"`
-		}
-		if err := json.Unmarshal(line, &said); err != nil {
-			return fmt.Errorf("the server said %q: %w", line, err)
-		}
-		if said.Type == "first_start" {
-			s.secret = said.Secret
-		}
-		if said.Type == "listening" {
-			s.addr = said.Address
-			s.world.Name = adminToken + "@" + said.Address + ":" + datastoreName
-			s.world.Env = append(s.direct.Env, "HOLDFAST_PASSWORD="+s.secret, "HOLDFAST_FINGERPRINT="+said.Fingerprint)
-			return nil
-		}
-	}
-}
-
 // Kill kills the server.
-func (s *Server) Kill() (Result, error) {
-	s.p.endSoon()
-	_ = s.p.Signal(syscall.SIGKILL) // it may be dead already
-	res, err := s.p.Wait()
-	s.out.Close()
-	return res, err
-}
+func (s *Server) Kill() (harness.Result, error) { return s.server.Kill() }
 
 // Stop lets the server end, which it has to do in good order.
 func (s *Server) Stop() error {
-	if err := s.p.Signal(syscall.SIGTERM); err != nil {
-		return err
-	}
-	s.p.endSoon()
-	res, err := s.p.Wait()
-	s.out.Close()
 	s.world.Repo = s.direct
-	if err == nil && res.Code != ExitOK {
-		err = fmt.Errorf("should have ended well: %s", res)
-	}
-	return err
+	return s.server.Stop()
 }
 
 // quiet are the figures of a server that has nothing to do but to tell them; open
@@ -140,15 +82,15 @@ func isQuiet(page []byte) bool {
 // Quiet waits until the server has carried out or given up all that it was asked: a
 // client that was killed may have asked for something that it has not even read yet.
 func (s *Server) Quiet() error {
-	client := &http.Client{Timeout: patience, Transport: &http.Transport{
+	client := &http.Client{Timeout: harness.Patience, Transport: &http.Transport{
 		DisableKeepAlives: true, TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, // it has just said where it listens
 	}}
-	ask, err := http.NewRequest(http.MethodGet, "https://"+s.addr+"/metrics", nil)
+	ask, err := http.NewRequest(http.MethodGet, "https://"+s.server.Address+"/metrics", nil)
 	if err != nil {
 		return err
 	}
 	ask.Header.Set("Authorization", "PBSAPIToken="+adminToken+":"+s.secret)
-	for end := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(harness.Patience); ; time.Sleep(5 * time.Millisecond) {
 		res, err := client.Do(ask)
 		if err != nil {
 			return err
@@ -159,11 +101,11 @@ func (s *Server) Quiet() error {
 		case err != nil:
 			return err
 		case res.StatusCode != http.StatusOK:
-			return fmt.Errorf("%s: %s: %s", ask.URL, res.Status, clip(string(page)))
+			return fmt.Errorf("%s: %s: %s", ask.URL, res.Status, harness.Clip(string(page)))
 		case isQuiet(page):
 			return nil
 		case time.Now().After(end):
-			return fmt.Errorf("the server is not quiet after %v: %s", patience, page)
+			return fmt.Errorf("the server is not quiet after %v: %s", harness.Patience, page)
 		}
 	}
 }

@@ -1,13 +1,14 @@
 package lab
 
 import (
-	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"holdfast/tests/harness"
 )
 
 // Changing are the system calls that change files.
@@ -18,15 +19,12 @@ func Changing() []string {
 	}
 }
 
-// tracer is the program that puts faults between another one and the system.
-const tracer = "strace"
-
 // Strace is what puts a fault between a program and the system: inject is an
 // expression for the system call with that name. If there are paths, only calls
 // on these files count. Calls are counted for each thread by itself.
 func Strace(call, inject string, paths ...string) []string {
 	w := []string{
-		tracer, "-f", "-qq", "--seccomp-bpf", "-o", "/dev/null",
+		harness.Tracer, "-f", "-qq", "--seccomp-bpf", "-o", "/dev/null",
 		"-e", "trace=" + call, "-e", "inject=" + call + ":" + inject,
 	}
 	for _, p := range paths {
@@ -34,19 +32,6 @@ func Strace(call, inject string, paths ...string) []string {
 	}
 	return w
 }
-
-// runtimeHit is what a program says that ends because the tracer has put an error
-// into its runtime's own event descriptor. No disk does that: it was killed.
-const runtimeHit = "runtime: netpollBreak write failed"
-
-// tracerFailed is how a tracer begins what it says that could not follow a thread,
-// as now and then one that ends at that moment.
-const tracerFailed = "strace: ptrace("
-
-// ErrTracer is returned for a program whose tracer failed: what it has done, or
-// still does, nobody can tell, and it says nothing about the program. What it
-// worked on is to be thrown away.
-var ErrTracer = errors.New("the tracer failed")
 
 // OneThread lets the runtime use as few threads as it can.
 func OneThread() []string { return []string{"GOMAXPROCS=1"} }
@@ -71,7 +56,7 @@ func (w *World) Trace(op *Op, calls []string) (Calls, error) {
 	log := filepath.Join(dir, "calls")
 	traced := *w
 	traced.Env = OneThread()
-	traced.Wrap = []string{tracer, "-f", "-qq", "--seccomp-bpf", "-o", log, "-e", "trace=" + strings.Join(calls, ",")}
+	traced.Wrap = []string{harness.Tracer, "-f", "-qq", "--seccomp-bpf", "-o", log, "-e", "trace=" + strings.Join(calls, ",")}
 	res, err := traced.Run(w.Args(op)...)
 	if err == nil && res.Code != ExitOK {
 		err = fmt.Errorf("should have gone well: %s", res)

@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"holdfast/tests/harness"
 )
 
 // Snap is a snapshot that should be there: what its archives held.
@@ -283,9 +285,9 @@ func (w *World) Unsure() (kinds []string) {
 
 // Do runs a command of the script as a process. ok tells whether it was
 // acknowledged.
-func (w *World) Do(op *Op) (res Result, ok bool, err error) { return w.doWith(op, w.Run) }
+func (w *World) Do(op *Op) (res harness.Result, ok bool, err error) { return w.doWith(op, w.Run) }
 
-func (w *World) doWith(op *Op, run func(args ...string) (Result, error)) (res Result, ok bool, err error) {
+func (w *World) doWith(op *Op, run func(args ...string) (harness.Result, error)) (res harness.Result, ok bool, err error) {
 	w.Begin(op)
 	res, err = run(w.Args(op)...)
 	if err == nil && res.Code == ExitOK {
@@ -298,7 +300,7 @@ func (w *World) doWith(op *Op, run func(args ...string) (Result, error)) (res Re
 
 // MustDo carries out a command that must go well.
 func (w *World) MustDo(op *Op) error {
-	res, ok, err := w.doWith(op, func(args ...string) (Result, error) { return w.Look(nil, args...) })
+	res, ok, err := w.doWith(op, func(args ...string) (harness.Result, error) { return w.Look(nil, args...) })
 	if err == nil && !ok {
 		err = fmt.Errorf("should have gone well: %s", res)
 	}

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"holdfast/tests/faultlab/lab"
+	"holdfast/tests/harness"
 )
 
 var here *lab.Lab
@@ -156,7 +157,7 @@ func TestLimits(t *testing.T) {
 
 // withoutMemory reports whether a crash is how the Go runtime says that there is
 // no memory, or no thread.
-func withoutMemory(limit string, r lab.Result) bool {
+func withoutMemory(limit string, r harness.Result) bool {
 	return strings.HasPrefix(limit, "--as=") &&
 		(strings.Contains(r.Err, "out of memory") || strings.Contains(r.Err, "cannot allocate memory") ||
 			strings.Contains(r.Err, "failed to") || strings.Contains(r.Err, "errno=12") || strings.Contains(r.Err, "pthread_create"))
@@ -328,7 +329,7 @@ func stopClient(w *lab.World, random *rand.Rand) error {
 		return err
 	}
 	w.Begin(op)
-	p, err := here.Start(w.Command(w.Args(op)...))
+	p, err := harness.Start(w.Command(w.Args(op)...))
 	if err != nil {
 		return err
 	}
