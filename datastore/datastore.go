@@ -133,11 +133,8 @@ func (c config) whole() bool {
 }
 
 // TrashDaysDefault is the trash time of a store that nothing else was said
-// about, TrashDaysMax the longest one, in days.
-const (
-	TrashDaysDefault = 7
-	TrashDaysMax     = 36500
-)
+// about, in days.
+const TrashDaysDefault = 7
 
 func (c config) trashDays() int {
 	if c.TrashDays == nil {
@@ -226,8 +223,8 @@ type CreateOptions struct {
 // Create makes a new, empty store at path, which must be an empty directory or
 // not exist, and lie within no other store. What a Create that was killed has left counts as empty.
 func Create(path string, o CreateOptions) error {
-	if o.TrashDays < 0 || o.TrashDays > TrashDaysMax {
-		return fmt.Errorf("create store: a trash time of %d days, want 0 to %d: %w", o.TrashDays, TrashDaysMax, chunkstore.ErrInvalid)
+	if o.TrashDays < 0 || o.TrashDays > wire.TrashDaysMax {
+		return fmt.Errorf("create store: a trash time of %d days, want 0 to %d: %w", o.TrashDays, wire.TrashDaysMax, chunkstore.ErrInvalid)
 	}
 	if err := errors.Join(checkOutside(path), checkVacant(path)); err != nil {
 		return fmt.Errorf("create store: %w", err)
@@ -320,8 +317,8 @@ func readConfig(path string) (config, error) {
 	if err := json.Unmarshal(raw, &c); err != nil || !c.whole() {
 		return c, fmt.Errorf("open store: %s: %w: %w", f.Name(), ErrConfig, chunkstore.ErrCorrupt)
 	}
-	if days := c.trashDays(); days < 0 || days > TrashDaysMax {
-		return c, fmt.Errorf("open store: %s: a trash time of %d days, want 0 to %d: %w: %w", f.Name(), days, TrashDaysMax, ErrConfig, chunkstore.ErrCorrupt)
+	if days := c.trashDays(); days < 0 || days > wire.TrashDaysMax {
+		return c, fmt.Errorf("open store: %s: a trash time of %d days, want 0 to %d: %w: %w", f.Name(), days, wire.TrashDaysMax, ErrConfig, chunkstore.ErrCorrupt)
 	}
 	if c.Format > formatVersion {
 		return c, fmt.Errorf("open store: %s: its format %d is newer than this program's %d: %w", f.Name(), c.Format, formatVersion, chunkstore.ErrInvalid)

@@ -315,7 +315,7 @@ func TestForgetNow(t *testing.T) {
 }
 
 func TestTrashTimeOfAStore(t *testing.T) {
-	for days, ok := range map[int]bool{-1: false, 0: true, 1: true, datastore.TrashDaysMax: true, datastore.TrashDaysMax + 1: false} {
+	for days, ok := range map[int]bool{-1: false, 0: true, 1: true, wire.TrashDaysMax: true, wire.TrashDaysMax + 1: false} {
 		path := filepath.Join(t.TempDir(), "store")
 		err := datastore.Create(path, datastore.CreateOptions{TrashDays: days})
 		if (err == nil) != ok {

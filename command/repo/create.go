@@ -77,8 +77,8 @@ func TrashDaysFlag() cli.Flag {
 // CreateOptions reads what is to be set about a new repository.
 func CreateOptions(given term.Given) (wanted datastore.CreateOptions, err error) {
 	days := given.Flags.Uint("trash-days")
-	if days > datastore.TrashDaysMax {
-		return wanted, term.Usagef("--trash-days %d: want 0 to %d", days, datastore.TrashDaysMax)
+	if days > wire.TrashDaysMax {
+		return wanted, term.Usagef("--trash-days %d: want 0 to %d", days, wire.TrashDaysMax)
 	}
 	wanted.TrashDays = int(days)
 	return wanted, nil

@@ -13,7 +13,6 @@ import (
 
 	"holdfast/chunkstore"
 	"holdfast/datastore/wire"
-
 	"holdfast/datastore/wire/api"
 )
 
@@ -224,7 +223,7 @@ func (d Datastore) check() error {
 		return invalid("datastore", d.Name, "path holds a control character or is no UTF-8")
 	}
 	switch d.Maintenance {
-	case "", MaintenanceReadOnly, MaintenanceOffline:
+	case "", api.MaintenanceReadOnly, api.MaintenanceOffline:
 	default:
 		return invalid("datastore", d.Name, "maintenance is neither read-only nor offline")
 	}

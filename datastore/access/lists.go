@@ -6,12 +6,6 @@ import (
 	"holdfast/datastore/wire"
 )
 
-// What Datastore.Maintenance may say besides "".
-const (
-	MaintenanceReadOnly = "read-only"
-	MaintenanceOffline  = "offline"
-)
-
 // Datastore is an entry of the list of datastores. ACLs and quotas of a
 // datastore stay when it leaves the list.
 type Datastore struct {
@@ -20,7 +14,7 @@ type Datastore struct {
 	// another.
 	Path    string `json:"path"`
 	Comment string `json:"comment,omitempty"`
-	// Maintenance is "", MaintenanceReadOnly or MaintenanceOffline.
+	// Maintenance is "", api.MaintenanceReadOnly or api.MaintenanceOffline.
 	Maintenance string `json:"maintenance,omitempty"`
 	// VerifyNew has every new snapshot verified.
 	VerifyNew bool `json:"verify-new,omitempty"`

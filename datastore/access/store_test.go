@@ -17,7 +17,6 @@ import (
 
 	"holdfast/chunkstore"
 	"holdfast/datastore/wire"
-
 	"holdfast/datastore/wire/api"
 )
 
@@ -54,7 +53,7 @@ func filled(t testing.TB, s *Store) {
 	must(t,
 		s.SetACL(ACL{Path: "/datastore/tank", Role: "DatastoreBackup", ID: "alice@pbs", Propagate: true}),
 		s.SetACL(ACL{Path: "/datastore//tank/", Role: "DatastorePutOnly", ID: "alice@pbs!nightly"}),
-		s.AddDatastore(Datastore{Name: "tank", Path: "/srv/tank", Comment: "x", Maintenance: MaintenanceReadOnly, VerifyNew: true}),
+		s.AddDatastore(Datastore{Name: "tank", Path: "/srv/tank", Comment: "x", Maintenance: api.MaintenanceReadOnly, VerifyNew: true}),
 		s.SetQuota(Quota{Subject: "/datastore/tank/a", BytesMax: 1 << 50, SnapshotsPerDay: 3}),
 		s.SetQuota(Quota{Subject: "alice@pbs", BytesMax: 1}),
 	)

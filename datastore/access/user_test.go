@@ -13,6 +13,7 @@ import (
 
 	"holdfast/chunkstore"
 	"holdfast/datastore/wire"
+	"holdfast/datastore/wire/api"
 )
 
 func TestUserNames(t *testing.T) {
@@ -222,7 +223,7 @@ func TestDatastores(t *testing.T) {
 			t.Errorf("%.80v: got %v, want %v", tc.d, err, tc.want)
 		}
 	}
-	changed := Datastore{Name: "tank", Path: "/srv/moved", Comment: "c", Maintenance: MaintenanceOffline, VerifyNew: true}
+	changed := Datastore{Name: "tank", Path: "/srv/moved", Comment: "c", Maintenance: api.MaintenanceOffline, VerifyNew: true}
 	must(t, s.SetDatastore(changed), s.AddDatastore(Datastore{Name: "new", Path: "/srv/tank"}))
 	if got, err := s.Datastore("tank"); err != nil || got != changed {
 		t.Errorf("%v, %v", got, err)

@@ -1,7 +1,6 @@
 package server
 
 import (
-	"net/http"
 	"strings"
 
 	"holdfast/datastore/access"
@@ -10,37 +9,8 @@ import (
 	"holdfast/datastore/wire/api"
 )
 
-func aclMethods() []method {
-	path := api.Param{Name: "path", Check: api.CheckComment}
-	return []method{
-		{Verb: http.MethodGet, Path: "/access/acl", Do: listACLs,
-			Params: []api.Param{api.Opt(path), {Name: "exact", Kind: api.Boolean, Optional: true}}},
-		{Verb: http.MethodPut, Path: "/access/acl", Do: setACL, Params: []api.Param{
-			path, {Name: "role", Check: checkRole}, {Name: "auth-id", Check: api.CheckAuthID},
-			{Name: "propagate", Kind: api.Boolean, Optional: true}, {Name: "delete", Kind: api.Boolean, Optional: true}, api.DigestParam,
-		}},
-		{Verb: http.MethodGet, Path: "/access/roles", Do: listRoles},
-		{Verb: http.MethodGet, Path: "/access/permissions", Do: permissions,
-			Params: []api.Param{api.Opt(path), {Name: "auth-id", Optional: true, Check: api.CheckAuthID}}},
-	}
-}
-
-func checkRole(s string) error {
-	_, err := api.ParseRole(s)
-	return err
-}
-
-// aclItem is an ACL entry in a listing.
-type aclItem struct {
-	Path      string `json:"path"`
-	ID        string `json:"ugid"`
-	Type      string `json:"ugid_type"`
-	Propagate bool   `json:"propagate"`
-	Role      string `json:"roleid"`
-}
-
 func listACLs(c *call) (any, error) {
-	have, err := c.server.o.Access.Privileges(c.auth, "/access/acl")
+	everybody, err := c.seesAll()
 	if err != nil {
 		return nil, err
 	}
@@ -48,12 +18,12 @@ func listACLs(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	list := []aclItem{}
+	list := []api.ACLItem{}
 	for _, a := range all {
-		if !have.Any(api.SysAudit|api.PermissionsModify) && !c.ownToken(a.ID) || !c.wantsPath(a.Path) {
+		if !everybody && !c.ownToken(a.ID) || !c.wantsPath(a.Path) {
 			continue
 		}
-		list = append(list, aclItem{Path: a.Path, ID: string(a.ID), Type: "user", Propagate: a.Propagate, Role: a.Role})
+		list = append(list, api.ACLItem{Path: a.Path, ID: a.ID, Type: "user", Propagate: a.Propagate, Role: a.Role})
 	}
 	c.top("digest", c.server.o.Access.Digest())
 	return list, nil
@@ -77,7 +47,7 @@ func setACL(c *call) (any, error) {
 		Path: c.Str("path"), Role: c.Str("role"), ID: wire.AuthID(c.Str("auth-id")), Propagate: c.Bool("propagate", true),
 	}
 	if !c.ownToken(a.ID) {
-		if err := c.require("/access/acl", api.PermissionsModify); err != nil {
+		if err := c.granted(); err != nil {
 			return nil, err
 		}
 	}
@@ -140,17 +110,10 @@ func (s *Server) ownTokens(user wire.AuthID) (all, own int, err error) {
 	return len(list), len(list), err
 }
 
-// roleItem is a role in a listing.
-type roleItem struct {
-	Name       string   `json:"roleid"`
-	Privileges []string `json:"privs"`
-	Comment    string   `json:"comment,omitempty"`
-}
-
 func listRoles(*call) (any, error) {
-	list := []roleItem{}
+	list := []api.RoleItem{}
 	for _, r := range api.Roles() {
-		list = append(list, roleItem{Name: r.Name, Privileges: r.Privileges.Names(), Comment: r.Comment})
+		list = append(list, api.RoleItem{Name: r.Name, Privileges: r.Privileges.Names(), Comment: r.Comment})
 	}
 	return list, nil
 }
@@ -161,12 +124,12 @@ func permissions(c *call) (any, error) {
 		id = wire.AuthID(c.Str("auth-id"))
 	}
 	if !c.auth.Owns(id) {
-		if err := c.require("/access", api.SysAudit); err != nil {
+		if err := c.granted(); err != nil {
 			return nil, err
 		}
 	}
 	all, err := c.server.o.Access.Permissions(id, c.Str("path"))
-	return all, missing(err)
+	return api.Permissions(all), missing(err)
 }
 
 // ticketInfo is a ticket without what makes it worth something.

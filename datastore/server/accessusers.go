@@ -14,62 +14,6 @@ import (
 	"holdfast/datastore/wire/api"
 )
 
-func accessMethods() []method {
-	secret := func(name string) api.Param { return api.Param{Name: name, Optional: true, Check: api.CheckSecret} }
-	return []method{
-		{Verb: http.MethodPost, Path: "/access/ticket", Public: true, Do: login, Params: []api.Param{
-			{Name: "username", Check: api.CheckUserID}, {Name: "password", Check: api.CheckSecret},
-			{Name: "path", Optional: true, Check: api.CheckComment}, {Name: "privs", Optional: true, Check: api.CheckComment},
-			{Name: "port", Kind: api.Integer, Optional: true, Check: api.Within(1, 65535)},
-			secret("tfa-challenge"), {Name: "http-only", Kind: api.Boolean, Optional: true},
-		}},
-		{Verb: http.MethodDelete, Path: "/access/ticket", Public: true, Do: logout},
-		{Verb: http.MethodPut, Path: "/access/password", Do: setPassword, Params: []api.Param{
-			{Name: "userid", Check: api.CheckUserID}, {Name: "password", Check: api.CheckPassword}, secret("confirmation-password"),
-		}},
-		{Verb: http.MethodPost, Path: "/access/export", Local: true, Raw: true, Do: exportAccess},
-		{Verb: http.MethodPost, Path: "/access/import", Local: true, Raw: true, Do: importAccess},
-	}
-}
-
-// userParams are the parameters that describe a user or token, and more.
-func userParams(more ...api.Param) []api.Param {
-	return append(more,
-		api.Param{Name: "comment", Optional: true, Check: api.CheckComment}, api.Param{Name: "enable", Kind: api.Boolean, Optional: true},
-		api.Param{Name: "expire", Kind: api.Integer, Optional: true, Check: api.Within(0, 1<<53)},
-	)
-}
-
-// personParams are those of users only.
-func personParams(more ...api.Param) []api.Param {
-	for _, name := range []string{"firstname", "lastname", "email"} {
-		more = append(more, api.Param{Name: name, Optional: true, Check: api.CheckComment})
-	}
-	return userParams(more...)
-}
-
-func userMethods() []method {
-	const one, token = "/access/users/{userid}", "/access/users/{userid}/token/{token-name}"
-	user := api.Param{Name: "userid", Check: api.CheckUserID}
-	name := api.Param{Name: "token-name", Check: func(s string) error { return wire.CheckSafeID("token", s) }}
-	drop := api.Param{Name: "delete", Kind: api.Strs, Optional: true, Check: api.OneOf("comment", "enable", "expire", "firstname", "lastname", "email")}
-	return []method{
-		{Verb: http.MethodGet, Path: "/access/users", Do: listUsers,
-			Params: []api.Param{{Name: "include_tokens", Kind: api.Boolean, Optional: true}}},
-		{Verb: http.MethodPost, Path: "/access/users", Do: createUser,
-			Params: personParams(user, api.Param{Name: "password", Optional: true, Check: api.CheckPassword})},
-		{Verb: http.MethodGet, Path: one, Params: []api.Param{user}, Do: getUser},
-		{Verb: http.MethodPut, Path: one, Params: personParams(user, drop, api.DigestParam), Do: setUser},
-		{Verb: http.MethodDelete, Path: one, Params: []api.Param{user, api.DigestParam}, Do: removeUser},
-		{Verb: http.MethodGet, Path: one + "/token", Params: []api.Param{user}, Do: listTokens},
-		{Verb: http.MethodGet, Path: token, Params: []api.Param{user, name}, Do: getToken},
-		{Verb: http.MethodPost, Path: token, Params: userParams(user, name, api.DigestParam), Do: createToken},
-		{Verb: http.MethodPut, Path: token, Do: setToken,
-			Params: userParams(user, name, drop, api.DigestParam, api.Param{Name: "regenerate", Kind: api.Boolean, Optional: true})},
-		{Verb: http.MethodDelete, Path: token, Params: []api.Param{user, name, api.DigestParam}, Do: removeToken},
-	}
-}
-
 // ticketCookie is the cookie that is set for a browser.
 const ticketCookie = "__Host-PBSAuthCookie"
 
@@ -82,14 +26,14 @@ func login(c *call) (any, error) {
 		return nil, c.server.loginRefused(c.Request, err)
 	}
 	c.log.Info("login", "user", string(t.User), "from", c.RemoteAddr)
-	a := map[string]string{"username": string(t.User), "CSRFPreventionToken": t.CSRF}
+	a := api.Ticket{User: string(t.User), CSRF: t.CSRF}
 	if !c.Bool("http-only", false) {
-		a["ticket"] = t.Ticket
+		a.Ticket = t.Ticket
 		return a, nil
 	}
 	// Not by http.SetCookie, which would refuse or change what a ticket holds.
 	c.Header().Add("Set-Cookie", ticketCookie+"="+t.Ticket+"; Secure; SameSite=Lax; HttpOnly; Path=/;")
-	a["ticket-info"] = ticketInfo(t.Ticket)
+	a.Info = ticketInfo(t.Ticket)
 	c.top("status", http.StatusOK)
 	c.top("success", true)
 	return a, nil
@@ -120,27 +64,13 @@ func (c *call) tokenID() wire.AuthID {
 	return wire.AuthID(c.Str("userid") + "!" + c.Str("token-name"))
 }
 
-// manages lets pass the user itself and who may manage users. Nobody but
-// root@pam manages root@pam, who may do more than any privilege grants.
+// manages is for changes of users. Nobody but root@pam manages root@pam, who may do more
+// than any privilege grants.
 func (c *call) manages() error {
-	if c.auth == c.user() {
-		return c.digestMatches()
-	}
-	if c.user() == wire.RootUser {
+	if c.user() == wire.RootUser && c.auth != wire.RootUser {
 		return c.denied()
 	}
-	if err := c.require("/access/users", api.PermissionsModify); err != nil {
-		return err
-	}
 	return c.digestMatches()
-}
-
-// reads lets pass the user itself and who may see users.
-func (c *call) reads() error {
-	if c.auth == c.user() {
-		return nil
-	}
-	return c.require("/access/users", api.SysAudit, api.PermissionsModify)
 }
 
 // missing turns the absence of a configured thing into 404.
@@ -194,14 +124,20 @@ func (c *call) confirmed() error {
 	return nil
 }
 
-// userItem is a user in a listing.
-type userItem struct {
-	access.User
-	Tokens []access.Token `json:"tokens,omitempty"`
+// userItem is a user in an answer.
+func userItem(u access.User) api.UserItem {
+	return api.UserItem{
+		ID: u.ID, Comment: u.Comment, FirstName: u.FirstName, LastName: u.LastName, Email: u.Email, Enabled: u.Enabled, Expire: u.Expire,
+	}
+}
+
+// tokenItem is a token in an answer.
+func tokenItem(t access.Token) api.TokenItem {
+	return api.TokenItem{ID: t.ID, Comment: t.Comment, Enabled: t.Enabled, Expire: t.Expire}
 }
 
 func listUsers(c *call) (any, error) {
-	have, err := c.server.o.Access.Privileges(c.auth, "/access/users")
+	everybody, err := c.seesAll()
 	if err != nil {
 		return nil, err
 	}
@@ -209,15 +145,19 @@ func listUsers(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	list := []userItem{}
+	list := []api.UserItem{}
 	for _, u := range all {
-		if u.ID != c.auth && !have.Any(api.SysAudit|api.PermissionsModify) {
+		if u.ID != c.auth && !everybody {
 			continue
 		}
-		item := userItem{User: u}
+		item := userItem(u)
 		if c.Bool("include_tokens", false) {
-			if item.Tokens, err = c.server.o.Access.Tokens(u.ID); err != nil {
+			tokens, err := c.server.o.Access.Tokens(u.ID)
+			if err != nil {
 				return nil, err
+			}
+			for _, t := range tokens {
+				item.Tokens = append(item.Tokens, tokenItem(t))
 			}
 		}
 		list = append(list, item)
@@ -257,9 +197,6 @@ func (c *call) validity(enabled bool, expire int64) (bool, int64) {
 }
 
 func createUser(c *call) (any, error) {
-	if err := c.require("/access/users", api.PermissionsModify); err != nil {
-		return nil, err
-	}
 	if err := c.lately(); err != nil {
 		return nil, err
 	}
@@ -269,12 +206,9 @@ func createUser(c *call) (any, error) {
 }
 
 func getUser(c *call) (any, error) {
-	if err := c.reads(); err != nil {
-		return nil, err
-	}
 	u, err := c.server.o.Access.User(c.user())
 	c.top("digest", c.server.o.Access.Digest())
-	return u, missing(err)
+	return userItem(u), missing(err)
 }
 
 func setUser(c *call) (any, error) {
@@ -282,7 +216,7 @@ func setUser(c *call) (any, error) {
 		return nil, err
 	}
 	// How long a user may do anything is for others to say.
-	others := c.require("/access/users", api.PermissionsModify)
+	others := c.granted()
 	return nil, missing(c.server.o.Access.ChangeUser(c.user(), func(u *access.User) error {
 		was := *u
 		c.describe(u)
@@ -300,35 +234,24 @@ func removeUser(c *call) (any, error) {
 	return nil, missing(c.server.o.Access.RemoveUser(c.user()))
 }
 
-// tokenItem is a token in a listing.
-type tokenItem struct {
-	access.Token
-	Name string `json:"token-name"`
-}
-
 func listTokens(c *call) (any, error) {
-	if err := c.reads(); err != nil {
-		return nil, err
-	}
 	all, err := c.server.o.Access.Tokens(c.user())
 	if err != nil {
 		return nil, missing(err)
 	}
-	list := []tokenItem{}
+	list := []api.TokenItem{}
 	for _, t := range all {
-		name, _ := t.ID.Token()
-		list = append(list, tokenItem{Token: t, Name: name})
+		item := tokenItem(t)
+		item.Name, _ = t.ID.Token()
+		list = append(list, item)
 	}
 	c.top("digest", c.server.o.Access.Digest())
 	return list, nil
 }
 
 func getToken(c *call) (any, error) {
-	if err := c.reads(); err != nil {
-		return nil, err
-	}
 	t, err := c.server.o.Access.Token(c.tokenID())
-	return t, missing(err)
+	return tokenItem(t), missing(err)
 }
 
 func createToken(c *call) (any, error) {
@@ -349,7 +272,7 @@ func createToken(c *call) (any, error) {
 	if err != nil {
 		return nil, missing(err)
 	}
-	return map[string]string{"tokenid": string(t.ID), "value": secret}, nil
+	return api.NewToken{ID: t.ID, Secret: secret}, nil
 }
 
 func setToken(c *call) (any, error) {
@@ -372,7 +295,7 @@ func setToken(c *call) (any, error) {
 	if err != nil {
 		return nil, missing(err)
 	}
-	return map[string]string{"secret": secret}, nil
+	return api.NewSecret{Secret: secret}, nil
 }
 
 func removeToken(c *call) (any, error) {
@@ -385,16 +308,10 @@ func removeToken(c *call) (any, error) {
 // exportAccess writes the whole configuration. It holds hashes of secrets, so
 // that it exists on the machine itself only.
 func exportAccess(c *call) (any, error) {
-	if c.auth != wire.RootUser {
-		return nil, c.denied()
-	}
 	c.Header().Set("Content-Type", "application/json")
 	return nil, c.stream(c.server.o.Access.Export)
 }
 
 func importAccess(c *call) (any, error) {
-	if c.auth != wire.RootUser {
-		return nil, c.denied()
-	}
 	return nil, c.server.o.Access.Import(c.Body)
 }

@@ -35,7 +35,7 @@ func (s *Server) identify(c *call, m *method) (local bool, err error) {
 		c.auth, c.pass, c.payer = id, access.LocalPass(id), ledger.Payer{Account: string(id), Admin: true}
 		return true, nil
 	}
-	if m != nil && m.Public {
+	if m != nil && m.May.Who == api.Anybody {
 		return false, nil
 	}
 	if c.pass, err = s.o.Access.Authenticate(credentials(c.Request)); err != nil {
@@ -157,13 +157,47 @@ func (s *Server) holdBack(ctx context.Context, delay time.Duration) bool {
 	return true
 }
 
+// permit is where the row of a method is held against the rights of the caller. What
+// depends on whose a thing is, the method finds out and asks granted or seesAll.
+func (c *call) permit(m api.May) error {
+	c.may = m
+	switch m.Who {
+	case api.Anybody, api.LoggedIn, api.Asks, api.Lists, api.Session:
+		return nil
+	case api.Local:
+		if c.auth == wire.RootUser {
+			return nil
+		}
+	case api.Granted:
+		return c.granted()
+	case api.InNamespace:
+		_, err := c.privilegesIn(m.Namespace(c.Str), m.Any, m.Own)
+		return err
+	case api.Self:
+		if c.auth == c.user() {
+			return nil
+		}
+		return c.granted()
+	}
+	return c.denied()
+}
+
+// granted refuses a caller that has none of the privileges that the row names.
+func (c *call) granted() error { return c.require(c.may.Place(c.Str), c.may.Any) }
+
+// seesAll tells whether the caller has one of the privileges that the row names.
+func (c *call) seesAll() (bool, error) {
+	have, err := c.server.o.Access.Privileges(c.auth, c.may.Place(c.Str))
+	return have.Any(c.may.Any), err
+}
+
 // require refuses a caller that has none of the privileges on a path.
 func (c *call) require(path string, list ...api.Privilege) error {
 	have, err := c.server.o.Access.Privileges(c.auth, path)
 	if err != nil {
 		return err
 	}
-	if !have.Any(anyOf(list...)) {
+	if !have.Any(api.Of(list...)) {
 		return c.denied()
 	}
 	return nil
@@ -174,19 +208,21 @@ func (c *call) denied() error {
 	return &rest.StatusError{Code: http.StatusForbidden, Text: "permission check failed", Delay: c.server.o.Limits.DenyDelay}
 }
 
-// namespacePrivileges returns what the caller may do in the namespace that the
-// parameters name, or refuses one that has none of the privileges.
-func (c *call) namespacePrivileges(list ...api.Privilege) (api.Privilege, error) {
-	return c.privilegesIn(c.Namespace(), list...)
+// here returns what the caller may do in the namespace that the parameters name, or
+// refuses one that has none of the privileges of the row.
+func (c *call) here() (api.Privilege, error) {
+	return c.privilegesIn(c.Namespace(), c.may.Any, c.may.Own)
 }
 
+// privilegesIn returns what the caller may do in a namespace, or refuses one that has none
+// of the privileges.
 func (c *call) privilegesIn(ns wire.Namespace, list ...api.Privilege) (api.Privilege, error) {
 	path := access.DatastorePath(c.Str("store"), ns)
 	have, err := c.server.o.Access.Privileges(c.auth, path)
 	if err != nil {
 		return 0, err
 	}
-	want := anyOf(list...)
+	want := api.Of(list...)
 	if !have.Any(want) {
 		return 0, &rest.StatusError{
 			Code: http.StatusForbidden,
@@ -196,10 +232,11 @@ func (c *call) privilegesIn(ns wire.Namespace, list ...api.Privilege) (api.Privi
 	return have, nil
 }
 
-// forGroup lets pass who has full on the namespace, or owned there and owns the
-// group: "A or B+owner" of section 7.4 of the protocol specification.
-func (c *call) forGroup(full, owned api.Privilege) (*openStore, error) {
-	have, err := c.namespacePrivileges(full, owned)
+// forGroup lets pass who has, of the privileges of the row, one for all groups, or one for
+// its own and owns the group: "A or B+owner" of section 7.4 of the protocol
+// specification.
+func (c *call) forGroup() (*openStore, error) {
+	have, err := c.here()
 	if err != nil {
 		return nil, err
 	}
@@ -207,7 +244,7 @@ func (c *call) forGroup(full, owned api.Privilege) (*openStore, error) {
 	if err != nil {
 		return nil, err
 	}
-	if have.Any(full) {
+	if have.Any(c.may.Any) {
 		return st, nil
 	}
 	return st, c.owned(st, c.Group())

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"slices"
 	"sync"
 
@@ -75,34 +74,22 @@ func newBackup(c *conversation, session *datastore.Session, quota *quota.Reserva
 // methods is the table of the session (section 2.3 of the protocol
 // specification).
 func (b *backup) methods() []method {
-	chunk := []api.Param{{Name: "wid", Kind: api.Integer, Check: checkWriter}, {Name: "digest", Check: api.CheckDigest},
-		{Name: "size", Kind: api.Integer, Check: api.Within(1, chunkstore.PlainSizeMax)},
-		{Name: "encoded-size", Kind: api.Integer, Check: api.Within(chunkstore.BlobSizeMin+1, chunkstore.BlobSizeMax)}}
-	entries := []api.Param{{Name: "wid", Kind: api.Integer, Check: checkWriter}, {Name: "digest-list", Kind: api.Strs, Check: api.CheckDigest},
-		{Name: "offset-list", Kind: api.Ints}}
-	closing := func(least int64) []api.Param {
-		return []api.Param{{Name: "wid", Kind: api.Integer, Check: checkWriter}, {Name: "chunk-count", Kind: api.Integer, Check: api.Within(least, sizeMax)},
-			{Name: "size", Kind: api.Integer, Check: api.Within(least, sizeMax)}, {Name: "csum", Check: api.CheckDigest}}
-	}
-	archive := api.Param{Name: "archive-name", Check: api.CheckFile}
-	return []method{
-		{Verb: http.MethodPost, Path: "/blob", Raw: true, Do: b.blob, Params: []api.Param{{Name: "file-name", Check: api.CheckFile},
-			{Name: "encoded-size", Kind: api.Integer, Check: api.Within(chunkstore.BlobSizeMin, chunkstore.BlobSizeMax)}}},
-		{Verb: http.MethodPost, Path: "/dynamic_index", Do: b.createDynamic, Params: []api.Param{archive}},
-		{Verb: http.MethodPut, Path: "/dynamic_index", Do: b.appendDynamic, Params: entries},
-		{Verb: http.MethodPost, Path: "/dynamic_chunk", Raw: true, Do: b.dynamicChunk, Params: chunk},
-		{Verb: http.MethodPost, Path: "/dynamic_close", Do: b.closeDynamic, Params: closing(1)},
-		{Verb: http.MethodPost, Path: "/fixed_index", Do: b.createFixed, Params: []api.Param{archive,
-			{Name: "size", Kind: api.Integer, Optional: true, Check: api.Within(1, sizeMax)}, {Name: "reuse-csum", Optional: true, Check: api.CheckDigest}}},
-		{Verb: http.MethodPut, Path: "/fixed_index", Do: b.appendFixed, Params: entries},
-		{Verb: http.MethodPost, Path: "/fixed_chunk", Raw: true, Do: b.fixedChunk, Params: chunk},
-		{Verb: http.MethodPost, Path: "/fixed_close", Do: b.closeFixed, Params: closing(0)},
-		{Verb: http.MethodGet, Path: "/previous", Do: b.previous, Params: []api.Param{archive}},
-		{Verb: http.MethodGet, Path: "/previous_backup_time", Do: b.previousTime},
-		{Verb: http.MethodPost, Path: "/finish", Do: b.finish},
-		{Verb: http.MethodPost, Path: "/speedtest", Raw: true, Do: receiveSpeedTest},
-		{Verb: http.MethodGet, Path: wire.ResumePath, Do: b.resume},
-	}
+	return bind(api.BackupRows(), handlers{
+		api.UploadBlob:    b.blob,
+		api.OpenDynamic:   b.createDynamic,
+		api.AppendDynamic: b.appendDynamic,
+		api.DynamicChunk:  b.dynamicChunk,
+		api.CloseDynamic:  b.closeDynamic,
+		api.OpenFixed:     b.createFixed,
+		api.AppendFixed:   b.appendFixed,
+		api.FixedChunk:    b.fixedChunk,
+		api.CloseFixed:    b.closeFixed,
+		api.Previous:      b.previous,
+		api.PreviousTime:  b.previousTime,
+		api.Finish:        b.finish,
+		api.SendSpeed:     receiveSpeedTest,
+		api.Resume:        b.resume,
+	})
 }
 
 // writable returns an error once the session takes no more files.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/hex"
 	"fmt"
-	"math"
 	"strings"
 	"sync"
 
@@ -15,15 +14,6 @@ import (
 	"holdfast/datastore/wire"
 	"holdfast/datastore/wire/api"
 )
-
-// writersMax is how many index writers a session has in its life (section 2.3
-// of the protocol specification).
-const writersMax = 256
-
-// sizeMax is the largest archive, in bytes.
-const sizeMax = math.MaxInt64
-
-func checkWriter(s string) error { return api.Within(1, writersMax)(s) }
 
 // digest decodes what checkDigest has checked.
 func digest(s string) (id chunkstore.ID) {
@@ -100,8 +90,8 @@ func (b *backup) create(w *writer, open func() (wire.IndexWriter, error)) (any, 
 	if err := b.writableLocked(); err != nil {
 		return nil, err
 	}
-	if b.lastID >= writersMax {
-		return nil, rest.BadRequest("the session had %d index writers, that is the limit", writersMax)
+	if b.lastID >= api.WritersMax {
+		return nil, rest.BadRequest("the session had %d index writers, that is the limit", api.WritersMax)
 	}
 	if err := b.quota.Charge(w.declared()); err != nil {
 		return nil, err

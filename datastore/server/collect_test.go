@@ -14,6 +14,7 @@ import (
 	"holdfast/chunkstore/pack"
 	"holdfast/datastore/task"
 	"holdfast/datastore/wire"
+	"holdfast/datastore/wire/api"
 )
 
 // logOf is the log of a task.
@@ -143,8 +144,8 @@ func TestCollectionsFile(t *testing.T) {
 	open := func() *collections { return openCollections(path, slog.New(slog.DiscardHandler)) }
 	c := open()
 	c.begin("a")
-	c.end("a", &collection{State: "OK", End: 7})
-	c.end("b", &collection{State: "broken", End: 8})
+	c.end("a", &api.Collection{State: "OK", End: 7})
+	c.end("b", &api.Collection{State: "broken", End: 8})
 	if a := open().last("a"); a.State != "OK" || a.End != 7 {
 		t.Errorf("read back: %+v", a)
 	}
@@ -159,7 +160,7 @@ func TestCollectionsFile(t *testing.T) {
 	if b := c.last("b"); b.State != "" {
 		t.Errorf("from a damaged file: %+v", b)
 	}
-	c.end("b", &collection{State: "OK"})
+	c.end("b", &api.Collection{State: "OK"})
 	if b := open().last("b"); b.State != "OK" {
 		t.Errorf("after the damage: %+v", b)
 	}

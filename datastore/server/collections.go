@@ -9,16 +9,8 @@ import (
 	"sync"
 
 	"holdfast/chunkstore/durable"
+	"holdfast/datastore/wire/api"
 )
-
-// collection is the last garbage collection of a datastore.
-type collection struct {
-	gcStatus
-	Store    string `json:"store"`
-	End      int64  `json:"last-run-endtime,omitempty"`
-	State    string `json:"last-run-state,omitempty"`
-	Duration *int64 `json:"duration,omitempty"` // seconds
-}
 
 // collections remembers the last collection of each datastore, in a file too so
 // that a restart does not forget it.
@@ -27,7 +19,7 @@ type collections struct {
 	log  *slog.Logger
 
 	mu      sync.Mutex
-	store   map[string]collection
+	store   map[string]api.Collection
 	running map[string]bool
 }
 
@@ -43,12 +35,12 @@ func openCollections(path string, log *slog.Logger) *collections {
 		log.Warn("the last garbage collections are forgotten", "error", err)
 	}
 	if c.store == nil {
-		c.store = make(map[string]collection)
+		c.store = make(map[string]api.Collection)
 	}
 	return c
 }
 
-func (c *collections) load() (known map[string]collection, err error) {
+func (c *collections) load() (known map[string]api.Collection, err error) {
 	if c.path == "" {
 		return nil, nil
 	}
@@ -80,7 +72,7 @@ func (c *collections) save() {
 }
 
 // last returns what is known of the last collection of a datastore.
-func (c *collections) last(name string) collection {
+func (c *collections) last(name string) api.Collection {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	l := c.store[name]
@@ -100,7 +92,7 @@ func (c *collections) begin(name string) bool {
 }
 
 // end replaces what is known; nil leaves it as it is.
-func (c *collections) end(name string, l *collection) {
+func (c *collections) end(name string, l *api.Collection) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	delete(c.running, name)

@@ -4,10 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"os"
 	"path/filepath"
-	"strings"
 
 	"holdfast/chunkstore"
 	"holdfast/datastore"
@@ -18,54 +16,8 @@ import (
 	"holdfast/datastore/wire/api"
 )
 
-func configMethods() []method {
-	const base, one = "/config/datastore", "/config/datastore/{name}"
-	name := api.Param{Name: "name", Check: api.CheckStoreName}
-	settings := func(more ...api.Param) []api.Param {
-		return append(more,
-			api.Param{Name: "comment", Optional: true, Check: api.CheckComment},
-			api.Param{Name: "verify-new", Kind: api.Boolean, Optional: true},
-		)
-	}
-	flag := func(name string) api.Param { return api.Param{Name: name, Kind: api.Boolean, Optional: true} }
-	return []method{
-		{Verb: http.MethodGet, Path: base, Do: listConfigured},
-		{Verb: http.MethodPost, Path: base, Do: createDatastore,
-			Params: settings(name, api.Param{Name: "path", Optional: true, Check: checkPath}, flag("reuse-datastore"),
-				api.Param{Name: trashDays, Kind: api.Integer, Optional: true, Check: api.Within(0, datastore.TrashDaysMax)})},
-		{Verb: http.MethodGet, Path: one, Params: []api.Param{name}, Do: getConfigured},
-		{Verb: http.MethodPut, Path: one, Do: setConfigured, Params: settings(name, api.DigestParam,
-			api.Param{Name: "maintenance-mode", Optional: true, Check: api.OneOf(access.MaintenanceReadOnly, access.MaintenanceOffline)},
-			api.Param{Name: "delete", Kind: api.Strs, Optional: true, Check: api.OneOf("comment", "verify-new", "maintenance-mode")})},
-		{Verb: http.MethodDelete, Path: one, Do: removeDatastore,
-			Params: []api.Param{name, api.DigestParam, flag("destroy-data"), flag("keep-job-configs")}},
-	}
-}
-
-// trashDays is for how many days removed snapshots of a new datastore can be
-// brought back. It is Holdfast's own.
-const trashDays = "trash-days"
-
-// checkPath wants the directory of a datastore.
-func checkPath(s string) error {
-	const most = 4096
-	if len(s) > most || !filepath.IsAbs(s) || filepath.Clean(s) != s || strings.ContainsAny(s, "\x00\n\r") {
-		return errors.New("want an absolute path without '.', '..' and repeated slashes")
-	}
-	return nil
-}
-
-// configItem is the configuration of a datastore.
-type configItem struct {
-	Name        string `json:"name"`
-	Path        string `json:"path"`
-	Comment     string `json:"comment,omitempty"`
-	Maintenance string `json:"maintenance-mode,omitempty"`
-	VerifyNew   bool   `json:"verify-new,omitempty"`
-}
-
-func configOf(d access.Datastore) configItem {
-	return configItem{Name: d.Name, Path: d.Path, Comment: d.Comment, Maintenance: d.Maintenance, VerifyNew: d.VerifyNew}
+func configOf(d access.Datastore) api.DatastoreConfig {
+	return api.DatastoreConfig{Name: d.Name, Path: d.Path, Comment: d.Comment, Maintenance: d.Maintenance, VerifyNew: d.VerifyNew}
 }
 
 func listConfigured(c *call) (any, error) {
@@ -73,13 +25,13 @@ func listConfigured(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	list := []configItem{}
+	list := []api.DatastoreConfig{}
 	for _, d := range all {
 		have, err := c.server.o.Access.Privileges(c.auth, access.DatastorePath(d.Name, ""))
 		if err != nil {
 			return nil, err
 		}
-		if have.Any(api.DatastoreAudit | api.DatastoreAllocate) {
+		if have.Any(c.may.Any) {
 			list = append(list, configOf(d))
 		}
 	}
@@ -87,27 +39,20 @@ func listConfigured(c *call) (any, error) {
 	return list, nil
 }
 
-// configured returns the datastore that the call names, if the caller has one
-// of the privileges on it.
-func (c *call) configured(list ...api.Privilege) (access.Datastore, error) {
-	if err := c.require(access.DatastorePath(c.Str("name"), ""), list...); err != nil {
-		return access.Datastore{}, err
-	}
+// configured returns the datastore that the call names.
+func (c *call) configured() (access.Datastore, error) {
 	d, err := c.server.o.Access.Datastore(c.Str("name"))
 	return d, missing(err)
 }
 
 func getConfigured(c *call) (any, error) {
-	d, err := c.configured(api.DatastoreAudit, api.DatastoreAllocate)
+	d, err := c.configured()
 	c.top("digest", c.server.o.Access.Digest())
 	return configOf(d), err
 }
 
 // createDatastore makes a datastore, or takes up one that is there already.
 func createDatastore(c *call) (any, error) {
-	if err := c.require("/datastore", api.DatastoreAllocate); err != nil {
-		return nil, err
-	}
 	d := access.Datastore{Name: c.Str("name"), Path: c.Str("path"), Comment: c.Str("comment"), VerifyNew: c.Bool("verify-new", false)}
 	if d.Path == "" {
 		if c.server.o.DataDir == "" {
@@ -125,10 +70,10 @@ func createDatastore(c *call) (any, error) {
 		return nil, rest.BadRequest("%v", err)
 	}
 	reuse, s := c.Bool("reuse-datastore", false), c.server
-	if reuse && c.Has(trashDays) {
-		return nil, rest.BadRequest("'%s' is for a new datastore: the one that is there has its own", trashDays)
+	if reuse && c.Has(api.TrashDays) {
+		return nil, rest.BadRequest("'%s' is for a new datastore: the one that is there has its own", api.TrashDays)
 	}
-	o := datastore.CreateOptions{TrashDays: int(c.Int(trashDays, datastore.TrashDaysDefault))}
+	o := datastore.CreateOptions{TrashDays: int(c.Int(api.TrashDays, datastore.TrashDaysDefault))}
 	upid, err := s.o.Tasks.Go(task.Spec{Type: "create-datastore", ID: d.Name, Auth: c.auth}, func(t *task.Task) error {
 		if err := prepareStore(t, d.Path, reuse, o); err != nil {
 			return err
@@ -156,7 +101,7 @@ func prepareStore(t *task.Task, path string, reuse bool, o datastore.CreateOptio
 }
 
 func setConfigured(c *call) (any, error) {
-	if _, err := c.configured(api.DatastoreAllocate); err != nil {
+	if _, err := c.configured(); err != nil {
 		return nil, err
 	}
 	if err := c.digestMatches(); err != nil {
@@ -175,7 +120,7 @@ func setConfigured(c *call) (any, error) {
 // removeDatastore takes a datastore off the list; with destroy-data a task
 // removes its directory, too.
 func removeDatastore(c *call) (any, error) {
-	d, err := c.configured(api.DatastoreAllocate)
+	d, err := c.configured()
 	if err != nil {
 		return nil, err
 	}

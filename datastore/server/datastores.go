@@ -17,7 +17,6 @@ import (
 	"holdfast/datastore"
 	"holdfast/datastore/access"
 	"holdfast/datastore/server/budget"
-	"holdfast/datastore/server/meter"
 	"holdfast/datastore/server/rest"
 	"holdfast/datastore/wire"
 	"holdfast/datastore/wire/api"
@@ -244,29 +243,6 @@ func maintenance(d access.Datastore, write bool) error {
 	return nil
 }
 
-func datastoreMethods() []method {
-	const base = "/admin/datastore/{store}"
-	one := []api.Param{api.StoreParam}
-	// Neither is in the protocol: other clients do not send them.
-	flag := func(name string) api.Param { return api.Param{Name: name, Kind: api.Boolean, Optional: true} }
-	return []method{
-		{Verb: http.MethodGet, Path: "/admin/datastore", Do: listDatastores},
-		{Verb: http.MethodGet, Path: base + "/status", Do: datastoreStatus,
-			Params: []api.Param{api.StoreParam, {Name: "verbose", Kind: api.Boolean, Optional: true}}},
-		{Verb: http.MethodGet, Path: base + "/active-operations", Params: one, Do: activeOperations},
-		{Verb: http.MethodGet, Path: "/status/datastore-usage", Do: datastoreUsage},
-		{Verb: http.MethodPost, Path: base + "/gc", Do: startCollection,
-			Params: []api.Param{api.StoreParam, flag("dry-run"), flag("allow-empty")}},
-		{Verb: http.MethodGet, Path: base + "/gc", Params: one, Do: collectionStatus},
-	}
-}
-
-// Privileges that let a datastore be seen, on it and below it.
-const (
-	seesStore = api.DatastoreAudit | api.DatastoreBackup | api.DatastorePut
-	seesBelow = seesStore | api.DatastoreRead | api.DatastoreModify
-)
-
 // sight is how much of a datastore a caller sees.
 type sight struct{ whole, some bool }
 
@@ -277,18 +253,9 @@ func (c *call) sight(store string) (v sight, err error) {
 		return v, err
 	}
 	below, err := c.server.o.Access.PrivilegesBelow(c.auth, path)
-	v.whole = have.Any(seesStore)
-	v.some = v.whole || below.Any(seesBelow)
+	v.whole = have.Any(api.SeesStore)
+	v.some = v.whole || below.Any(api.SeesBelow)
 	return v, err
-}
-
-// datastoreItem is a datastore in a listing.
-type datastoreItem struct {
-	Store       string  `json:"store"`
-	Comment     *string `json:"comment"`
-	Maintenance string  `json:"maintenance,omitempty"`
-	MountStatus string  `json:"mount-status"`
-	Backend     string  `json:"backend-type"`
 }
 
 func listDatastores(c *call) (any, error) {
@@ -296,7 +263,7 @@ func listDatastores(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	list := []datastoreItem{}
+	list := []api.DatastoreItem{}
 	for _, d := range all {
 		v, err := c.sight(d.Name)
 		if err != nil {
@@ -305,26 +272,13 @@ func listDatastores(c *call) (any, error) {
 		if !v.some {
 			continue
 		}
-		item := datastoreItem{Store: d.Name, Maintenance: d.Maintenance, MountStatus: "nonremovable", Backend: "filesystem"}
+		item := api.DatastoreItem{Store: d.Name, Maintenance: d.Maintenance, Mount: "nonremovable", Backend: "filesystem"}
 		if v.whole && d.Comment != "" {
 			item.Comment = &d.Comment
 		}
 		list = append(list, item)
 	}
 	return list, nil
-}
-
-// statusAnswer is how full a datastore is, roughly if the caller may not audit it.
-type statusAnswer struct {
-	meter.Usage
-	GC     *gcStatus             `json:"gc-status,omitempty"`
-	Counts map[string]*typeCount `json:"counts,omitempty"`
-}
-
-// typeCount counts what there is of one backup type.
-type typeCount struct {
-	Groups    int `json:"groups"`
-	Snapshots int `json:"snapshots"`
 }
 
 func datastoreStatus(c *call) (any, error) {
@@ -344,7 +298,7 @@ func datastoreStatus(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	var a statusAnswer
+	var a api.DatastoreStatus
 	if !v.whole {
 		return a, nil
 	}
@@ -359,18 +313,18 @@ func datastoreStatus(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	a.GC = new(gcStatus) // clients expect one: that of no collection at all
+	a.GC = new(api.GCStatus) // clients expect one: that of no collection at all
 	if audits {
 		last := c.server.gc.last(c.Str("store"))
-		a.GC = &last.gcStatus
+		a.GC = &last.GCStatus
 	}
 	a.Counts, err = c.counts(st)
 	return a, err
 }
 
 // counts counts the groups that the caller sees.
-func (c *call) counts(st *openStore) (map[string]*typeCount, error) {
-	counts := map[string]*typeCount{"ct": nil, "host": nil, "vm": nil, "other": nil}
+func (c *call) counts(st *openStore) (map[string]*api.TypeCount, error) {
+	counts := map[string]*api.TypeCount{"ct": nil, "host": nil, "vm": nil, "other": nil}
 	spaces, err := st.Namespaces(c.Context(), "")
 	if err != nil {
 		return nil, err
@@ -389,7 +343,7 @@ func (c *call) counts(st *openStore) (map[string]*typeCount, error) {
 				continue
 			}
 			if counts[g.Group.Type] == nil {
-				counts[g.Group.Type] = &typeCount{}
+				counts[g.Group.Type] = &api.TypeCount{}
 			}
 			counts[g.Group.Type].Groups++
 			counts[g.Group.Type].Snapshots += n
@@ -399,24 +353,12 @@ func (c *call) counts(st *openStore) (map[string]*typeCount, error) {
 }
 
 func activeOperations(c *call) (any, error) {
-	if err := c.require(access.DatastorePath(c.Str("store"), ""), api.DatastoreAudit); err != nil {
-		return nil, err
-	}
 	st, err := c.store()
 	if err != nil {
 		return nil, err
 	}
 	// Every store is open for writing; this call does not count.
-	return map[string]int64{"read": 0, "write": st.users.Load() - 1}, nil
-}
-
-// usageItem is a datastore in the overview of all.
-type usageItem struct {
-	Store   string `json:"store"`
-	Mount   string `json:"mount-status"`
-	Backend string `json:"backend-type"`
-	*meter.Usage
-	Error string `json:"error,omitempty"`
+	return api.Operations{Write: st.users.Load() - 1}, nil
 }
 
 func datastoreUsage(c *call) (any, error) {
@@ -424,7 +366,7 @@ func datastoreUsage(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	list := []usageItem{}
+	list := []api.DatastoreUsage{}
 	for _, d := range all {
 		v, err := c.sight(d.Name)
 		if err != nil {
@@ -433,7 +375,7 @@ func datastoreUsage(c *call) (any, error) {
 		if !v.some {
 			continue
 		}
-		item := usageItem{Store: d.Name, Mount: "nonremovable", Backend: "filesystem"}
+		item := api.DatastoreUsage{Store: d.Name, Mount: "nonremovable", Backend: "filesystem"}
 		if v.whole {
 			item.Usage, item.Error = c.usageOf(d)
 		}
@@ -442,7 +384,7 @@ func datastoreUsage(c *call) (any, error) {
 	return list, nil
 }
 
-func (c *call) usageOf(d access.Datastore) (*meter.Usage, string) {
+func (c *call) usageOf(d access.Datastore) (*api.Usage, string) {
 	if err := maintenance(d, false); err != nil {
 		return nil, err.Error()
 	}

@@ -2,7 +2,6 @@ package server
 
 import (
 	"context"
-	"net/http"
 	"time"
 
 	"holdfast/datastore"
@@ -12,31 +11,10 @@ import (
 	"holdfast/datastore/wire/api"
 )
 
-// deletedMethods are about the trash of a datastore. They are Holdfast's own.
-func deletedMethods() []method {
-	const path = "/admin/datastore/{store}/deleted"
-	return []method{
-		{Verb: http.MethodGet, Path: path, Params: []api.Param{api.StoreParam, api.NSParam}, Do: listDeleted},
-		{Verb: http.MethodPost, Path: path, Params: api.SnapshotParams(), Do: restoreDeleted},
-		{Verb: http.MethodDelete, Path: path, Params: api.SnapshotParams(), Do: destroyDeleted},
-	}
-}
-
-// deletedItem is a removed snapshot in a listing.
-type deletedItem struct {
-	Type      string      `json:"backup-type"`
-	ID        string      `json:"backup-id"`
-	Time      int64       `json:"backup-time"`
-	Owner     wire.AuthID `json:"owner,omitempty"`
-	Deleted   int64       `json:"deleted"` // Unix seconds
-	Left      int64       `json:"left"`    // seconds
-	Protected bool        `json:"protected"`
-}
-
 // listDeleted lists what can be brought back to a namespace, or of it what was
 // the caller's own.
 func listDeleted(c *call) (any, error) {
-	have, err := c.namespacePrivileges(listsAll, listsOwn)
+	have, err := c.here()
 	if err != nil {
 		return nil, err
 	}
@@ -48,13 +26,13 @@ func listDeleted(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	list := []deletedItem{}
+	list := []api.DeletedItem{}
 	for _, d := range all {
 		g := d.Snapshot.Group
-		if d.Damage != "" || g.NS != c.Namespace() || !have.Any(listsAll) && !c.auth.Owns(d.Owner) {
+		if d.Damage != "" || g.NS != c.Namespace() || !have.Any(c.may.Any) && !c.auth.Owns(d.Owner) {
 			continue
 		}
-		list = append(list, deletedItem{
+		list = append(list, api.DeletedItem{
 			Type: g.Type, ID: g.ID, Time: d.Snapshot.Time, Owner: d.Owner,
 			Deleted: d.Time, Left: int64(d.Left / time.Second), Protected: d.Protected,
 		})
@@ -65,14 +43,11 @@ func listDeleted(c *call) (any, error) {
 // changeDeleted returns the datastore for a change of its trash. The owner of a
 // group that is gone has no say: its name may be somebody else's by now.
 func (c *call) changeDeleted() (*openStore, datastore.Guarded, error) {
-	if _, err := c.namespacePrivileges(api.DatastoreModify); err != nil {
-		return nil, datastore.Guarded{}, err
-	}
 	st, err := c.writable()
 	if err != nil {
 		return nil, datastore.Guarded{}, err
 	}
-	return st, c.guarded(st, api.DatastoreModify, 0), nil
+	return st, c.guarded(st), nil
 }
 
 func restoreDeleted(c *call) (any, error) {

@@ -18,20 +18,10 @@ import (
 	"holdfast/datastore/server/budget"
 	"holdfast/datastore/server/rest"
 	"holdfast/datastore/wire"
-	"holdfast/datastore/wire/api"
 )
 
 // clientLog is the only file that may be added to a finished snapshot.
 const clientLog = "client.log.blob"
-
-func downloadMethods() []method {
-	const base = "/admin/datastore/{store}"
-	return []method{
-		{Verb: http.MethodGet, Path: base + "/download", Raw: true, Params: api.SnapshotParams(api.FileParam), Do: download},
-		{Verb: http.MethodGet, Path: base + "/download-decoded", Raw: true, Params: api.SnapshotParams(api.FileParam), Do: downloadDecoded},
-		{Verb: http.MethodPost, Path: base + "/upload-backup-log", Raw: true, Params: api.SnapshotParams(), Do: uploadLog},
-	}
-}
 
 func hashed(what, s string) string {
 	sum := sha256.Sum256([]byte(what + "\x00" + s))
@@ -94,12 +84,12 @@ func (b *began) Write(p []byte) (int, error) {
 // reading opens the snapshot that the call names, for its owner and for who may
 // read everything.
 func (c *call) reading() (*openStore, wire.Reader, error) {
-	st, err := c.forGroup(api.DatastoreRead, api.DatastoreBackup)
+	st, err := c.forGroup()
 	if err != nil {
 		return nil, nil, err
 	}
 	c.ask = func() error {
-		return c.grantOn(c.Namespace(), api.DatastoreRead, api.DatastoreBackup).ask(st, c.Group())
+		return c.grantOn(c.Namespace()).ask(st, c.Group())
 	}
 	r, err := st.Open(c.Context(), c.Snapshot())
 	return st, r, err
@@ -231,7 +221,7 @@ func eachEntry(x *index.Reader, do func(index.Entry) error) error {
 
 // mayLog lets pass who may add a log to a snapshot: the owner of its group.
 func (c *call) mayLog() (*openStore, error) {
-	if _, err := c.namespacePrivileges(api.DatastoreBackup); err != nil {
+	if _, err := c.here(); err != nil {
 		return nil, err
 	}
 	st, err := c.writable()
@@ -279,7 +269,7 @@ func uploadLog(c *call) (any, error) {
 		return nil, err
 	}
 	if err = quota.Charge(int64(len(raw))); err == nil {
-		err = c.guarded(st, 0, api.DatastoreBackup).AddLog(c.Context(), c.Snapshot(), chunkstore.Blob(raw))
+		err = c.guarded(st).AddLog(c.Context(), c.Snapshot(), chunkstore.Blob(raw))
 	}
 	quota.End(err == nil)
 	if errors.Is(err, wire.ErrExists) {

@@ -7,7 +7,7 @@ import (
 	"net/http"
 	"testing"
 
-	"holdfast/datastore/server/meter"
+	"holdfast/datastore/wire/api"
 )
 
 // noise is a chunk that nothing makes smaller.
@@ -40,8 +40,8 @@ func (l *sessionLab) told(user, path string, into any) {
 func TestFreeSpaceDoesNotTellWhatIsStored(t *testing.T) {
 	l := newSessionLab(t)
 	l.user("auditor", "DatastoreAudit")
-	look := func(user string) (list [2]meter.Usage) {
-		var all []meter.Usage
+	look := func(user string) (list [2]api.Usage) {
+		var all []api.Usage
 		l.told(user, "/admin/datastore/tank/status", &list[0])
 		l.told(user, "/status/datastore-usage", &all)
 		if len(all) != 1 || all[0].Total == 0 {
@@ -51,7 +51,7 @@ func TestFreeSpaceDoesNotTellWhatIsStored(t *testing.T) {
 		return list
 	}
 	callers := []string{"putter", "alice"}
-	before := map[string][2]meter.Usage{}
+	before := map[string][2]api.Usage{}
 	for _, user := range callers {
 		before[user] = look(user)
 	}
@@ -77,7 +77,7 @@ func TestFreeSpaceDoesNotTellWhatIsStored(t *testing.T) {
 	}
 	l.endedAll("garbage_collection")
 	for user, want := range map[string]bool{"putter": false, "alice": false, "auditor": true} {
-		var a statusAnswer
+		var a api.DatastoreStatus
 		l.told(user, "/admin/datastore/tank/status?verbose=1", &a)
 		if a.GC == nil || (a.GC.UPID != nil) != want {
 			t.Errorf("%s is told what the last collection has found: %v", user, a.GC)

@@ -23,9 +23,10 @@ type grant struct {
 	full, owned api.Privilege
 }
 
-// grantOn is what the caller may do in a namespace of its datastore.
-func (c *call) grantOn(ns wire.Namespace, full, owned api.Privilege) grant {
-	return grant{server: c.server, pass: c.pass, path: access.DatastorePath(c.Str("store"), ns), full: full, owned: owned}
+// grantOn is what the caller may do in a namespace of its datastore, by the row of the
+// method.
+func (c *call) grantOn(ns wire.Namespace) grant {
+	return grant{server: c.server, pass: c.pass, path: access.DatastorePath(c.Str("store"), ns), full: c.may.Any, owned: c.may.Own}
 }
 
 // may implements datastore.Guard.
@@ -73,6 +74,6 @@ func (g grant) ask(st *openStore, group wire.Group) error {
 func over(err error) bool { return errors.Is(err, wire.ErrUnauthenticated) }
 
 // guarded is the datastore of the call for changes that the caller may make.
-func (c *call) guarded(st *openStore, full, owned api.Privilege) datastore.Guarded {
-	return st.Guarded(c.grantOn(c.Namespace(), full, owned).may)
+func (c *call) guarded(st *openStore) datastore.Guarded {
+	return st.Guarded(c.grantOn(c.Namespace()).may)
 }

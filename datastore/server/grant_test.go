@@ -165,10 +165,10 @@ func TestTasksAskForTheirRightsBeforeEachGroup(t *testing.T) {
 			c.pass, err = l.access.Authenticate(access.Credentials{Method: "POST", Authorization: l.tokens["alice"]})
 			l.must(err)
 			c.auth = c.pass.ID
+			c.may = mayOf(api.PruneGroup)
+			verifies := &call{server: l.server, Values: c.Values, pass: c.pass, may: mayOf(api.Verify)}
 			verify := &verification{server: l.server, st: st, days: -1,
-				may: func(g wire.Group) error {
-					return c.grantOn(g.NS, api.DatastoreVerify, api.DatastoreBackup).ask(st, g)
-				}}
+				may: func(g wire.Group) error { return verifies.grantOn(g.NS).ask(st, g) }}
 			prune := c.pruning(st)
 			l.must(tc.take(l))
 			job, err := l.tasks.Begin(t.Context(), task.Spec{Type: "verify", ID: "tank", Auth: c.auth})
@@ -278,7 +278,7 @@ func TestTransfersEndWithTheirRights(t *testing.T) {
 	r, err := http.NewRequestWithContext(t.Context(), "GET", "/", nil)
 	l.must(err)
 	w := newMemoryWriter()
-	c := &call{ResponseWriter: w, Request: r, server: l.server, log: slog.New(slog.DiscardHandler),
+	c := &call{may: mayOf(api.Download), ResponseWriter: w, Request: r, server: l.server, log: slog.New(slog.DiscardHandler),
 		Values: rest.Values{"store": "tank", "backup-type": "vm", "backup-id": "100", "backup-time": int64(1000)}}
 	c.pass, err = l.access.Authenticate(access.Credentials{Authorization: l.tokens["alice"]})
 	l.must(err)

@@ -14,37 +14,6 @@ import (
 	"holdfast/datastore/wire/api"
 )
 
-func groupMethods() []method {
-	const base = "/admin/datastore/{store}"
-	return []method{
-		{Verb: http.MethodGet, Path: base + "/groups", Params: []api.Param{api.StoreParam, api.NSParam}, Do: listGroups},
-		{Verb: http.MethodDelete, Path: base + "/groups", Do: deleteGroup,
-			Params: api.GroupParams(api.Param{Name: "error-on-protected", Kind: api.Boolean, Optional: true})},
-		{Verb: http.MethodPost, Path: base + "/change-owner", Do: changeOwner,
-			Params: api.GroupParams(api.Param{Name: "new-owner", Check: api.CheckAuthID})},
-		{Verb: http.MethodGet, Path: base + "/group-notes", Params: api.GroupParams(), Do: getGroupNotes},
-		{Verb: http.MethodPut, Path: base + "/group-notes", Do: setGroupNotes,
-			Params: api.GroupParams(api.Param{Name: "notes", Check: api.CheckNotes})},
-	}
-}
-
-// groupItem is a group in a listing.
-type groupItem struct {
-	Type    string   `json:"backup-type"`
-	ID      string   `json:"backup-id"`
-	Last    int64    `json:"last-backup"`
-	Count   int      `json:"backup-count"`
-	Files   []string `json:"files"`
-	Owner   string   `json:"owner,omitempty"`
-	Comment string   `json:"comment,omitempty"`
-}
-
-// Who may list: with the first, everything; with the second, what is its own.
-const (
-	listsAll = api.DatastoreAudit
-	listsOwn = api.DatastoreBackup | api.DatastorePut
-)
-
 func listGroups(c *call) (any, error) {
 	st, groups, err := c.visible()
 	if err != nil {
@@ -67,30 +36,23 @@ func listGroups(c *call) (any, error) {
 	})
 }
 
-func describeGroup(ctx context.Context, st *openStore, g datastore.OwnedGroup) (groupItem, error) {
+func describeGroup(ctx context.Context, st *openStore, g datastore.OwnedGroup) (api.GroupItem, error) {
 	info, err := st.Group(ctx, g)
 	if err != nil {
-		return groupItem{}, err
+		return api.GroupItem{}, err
 	}
 	files, err := st.Files(wire.Snapshot{Group: g.Group, Time: info.LastTime})
 	if errors.Is(err, chunkstore.ErrNotExist) {
 		files, err = info.LastFiles, nil // gone meanwhile
 	}
-	return groupItem{
+	return api.GroupItem{
 		Type: g.Group.Type, ID: g.Group.ID, Last: info.LastTime, Count: info.Count, Files: append([]string{}, files...),
 		Owner: string(info.Owner), Comment: rest.FirstLine(info.Comment),
 	}, err
 }
 
-// removedAnswer tells what a removal has done.
-type removedAnswer struct {
-	Groups    int `json:"removed-groups"`
-	Protected int `json:"protected-snapshots"`
-	Snapshots int `json:"removed-snapshots"`
-}
-
 func deleteGroup(c *call) (any, error) {
-	st, err := c.changeGroup(api.DatastoreModify, api.DatastorePrune)
+	st, err := c.changeGroup()
 	if err != nil {
 		return nil, err
 	}
@@ -101,27 +63,24 @@ func deleteGroup(c *call) (any, error) {
 	if r.Protected > 0 && c.Bool("error-on-protected", true) {
 		return nil, rest.BadRequest("group only partially deleted due to protected snapshots")
 	}
-	return removedAnswer{Groups: r.Groups, Protected: r.Protected, Snapshots: r.Snapshots}, nil
+	return api.Removed{Groups: r.Groups, Protected: r.Protected, Snapshots: r.Snapshots}, nil
 }
 
 // changeGroup is forGroup for methods that write: what it returns asks again inside the
 // lock of the change.
-func (c *call) changeGroup(full, owned api.Privilege) (datastore.Guarded, error) {
-	if _, err := c.forGroup(full, owned); err != nil {
+func (c *call) changeGroup() (datastore.Guarded, error) {
+	if _, err := c.forGroup(); err != nil {
 		return datastore.Guarded{}, err
 	}
 	st, err := c.writable()
 	if err != nil {
 		return datastore.Guarded{}, err
 	}
-	return c.guarded(st, full, owned), nil
+	return c.guarded(st), nil
 }
 
 func changeOwner(c *call) (any, error) {
-	may := c.grantOn(c.Namespace(), api.DatastoreModify, api.DatastoreBackup)
-	if _, err := may.everything(); err != nil {
-		return nil, err
-	}
+	may := c.grantOn(c.Namespace())
 	st, err := c.writable()
 	if err != nil {
 		return nil, err
@@ -181,7 +140,7 @@ func (s *Server) active(id wire.AuthID) error {
 func expired(at int64, s *Server) bool { return at > 0 && at <= s.o.Now().Unix() }
 
 func getGroupNotes(c *call) (any, error) {
-	st, err := c.forGroup(listsAll, api.DatastoreBackup)
+	st, err := c.forGroup()
 	if err != nil {
 		return nil, err
 	}
@@ -193,7 +152,7 @@ func getGroupNotes(c *call) (any, error) {
 }
 
 func setGroupNotes(c *call) (any, error) {
-	st, err := c.changeGroup(api.DatastoreModify, api.DatastoreBackup)
+	st, err := c.changeGroup()
 	if err != nil {
 		return nil, err
 	}

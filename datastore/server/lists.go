@@ -11,6 +11,7 @@ import (
 	"holdfast/datastore/access"
 	"holdfast/datastore/server/rest"
 	"holdfast/datastore/wire"
+	"holdfast/datastore/wire/api"
 )
 
 // listAhead is how many bytes of a list are collected before the first of them
@@ -96,13 +97,9 @@ func (l *listing) fail(err error) error {
 	panic(http.ErrAbortHandler)
 }
 
-// visible lists the groups of the namespace of a call that the caller may see;
-// one that it may not look into at all is refused. Nothing is read of groups but
-// who they belong to.
+// visible lists the groups of the namespace of a call that the caller may see. Nothing is
+// read of groups but who they belong to.
 func (c *call) visible() (*openStore, []datastore.OwnedGroup, error) {
-	if _, err := c.namespacePrivileges(listsAll, listsOwn); err != nil {
-		return nil, nil, err
-	}
 	st, err := c.store()
 	if err != nil {
 		return nil, nil, err
@@ -115,11 +112,11 @@ func (c *call) visible() (*openStore, []datastore.OwnedGroup, error) {
 // it may not look into there are none.
 func (c *call) visibleIn(st *openStore, ns wire.Namespace) ([]datastore.OwnedGroup, error) {
 	have, err := c.server.o.Access.Privileges(c.auth, access.DatastorePath(c.Str("store"), ns))
-	if err != nil || !have.Any(listsAll|listsOwn) {
+	if err != nil || !have.Any(api.ListsAll|api.ListsOwn) {
 		return nil, err
 	}
 	groups, err := st.Owners(c.Context(), ns)
-	if err != nil || have.Any(listsAll) {
+	if err != nil || have.Any(api.ListsAll) {
 		return groups, err
 	}
 	var own []datastore.OwnedGroup

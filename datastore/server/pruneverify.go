@@ -3,7 +3,6 @@ package server
 import (
 	"errors"
 	"fmt"
-	"net/http"
 	"strconv"
 
 	"holdfast/chunkstore"
@@ -18,16 +17,6 @@ import (
 	"holdfast/datastore/wire/api"
 )
 
-// keepParams are the options of a prune, and more.
-func keepParams(more ...api.Param) []api.Param {
-	const most = 1 << 20
-	for _, name := range []string{"keep-last", "keep-hourly", "keep-daily", "keep-weekly", "keep-monthly", "keep-yearly"} {
-		more = append(more, api.Param{Name: name, Kind: api.Integer, Optional: true, Check: api.Within(1, most)})
-	}
-	// The last one is not in the protocol: other clients do not send it.
-	return append(more, api.Param{Name: "dry-run", Kind: api.Boolean, Optional: true}, api.Param{Name: "now", Kind: api.Boolean, Optional: true})
-}
-
 func (c *call) keep() prune.Keep {
 	return prune.Keep{
 		Last: int(c.Int("keep-last", 0)), Hourly: int(c.Int("keep-hourly", 0)), Daily: int(c.Int("keep-daily", 0)),
@@ -35,44 +24,8 @@ func (c *call) keep() prune.Keep {
 	}
 }
 
-func pruneMethods() []method {
-	const base = "/admin/datastore/{store}"
-	return []method{
-		{Verb: http.MethodPost, Path: base + "/prune", Do: pruneGroup,
-			Params: keepParams(api.GroupParams(api.Param{Name: "use-task", Kind: api.Boolean, Optional: true})...)},
-		{Verb: http.MethodPost, Path: base + "/prune-datastore", Do: pruneDatastore,
-			Params: keepParams(api.StoreParam, api.NSParam, depthParam)},
-	}
-}
-
-func verifyMethods() []method {
-	return []method{
-		{Verb: http.MethodPost, Path: "/admin/datastore/{store}/verify", Do: startVerify, Params: []api.Param{
-			api.StoreParam, api.NSParam, api.Opt(api.TypeParam), api.Opt(api.IDParam), api.Opt(api.TimeParam), depthParam,
-			{Name: "ignore-verified", Kind: api.Boolean, Optional: true},
-			{Name: "outdated-after", Kind: api.Integer, Optional: true, Check: api.Within(0, 36500)},
-			{Name: "read-threads", Kind: api.Integer, Optional: true, Check: api.Within(1, 32)},
-			{Name: "verify-threads", Kind: api.Integer, Optional: true, Check: api.Within(1, 32)},
-			// These are not in the protocol: other clients do not send them.
-			{Name: "scrub", Kind: api.Boolean, Optional: true},
-			{Name: "older-than", Kind: api.Integer, Optional: true, Check: api.Within(0, scrubDaysMax)},
-			{Name: "rate", Kind: api.Integer, Optional: true, Check: api.Within(0, 1<<50)},
-		}},
-	}
-}
-
-// pruneItem is what was decided about a snapshot.
-type pruneItem struct {
-	Type      string `json:"backup-type"`
-	ID        string `json:"backup-id"`
-	Time      int64  `json:"backup-time"`
-	Keep      bool   `json:"keep"`
-	Protected bool   `json:"protected"`
-	NS        string `json:"ns,omitempty"`
-}
-
 func pruneGroup(c *call) (any, error) {
-	st, err := c.forGroup(api.DatastoreModify, api.DatastorePrune)
+	st, err := c.forGroup()
 	if err != nil {
 		return nil, err
 	}
@@ -112,10 +65,10 @@ func pruneGroup(c *call) (any, error) {
 	return pruneItems(g, list, false), err
 }
 
-func pruneItems(g wire.Group, list []prune.Decision, dry bool) []pruneItem {
-	items := []pruneItem{}
+func pruneItems(g wire.Group, list []prune.Decision, dry bool) []api.PruneItem {
+	items := []api.PruneItem{}
 	for _, d := range list {
-		item := pruneItem{Type: g.Type, ID: g.ID, Time: d.Time, Keep: d.Keep, Protected: d.Protected}
+		item := api.PruneItem{Type: g.Type, ID: g.ID, Time: d.Time, Keep: d.Keep, Protected: d.Protected}
 		if dry {
 			item.NS = string(g.NS)
 		}
@@ -137,11 +90,13 @@ type pruning struct {
 // pruning is what the call asks for.
 func (c *call) pruning(st *openStore) *pruning {
 	p := &pruning{server: c.server, st: st, keep: c.keep(), dry: c.Bool("dry-run", false), now: c.Bool("now", false)}
-	owned := api.DatastorePrune
-	if p.now {
-		owned = 0 // see mayPruneNow
+	p.grant = func(ns wire.Namespace) grant {
+		g := c.grantOn(ns)
+		if p.now {
+			g.owned = 0 // see mayPruneNow
+		}
+		return g
 	}
-	p.grant = func(ns wire.Namespace) grant { return c.grantOn(ns, api.DatastoreModify, owned) }
 	return p
 }
 
@@ -151,7 +106,7 @@ func (c *call) mayPruneNow() error {
 	if !c.Bool("now", false) {
 		return nil
 	}
-	_, err := c.namespacePrivileges(api.DatastoreModify)
+	_, err := c.privilegesIn(c.Namespace(), c.may.Any)
 	return err
 }
 
@@ -183,8 +138,9 @@ func (p *pruning) group(t *task.Task, g wire.Group) ([]prune.Decision, error) {
 	return list, err
 }
 
-// work is a set of groups that a task goes through.
-func (c *call) work(st *openStore, full api.Privilege) ([]wire.Group, error) {
+// work is the set of groups that a task goes through: all in namespaces where the caller
+// may do it with all, and elsewhere its own.
+func (c *call) work(st *openStore) ([]wire.Group, error) {
 	spaces, err := c.subtree(st, c.Namespace())
 	if err != nil {
 		return nil, err
@@ -200,8 +156,8 @@ func (c *call) work(st *openStore, full api.Privilege) ([]wire.Group, error) {
 			return nil, err
 		}
 		for _, g := range groups {
-			own := have.Any(ownWork(full)) && c.auth.Owns(g.Owner)
-			if have.Any(full) || own {
+			own := have.Any(c.may.Own) && c.auth.Owns(g.Owner)
+			if have.Any(c.may.Any) || own {
 				list = append(list, g.Group)
 			}
 		}
@@ -209,19 +165,7 @@ func (c *call) work(st *openStore, full api.Privilege) ([]wire.Group, error) {
 	return list, nil
 }
 
-// ownWork is the privilege that is enough for groups of one's own, where full
-// is needed for those of others.
-func ownWork(full api.Privilege) api.Privilege {
-	if full == api.DatastoreVerify {
-		return api.DatastoreBackup
-	}
-	return api.DatastorePrune
-}
-
 func pruneDatastore(c *call) (any, error) {
-	if _, err := c.namespacePrivileges(api.DatastoreModify, api.DatastorePrune); err != nil {
-		return nil, err
-	}
 	if err := c.mayPruneNow(); err != nil {
 		return nil, err
 	}
@@ -229,7 +173,7 @@ func pruneDatastore(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	groups, err := c.work(st, api.DatastoreModify)
+	groups, err := c.work(st)
 	if err != nil {
 		return nil, err
 	}
@@ -266,7 +210,7 @@ func startVerify(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	have, err := c.namespacePrivileges(api.DatastoreVerify, api.DatastoreBackup)
+	have, err := c.here()
 	if err != nil {
 		return nil, err
 	}
@@ -276,8 +220,8 @@ func startVerify(c *call) (any, error) {
 	}
 	groups := []wire.Group{c.Group()}
 	if !c.Has("backup-type") {
-		groups, err = c.work(st, api.DatastoreVerify)
-	} else if !have.Any(api.DatastoreVerify) {
+		groups, err = c.work(st)
+	} else if !have.Any(c.may.Any) {
 		err = c.owned(st, c.Group())
 	}
 	if err != nil {
@@ -287,7 +231,7 @@ func startVerify(c *call) (any, error) {
 		server: c.server, payer: c.payer, st: st, only: c.Int("backup-time", 0),
 		ignore: c.Bool("ignore-verified", true), days: c.Int("outdated-after", -1), workers: int(c.Int("verify-threads", 0)),
 		may: func(g wire.Group) error {
-			return c.grantOn(g.NS, api.DatastoreVerify, api.DatastoreBackup).ask(st, g)
+			return c.grantOn(g.NS).ask(st, g)
 		},
 	}
 	return c.spawn(st, spec, func(t *task.Task) error { return v.run(t, groups) })

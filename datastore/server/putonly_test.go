@@ -14,6 +14,7 @@ import (
 	"holdfast/datastore/access"
 	"holdfast/datastore/gc"
 	"holdfast/datastore/wire"
+	"holdfast/datastore/wire/api"
 )
 
 // Whoever has got hold of a token for putting only can neither read what was
@@ -128,16 +129,16 @@ func TestQuotaOfAToken(t *testing.T) {
 func TestGCStatusOf(t *testing.T) {
 	for name, c := range map[string]struct {
 		report gc.Report
-		want   gcStatus
+		want   api.GCStatus
 	}{
 		"nothing": {},
 		"all in use": {gc.Report{Indexes: 2, IndexBytes: 9000, References: 5, SweepReport: pack.SweepReport{Chunks: 3, StoredBytes: 700, UsedChunks: 3, UsedBytes: 700}},
-			gcStatus{IndexFileCount: 2, IndexDataBytes: 9000, DiskChunks: 3, DiskBytes: 700}},
+			api.GCStatus{IndexFileCount: 2, IndexDataBytes: 9000, DiskChunks: 3, DiskBytes: 700}},
 		"some goes, some stays": {gc.Report{SweepReport: pack.SweepReport{Chunks: 10, StoredBytes: 1000, UsedChunks: 4, UsedBytes: 400,
 			ChunksRemoved: 5, BytesRemoved: 900, BytesMoved: 400, Left: []string{"a pack"}}},
-			gcStatus{DiskChunks: 4, DiskBytes: 400, RemovedChunks: 5, RemovedBytes: 500, PendingChunks: 1, PendingBytes: 100, StillBad: 1}},
+			api.GCStatus{DiskChunks: 4, DiskBytes: 400, RemovedChunks: 5, RemovedBytes: 500, PendingChunks: 1, PendingBytes: 100, StillBad: 1}},
 		"more written than removed": {gc.Report{SweepReport: pack.SweepReport{Chunks: 2, StoredBytes: 100, UsedChunks: 1, UsedBytes: 90,
-			ChunksRemoved: 1, BytesRemoved: 50, BytesMoved: 90}}, gcStatus{DiskChunks: 1, DiskBytes: 90, RemovedChunks: 1}},
+			ChunksRemoved: 1, BytesRemoved: 50, BytesMoved: 90}}, api.GCStatus{DiskChunks: 1, DiskBytes: 90, RemovedChunks: 1}},
 	} {
 		if got := gcStatusOf(c.report); got != c.want {
 			t.Errorf("%s: %+v, want %+v", name, got, c.want)

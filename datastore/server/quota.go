@@ -1,37 +1,15 @@
 package server
 
 import (
-	"net/http"
-
 	"holdfast/datastore/access"
 	"holdfast/datastore/server/rest"
 	"holdfast/datastore/wire/api"
 )
 
-// The bounds of a quota; 0 is none.
-const (
-	quotaBytes     = "bytes-max"
-	quotaSnapshots = "snapshots-per-day"
-)
-
-func quotaMethods() []method {
-	const path = "/access/quota"
-	subject := api.Param{Name: "subject", Check: api.CheckComment}
-	number := func(name string, most int64) api.Param {
-		return api.Param{Name: name, Kind: api.Integer, Optional: true, Check: api.Within(0, most)}
-	}
-	return []method{
-		{Verb: http.MethodGet, Path: path, Params: []api.Param{api.Opt(subject)}, Do: listQuotas},
-		{Verb: http.MethodPut, Path: path, Do: setQuota,
-			Params: []api.Param{subject, number(quotaBytes, 1<<62), number(quotaSnapshots, 1<<31), api.DigestParam}},
-		{Verb: http.MethodDelete, Path: path, Params: []api.Param{subject, api.DigestParam}, Do: removeQuota},
-	}
-}
-
 // listQuotas shows a caller its own quotas, and all of them to who may see
 // the configuration.
 func listQuotas(c *call) (any, error) {
-	have, err := c.server.o.Access.Privileges(c.auth, "/access")
+	everybody, err := c.seesAll()
 	if err != nil {
 		return nil, err
 	}
@@ -39,13 +17,13 @@ func listQuotas(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	list := []access.Quota{}
+	list := []api.QuotaItem{}
 	for _, q := range all {
 		mine := q.Subject == string(c.auth) || q.Subject == string(c.auth.User())
-		if !mine && !have.Any(api.SysAudit|api.PermissionsModify) || c.Has("subject") && q.Subject != c.Str("subject") {
+		if !mine && !everybody || c.Has("subject") && q.Subject != c.Str("subject") {
 			continue
 		}
-		list = append(list, q)
+		list = append(list, api.QuotaItem(q))
 	}
 	c.top("digest", c.server.o.Access.Digest())
 	return list, nil
@@ -54,25 +32,20 @@ func listQuotas(c *call) (any, error) {
 // setQuota changes the bounds that are named and leaves the others as they are.
 // It answers with the quota that counts from now on.
 func setQuota(c *call) (any, error) {
-	if err := c.require("/access", api.PermissionsModify); err != nil {
-		return nil, err
-	}
 	if err := c.digestMatches(); err != nil {
 		return nil, err
 	}
-	if !c.Has(quotaBytes) && !c.Has(quotaSnapshots) {
-		return nil, rest.BadRequest("want '%s' or '%s'", quotaBytes, quotaSnapshots)
+	if !c.Has(api.QuotaBytes) && !c.Has(api.QuotaSnapshots) {
+		return nil, rest.BadRequest("want '%s' or '%s'", api.QuotaBytes, api.QuotaSnapshots)
 	}
-	return c.server.o.Access.ChangeQuota(c.Str("subject"), func(q *access.Quota) {
-		q.BytesMax = uint64(c.Int(quotaBytes, int64(q.BytesMax)))
-		q.SnapshotsPerDay = uint32(c.Int(quotaSnapshots, int64(q.SnapshotsPerDay)))
+	q, err := c.server.o.Access.ChangeQuota(c.Str("subject"), func(q *access.Quota) {
+		q.BytesMax = uint64(c.Int(api.QuotaBytes, int64(q.BytesMax)))
+		q.SnapshotsPerDay = uint32(c.Int(api.QuotaSnapshots, int64(q.SnapshotsPerDay)))
 	})
+	return api.QuotaItem(q), err
 }
 
 func removeQuota(c *call) (any, error) {
-	if err := c.require("/access", api.PermissionsModify); err != nil {
-		return nil, err
-	}
 	if err := c.digestMatches(); err != nil {
 		return nil, err
 	}

@@ -34,14 +34,11 @@ func newReading(c *conversation, snapshot wire.Reader) *reading {
 // methods is the table of the session (section 3.2 of the protocol
 // specification).
 func (r *reading) methods() []method {
-	table := []method{
-		{Verb: http.MethodGet, Path: "/download", Do: r.download, Params: []api.Param{{Name: "file-name", Check: api.CheckFile}}},
-		{Verb: http.MethodGet, Path: "/chunk", Do: r.chunk, Params: []api.Param{{Name: "digest", Check: api.CheckDigest}}},
-	}
+	table := handlers{api.ReadFile: r.download, api.ReadChunk: r.chunk}
 	if !r.metadata {
-		table = append(table, method{Verb: http.MethodGet, Path: "/speedtest", Do: sendSpeedTest})
+		table[api.ReadSpeed] = sendSpeedTest
 	}
-	return table
+	return bind(api.ReaderRows(), table)
 }
 
 // download sends a file. The chunks of an index may be asked for afterwards.

@@ -17,9 +17,6 @@ import (
 	"holdfast/datastore/wire/api"
 )
 
-// method is one row of the method table.
-type method = rest.Method[*call]
-
 // call is one request on its way through a method.
 type call struct {
 	http.ResponseWriter
@@ -27,6 +24,7 @@ type call struct {
 	server      *Server
 	auth        wire.AuthID // "" in a public method
 	pass        access.Pass // of auth
+	may         api.May     // what the row of the method says
 	payer       ledger.Payer
 	rest.Values                // its parameters
 	extra       map[string]any // more members of the answer beside "data"
@@ -101,7 +99,7 @@ func (s *Server) invoke(c *call, parts []string) (any, error) {
 	if m == nil && place != nil && c.Method == http.MethodGet && len(place.Subdirs()) > 0 {
 		return place.Subdirs(), nil
 	}
-	if m == nil || m.Local && !local {
+	if m == nil || m.May.Who == api.Local && !local {
 		return nil, rest.NotFound("Path '/%s' not found.", rest.ClipName(strings.Join(parts, "/")))
 	}
 	if !m.Raw {
@@ -123,6 +121,9 @@ func (s *Server) invoke(c *call, parts []string) (any, error) {
 	}
 	// A body that comes slowly outlives nothing that was taken away meanwhile.
 	if err := c.still(); err != nil {
+		return nil, err
+	}
+	if err := c.permit(m.May); err != nil {
 		return nil, err
 	}
 	return m.Do(c)
@@ -220,12 +221,4 @@ func (s *Server) respondError(w http.ResponseWriter, r *http.Request, a answer) 
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	w.WriteHeader(e.Code)
 	_, _ = w.Write([]byte(e.Text))
-}
-
-// anyOf is the privileges of a check where one is enough.
-func anyOf(list ...api.Privilege) (p api.Privilege) {
-	for _, q := range list {
-		p |= q
-	}
-	return p
 }

@@ -48,7 +48,7 @@ func rightsVariants(m method) []rightsRow {
 	newOwner := func(what string, of func(rightsCaller) string) rightsRow {
 		return row(what, func(c rightsCaller) map[string]string { return map[string]string{"new-owner": of(c)} })
 	}
-	switch m.Verb + " " + m.Path {
+	switch m.Verb() + " " + m.Path() {
 	case "PUT /access/users/{userid}":
 		return []rightsRow{row("", nil), row("expiry", asked("expire", "99999999999")), row("disabling", asked("enable", "0"))}
 	case "PUT /access/users/{userid}/token/{token-name}":
@@ -79,7 +79,7 @@ func rightsVariants(m method) []rightsRow {
 // is not optional needs one here before its route has a row.
 func rightsValue(m method, name string, column int) (string, bool) {
 	c := rightsCallers[column]
-	switch m.Verb + " " + m.Path + " " + name {
+	switch m.Verb() + " " + m.Path() + " " + name {
 	case "POST /access/users userid":
 		return fmt.Sprintf("new%d@pbs", column), true
 	case "POST /access/users/{userid}/token/{token-name} token-name", "POST /admin/datastore/{store}/namespace name", "POST /config/datastore name":
@@ -110,24 +110,24 @@ func (l *rightsLab) target(row rightsRow, column int) (path string, v url.Values
 	if row.with != nil {
 		with = row.with(rightsCallers[column])
 	}
-	path, v = row.Path, url.Values{}
+	path, v = row.Path(), url.Values{}
 	for _, p := range row.Params {
 		value, known := rightsValue(row.method, p.Name, column)
 		if w, ok := with[p.Name]; ok {
 			value = w
 		} else if !known && !p.Optional {
-			l.t.Fatalf("%s %s: no value for the parameter %q: give it one in rightsValue", row.Verb, row.Path, p.Name)
+			l.t.Fatalf("%s %s: no value for the parameter %q: give it one in rightsValue", row.Verb(), row.Path(), p.Name)
 		}
 		if p.Name == "upid" {
-			value = l.taskOf(value, rightsCallers[column].object(), row.Verb == http.MethodDelete)
+			value = l.taskOf(value, rightsCallers[column].object(), row.Verb() == http.MethodDelete)
 		}
-		if row.Path == "/config/datastore" && p.Name == "path" {
+		if row.Path() == "/config/datastore" && p.Name == "path" {
 			value = filepath.Join(l.dir, fmt.Sprint("new", column))
 		}
 		_, asked := with[p.Name]
 		if hole := "{" + p.Name + "}"; strings.Contains(path, hole) {
 			path = strings.ReplaceAll(path, hole, url.PathEscape(value))
-		} else if value != "" && (!p.Optional || asked || slices.Contains(rightsAlso, p.Name) || p.Name == "path" && row.Verb == http.MethodPost) {
+		} else if value != "" && (!p.Optional || asked || slices.Contains(rightsAlso, p.Name) || p.Name == "path" && row.Verb() == http.MethodPost) {
 			v.Set(p.Name, value)
 		}
 	}
@@ -153,22 +153,22 @@ func (l *rightsLab) verdict(who string, row rightsRow, column int) string {
 	l.t.Helper()
 	path, v := l.target(row, column)
 	target, body := l.base+"/api2/json"+path, ""
-	if (row.Verb == http.MethodPost || row.Verb == http.MethodPut) && !row.Raw {
+	if (row.Verb() == http.MethodPost || row.Verb() == http.MethodPut) && !row.Raw {
 		body = v.Encode()
 	} else {
 		target += "?" + v.Encode()
 	}
-	if row.Raw && row.Verb == http.MethodPost {
+	if row.Raw && row.Verb() == http.MethodPost {
 		body = l.aLog()
 	}
-	r, err := http.NewRequest(row.Verb, target, strings.NewReader(body))
+	r, err := http.NewRequest(row.Verb(), target, strings.NewReader(body))
 	if err != nil {
 		l.t.Fatal(err)
 	}
 	if body != "" {
 		r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 	}
-	if protocol := map[string]string{"/backup": wire.BackupProtocol, "/reader": wire.ReaderProtocol}[row.Path]; protocol != "" {
+	if protocol := map[string]string{"/backup": wire.BackupProtocol, "/reader": wire.ReaderProtocol}[row.Path()]; protocol != "" {
 		r.Header.Set("Connection", "upgrade")
 		r.Header.Set("Upgrade", protocol)
 	}
@@ -187,7 +187,7 @@ func (l *rightsLab) verdict(who string, row rightsRow, column int) string {
 	}
 	word := rightsWord(a.StatusCode, text.String())
 	if word == "past the check" {
-		l.t.Logf("%s %s of column %d as %q: %d %.120q", row.Verb, row.Path, column, who, a.StatusCode, text)
+		l.t.Logf("%s %s of column %d as %q: %d %.120q", row.Verb(), row.Path(), column, who, a.StatusCode, text)
 	}
 	var answer struct{ Data any }
 	_ = json.Unmarshal(text.Bytes(), &answer) // some are files
@@ -226,16 +226,16 @@ func (l *rightsLab) walk(row rightsRow) (words []string) {
 		before := l.state(row, column)
 		word := l.verdict(c.who(), row, column)
 		words = append(words, word)
-		if row.Verb == http.MethodDelete && row.Path == "/config/datastore/{name}" && word == "yes" {
+		if row.Verb() == http.MethodDelete && row.Path() == "/config/datastore/{name}" && word == "yes" {
 			l.addTank()
 		}
-		verifies := c.title == "Reader" && strings.HasSuffix(row.Path, "/verify")
+		verifies := c.title == "Reader" && strings.HasSuffix(row.Path(), "/verify")
 		if after := l.state(row, column); after != before && (word != "yes" || !c.own && !c.all && !verifies) {
-			l.t.Errorf("%s %s, %s: %q is the answer, and the group has changed from\n%s to\n%s", row.Verb, row.Path, c.title, word, before, after)
+			l.t.Errorf("%s %s, %s: %q is the answer, and the group has changed from\n%s to\n%s", row.Verb(), row.Path(), c.title, word, before, after)
 		}
 		if c.name == "nobody" {
 			if got := l.verdict(beyond+"@pbs!tok", row, column); got != word {
-				l.t.Errorf("%s %s: who has the roles %v gets %q, who has none %q", row.Verb, row.Path, uselessRoles(), got, word)
+				l.t.Errorf("%s %s: who has the roles %v gets %q, who has none %q", row.Verb(), row.Path(), uselessRoles(), got, word)
 			}
 		}
 	}
@@ -248,10 +248,8 @@ func (l *rightsLab) walk(row rightsRow) (words []string) {
 func TestRightsAreThoseOfTheTable(t *testing.T) {
 	template := newRightsTemplate(t)
 	var rows []rightsRow
-	for _, table := range tables() {
-		for _, m := range table {
-			rows = append(rows, rightsVariants(m)...)
-		}
+	for _, m := range methods() {
+		rows = append(rows, rightsVariants(m)...)
 	}
 	words := make([][]string, len(rows))
 	t.Run("rest", func(t *testing.T) {
@@ -262,14 +260,14 @@ func TestRightsAreThoseOfTheTable(t *testing.T) {
 				l.ended("backup", "tank", c.object(), 1, nil)
 			}
 			for i, row := range rows {
-				if row.Verb == http.MethodGet && row.Path != "/backup" && row.Path != "/reader" {
+				if row.Verb() == http.MethodGet && row.Path() != "/backup" && row.Path() != "/reader" {
 					words[i] = l.walk(row)
 				}
 			}
 		})
 		for i, row := range rows {
-			if row.Verb != http.MethodGet || row.Path == "/backup" || row.Path == "/reader" {
-				t.Run(row.Verb+row.Path+row.what, func(t *testing.T) {
+			if row.Verb() != http.MethodGet || row.Path() == "/backup" || row.Path() == "/reader" {
+				t.Run(row.Verb()+row.Path()+row.what, func(t *testing.T) {
 					t.Parallel()
 					words[i] = template.lab(t, row.store()).walk(row)
 				})
@@ -282,7 +280,7 @@ func TestRightsAreThoseOfTheTable(t *testing.T) {
 	page.WriteString(rightsHead)
 	rightsColumns(&page, "request")
 	for i, row := range rows {
-		name := fmt.Sprintf("`%s %s`", row.Verb, row.Path)
+		name := fmt.Sprintf("`%s %s`", row.Verb(), row.Path())
 		if row.what != "" {
 			name += ", " + row.what
 		}

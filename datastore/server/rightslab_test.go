@@ -282,7 +282,7 @@ func (l *rightsLab) identify(r *http.Request, who string) {
 // state is all that there is of a column's group, if the request is about groups.
 func (l *rightsLab) state(row rightsRow, column int) string {
 	l.t.Helper()
-	if row.store() == "empty" || row.Verb == http.MethodGet {
+	if row.store() == "empty" || row.Verb() == http.MethodGet {
 		return ""
 	}
 	return l.groupState(column)
@@ -290,7 +290,7 @@ func (l *rightsLab) state(row rightsRow, column int) string {
 
 // store is what a row is asked of: the datastore with the groups, or an empty one.
 func (r rightsRow) store() string {
-	if strings.HasPrefix(r.Path, "/admin/datastore/") || r.Path == "/backup" || r.Path == "/reader" {
+	if strings.HasPrefix(r.Path(), "/admin/datastore/") || r.Path() == "/backup" || r.Path() == "/reader" {
 		return "tank"
 	}
 	return "empty"

@@ -184,8 +184,8 @@ func TestEverySessionRequestHasARow(t *testing.T) {
 	rows := newSessionRows()
 	for kind, table := range map[string][]method{"backup": (&backup{}).methods(), "reader": (&reading{}).methods()} {
 		for _, m := range table {
-			if !slices.ContainsFunc(rows, func(r *sessionRow) bool { return r.kind == kind && r.verb == m.Verb && r.path == m.Path }) {
-				t.Errorf("%s %s of a %s session has no row", m.Verb, m.Path, kind)
+			if !slices.ContainsFunc(rows, func(r *sessionRow) bool { return r.kind == kind && r.verb == m.Verb() && r.path == m.Path() }) {
+				t.Errorf("%s %s of a %s session has no row", m.Verb(), m.Path(), kind)
 			}
 		}
 	}

@@ -10,12 +10,9 @@ import (
 	"holdfast/datastore/server/rest"
 	"holdfast/datastore/task"
 	"holdfast/datastore/verify"
-	"holdfast/datastore/wire/api"
 )
 
 const (
-	// scrubDaysMax bounds the age of checks that count, in days.
-	scrubDaysMax = 36500
 	// scrubDamaged begins the lines about archives that cannot be restored
 	// whole: holdfast verify knows them by it.
 	scrubDamaged = "damaged: "
@@ -32,7 +29,7 @@ func startScrub(c *call) (any, error) {
 			return nil, rest.BadRequest("parameter '%s' does not go with 'scrub', which is about a whole datastore", other)
 		}
 	}
-	if err := c.require(access.DatastorePath(name, ""), api.DatastoreVerify); err != nil {
+	if err := c.require(access.DatastorePath(name, ""), c.may.Any); err != nil {
 		return nil, err
 	}
 	st, err := c.checkable()

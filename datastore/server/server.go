@@ -95,10 +95,8 @@ func New(o Options) (*Server, error) {
 	s.host = newSessionHost(o.DataDir, s.accounts, quota.Open(s.file("quota-today.json"), o.Now, o.Log))
 	s.fullness = meter.NewFullness(o.Now)
 	s.gc = openCollections(s.file("collections.json"), o.Log)
-	for _, table := range tables() {
-		for _, m := range table {
-			s.tree.Add(&m)
-		}
+	for _, m := range methods() {
+		s.tree.Add(&m)
 	}
 	return s, nil
 }
@@ -109,15 +107,6 @@ func (s *Server) file(name string) string {
 		return ""
 	}
 	return filepath.Join(s.o.DataDir, name)
-}
-
-// tables are all methods of the server.
-func tables() [][]method {
-	return [][]method{
-		versionMethods(), accessMethods(), userMethods(), aclMethods(), datastoreMethods(), groupMethods(), snapshotMethods(), deletedMethods(),
-		downloadMethods(), pruneMethods(), verifyMethods(), namespaceMethods(), taskMethods(), configMethods(), quotaMethods(),
-		sessionMethods(),
-	}
 }
 
 // Handler answers requests in process; who asks is what WithIdentity has put

@@ -3,7 +3,6 @@ package server
 import (
 	"context"
 	"errors"
-	"net/http"
 	"slices"
 
 	"holdfast/chunkstore"
@@ -14,54 +13,13 @@ import (
 	"holdfast/datastore/wire/api"
 )
 
-func snapshotMethods() []method {
-	const base = "/admin/datastore/{store}"
-	list := []api.Param{api.StoreParam, api.NSParam, api.Opt(api.TypeParam), api.Opt(api.IDParam)}
-	return []method{
-		{Verb: http.MethodGet, Path: base + "/snapshots", Params: list, Do: listSnapshots},
-		{Verb: http.MethodDelete, Path: base + "/snapshots", Params: api.SnapshotParams(), Do: deleteSnapshot},
-		{Verb: http.MethodGet, Path: base + "/files", Params: api.SnapshotParams(), Do: listFiles},
-		{Verb: http.MethodGet, Path: base + "/notes", Params: api.SnapshotParams(), Do: getNotes},
-		{Verb: http.MethodPut, Path: base + "/notes", Do: setNotes,
-			Params: api.SnapshotParams(api.Param{Name: "notes", Check: api.CheckNotes})},
-		{Verb: http.MethodGet, Path: base + "/protected", Params: api.SnapshotParams(), Do: getProtected},
-		{Verb: http.MethodPut, Path: base + "/protected", Do: setProtected,
-			Params: api.SnapshotParams(api.Param{Name: "protected", Kind: api.Boolean})},
-	}
-}
-
-// fileItem is a file in the listing of a snapshot.
-type fileItem struct {
-	Name      string  `json:"filename"`
-	CryptMode string  `json:"crypt-mode,omitempty"`
-	Size      *uint64 `json:"size,omitempty"`
-}
-
-// snapshotItem is a snapshot in a listing.
-type snapshotItem struct {
-	Type        string            `json:"backup-type"`
-	ID          string            `json:"backup-id"`
-	Time        int64             `json:"backup-time"`
-	Files       []fileItem        `json:"files"`
-	Size        *uint64           `json:"size,omitempty"`
-	Comment     string            `json:"comment,omitempty"`
-	Verify      *wire.VerifyState `json:"verification,omitempty"`
-	Fingerprint string            `json:"fingerprint,omitempty"`
-	Owner       string            `json:"owner,omitempty"`
-	Protected   bool              `json:"protected"`
-	// These are not in the protocol; other clients leave them alone.
-	Arrived  int64 `json:"arrived,omitempty"`
-	Misdated bool  `json:"misdated,omitempty"`
-	Undated  bool  `json:"undated,omitempty"`
-}
-
 // filesOf lists the files of a snapshot in the order of its manifest.
-func filesOf(s wire.SnapshotInfo) []fileItem {
-	list := []fileItem{}
+func filesOf(s wire.SnapshotInfo) []api.FileItem {
+	list := []api.FileItem{}
 	for _, f := range s.Files {
-		list = append(list, fileItem{Name: f.Name, CryptMode: f.CryptMode, Size: &f.Size})
+		list = append(list, api.FileItem{Name: f.Name, CryptMode: f.CryptMode, Size: &f.Size})
 	}
-	manifest := fileItem{Name: wire.ManifestName}
+	manifest := api.FileItem{Name: wire.ManifestName}
 	if s.Damage == "" {
 		manifest.CryptMode, manifest.Size = string(crypto.ModeNone), &s.ManifestSize
 		if s.Signed {
@@ -71,14 +29,14 @@ func filesOf(s wire.SnapshotInfo) []fileItem {
 	list = append(list, manifest)
 	for _, name := range s.Extra {
 		if name != wire.ManifestName {
-			list = append(list, fileItem{Name: name})
+			list = append(list, api.FileItem{Name: name})
 		}
 	}
 	return list
 }
 
-func itemOf(s wire.SnapshotInfo) snapshotItem {
-	item := snapshotItem{
+func itemOf(s wire.SnapshotInfo) api.SnapshotItem {
+	item := api.SnapshotItem{
 		Type: s.Snapshot.Group.Type, ID: s.Snapshot.Group.ID, Time: s.Snapshot.Time,
 		Files: filesOf(s), Comment: rest.FirstLine(s.Notes), Verify: s.Verify, Fingerprint: s.Fingerprint,
 		Owner: string(s.Owner), Protected: s.Protected, Arrived: s.Arrived, Misdated: s.Dated().Misdated(), Undated: s.Undated,
@@ -115,7 +73,7 @@ func (c *call) visibleSnapshots() (*openStore, []datastore.OwnedGroup, error) {
 		st, groups, err := c.visible()
 		return st, slices.DeleteFunc(groups, func(g datastore.OwnedGroup) bool { return !c.wanted(g.Group) }), err
 	}
-	have, err := c.namespacePrivileges(listsAll, listsOwn)
+	have, err := c.here()
 	if err != nil {
 		return nil, nil, err
 	}
@@ -130,7 +88,7 @@ func (c *call) visibleSnapshots() (*openStore, []datastore.OwnedGroup, error) {
 	if err != nil {
 		owner = "" // it is for Owner to tell
 	}
-	if !have.Any(listsAll) && !c.auth.Owns(owner) {
+	if !have.Any(c.may.Any) && !c.auth.Owns(owner) {
 		return st, nil, nil
 	}
 	return st, []datastore.OwnedGroup{{Group: c.Group(), Owner: owner}}, nil
@@ -152,11 +110,11 @@ func listGroup(ctx context.Context, st *openStore, g datastore.OwnedGroup, add f
 	if !writes {
 		return nil
 	}
-	return add(snapshotItem{Type: g.Group.Type, ID: g.Group.ID, Time: running.Time, Files: []fileItem{}, Owner: string(g.Owner)})
+	return add(api.SnapshotItem{Type: g.Group.Type, ID: g.Group.ID, Time: running.Time, Files: []api.FileItem{}, Owner: string(g.Owner)})
 }
 
 func deleteSnapshot(c *call) (any, error) {
-	st, err := c.changeGroup(api.DatastoreModify, api.DatastorePrune)
+	st, err := c.changeGroup()
 	if err != nil {
 		return nil, err
 	}
@@ -168,7 +126,7 @@ func deleteSnapshot(c *call) (any, error) {
 }
 
 func listFiles(c *call) (any, error) {
-	st, err := c.forGroup(api.DatastoreAudit|api.DatastoreRead, api.DatastoreBackup)
+	st, err := c.forGroup()
 	if err != nil {
 		return nil, err
 	}
@@ -183,7 +141,7 @@ func listFiles(c *call) (any, error) {
 }
 
 func getNotes(c *call) (any, error) {
-	st, err := c.forGroup(api.DatastoreAudit, api.DatastoreBackup)
+	st, err := c.forGroup()
 	if err != nil {
 		return nil, err
 	}
@@ -191,7 +149,7 @@ func getNotes(c *call) (any, error) {
 }
 
 func setNotes(c *call) (any, error) {
-	st, err := c.changeGroup(api.DatastoreModify, api.DatastoreBackup)
+	st, err := c.changeGroup()
 	if err != nil {
 		return nil, err
 	}
@@ -199,7 +157,7 @@ func setNotes(c *call) (any, error) {
 }
 
 func getProtected(c *call) (any, error) {
-	st, err := c.forGroup(api.DatastoreAudit, api.DatastoreBackup)
+	st, err := c.forGroup()
 	if err != nil {
 		return nil, err
 	}
@@ -211,7 +169,7 @@ func getProtected(c *call) (any, error) {
 }
 
 func setProtected(c *call) (any, error) {
-	st, err := c.changeGroup(api.DatastoreModify, api.DatastoreBackup)
+	st, err := c.changeGroup()
 	if err != nil {
 		return nil, err
 	}

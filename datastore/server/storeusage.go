@@ -10,14 +10,14 @@ import (
 
 // usageFor is how full the disk of a datastore is, exactly to who may audit it or the
 // system.
-func (c *call) usageFor(d access.Datastore) (meter.Usage, error) {
+func (c *call) usageFor(d access.Datastore) (api.Usage, error) {
 	have, err := c.server.o.Access.Privileges(c.auth, access.DatastorePath(d.Name, ""))
 	if err != nil {
-		return meter.Usage{}, err
+		return api.Usage{}, err
 	}
 	system, err := c.server.o.Access.Privileges(c.auth, "/system")
 	if err != nil {
-		return meter.Usage{}, err
+		return api.Usage{}, err
 	}
 	tell := c.server.fullness.Of
 	if have.Any(api.DatastoreAudit) || system.Any(api.SysAudit) {

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/http"
 	"os"
 	"runtime"
 	"strings"
@@ -19,56 +18,6 @@ import (
 	"holdfast/datastore/wire"
 	"holdfast/datastore/wire/api"
 )
-
-func taskMethods() []method {
-	const base, one = "/nodes/{node}", "/nodes/{node}/tasks/{upid}"
-	node := api.Param{Name: "node", Check: checkNode}
-	upid := api.Param{Name: "upid", Check: checkUPID}
-	number := func(name string) api.Param {
-		return api.Param{Name: name, Kind: api.Integer, Optional: true, Check: api.Within(0, 1<<53)}
-	}
-	text := func(name string) api.Param { return api.Param{Name: name, Optional: true, Check: api.CheckComment} }
-	flag := func(name string) api.Param { return api.Param{Name: name, Kind: api.Boolean, Optional: true} }
-	list := []api.Param{
-		node, number("start"), number("limit"), api.Opt(api.StoreParam), flag("running"), flag("errors"), text("userfilter"),
-		number("since"), number("until"), text("typefilter"),
-		{Name: "statusfilter", Kind: api.Strs, Optional: true, Check: api.OneOf("ok", "warning", "error", "unknown")},
-	}
-	return []method{
-		{Verb: http.MethodGet, Path: "/nodes", Do: getNodes},
-		{Verb: http.MethodGet, Path: base + "/status", Params: []api.Param{node}, Do: nodeStatus},
-		{Verb: http.MethodGet, Path: base + "/subscription", Params: []api.Param{node}, Do: nodeSubscription},
-		{Verb: http.MethodGet, Path: base + "/identity", Params: []api.Param{node}, Do: nodeIdentity},
-		{Verb: http.MethodGet, Path: base + "/tasks", Params: list, Do: listTasks},
-		{Verb: http.MethodGet, Path: one, Params: []api.Param{node, upid}, Do: taskSubdirs},
-		{Verb: http.MethodGet, Path: one + "/status", Params: []api.Param{node, upid}, Do: taskStatus},
-		{Verb: http.MethodGet, Path: one + "/log", Do: taskLog,
-			Params: []api.Param{node, upid, number("start"), number("limit"), flag("download"), flag("test-status")}},
-		{Verb: http.MethodDelete, Path: one, Params: []api.Param{node, upid}, Do: stopTask},
-	}
-}
-
-// checkNode takes any name: there is one node, whatever it is called.
-func checkNode(s string) error { return wire.CheckSafeID("node", s) }
-
-func checkUPID(s string) error {
-	_, err := wire.ParseUPID(s)
-	return err
-}
-
-// taskItem is a task in a listing.
-type taskItem struct {
-	UPID   string  `json:"upid"`
-	Node   string  `json:"node"`
-	PID    uint32  `json:"pid"`
-	PStart uint64  `json:"pstart"`
-	Start  int64   `json:"starttime"`
-	Type   string  `json:"worker_type"`
-	ID     *string `json:"worker_id"`
-	User   string  `json:"user"`
-	End    int64   `json:"endtime,omitempty"`
-	Status string  `json:"status,omitempty"`
-}
 
 // limitOf is the page size of a listing; 0 is all.
 func (c *call) limitOf() int {
@@ -90,10 +39,10 @@ func listTasks(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	list := []taskItem{}
+	list := []api.TaskItem{}
 	for _, i := range infos {
 		u := i.UPID
-		list = append(list, taskItem{
+		list = append(list, api.TaskItem{
 			UPID: u.String(), Node: "localhost", PID: u.PID, PStart: u.PStart, Start: u.Start, Type: u.Type,
 			ID: orNull(u.ID), User: string(u.Auth), End: i.End, Status: i.Status,
 		})
@@ -116,12 +65,12 @@ func orNull(s string) *string {
 // taskSight returns which tasks the caller may see (section 5.4 of the
 // protocol specification).
 func (c *call) taskSight() (func(wire.UPID) bool, error) {
-	have, err := c.server.o.Access.Privileges(c.auth, "/system/tasks")
+	everybody, err := c.seesAll()
 	if err != nil {
 		return nil, err
 	}
 	return func(u wire.UPID) bool {
-		return have.Any(api.SysAudit) || c.auth.Owns(u.Auth) || c.mayRun(u)
+		return everybody || c.auth.Owns(u.Auth) || c.mayRun(u)
 	}, nil
 }
 
@@ -159,7 +108,7 @@ func (c *call) task() (wire.UPID, error) {
 
 func taskSubdirs(c *call) (any, error) {
 	_, err := c.task()
-	return []map[string]string{{"subdir": "log"}, {"subdir": "status"}}, err
+	return []api.Subdir{{Subdir: "log"}, {Subdir: "status"}}, err
 }
 
 func taskStatus(c *call) (any, error) {
@@ -171,26 +120,15 @@ func taskStatus(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	a := map[string]any{
-		"upid": u.String(), "node": u.Node, "pid": u.PID, "pstart": u.PStart, "starttime": u.Start, "type": u.Type,
-		"id": orNull(u.ID), "user": string(u.Auth.User()), "status": "running",
+	a := api.TaskStatus{
+		UPID: u.String(), Node: u.Node, PID: u.PID, PStart: u.PStart, Start: u.Start, Type: u.Type,
+		ID: orNull(u.ID), User: string(u.Auth.User()), Status: "running",
 	}
-	if name, ok := u.Auth.Token(); ok {
-		a["tokenid"] = name
-	}
+	a.TokenID, _ = u.Auth.Token()
 	if !info.Running {
-		a["status"], a["exitstatus"] = "stopped", info.Status
-		if info.End > 0 {
-			a["endtime"] = info.End
-		}
+		a.Status, a.Exit, a.End = "stopped", &info.Status, max(0, info.End)
 	}
 	return a, nil
-}
-
-// logLine is a line of a task's log.
-type logLine struct {
-	N int    `json:"n"`
-	T string `json:"t"`
 }
 
 func taskLog(c *call) (any, error) {
@@ -215,9 +153,9 @@ func taskLog(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	list := []logLine{}
+	list := []api.LogLine{}
 	for i, l := range lines {
-		list = append(list, logLine{N: start + i, T: l})
+		list = append(list, api.LogLine{N: start + i, Text: l})
 	}
 	c.top("total", total)
 	c.top("success", 1)
@@ -250,7 +188,7 @@ func stopTask(c *call) (any, error) {
 		return nil, err
 	}
 	if !c.auth.Owns(u.Auth) {
-		if err := c.require("/system/tasks", api.SysModify); err != nil {
+		if err := c.granted(); err != nil {
 			return nil, err
 		}
 	}
@@ -262,9 +200,6 @@ func stopTask(c *call) (any, error) {
 }
 
 func nodeStatus(c *call) (any, error) {
-	if err := c.require("/system/status", api.SysAudit); err != nil {
-		return nil, err
-	}
 	var info unix.Sysinfo_t
 	if err := unix.Sysinfo(&info); err != nil {
 		return nil, fmt.Errorf("status of the machine: %w", err)
@@ -278,8 +213,8 @@ func nodeStatus(c *call) (any, error) {
 		return nil, fmt.Errorf("status of the machine: %w", err)
 	}
 	unit := uint64(info.Unit)
-	memory := func(total, free uint64) map[string]uint64 {
-		return map[string]uint64{"total": total * unit, "free": free * unit, "used": (total - free) * unit}
+	memory := func(total, free uint64) api.Memory {
+		return api.Memory{Total: total * unit, Free: free * unit, Used: (total - free) * unit}
 	}
 	const loadScale = 1 << 16
 	load := make([]float64, 0, 3)
@@ -287,12 +222,12 @@ func nodeStatus(c *call) (any, error) {
 		load = append(load, float64(l)/loadScale)
 	}
 	cpus := runtime.NumCPU()
-	return map[string]any{
-		"cpu": min(1, load[0]/float64(cpus)), "wait": 0, "loadavg": load, "uptime": info.Uptime,
-		"memory": memory(uint64(info.Totalram), uint64(info.Freeram)), "swap": memory(uint64(info.Totalswap), uint64(info.Freeswap)),
-		"root": root, "kversion": unix.ByteSliceToString(name.Sysname[:]) + " " + unix.ByteSliceToString(name.Release[:]),
-		"cpuinfo": map[string]any{"model": runtime.GOARCH, "sockets": 1, "cpus": cpus},
-		"info":    map[string]string{"fingerprint": c.server.o.Fingerprint},
+	return api.NodeStatus{
+		CPU: min(1, load[0]/float64(cpus)), LoadAvg: load, Uptime: int64(info.Uptime),
+		Memory: memory(uint64(info.Totalram), uint64(info.Freeram)), Swap: memory(uint64(info.Totalswap), uint64(info.Freeswap)),
+		Root: root, KVersion: unix.ByteSliceToString(name.Sysname[:]) + " " + unix.ByteSliceToString(name.Release[:]),
+		CPUInfo: api.CPUInfo{Model: runtime.GOARCH, Sockets: 1, CPUs: cpus},
+		Info:    api.NodeInfo{Fingerprint: c.server.o.Fingerprint},
 	}, nil
 }
 
@@ -304,11 +239,11 @@ func nodeIdentity(c *call) (any, error) {
 	}
 	// The machine id itself is not for others to know.
 	const digits = 32 // of a UUID without its dashes
-	return map[string]string{"pbs-instance-id": hashed("holdfast instance", strings.TrimSpace(string(id)))[:digits]}, nil
+	return api.Identity{ID: hashed("holdfast instance", strings.TrimSpace(string(id)))[:digits]}, nil
 }
 
 // nodeSubscription answers those who watch over a server and ask for the state
 // of its subscription: there is none to be had.
 func nodeSubscription(*call) (any, error) {
-	return map[string]string{"status": "notfound", "message": "Holdfast has no subscriptions"}, nil
+	return api.Subscription{Status: "notfound", Message: "Holdfast has no subscriptions"}, nil
 }

@@ -15,7 +15,6 @@ import (
 	"holdfast/datastore/server/rest"
 	"holdfast/datastore/task"
 	"holdfast/datastore/wire"
-	"holdfast/datastore/wire/api"
 )
 
 // checkUpgrade checks that a request asks for the protocol, on a connection that
@@ -51,7 +50,7 @@ func (s *Server) backupUpgrade(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	if !have.Any(api.DatastoreBackup | api.DatastorePut) {
+	if !have.Any(c.may.Own) {
 		return nil, &rest.StatusError{Code: http.StatusForbidden, Text: fmt.Sprintf("missing permissions 'Datastore.Backup' on '%s'", path)}
 	}
 	st, err := c.writable()
@@ -74,7 +73,7 @@ func (s *Server) backupUpgrade(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	needs := rights{path: path, any: api.DatastoreBackup | api.DatastorePut}
+	needs := rights{path: path, any: c.may.Own}
 	if !benchmark {
 		needs.owner = func() (wire.AuthID, error) { return st.OwnerNow(c.Group()) }
 	}
@@ -199,7 +198,7 @@ func (s *Server) readerUpgrade(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	if !have.Any(api.DatastoreRead | api.DatastoreBackup) {
+	if !have.Any(c.may.Any | c.may.Own) {
 		return s.metadataUpgrade(c, path, have)
 	}
 	st, err := c.store()
@@ -210,7 +209,7 @@ func (s *Server) readerUpgrade(c *call) (any, error) {
 		return nil, err
 	}
 	absent := rest.BadRequest("snapshot %s does not exist.", c.Snapshot())
-	if !have.Has(api.DatastoreRead) {
+	if !have.Any(c.may.Any) {
 		owner, err := st.Owner(c.Group())
 		if errors.Is(err, chunkstore.ErrNotExist) {
 			return nil, absent
@@ -231,7 +230,7 @@ func (s *Server) readerUpgrade(c *call) (any, error) {
 	}
 	return nil, s.upgrade(c, opening{
 		store: st, spec: readerSpec(c), protocol: wire.ReaderProtocol,
-		rights: rights{path: path, any: api.DatastoreRead | api.DatastoreBackup, all: api.DatastoreRead,
+		rights: rights{path: path, any: c.may.Any | c.may.Own, all: c.may.Any,
 			owner: func() (wire.AuthID, error) { return st.OwnerNow(c.Group()) }},
 		cancel: snapshot.Close,
 		start: func(v *conversation) session {

@@ -34,6 +34,9 @@ const (
 	// ResumePath is asked within a backup session for the chunks that an
 	// interrupted one had sent.
 	ResumePath = "/holdfast/resume"
+	// TrashDaysMax is the longest time that removed snapshots can be brought back
+	// for, in days.
+	TrashDaysMax = 36500
 )
 
 // Errors that cross the ports, besides those of names.go and of chunkstore.

@@ -53,7 +53,7 @@ var rooms = map[string][]string{
 	"datastore/server/rest":   {"chunkstore", "datastore/server/ledger", "datastore/wire", "datastore/wire/api"},
 	"datastore/server/known":  {"chunkstore", "datastore/server/ledger"},
 	"datastore/server/quota":  {"chunkstore/durable", "datastore/access", "datastore/wire"},
-	"datastore/server/meter":  {"datastore", "datastore/access"},
+	"datastore/server/meter":  {"datastore", "datastore/access", "datastore/wire/api"},
 
 	"client":          {"chunkstore", "datastore/index", "datastore/wire"},
 	"client/source":   {},

@@ -5,6 +5,8 @@ import (
 	"math/rand/v2"
 	"sync"
 	"time"
+
+	"holdfast/datastore/wire/api"
 )
 
 const (
@@ -29,7 +31,7 @@ type Fullness struct {
 
 // toldUsage is what is said of a disk, and since when.
 type toldUsage struct {
-	Usage
+	api.Usage
 	at time.Time
 }
 
@@ -40,10 +42,10 @@ func NewFullness(now func() time.Time) *Fullness {
 
 // Of tells roughly how full the disk of a datastore is. That of one which is away is an
 // error.
-func (f *Fullness) Of(path string) (Usage, error) {
+func (f *Fullness) Of(path string) (api.Usage, error) {
 	u, err := OfStore(path)
 	if err != nil {
-		return Usage{}, err
+		return api.Usage{}, err
 	}
 	now := f.now()
 	f.mu.Lock()
@@ -60,16 +62,16 @@ func (f *Fullness) Of(path string) (Usage, error) {
 // coarse rounds how full a disk is to one of the two nearest parts of it, to the nearer
 // one more often, as dice decide: there is no edge that somebody could fill the disk up
 // to, and then see his next chunk step over it.
-func coarse(u Usage, dice uint64) Usage {
+func coarse(u api.Usage, dice uint64) api.Usage {
 	// What a disk has in all moves too, on some file systems.
 	unit := uint64(1) << max(0, bits.Len64(u.Total/coarseParts)-1)
 	total := u.Total - u.Total%unit
 	step := min(max(total/coarseParts, coarseLeast), total/coarseFew)
 	if step == 0 {
-		return Usage{Total: total, Avail: total}
+		return api.Usage{Total: total, Avail: total}
 	}
 	// What is kept for the superuser is not there for a backup.
 	used := u.Total - min(u.Total, u.Avail) + dice%step
 	used = min(used-used%step, total)
-	return Usage{Total: total, Used: used, Avail: total - used}
+	return api.Usage{Total: total, Used: used, Avail: total - used}
 }

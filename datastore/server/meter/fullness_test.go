@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"holdfast/datastore"
+	"holdfast/datastore/wire/api"
 )
 
 // The same is said for an hour, and then whatever is said of two states of a disk that
@@ -15,9 +16,9 @@ func TestFullnessIsRough(t *testing.T) {
 	for name, total := range map[string]uint64{"4 TiB": 4096 * gib, "500 GB": 500e9, "100 GiB": 100 * gib, "10 GiB": 10 * gib, "64 MiB": 64 << 20} {
 		t.Run(name, func(t *testing.T) {
 			for _, used := range []uint64{0, 1, total / 3, total / 2, total - 1, total} {
-				said := map[Usage]bool{}
+				said := map[api.Usage]bool{}
 				for dice := range uint64(1000) {
-					u := coarse(Usage{Total: total, Used: used, Avail: total - used}, dice*(total/4/1000))
+					u := coarse(api.Usage{Total: total, Used: used, Avail: total - used}, dice*(total/4/1000))
 					if u.Used+u.Avail != u.Total || u.Total > total || u.Total < total-total/32 {
 						t.Fatalf("%d of %d: %+v", used, total, u)
 					}
@@ -33,7 +34,7 @@ func TestFullnessIsRough(t *testing.T) {
 			}
 		})
 	}
-	if u := coarse(Usage{Total: 3, Used: 1, Avail: 2}, 7); u.Used+u.Avail != u.Total {
+	if u := coarse(api.Usage{Total: 3, Used: 1, Avail: 2}, 7); u.Used+u.Avail != u.Total {
 		t.Errorf("of a disk of 3 bytes: %+v", u)
 	}
 }
@@ -49,7 +50,7 @@ func TestFullnessHoldsStill(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	mark := Usage{Total: 7, Used: 3, Avail: 4} // as the disk was when it was looked at
+	mark := api.Usage{Total: 7, Used: 3, Avail: 4} // as the disk was when it was looked at
 	f.told[path] = toldUsage{mark, now}
 	now = now.Add(coarseFor - time.Second)
 	if u, err := f.Of(path); u != mark || err != nil {

@@ -10,19 +10,9 @@ import (
 	"holdfast/datastore/wire/api"
 )
 
-// Method is one row of a table of methods, which work on a C.
+// Method is a row of a table of methods, with what is done for it: with a C.
 type Method[C any] struct {
-	Verb string
-	// Path is relative to /api2/json; {name} stands for one component, which
-	// becomes the parameter of that name.
-	Path   string
-	Params []api.Param
-	// Raw says that the body is payload and not parameters.
-	Raw bool
-	// Public methods are answered without credentials.
-	Public bool
-	// Local methods exist only for callers of this machine whose identity is settled.
-	Local bool
+	api.Method
 	// Do answers: with what becomes the data of the answer, or ErrAnswered.
 	Do func(C) (any, error)
 }
@@ -38,7 +28,7 @@ type Tree[C any] struct {
 
 // Add puts a method into the tree.
 func (n *Tree[C]) Add(m *Method[C]) {
-	for _, part := range components(m.Path) {
+	for _, part := range components(m.Path()) {
 		if name, ok := strings.CutPrefix(part, "{"); ok {
 			if n.variable == nil {
 				n.variable = &Tree[C]{name: strings.TrimSuffix(name, "}")}
@@ -57,7 +47,7 @@ func (n *Tree[C]) Add(m *Method[C]) {
 	if n.methods == nil {
 		n.methods = make(map[string]*Method[C])
 	}
-	n.methods[m.Verb] = m
+	n.methods[m.Verb()] = m
 }
 
 // Lookup walks to the node of a path and collects its variables.
@@ -86,10 +76,10 @@ func (n *Tree[C]) Of(verb string) *Method[C] {
 }
 
 // Subdirs is what GET returns for a node without a method of its own.
-func (n *Tree[C]) Subdirs() []map[string]string {
-	list := []map[string]string{}
+func (n *Tree[C]) Subdirs() []api.Subdir {
+	list := []api.Subdir{}
 	for _, name := range slices.Sorted(maps.Keys(n.children)) {
-		list = append(list, map[string]string{"subdir": name})
+		list = append(list, api.Subdir{Subdir: name})
 	}
 	return list
 }

@@ -48,3 +48,17 @@ func GroupParams(more ...Param) []Param {
 func SnapshotParams(more ...Param) []Param {
 	return append([]Param{StoreParam, NSParam, TypeParam, IDParam, TimeParam}, more...)
 }
+
+// Shorthands for the rows.
+
+func optional(name string, check func(string) error) Param {
+	return Param{Name: name, Optional: true, Check: check}
+}
+
+func yesNo(name string) Param { return Param{Name: name, Kind: Boolean, Optional: true} }
+
+func number(name string, low, high int64) Param {
+	return Param{Name: name, Kind: Integer, Optional: true, Check: Within(low, high)}
+}
+
+func needed(name string, check func(string) error) Param { return Param{Name: name, Check: check} }
