@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"holdfast/datastore/wire"
+	"holdfast/datastore/wire/api"
 )
 
 // Ticket is the proof of a login.
@@ -176,11 +177,7 @@ func (a *auth) login(ctx context.Context, password string) error {
 // readTicket reads the answer to a login (section 1.7 of the protocol
 // specification).
 func readTicket(r *reply, id wire.AuthID) (Ticket, error) {
-	var data struct {
-		User   string `json:"username"`
-		Ticket string `json:"ticket"`
-		CSRF   string `json:"CSRFPreventionToken"`
-	}
+	var data api.Ticket
 	if err := r.decode(&data, nil); err != nil {
 		return Ticket{}, err
 	}

@@ -12,6 +12,7 @@ import (
 
 	"holdfast/chunkstore"
 	"holdfast/datastore/wire"
+	"holdfast/datastore/wire/api"
 )
 
 // How long it may take to find out whether a snapshot was made.
@@ -139,7 +140,7 @@ func (ss *session) isIn(e snapshotEntry) bool {
 	ss.mu.Lock()
 	defer ss.mu.Unlock()
 	for name, size := range ss.sent {
-		i := slices.IndexFunc(e.Files, func(f fileEntry) bool { return f.Name == name })
+		i := slices.IndexFunc(e.Files, func(f api.FileItem) bool { return f.Name == name })
 		if i < 0 {
 			return false
 		}
@@ -154,16 +155,13 @@ func (ss *session) isIn(e snapshotEntry) bool {
 // names of tasks leave the namespace out, so that it may be another one's.
 func (ss *session) running(ctx context.Context) (bool, error) {
 	c := ss.client
-	var tasks []struct {
-		Type string `json:"worker_type"`
-		ID   string `json:"worker_id"`
-	}
+	var tasks []api.TaskItem
 	params := url.Values{"running": {"true"}, "limit": {"0"}, "typefilter": {"backup"}}
 	if err := c.Do(ctx, Call{Method: http.MethodGet, Path: "/nodes/localhost/tasks", Params: params, Into: &tasks}); err != nil {
 		return false, fmt.Errorf("look whether the backup still runs: %w", err)
 	}
 	for _, t := range tasks {
-		if t.Type == "backup" && strings.HasPrefix(t.ID, c.opts.Repository.Datastore+":") && strings.HasSuffix(t.ID, ":"+ss.snap.Group.String()) {
+		if t.Type == "backup" && strings.HasPrefix(t.Worker(), c.opts.Repository.Datastore+":") && strings.HasSuffix(t.Worker(), ":"+ss.snap.Group.String()) {
 			return true, nil
 		}
 	}

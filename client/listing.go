@@ -12,12 +12,8 @@ import (
 
 	"holdfast/chunkstore"
 	"holdfast/datastore/wire"
+	"holdfast/datastore/wire/api"
 )
-
-// namespaceEntry is an element of section 4.7 of the protocol specification.
-type namespaceEntry struct {
-	NS string `json:"ns"`
-}
 
 // Namespaces implements wire.Source.
 func (c *Client) Namespaces(ctx context.Context, parent wire.Namespace) ([]wire.Namespace, error) {
@@ -28,7 +24,7 @@ func (c *Client) Namespaces(ctx context.Context, parent wire.Namespace) ([]wire.
 	if parent != "" {
 		params.Set("parent", string(parent))
 	}
-	var entries []namespaceEntry
+	var entries []api.NamespaceItem
 	if err := c.get(ctx, "/namespace", params, &entries); err != nil {
 		return nil, fmt.Errorf("list namespaces: %w", err)
 	}
@@ -55,15 +51,7 @@ func (c *Client) get(ctx context.Context, path string, params url.Values, into a
 }
 
 // groupEntry is an element of section 4.2 of the protocol specification.
-type groupEntry struct {
-	Type    string   `json:"backup-type"`
-	ID      string   `json:"backup-id"`
-	Last    int64    `json:"last-backup"`
-	Count   int      `json:"backup-count"`
-	Files   []string `json:"files"`
-	Owner   string   `json:"owner"`
-	Comment string   `json:"comment"`
-}
+type groupEntry api.GroupItem
 
 // Groups implements wire.Source. A Proxmox Backup Server counts snapshots that
 // are not finished as well.
@@ -124,26 +112,7 @@ func firstLine(s string) string {
 }
 
 // snapshotEntry is an element of section 4.3 of the protocol specification.
-type snapshotEntry struct {
-	Type        string            `json:"backup-type"`
-	ID          string            `json:"backup-id"`
-	Time        int64             `json:"backup-time"`
-	Files       []fileEntry       `json:"files"`
-	Size        *uint64           `json:"size"`
-	Comment     string            `json:"comment"`
-	Verify      *wire.VerifyState `json:"verification"`
-	Fingerprint string            `json:"fingerprint"`
-	Owner       string            `json:"owner"`
-	Protected   bool              `json:"protected"`
-	Arrived     int64             `json:"arrived"` // of servers of Holdfast
-	Undated     bool              `json:"undated"` // likewise
-}
-
-type fileEntry struct {
-	Name string  `json:"filename"`
-	Mode string  `json:"crypt-mode"`
-	Size *uint64 `json:"size"`
-}
+type snapshotEntry api.SnapshotItem
 
 // Snapshots implements wire.Source. The notes of the listing are the first
 // line only.
@@ -232,7 +201,7 @@ func (c *Client) snapshotEntries(ctx context.Context, g wire.Group) (entries []s
 // finished tells whether the snapshot has a manifest. Without one there is no
 // size, but there is none either if the manifest cannot be read.
 func (e snapshotEntry) finished() bool {
-	return e.Size != nil || slices.ContainsFunc(e.Files, func(f fileEntry) bool { return f.Name == wire.ManifestName })
+	return e.Size != nil || slices.ContainsFunc(e.Files, func(f api.FileItem) bool { return f.Name == wire.ManifestName })
 }
 
 func (e snapshotEntry) info(g wire.Group) (wire.SnapshotInfo, error) {
@@ -254,24 +223,24 @@ func (e snapshotEntry) info(g wire.Group) (wire.SnapshotInfo, error) {
 		if _, err := wire.CheckFileName(f.Name); err != nil {
 			return info, err
 		}
-		f.addTo(&info)
+		addFile(&info, f)
 	}
 	return info, nil
 }
 
-// addTo enters a file where it belongs: the manifest, what the manifest names
+// addFile enters a file where it belongs: the manifest, what the manifest names
 // (it has a size), and the rest.
-func (f fileEntry) addTo(info *wire.SnapshotInfo) {
+func addFile(info *wire.SnapshotInfo, f api.FileItem) {
 	switch {
 	case f.Name == wire.ManifestName:
-		info.Signed = f.Mode == "sign-only"
+		info.Signed = f.CryptMode == "sign-only"
 		if f.Size != nil {
 			info.ManifestSize = *f.Size
 		}
 	case f.Size == nil:
 		info.Extra = append(info.Extra, f.Name)
 	default:
-		info.Files = append(info.Files, wire.FileInfo{Name: f.Name, CryptMode: printable(f.Mode), Size: *f.Size})
+		info.Files = append(info.Files, wire.FileInfo{Name: f.Name, CryptMode: printable(f.CryptMode), Size: *f.Size})
 		info.Size += *f.Size
 	}
 }

@@ -11,6 +11,7 @@ import (
 
 	"holdfast/chunkstore"
 	"holdfast/datastore/wire"
+	"holdfast/datastore/wire/api"
 )
 
 // TaskError is the end of a task that did not go well.
@@ -41,12 +42,9 @@ const (
 
 // logAnswer is the answer about the log of a task.
 type logAnswer struct {
-	Data []struct {
-		N    int    `json:"n"`
-		Text string `json:"t"`
-	} `json:"data"`
-	Total  int  `json:"total"`
-	Active bool `json:"active"`
+	Data   []api.LogLine `json:"data"`
+	Total  int           `json:"total"`
+	Active bool          `json:"active"`
 }
 
 // FollowTask calls line for every line of a task's log, without its time, until
@@ -106,19 +104,18 @@ func (c *Client) taskLog(ctx context.Context, upid string, start int) (logAnswer
 
 // taskEnd asks how a task ended.
 func (c *Client) taskEnd(ctx context.Context, upid string) error {
-	var status struct {
-		Exit string `json:"exitstatus"`
-	}
+	var status api.TaskStatus
 	if err := c.Do(ctx, Call{Method: http.MethodGet, Path: taskPath(upid, "/status"), Into: &status}); err != nil {
 		return fmt.Errorf("read the status of a task: %w", err)
 	}
-	if status.Exit == "OK" || strings.HasPrefix(status.Exit, "WARNINGS") {
+	exit := "stopped with unknown status"
+	if status.Exit != nil && *status.Exit != "" {
+		exit = *status.Exit
+	}
+	if exit == "OK" || strings.HasPrefix(exit, "WARNINGS") {
 		return nil
 	}
-	if status.Exit == "" {
-		status.Exit = "stopped with unknown status"
-	}
-	return &TaskError{UPID: upid, Status: printable(status.Exit)}
+	return &TaskError{UPID: upid, Status: printable(exit)}
 }
 
 func withoutStamp(s string) string {

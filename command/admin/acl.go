@@ -12,6 +12,7 @@ import (
 	"holdfast/command/repo"
 	"holdfast/command/term"
 	"holdfast/datastore/wire"
+	"holdfast/datastore/wire/api"
 )
 
 // ACL is holdfast acl with its subcommands.
@@ -108,12 +109,7 @@ func aclRemove(ctx context.Context, c *call) error {
 }
 
 func aclList(ctx context.Context, c *call) error {
-	var list []struct {
-		Path      string `json:"path"`
-		UGID      string `json:"ugid"`
-		Role      string `json:"roleid"`
-		Propagate bool   `json:"propagate"`
-	}
+	var list []api.ACLItem
 	if err := c.repos.Asking(ctx, client.Call{Method: http.MethodGet, Path: "/access/acl"}, &list); err != nil {
 		return fmt.Errorf("list roles: %w", err)
 	}
@@ -123,9 +119,9 @@ func aclList(ctx context.Context, c *call) error {
 		if !e.Propagate {
 			counts = "there only"
 		}
-		rows = append(rows, []string{e.Path, e.Role, e.UGID, counts})
+		rows = append(rows, []string{e.Path, e.Role, string(e.ID), counts})
 		if c.UI.JSON {
-			c.UI.Result(aclRecord{"acl", e.Path, e.Role, e.UGID, e.Propagate}, nil)
+			c.UI.Result(aclRecord{"acl", e.Path, e.Role, string(e.ID), e.Propagate}, nil)
 		}
 	}
 	c.UI.Listing(rows, "no roles were given")

@@ -12,6 +12,7 @@ import (
 	"holdfast/client"
 	"holdfast/command/repo"
 	"holdfast/command/term"
+	"holdfast/datastore/wire/api"
 )
 
 // Datastore is holdfast datastore with its subcommands.
@@ -84,12 +85,7 @@ func datastoreCreate(ctx context.Context, c *call) error {
 }
 
 func datastoreList(ctx context.Context, c *call) error {
-	var list []struct {
-		Name        string `json:"name"`
-		Path        string `json:"path"`
-		Comment     string `json:"comment"`
-		Maintenance string `json:"maintenance-mode"`
-	}
+	var list []api.DatastoreConfig
 	if err := c.repos.Asking(ctx, client.Call{Method: http.MethodGet, Path: "/config/datastore"}, &list); err != nil {
 		return fmt.Errorf("list datastores: %w", err)
 	}

@@ -17,6 +17,7 @@ import (
 	"holdfast/command/term"
 	"holdfast/datastore"
 	"holdfast/datastore/wire"
+	"holdfast/datastore/wire/api"
 )
 
 // Namespace is holdfast namespace with its subcommands.
@@ -129,9 +130,7 @@ func namespaceList(ctx context.Context, c *call) error {
 
 // namespacesOf asks a server for namespaces.
 func namespacesOf(ctx context.Context, s *client.Client, store string, parent wire.Namespace) ([]wire.Namespace, error) {
-	var answer []struct {
-		NS string `json:"ns"`
-	}
+	var answer []api.NamespaceItem
 	err := s.Do(ctx, client.Call{
 		Method: http.MethodGet, Path: repo.RestPath("admin", "datastore", store, "namespace"), Params: repo.Fields("parent", string(parent)), Into: &answer,
 	})

@@ -11,6 +11,7 @@ import (
 	"holdfast/client"
 	"holdfast/command/repo"
 	"holdfast/command/term"
+	"holdfast/datastore/wire/api"
 )
 
 // Quota is holdfast quota with its subcommands.
@@ -54,15 +55,9 @@ type quotaRecord struct {
 	SnapshotsPerDay uint32 `json:"snapshots_per_day"`
 }
 
-// quotaAnswer is a quota as a server tells it.
-type quotaAnswer struct {
-	Subject   string `json:"subject"`
-	Bytes     uint64 `json:"bytes-max"`
-	Snapshots uint32 `json:"snapshots-per-day"`
-}
-
-func (a quotaAnswer) record() quotaRecord {
-	return quotaRecord{"quota", a.Subject, a.Bytes, a.Snapshots}
+// recordOf is the record of a quota.
+func recordOf(q api.QuotaItem) quotaRecord {
+	return quotaRecord{"quota", q.Subject, q.BytesMax, q.SnapshotsPerDay}
 }
 
 // snapshotsPerDayMax is the largest bound that a server takes.
@@ -78,20 +73,20 @@ func quotaSet(ctx context.Context, c *call) error {
 		if err != nil {
 			return term.Usagef("--bytes %q: %w", c.Flags.String("bytes"), err)
 		}
-		params.Set("bytes-max", strconv.FormatInt(n, 10))
+		params.Set(api.QuotaBytes, strconv.FormatInt(n, 10))
 	}
 	if c.Flags.IsSet("snapshots-per-day") {
 		n := c.Flags.Uint("snapshots-per-day")
 		if n > snapshotsPerDayMax {
 			return term.Usagef("--snapshots-per-day %d: want 0 to %d", n, snapshotsPerDayMax)
 		}
-		params.Set("snapshots-per-day", strconv.FormatUint(uint64(n), 10))
+		params.Set(api.QuotaSnapshots, strconv.FormatUint(uint64(n), 10))
 	}
-	var set quotaAnswer
+	var set api.QuotaItem
 	if err := c.repos.Asking(ctx, client.Call{Method: http.MethodPut, Path: "/access/quota", Params: params}, &set); err != nil {
 		return fmt.Errorf("set quota of %s: %w", c.Arg(0), err)
 	}
-	rec := set.record()
+	rec := recordOf(set)
 	c.UI.Done(rec, "set the quota of %s: %s, %s", rec.Subject, rec.bytes(), rec.perDay())
 	return nil
 }
@@ -111,13 +106,13 @@ func (r quotaRecord) perDay() string {
 }
 
 func quotaList(ctx context.Context, c *call) error {
-	var list []quotaAnswer
+	var list []api.QuotaItem
 	if err := c.repos.Asking(ctx, client.Call{Method: http.MethodGet, Path: "/access/quota"}, &list); err != nil {
 		return fmt.Errorf("list quotas: %w", err)
 	}
 	rows := [][]string{{"subject", "size", "snapshots"}}
 	for _, q := range list {
-		rec := q.record()
+		rec := recordOf(q)
 		rows = append(rows, []string{rec.Subject, rec.bytes(), rec.perDay()})
 		if c.UI.JSON {
 			c.UI.Result(rec, nil)

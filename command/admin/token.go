@@ -13,6 +13,7 @@ import (
 	"holdfast/command/repo"
 	"holdfast/command/term"
 	"holdfast/datastore/wire"
+	"holdfast/datastore/wire/api"
 )
 
 // Token is holdfast token with its subcommands.
@@ -80,9 +81,7 @@ func tokenCreate(ctx context.Context, c *call) error {
 		return term.Usagef("--role and --path belong together")
 	}
 	return c.repos.Anew().Managing(ctx, func(s *client.Client) error {
-		var made struct {
-			Value string `json:"value"`
-		}
+		var made api.NewToken
 		if err := s.Do(ctx, client.Call{Method: http.MethodPost, Path: tokenPath(id), Params: repo.Fields("comment", comment), Into: &made}); err != nil {
 			return fmt.Errorf("make token %s: %w", id, err)
 		}
@@ -97,8 +96,8 @@ func tokenCreate(ctx context.Context, c *call) error {
 				return fmt.Errorf("make token %s: give it the role %s on %s: %w", id, role, path, knownRoles(err))
 			}
 		}
-		c.UI.Result(tokenRecord{"token", string(id), made.Value, role, path, comment, true, ""}, func(w io.Writer) {
-			fmt.Fprintf(w, "made token %s; its secret is shown this once:\n%s\n", id, made.Value)
+		c.UI.Result(tokenRecord{"token", string(id), made.Secret, role, path, comment, true, ""}, func(w io.Writer) {
+			fmt.Fprintf(w, "made token %s; its secret is shown this once:\n%s\n", id, made.Secret)
 		})
 		if err := c.UI.WriteError(); err != nil {
 			undo("with a secret that nobody has seen")
@@ -163,32 +162,27 @@ func tokenList(ctx context.Context, c *call) error {
 
 // userNames lists all users, by name only.
 func userNames(ctx context.Context, s *client.Client) ([]string, error) {
-	var list []struct {
-		UserID string `json:"userid"`
-	}
+	var list []api.UserItem
 	if err := s.Do(ctx, client.Call{Method: http.MethodGet, Path: "/access/users", Into: &list}); err != nil {
 		return nil, fmt.Errorf("list users: %w", err)
 	}
 	var names []string
 	for _, u := range list {
-		names = append(names, u.UserID)
+		names = append(names, string(u.ID))
 	}
 	return names, nil
 }
 
 // tokensOf returns the tokens of one user as rows, and prints them as JSON.
 func (c *call) tokensOf(ctx context.Context, s *client.Client, user string) (rows [][]string, err error) {
-	var list []struct {
-		TokenID string `json:"tokenid"`
-		entry
-	}
+	var list []api.TokenItem
 	if err := s.Do(ctx, client.Call{Method: http.MethodGet, Path: repo.RestPath("access", "users", user, "token"), Into: &list}); err != nil {
 		return nil, fmt.Errorf("list tokens of %s: %w", user, err)
 	}
 	for _, t := range list {
-		rows = append(rows, []string{t.TokenID, t.state(), t.Comment})
+		rows = append(rows, []string{string(t.ID), state(t.Enabled, t.Expire), t.Comment})
 		if c.UI.JSON {
-			c.UI.Result(tokenRecord{MessageType: "token", AuthID: t.TokenID, Comment: t.Comment, Enabled: t.enabled(), Expires: term.UnixTime(t.Expire)}, nil)
+			c.UI.Result(tokenRecord{MessageType: "token", AuthID: string(t.ID), Comment: t.Comment, Enabled: t.Enabled, Expires: term.UnixTime(t.Expire)}, nil)
 		}
 	}
 	return rows, nil

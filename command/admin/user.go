@@ -12,6 +12,7 @@ import (
 	"holdfast/command/secret"
 	"holdfast/command/term"
 	"holdfast/datastore/wire"
+	"holdfast/datastore/wire/api"
 )
 
 // User is holdfast user with its subcommands.
@@ -111,40 +112,27 @@ func userCreate(ctx context.Context, c *call) error {
 	return nil
 }
 
-// entry is what the lists of users and tokens have in common.
-type entry struct {
-	Comment string `json:"comment"`
-	Enable  *bool  `json:"enable"` // absent means true
-	Expire  int64  `json:"expire"` // Unix seconds, 0 for never
-}
-
-func (e entry) enabled() bool { return e.Enable == nil || *e.Enable }
-
-// state is how an entry's state is shown to people.
-func (e entry) state() string {
+// state is how the state of a user or token is shown to people.
+func state(enabled bool, expire int64) string {
 	switch {
-	case !e.enabled():
+	case !enabled:
 		return "disabled"
-	case e.Expire > 0:
-		return "until " + term.UnixTime(e.Expire)
+	case expire > 0:
+		return "until " + term.UnixTime(expire)
 	}
 	return "enabled"
 }
 
 func userList(ctx context.Context, c *call) error {
-	var list []struct {
-		UserID string `json:"userid"`
-		Email  string `json:"email"`
-		entry
-	}
+	var list []api.UserItem
 	if err := c.repos.Asking(ctx, client.Call{Method: http.MethodGet, Path: "/access/users"}, &list); err != nil {
 		return fmt.Errorf("list users: %w", err)
 	}
 	rows := [][]string{{"user", "state", "email", "comment"}}
 	for _, u := range list {
-		rows = append(rows, []string{u.UserID, u.state(), term.OrDash(u.Email), u.Comment})
+		rows = append(rows, []string{string(u.ID), state(u.Enabled, u.Expire), term.OrDash(u.Email), u.Comment})
 		if c.UI.JSON {
-			c.UI.Result(userRecord{"user", u.UserID, u.Comment, u.Email, u.enabled(), term.UnixTime(u.Expire)}, nil)
+			c.UI.Result(userRecord{"user", string(u.ID), u.Comment, u.Email, u.Enabled, term.UnixTime(u.Expire)}, nil)
 		}
 	}
 	c.UI.Listing(rows, "no users")

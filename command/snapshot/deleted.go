@@ -17,6 +17,7 @@ import (
 	"holdfast/command/term"
 	"holdfast/datastore"
 	"holdfast/datastore/wire"
+	"holdfast/datastore/wire/api"
 )
 
 // trashBin is where removed snapshots stay for a while.
@@ -56,15 +57,7 @@ func snapshotFields(s wire.Snapshot) url.Values {
 
 // Deleted implements trashBin.
 func (r remoteTrash) Deleted(ctx context.Context) ([]datastore.Deleted, error) {
-	var answer []struct {
-		Type      string      `json:"backup-type"`
-		ID        string      `json:"backup-id"`
-		Time      int64       `json:"backup-time"`
-		Owner     wire.AuthID `json:"owner"`
-		Deleted   int64       `json:"deleted"`
-		Left      int64       `json:"left"`
-		Protected bool        `json:"protected"`
-	}
+	var answer []api.DeletedItem
 	if err := r.call(ctx, http.MethodGet, repo.Fields("ns", string(r.ns)), &answer); err != nil {
 		return nil, err
 	}

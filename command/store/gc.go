@@ -18,6 +18,7 @@ import (
 	"holdfast/datastore"
 	"holdfast/datastore/gc"
 	"holdfast/datastore/wire"
+	"holdfast/datastore/wire/api"
 )
 
 // GC is holdfast gc.
@@ -198,17 +199,7 @@ func (c *call) gcThere(ctx context.Context, s *repo.Repository, rec *gcRecord) e
 // gcTold asks a server for the numbers of the collection that has ended. If
 // another has begun since there are none.
 func (c *call) gcTold(ctx context.Context, s *repo.Repository, path string, rec *gcRecord) error {
-	var a struct {
-		UPID          *string `json:"upid"`
-		Archives      uint64  `json:"index-file-count"`
-		UsedBytes     uint64  `json:"disk-bytes"`
-		UsedChunks    uint64  `json:"disk-chunks"`
-		FreedBytes    uint64  `json:"removed-bytes"`
-		RemovedChunks uint64  `json:"removed-chunks"`
-		KeptBytes     uint64  `json:"pending-bytes"`
-		KeptChunks    uint64  `json:"pending-chunks"`
-		PacksLeft     uint64  `json:"still-bad"`
-	}
+	var a api.Collection
 	if err := s.Remote.Do(ctx, client.Call{Method: http.MethodGet, Path: path, Into: &a}); err != nil {
 		return fmt.Errorf("result of the garbage collection: %w", err)
 	}
@@ -216,8 +207,8 @@ func (c *call) gcTold(ctx context.Context, s *repo.Repository, path string, rec 
 		return nil
 	}
 	rec.gcCounts = &gcCounts{
-		Archives: a.Archives, UsedChunks: a.UsedChunks, UsedBytes: a.UsedBytes, RemovedChunks: a.RemovedChunks,
-		FreedBytes: a.FreedBytes, KeptChunks: a.KeptChunks, KeptBytes: a.KeptBytes, PacksLeft: a.PacksLeft,
+		Archives: a.IndexFileCount, UsedChunks: a.DiskChunks, UsedBytes: a.DiskBytes, RemovedChunks: a.RemovedChunks,
+		FreedBytes: a.RemovedBytes, KeptChunks: a.PendingChunks, KeptBytes: a.PendingBytes, PacksLeft: a.StillBad,
 	}
 	return nil
 }

@@ -19,6 +19,7 @@ import (
 	"holdfast/datastore"
 	"holdfast/datastore/prune"
 	"holdfast/datastore/wire"
+	"holdfast/datastore/wire/api"
 )
 
 // Prune is holdfast prune.
@@ -244,11 +245,7 @@ func (c *call) pruneThere(ctx context.Context, s *repo.Repository, g wire.Group,
 	if c.Flags.Bool("now") {
 		params.Set("now", "true")
 	}
-	var answer []struct {
-		Time      int64 `json:"backup-time"`
-		Keep      bool  `json:"keep"`
-		Protected bool  `json:"protected"`
-	}
+	var answer []api.PruneItem
 	path := repo.RestPath("admin", "datastore", s.Name.Datastore, "prune")
 	if err := s.Remote.Do(ctx, client.Call{Method: http.MethodPost, Path: path, Params: params, Into: &answer}); err != nil {
 		return nil, c.noTrash(repo.OnlyHoldfast(fmt.Errorf("prune %s%s: %w", g, repo.Within(g.NS), err), pruneNowElsewhere))

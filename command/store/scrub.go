@@ -19,6 +19,7 @@ import (
 	"holdfast/command/term"
 	"holdfast/datastore"
 	"holdfast/datastore/verify"
+	"holdfast/datastore/wire/api"
 )
 
 // affectedRecord is an archive that cannot be restored whole.
@@ -69,9 +70,6 @@ type scrubOrder struct {
 	rate int64 // bytes in a second, 0 for no bound
 }
 
-// scrubDaysMax bounds --older-than, in days.
-const scrubDaysMax = 36500
-
 // scrubOrder reads the flags of verify --store.
 func (c *call) scrubOrder() (o scrubOrder, err error) {
 	if c.Arg(0) != "" {
@@ -83,8 +81,8 @@ func (c *call) scrubOrder() (o scrubOrder, err error) {
 		}
 	}
 	o.aged, o.days = c.Flags.IsSet("older-than"), c.Flags.Uint("older-than")
-	if o.days > scrubDaysMax {
-		return o, term.Usagef("--older-than %d: want 0 to %d", o.days, scrubDaysMax)
+	if o.days > api.ScrubDaysMax {
+		return o, term.Usagef("--older-than %d: want 0 to %d", o.days, api.ScrubDaysMax)
 	}
 	o.rate, err = repo.Rate(c.Given, "limit")
 	if err == nil && o.rate < 0 {

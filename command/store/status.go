@@ -14,6 +14,7 @@ import (
 	"holdfast/command/term"
 	"holdfast/datastore"
 	"holdfast/datastore/wire"
+	"holdfast/datastore/wire/api"
 )
 
 // Status is holdfast status.
@@ -87,11 +88,7 @@ func (r *repositoryRecord) fromStore(ctx context.Context, s *datastore.Store) er
 
 // fromServer counts what the server lists, and asks it about the disk.
 func (r *repositoryRecord) fromServer(ctx context.Context, s *repo.Repository) error {
-	var disk struct {
-		Total uint64 `json:"total"`
-		Used  uint64 `json:"used"`
-		Avail uint64 `json:"avail"`
-	}
+	var disk api.Usage
 	err := s.Remote.Do(ctx, client.Call{Method: http.MethodGet, Path: repo.RestPath("admin", "datastore", s.Name.Datastore, "status"), Into: &disk})
 	if err != nil {
 		return fmt.Errorf("status of %s: %w", s.Name, err)

@@ -14,6 +14,7 @@ import (
 	"holdfast/command/repo"
 	"holdfast/command/term"
 	"holdfast/datastore/wire"
+	"holdfast/datastore/wire/api"
 )
 
 // Command is holdfast task with its subcommands.
@@ -66,15 +67,7 @@ func taskPath(upid string, rest ...string) string {
 }
 
 func taskList(ctx context.Context, c *call) error {
-	var list []struct {
-		UPID   string `json:"upid"`
-		Start  int64  `json:"starttime"`
-		End    int64  `json:"endtime"`
-		Type   string `json:"worker_type"`
-		ID     string `json:"worker_id"`
-		User   string `json:"user"`
-		Status string `json:"status"`
-	}
+	var list []api.TaskItem
 	params := url.Values{"limit": {strconv.FormatUint(uint64(c.Flags.Uint("limit")), 10)}}
 	for _, flag := range []string{"running", "errors"} {
 		if c.Flags.Bool(flag) {
@@ -87,7 +80,7 @@ func taskList(ctx context.Context, c *call) error {
 	}
 	rows := [][]string{{"started", "type", "about", "user or token", "status", "task"}}
 	for _, t := range list {
-		rec := taskRecord{"task", t.UPID, t.Type, t.ID, t.User, term.UnixTime(t.Start), term.UnixTime(t.End), t.Status}
+		rec := taskRecord{"task", t.UPID, t.Type, t.Worker(), t.User, term.UnixTime(t.Start), term.UnixTime(t.End), t.Status}
 		if t.End == 0 {
 			rec.Status = "running"
 		}
@@ -123,9 +116,7 @@ func taskLog(ctx context.Context, c *call) error {
 			return s.FollowTask(ctx, c.Arg(0), show)
 		}
 		for start := 1; ; start += logPage {
-			var lines []struct {
-				Text string `json:"t"`
-			}
+			var lines []api.LogLine
 			params := url.Values{"start": {strconv.Itoa(start)}, "limit": {strconv.Itoa(logPage)}}
 			err := s.Do(ctx, client.Call{Method: http.MethodGet, Path: taskPath(c.Arg(0), "log"), Params: params, Into: &lines})
 			if err != nil {

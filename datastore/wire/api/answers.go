@@ -183,6 +183,14 @@ type TaskItem struct {
 	Status string  `json:"status,omitempty"`
 }
 
+// Worker is what the task is about, "" if that is everything.
+func (t TaskItem) Worker() string {
+	if t.ID == nil {
+		return ""
+	}
+	return *t.ID
+}
+
 // TaskStatus is how a task goes: Status is "running" or "stopped", and Exit how it ended.
 type TaskStatus struct {
 	UPID    string  `json:"upid"`
