@@ -41,16 +41,27 @@ func DecodeKey(b []byte) Key {
 	return Key{ID: ID(b), Size: binary.BigEndian.Uint32(b[32:]), Owner: Owner(b[36:KeySize])}
 }
 
-// Hasher makes short stand-ins for keys, for large sets in memory. Nobody can
-// foresee them, so that nobody can choose keys of which two have the same.
+// StandIn stands for a key or a name in a large set in memory: a hash of 128 bits that
+// its Hasher alone makes. That suffices: nobody can foresee it, so nobody can choose two
+// that have the same, and of the 2^32 chunks of a large store two have it by chance once
+// in 2^65 stores. Two that had it would be taken for one: the collector would keep
+// garbage, a verification count the second as proven with the first, and a backup not
+// send it, so that the server, which has a Hasher of its own, refuses the reference.
+type StandIn struct{ Hi, Lo uint64 }
+
+// Hasher makes stand-ins. Those of two Hashers have nothing to do with each other. It
+// must be made by NewHasher, and is safe for concurrent use.
 type Hasher struct{ hi, lo maphash.Seed }
 
 // NewHasher returns a Hasher of its own.
 func NewHasher() Hasher { return Hasher{maphash.MakeSeed(), maphash.MakeSeed()} }
 
-// Of returns 128 bits that stand for k.
-func (h Hasher) Of(k Key) (hi, lo uint64) {
+// Of returns what stands for k.
+func (h Hasher) Of(k Key) StandIn {
 	var room [KeySize]byte
 	b := k.Append(room[:0])
-	return maphash.Bytes(h.hi, b), maphash.Bytes(h.lo, b)
+	return StandIn{maphash.Bytes(h.hi, b), maphash.Bytes(h.lo, b)}
 }
+
+// OfID returns what stands for a name alone, whatever its chunks are.
+func (h Hasher) OfID(id ID) StandIn { return h.Of(Key{ID: id}) }

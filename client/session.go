@@ -21,7 +21,7 @@ type session struct {
 	client *Client
 	conn   *conn
 	snap   wire.Snapshot
-	known  appendable
+	known  *appendable
 	ctx    context.Context // of appends in the background; ends with Close
 	cancel context.CancelFunc
 
@@ -50,7 +50,7 @@ func (c *Client) Begin(ctx context.Context, s wire.Snapshot) (wire.Session, erro
 	if err != nil {
 		return nil, fmt.Errorf("begin snapshot %s: %w", s, err)
 	}
-	ss := &session{client: c, conn: conn, snap: s, sent: map[string]*uint64{}}
+	ss := &session{client: c, conn: conn, snap: s, known: newAppendable(), sent: map[string]*uint64{}}
 	ss.ctx, ss.cancel = context.WithCancel(context.Background())
 	if conn.holdfast {
 		return resumable{ss}, nil
@@ -280,11 +280,16 @@ func (l *chunkList) Write(p []byte) (int, error) {
 
 // appendable are the chunks that may be appended, with their sizes: those sent in
 // the session, those of an interrupted one, and those of the previous
-// snapshot's indexes that were opened. It holds half of each ID, some 40 bytes
-// a chunk; the server holds all of it and has the last word.
+// snapshot's indexes that were opened. It takes some 40 bytes a
+// chunk; the server has the last word.
 type appendable struct {
-	mu    sync.Mutex
-	sizes map[[16]byte]uint32
+	hasher chunkstore.Hasher
+	mu     sync.Mutex
+	sizes  map[chunkstore.StandIn]uint32
+}
+
+func newAppendable() *appendable {
+	return &appendable{hasher: chunkstore.NewHasher(), sizes: make(map[chunkstore.StandIn]uint32)}
 }
 
 // sentFlag marks chunks sent in this session. Sizes stay below it.
@@ -294,10 +299,7 @@ const sentFlag = 1 << 31
 func (a *appendable) add(id chunkstore.ID, size uint32, sent bool) (added bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.sizes == nil {
-		a.sizes = make(map[[16]byte]uint32)
-	}
-	h := [16]byte(id[:16])
+	h := a.hasher.OfID(id)
 	old := a.sizes[h]
 	if sent {
 		size |= sentFlag
@@ -313,6 +315,6 @@ func (a *appendable) add(id chunkstore.ID, size uint32, sent bool) (added bool) 
 func (a *appendable) size(id chunkstore.ID) (size uint32, sent bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	s := a.sizes[[16]byte(id[:16])]
+	s := a.sizes[a.hasher.OfID(id)]
 	return s &^ sentFlag, s&sentFlag != 0
 }

@@ -451,7 +451,7 @@ func FuzzChunkList(f *testing.F) {
 }
 
 func TestKnown(t *testing.T) {
-	k := &appendable{}
+	k := newAppendable()
 	id := chunkstore.ID{1}
 	if size, sent := k.size(id); size != 0 || sent {
 		t.Error("an unknown chunk is known")

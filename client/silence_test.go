@@ -50,7 +50,7 @@ func working(t *testing.T, takes time.Duration) *session {
 		conn.close()
 		c.Close()
 	})
-	return &session{client: c, conn: conn, snap: snap(1), sent: map[string]*uint64{}}
+	return &session{client: c, conn: conn, snap: snap(1), known: newAppendable(), sent: map[string]*uint64{}}
 }
 
 // A server that shows that it lives may take hours for finish, which looks at

@@ -82,7 +82,6 @@ type Store struct {
 	epoch   epoch // of this process; zero when read-only
 	handles *handles
 	opened  OpenReport
-	hasher  chunkstore.Hasher
 
 	// commitLock is held by whoever changes the catalogue: it is a channel of
 	// one, so that waiting for it can be given up.
@@ -186,7 +185,6 @@ func newStore(dir string, o Options) *Store {
 		disk:       disk{hook: o.hook},
 		commitLock: make(chan struct{}, 1),
 		sealing:    make(chan struct{}, sealsMax),
-		hasher:     chunkstore.NewHasher(),
 		pending:    newTable(),
 		flights:    make(map[chunkstore.ID]chan struct{}),
 		packs:      make(map[uint32]*packInfo),

@@ -10,21 +10,20 @@ import (
 )
 
 // settled is the set of chunks that need not be sent: those of the previous
-// snapshot, those an interrupted backup had sent, and those this one has. It holds half of each ID, some 40
-// bytes a chunk; that two of a backup's chunks agree in 128 bits is not going
-// to happen, and the finish would refuse the snapshot if it did.
+// snapshot, those an interrupted backup had sent, and those this one has. It takes some
+// 40 bytes a chunk.
 type settled struct {
+	hasher  chunkstore.Hasher
 	mu      sync.Mutex
-	stored  map[half]struct{}
-	sending map[half]chan struct{} // closed when the chunk has been sent
+	stored  map[chunkstore.StandIn]struct{}
+	sending map[chunkstore.StandIn]chan struct{} // closed when the chunk has been sent
 }
 
-type half [16]byte
-
-func halfOf(id chunkstore.ID) half { return half(id[:16]) }
-
 func newSettled() *settled {
-	return &settled{stored: make(map[half]struct{}), sending: make(map[half]chan struct{})}
+	return &settled{
+		hasher: chunkstore.NewHasher(),
+		stored: make(map[chunkstore.StandIn]struct{}), sending: make(map[chunkstore.StandIn]chan struct{}),
+	}
 }
 
 // addIndex adds the chunks of an index of the previous snapshot.
@@ -35,7 +34,7 @@ func (s *settled) addIndex(r *index.Reader) error {
 		if err != nil {
 			return err
 		}
-		s.stored[halfOf(e.ID)] = struct{}{}
+		s.stored[s.hasher.OfID(e.ID)] = struct{}{}
 	}
 	return nil
 }
@@ -45,14 +44,14 @@ func (s *settled) addSizes(list []wire.ChunkSize) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, c := range list {
-		s.stored[halfOf(c.ID)] = struct{}{}
+		s.stored[s.hasher.OfID(c.ID)] = struct{}{}
 	}
 }
 
 // claim returns true if the caller has to send id; it must call settle then.
 // Otherwise the chunk is stored: claim waits if somebody is sending it.
 func (s *settled) claim(ctx context.Context, id chunkstore.ID) (send bool, err error) {
-	h := halfOf(id)
+	h := s.hasher.OfID(id)
 	for {
 		s.mu.Lock()
 		if _, ok := s.stored[h]; ok {
@@ -78,12 +77,12 @@ func (s *settled) claim(ctx context.Context, id chunkstore.ID) (send bool, err e
 func (s *settled) forget(id chunkstore.ID) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	delete(s.stored, halfOf(id))
+	delete(s.stored, s.hasher.OfID(id))
 }
 
 // settle ends a claim; ok says that the chunk has been stored.
 func (s *settled) settle(id chunkstore.ID, ok bool) {
-	h := halfOf(id)
+	h := s.hasher.OfID(id)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if ok {

@@ -155,14 +155,9 @@ func (m *marker) run(ctx context.Context) error {
 	return group.Wait()
 }
 
-func (m *marker) key(k chunkstore.Key) (short key) {
-	short.hi, short.lo = m.hasher.Of(k)
-	return short
-}
-
 // isUsed reports whether a chunk was marked.
 func (m *marker) isUsed(k chunkstore.Key) bool {
-	return m.used.has(m.key(k)) || m.loose.count > 0 && m.loose.has(m.key(chunkstore.Key{ID: k.ID, Size: k.Size}))
+	return m.used.has(m.hasher.Of(k)) || m.loose.count > 0 && m.loose.has(m.hasher.Of(chunkstore.Key{ID: k.ID, Size: k.Size}))
 }
 
 // index marks the chunks of one index.
@@ -176,7 +171,7 @@ func (m *marker) index(ctx context.Context, f datastore.IndexFile) error {
 	}
 	defer idx.Close()
 	const batchSize = 4096
-	batch, set := make([]key, 0, batchSize), &m.used
+	batch, set := make([]chunkstore.StandIn, 0, batchSize), &m.used
 	scope := m.store.Scope(ctx, f)
 	if scope.Doubt != nil {
 		scope, set = datastore.Scope{}, &m.loose
@@ -185,7 +180,7 @@ func (m *marker) index(ctx context.Context, f datastore.IndexFile) error {
 		if err != nil {
 			return fmt.Errorf("%s: %w", f, err)
 		}
-		if batch = append(batch, m.key(scope.Key(e))); len(batch) < batchSize {
+		if batch = append(batch, m.hasher.Of(scope.Key(e))); len(batch) < batchSize {
 			continue
 		}
 		if ctx.Err() != nil {

@@ -3,26 +3,30 @@ package gc
 import (
 	"math/rand/v2"
 	"testing"
+
+	"holdfast/chunkstore"
 )
 
-func randomKey(r *rand.Rand) key { return key{r.Uint64(), r.Uint64()} }
+func randomKey(r *rand.Rand) chunkstore.StandIn {
+	return chunkstore.StandIn{Hi: r.Uint64(), Lo: r.Uint64()}
+}
 
 func TestSetIsAMap(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
 	var s set
-	want := map[key]bool{}
-	if s.has(key{1, 0}) || s.has(key{}) {
+	want := map[chunkstore.StandIn]bool{}
+	if s.has(chunkstore.StandIn{Hi: 1}) || s.has(chunkstore.StandIn{}) {
 		t.Error("an empty set has something")
 	}
 	for round := range 200 {
-		var keys []key
+		var keys []chunkstore.StandIn
 		for range r.IntN(400) {
 			id := randomKey(r)
 			switch r.IntN(8) {
 			case 0:
-				id.hi = 0 // collides in the first slot
+				id.Hi = 0 // collides in the first slot
 			case 1:
-				id = key{}
+				id = chunkstore.StandIn{}
 			}
 			want[id] = true
 			keys = append(keys, id, id)
@@ -46,9 +50,9 @@ func TestSetIsAMap(t *testing.T) {
 
 func BenchmarkSetAdd(b *testing.B) {
 	r := rand.New(rand.NewPCG(1, 2))
-	keys := make([]key, 1<<20)
+	keys := make([]chunkstore.StandIn, 1<<20)
 	for i := range keys {
-		keys[i] = key{r.Uint64(), r.Uint64()}
+		keys[i] = chunkstore.StandIn{Hi: r.Uint64(), Lo: r.Uint64()}
 	}
 	var s set
 	b.ResetTimer()

@@ -97,7 +97,7 @@ type Verifier struct {
 	tell func(Problem) // if set, is told of each problem
 	mu   sync.Mutex
 	hash chunkstore.Hasher
-	good map[[2]uint64]struct{} // by what stands for them
+	good map[chunkstore.StandIn]struct{}
 	bad  map[chunkstore.Key]error
 }
 
@@ -109,7 +109,7 @@ func New(o Options) *Verifier {
 	if o.Progress == nil {
 		o.Progress = new(Progress)
 	}
-	return &Verifier{o: o, hash: chunkstore.NewHasher(), good: make(map[[2]uint64]struct{}), bad: make(map[chunkstore.Key]error)}
+	return &Verifier{o: o, hash: chunkstore.NewHasher(), good: make(map[chunkstore.StandIn]struct{}), bad: make(map[chunkstore.Key]error)}
 }
 
 // check is one snapshot being verified.
@@ -352,25 +352,25 @@ func (c *check) key(ref chunkstore.Ref) (chunkstore.Key, error) {
 }
 
 func (v *Verifier) seen(k chunkstore.Key) (bool, error) {
-	hi, lo := v.hash.Of(k)
+	short := v.hash.Of(k)
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if err, ok := v.bad[k]; ok {
 		return true, err
 	}
-	_, ok := v.good[[2]uint64{hi, lo}]
+	_, ok := v.good[short]
 	return ok, nil
 }
 
 func (v *Verifier) remember(k chunkstore.Key, err error) {
-	hi, lo := v.hash.Of(k)
+	short := v.hash.Of(k)
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if err != nil {
 		v.bad[k] = err
 		return
 	}
-	v.good[[2]uint64{hi, lo}] = struct{}{}
+	v.good[short] = struct{}{}
 }
 
 // wanted is a chunk that a snapshot needs.

@@ -14,8 +14,8 @@ import (
 // class for itself, so that what was sent or inherited as metadata counts for metadata
 // and for nothing else, and the other way round. It is safe for concurrent use.
 //
-// A chunk is remembered by 94 bits of a hash that nobody outside can compute: that a
-// name which is not known has those of one that is takes more tries than anybody has.
+// A chunk is remembered by 94 bits of its chunkstore.StandIn: that a name which is not
+// known has those of one that is takes more tries than anybody has.
 type Chunks struct {
 	hold   *ledger.Hold // of what all sessions may remember
 	max    int64
@@ -41,8 +41,8 @@ func (m mark) compare(o mark) int { return cmp.Or(cmp.Compare(m.hi, o.hi), cmp.C
 
 // markOf makes the mark of a chunk but for its size.
 func (k *Chunks) markOf(id chunkstore.ID, class chunkstore.Class) mark {
-	hi, lo := k.hasher.Of(chunkstore.Key{ID: id})
-	return mark{hi: hi, lo: uint32(lo)&^(chunkstore.ClassCount-1) | uint32(class)}
+	s := k.hasher.OfID(id)
+	return mark{hi: s.Hi, lo: uint32(s.Lo)&^(chunkstore.ClassCount-1) | uint32(class)}
 }
 
 // find tells where a mark is, or belongs. The lock must be held.
