@@ -65,16 +65,16 @@ const (
 // ciphertext.
 const sealedKeySize = IVSize + TagSize + KeySize
 
-// KDFParams are the parameters of a KDF. N, R and P belong to scrypt, Iter to
+// kdfParams are the parameters of a KDF. N, R and P belong to scrypt, Iter to
 // PBKDF2, Salt to both.
-type KDFParams struct {
+type kdfParams struct {
 	N, R, P uint64
 	Iter    uint64
 	Salt    []byte
 }
 
 // check refuses parameters that cost too much; kdf says which count.
-func (p KDFParams) check(kdf KDF) error {
+func (p kdfParams) check(kdf KDF) error {
 	if len(p.Salt) > saltSizeMax {
 		return fmt.Errorf("salt has %d bytes, at most %d are allowed", len(p.Salt), saltSizeMax)
 	}
@@ -89,7 +89,7 @@ func (p KDFParams) check(kdf KDF) error {
 	return nil
 }
 
-func (p KDFParams) checkScrypt() error {
+func (p kdfParams) checkScrypt() error {
 	const blocks = scryptMemoryMax / 128
 	switch {
 	case p.N < 2 || p.N&(p.N-1) != 0:
@@ -105,7 +105,7 @@ func (p KDFParams) checkScrypt() error {
 }
 
 // derive turns a passphrase into a key. The parameters have been checked.
-func (p KDFParams) derive(kdf KDF, passphrase []byte) ([]byte, error) {
+func (p kdfParams) derive(kdf KDF, passphrase []byte) ([]byte, error) {
 	if kdf == KDFPBKDF2 {
 		return pbkdf2.Key(sha256.New, string(passphrase), p.Salt, int(p.Iter), KeySize)
 	}
@@ -117,7 +117,7 @@ func (p KDFParams) derive(kdf KDF, passphrase []byte) ([]byte, error) {
 // prints no more than a Key does.
 type KeyFile struct {
 	KDF    KDF
-	Params KDFParams
+	Params kdfParams
 	// Created and Modified are written with the offset of their location.
 	Created, Modified time.Time
 	// Data is the key, or with a passphrase nonce, tag and ciphertext.
@@ -205,9 +205,9 @@ func (f *KeyFile) lock(k *Key, o KeyFileOptions) error {
 	if o.Rand == nil {
 		o.Rand = rand.Reader
 	}
-	f.Params = KDFParams{N: scryptN, R: scryptR, P: scryptP}
+	f.Params = kdfParams{N: scryptN, R: scryptR, P: scryptP}
 	if f.KDF == KDFPBKDF2 {
-		f.Params = KDFParams{Iter: pbkdf2Iter}
+		f.Params = kdfParams{Iter: pbkdf2Iter}
 	}
 	f.Params.Salt = make([]byte, saltSize)
 	iv := make([]byte, IVSize)

@@ -184,7 +184,7 @@ func (f *KeyFile) decodeKDF(r *jsonReader) error {
 }
 
 // decode reads the parameters of the function called kdf.
-func (p *KDFParams) decode(r *jsonReader, kdf string) error {
+func (p *kdfParams) decode(r *jsonReader, kdf string) error {
 	want := []string{"n", "r", "p", "salt"}
 	if kdf == "PBKDF2" {
 		want = []string{"iter", "salt"}

@@ -36,8 +36,8 @@ var ErrOwner = errors.New("backup owner check failed")
 // a group's owner cannot be understood.
 var ErrOwnerFile = errors.New("the file owner cannot be understood, holdfast repair makes it anew")
 
-// CheckOwner returns ErrOwner, naming both, unless caller counts as owner.
-func CheckOwner(caller, owner wire.AuthID) error {
+// checkOwner returns ErrOwner, naming both, unless caller counts as owner.
+func checkOwner(caller, owner wire.AuthID) error {
 	if caller.Owns(owner) {
 		return nil
 	}
@@ -336,7 +336,7 @@ func (s *Store) claim(g wire.Group, caller wire.AuthID) error {
 	if err != nil {
 		return err
 	}
-	return CheckOwner(caller, owner)
+	return checkOwner(caller, owner)
 }
 
 // claimsMax is how many groups of a namespace may be somebody's without holding

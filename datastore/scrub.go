@@ -61,9 +61,9 @@ func (s *Store) Salvage(ctx context.Context) (pack.SalvageReport, error) {
 	return chunks.Salvage(ctx)
 }
 
-// FreeReserve makes room on a full disk until take is called, see
+// freeReserve makes room on a full disk until take is called, see
 // pack.Store.FreeReserve.
-func (s *Store) FreeReserve(ctx context.Context) (take func(), err error) {
+func (s *Store) freeReserve(ctx context.Context) (take func(), err error) {
 	chunks, err := s.writable(ctx)
 	if err != nil {
 		return nil, err

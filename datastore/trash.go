@@ -227,7 +227,7 @@ func (s *Store) throw(snap wire.Snapshot) error {
 	}
 	if errors.Is(err, chunkstore.ErrNoSpace) {
 		// One that copies on write does not give blocks free piece by piece.
-		take, freeErr := s.FreeReserve(context.Background())
+		take, freeErr := s.freeReserve(context.Background())
 		if freeErr != nil {
 			return fmt.Errorf("make room in the trash: %w", errors.Join(err, freeErr))
 		}
@@ -268,7 +268,7 @@ func (s *Store) moveInFull(from, to string) error {
 	if _, there := s.root.Lstat(from); there != nil || !errors.Is(noSpace(err), chunkstore.ErrNoSpace) {
 		return err
 	}
-	take, freeErr := s.FreeReserve(context.Background())
+	take, freeErr := s.freeReserve(context.Background())
 	if freeErr != nil {
 		return errors.Join(err, freeErr)
 	}

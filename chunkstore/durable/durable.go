@@ -34,15 +34,15 @@ import (
 // WriteFile makes path hold data, replacing a file of that name. mode is set
 // exactly, whatever the umask.
 func WriteFile(path string, data []byte, mode fs.FileMode) error {
-	t, err := Create(path, mode)
+	t, err := create(path, mode)
 	if err != nil {
 		return err
 	}
 	if _, err := t.Write(data); err != nil {
-		t.Abort()
+		t.abort()
 		return err
 	}
-	return t.Commit()
+	return t.commit()
 }
 
 // SyncFile forces the content and the size of f to the medium.

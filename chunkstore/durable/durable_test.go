@@ -52,7 +52,7 @@ func TestWriteFileErrorsLeaveNothing(t *testing.T) {
 
 func TestTemp(t *testing.T) {
 	dir := t.TempDir()
-	tmp, err := Create(filepath.Join(dir, "f"), 0o600)
+	tmp, err := create(filepath.Join(dir, "f"), 0o600)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -63,31 +63,31 @@ func TestTemp(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := os.Stat(filepath.Join(dir, "f")); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("the file is visible before Commit: %v", err)
+		t.Errorf("the file is visible before commit: %v", err)
 	}
-	tmp.Abort()
-	tmp.Abort()
+	tmp.abort()
+	tmp.abort()
 	onlyEntry(t, dir, "")
 
-	tmp, err = Create(filepath.Join(dir, "f"), 0o600)
+	tmp, err = create(filepath.Join(dir, "f"), 0o600)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := errors.Join(tmp.Commit(), tmp.Commit()); err != nil {
+	if err := errors.Join(tmp.commit(), tmp.commit()); err != nil {
 		t.Fatal(err)
 	}
-	tmp.Abort()
+	tmp.abort()
 	onlyEntry(t, dir, "f")
 }
 
 func TestCommitAfterCloseAborts(t *testing.T) {
 	dir := t.TempDir()
-	tmp, err := Create(filepath.Join(dir, "f"), 0o600)
+	tmp, err := create(filepath.Join(dir, "f"), 0o600)
 	if err != nil {
 		t.Fatal(err)
 	}
 	tmp.f.Close()
-	if err := tmp.Commit(); !errors.Is(err, fs.ErrClosed) {
+	if err := tmp.commit(); !errors.Is(err, fs.ErrClosed) {
 		t.Errorf("got %v, want the error of the sync", err)
 	}
 	onlyEntry(t, dir, "")

@@ -16,10 +16,10 @@ import (
 // left behind can be told from everything else.
 const tempMark = ".tmp-"
 
-// Temp is a file being written under a temporary name beside its final one.
-// It ends with Commit or Abort; both may be called more than once, the first
+// temp is a file being written under a temporary name beside its final one.
+// It ends with commit or abort; both may be called more than once, the first
 // call counts. It is not safe for concurrent use.
-type Temp struct {
+type temp struct {
 	f    *os.File
 	path string
 	done bool
@@ -36,9 +36,9 @@ func Chmod(f *os.File, mode fs.FileMode) error {
 	return err
 }
 
-// Create begins a file that will be called path. mode is set exactly, where
+// create begins a file that will be called path. mode is set exactly, where
 // the file system can; before, and where it cannot, only the owner may read it.
-func Create(path string, mode fs.FileMode) (*Temp, error) {
+func create(path string, mode fs.FileMode) (*temp, error) {
 	var r [8]byte
 	if _, err := rand.Read(r[:]); err != nil {
 		return nil, fmt.Errorf("create %s: %w", path, err)
@@ -48,22 +48,22 @@ func Create(path string, mode fs.FileMode) (*Temp, error) {
 	if err != nil {
 		return nil, fmt.Errorf("create %s: %w", path, unwrapPath(err))
 	}
-	t := &Temp{f: f, path: path}
+	t := &temp{f: f, path: path}
 	if err := Chmod(f, mode); err != nil {
-		t.Abort()
+		t.abort()
 		return nil, fmt.Errorf("create %s: %w", path, unwrapPath(err))
 	}
 	return t, nil
 }
 
-// IsTemp reports whether name, without a directory, is one that Create gives
+// IsTemp reports whether name, without a directory, is one that create gives
 // to temporary files. Such a file that no process is writing may be removed.
 func IsTemp(name string) bool {
 	return strings.HasPrefix(name, ".") && strings.Contains(name, tempMark)
 }
 
 // Write appends to the file. It keeps nothing of p.
-func (t *Temp) Write(p []byte) (int, error) {
+func (t *temp) Write(p []byte) (int, error) {
 	n, err := t.f.Write(p)
 	if err != nil {
 		return n, fmt.Errorf("write %s: %w", t.path, unwrapPath(err))
@@ -71,30 +71,30 @@ func (t *Temp) Write(p []byte) (int, error) {
 	return n, nil
 }
 
-// Commit makes the file exist under its name, durably. After an error the file
+// commit makes the file exist under its name, durably. After an error the file
 // is as if it had never been begun.
-func (t *Temp) Commit() error {
+func (t *temp) commit() error {
 	if t.done {
 		return nil
 	}
 	if err := SyncFile(t.f); err != nil {
-		t.Abort()
+		t.abort()
 		return fmt.Errorf("write %s: %w", t.path, err)
 	}
 	if err := t.f.Close(); err != nil {
-		t.Abort()
+		t.abort()
 		return fmt.Errorf("write %s: %w", t.path, unwrapPath(err))
 	}
 	if err := Rename(t.f.Name(), t.path); err != nil {
-		t.Abort()
+		t.abort()
 		return err
 	}
 	t.done = true
 	return nil
 }
 
-// Abort gives the file up. After Commit it does nothing.
-func (t *Temp) Abort() {
+// abort gives the file up. After commit it does nothing.
+func (t *temp) abort() {
 	if t.done {
 		return
 	}

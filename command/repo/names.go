@@ -29,11 +29,11 @@ func (o Opener) SnapshotToRead(ctx context.Context, src wire.Source, text string
 	case 2:
 		var latest bool
 		if group, latest = strings.CutSuffix(text, "/latest"); !latest {
-			return o.ExactSnapshot(text)
+			return o.exactSnapshot(text)
 		}
 	case 1:
 	default:
-		return o.ExactSnapshot(text)
+		return o.exactSnapshot(text)
 	}
 	g, err := o.Group(group)
 	if err != nil {
@@ -49,8 +49,8 @@ func (o Opener) SnapshotToRead(ctx context.Context, src wire.Source, text string
 	return list[len(list)-1].Snapshot, nil
 }
 
-// ExactSnapshot reads the full name of a snapshot.
-func (o Opener) ExactSnapshot(text string) (wire.Snapshot, error) {
+// exactSnapshot reads the full name of a snapshot.
+func (o Opener) exactSnapshot(text string) (wire.Snapshot, error) {
 	ns, err := o.Namespace()
 	if err != nil {
 		return wire.Snapshot{}, err
@@ -139,7 +139,7 @@ func (o Opener) Reading(ctx context.Context, name string, do func(*Repository, w
 // Changing calls do with the snapshot of exactly that name, in
 // a store opened for writing.
 func (o Opener) Changing(ctx context.Context, name string, do func(*Repository, wire.Snapshot) error) (err error) {
-	snap, err := o.ExactSnapshot(name)
+	snap, err := o.exactSnapshot(name)
 	if err != nil {
 		return err
 	}

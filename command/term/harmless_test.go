@@ -68,11 +68,11 @@ func TestJSONCommandsNothingAndLosesNothing(t *testing.T) {
 	var out, errs bytes.Buffer
 	o := New(&out, &errs, time.Now, nil)
 	o.JSON = true
-	o.Result(MessageRecord{"x", hostile}, nil)
+	o.Result(messageRecord{"x", hostile}, nil)
 	o.Fail(errors.New(hostile), ExitError, "")
 	harmlessText(t, "JSON", out.String()+errs.String())
 	for _, line := range []string{out.String(), errs.String()} {
-		var r MessageRecord
+		var r messageRecord
 		if err := json.Unmarshal([]byte(line), &r); err != nil || r.Message != hostile {
 			t.Errorf("%q, %v", r.Message, err)
 		}

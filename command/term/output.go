@@ -137,8 +137,8 @@ func (o *Output) Fail(err error, code int, step string) {
 	}
 }
 
-// MessageRecord is a message as JSON: a note or a warning.
-type MessageRecord struct {
+// messageRecord is a message as JSON: a note or a warning.
+type messageRecord struct {
 	MessageType string `json:"message_type"`
 	Message     string `json:"message"`
 }
@@ -159,7 +159,7 @@ func (o *Output) message(kind, prefix, text string) {
 	defer o.mu.Unlock()
 	o.clear()
 	if o.JSON {
-		o.encode(o.err, MessageRecord{kind, text})
+		o.encode(o.err, messageRecord{kind, text})
 		return
 	}
 	// What others have written must not look like a message of its own.

@@ -93,8 +93,8 @@ func TestTable(t *testing.T) {
 
 // voice says one thing of each kind.
 func voice(o *Output) {
-	o.Result(MessageRecord{"thing", "<1>"}, func(w io.Writer) { fmt.Fprintln(w, "thing 1") })
-	o.Done(MessageRecord{"summary", "2"}, "summary %d", 2)
+	o.Result(messageRecord{"thing", "<1>"}, func(w io.Writer) { fmt.Fprintln(w, "thing 1") })
+	o.Done(messageRecord{"summary", "2"}, "summary %d", 2)
 	o.Notef("note %d", 3)
 	o.Verbosef("detail %d", 4)
 	o.Warnf("careful %d", 5)
@@ -141,7 +141,7 @@ func TestResultsToErr(t *testing.T) {
 	o := New(&out, &err, time.Now, nil)
 	o.JSON = true
 	o.ResultsToErr()
-	o.Result(MessageRecord{"thing", ""}, nil)
+	o.Result(messageRecord{"thing", ""}, nil)
 	if out.Len() > 0 || !json.Valid(err.Bytes()) {
 		t.Errorf("results %q, messages %q", out.String(), err.String())
 	}

@@ -25,8 +25,8 @@ type User struct {
 // Lengths of a password in characters (section 4.9 of the protocol
 // specification).
 const (
-	PasswordMin = 5
-	PasswordMax = 64
+	passwordMin = 5
+	passwordMax = 64
 )
 
 // Users returns all users, sorted. The caller owns the slice.
@@ -155,8 +155,8 @@ func (s *Store) SetPassword(id wire.AuthID, password string) error {
 
 // newHash checks a new password and hashes it.
 func (s *Store) newHash(password string) (string, error) {
-	if n := utf8.RuneCountInString(password); n < PasswordMin || n > PasswordMax {
-		return "", fmt.Errorf("want %d to %d characters: %w", PasswordMin, PasswordMax, chunkstore.ErrInvalid)
+	if n := utf8.RuneCountInString(password); n < passwordMin || n > passwordMax {
+		return "", fmt.Errorf("want %d to %d characters: %w", passwordMin, passwordMax, chunkstore.ErrInvalid)
 	}
 	return s.hashes.hash(password, s.random)
 }

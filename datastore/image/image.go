@@ -57,7 +57,7 @@ func Open(ctx context.Context, o Options) (*Image, error) {
 	if err != nil {
 		return nil, err
 	}
-	return New(o.File.Name, idx, o.Reader, codec), nil
+	return newImage(o.File.Name, idx, o.Reader, codec), nil
 }
 
 // OpenIndex opens an index and compares checksum and size, computed from its
@@ -89,8 +89,8 @@ func CheckIndex(idx *index.Reader, f manifest.File) error {
 	return nil
 }
 
-// New returns an image over an index that has been checked. It takes over idx.
-func New(name string, idx *index.Reader, get chunkstore.RefGetter, codec *blob.Codec) *Image {
+// newImage returns an image over an index that has been checked. It takes over idx.
+func newImage(name string, idx *index.Reader, get chunkstore.RefGetter, codec *blob.Codec) *Image {
 	m := &Image{name: name, idx: idx, get: get, codec: codec}
 	m.zeros.ids = make(map[uint32]chunkstore.ID)
 	return m

@@ -223,7 +223,7 @@ const (
 type bounds struct{ size, values int }
 
 func (m *Manifest) encode(most bounds) ([]byte, error) {
-	if err := m.Validate(); err != nil {
+	if err := m.validate(); err != nil {
 		return nil, err
 	}
 	top := m.signed()
@@ -255,7 +255,7 @@ func (m *Manifest) encode(most bounds) ([]byte, error) {
 // Canonical returns the bytes that are signed: the known members without
 // signature and unprotected, in canonical form.
 func (m *Manifest) Canonical() ([]byte, error) {
-	if err := m.Validate(); err != nil {
+	if err := m.validate(); err != nil {
 		return nil, fmt.Errorf("canonical form of the manifest: %w", err)
 	}
 	top := m.signed()

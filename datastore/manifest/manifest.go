@@ -130,9 +130,9 @@ func clip(s string) string {
 	return s
 }
 
-// Validate checks that every field is within the format. Errors name the field
+// validate checks that every field is within the format. Errors name the field
 // and wrap ErrFormat.
-func (m *Manifest) Validate() error {
+func (m *Manifest) validate() error {
 	if err := checkType(m.Type); err != nil {
 		return fieldError("backup-type", "%w", err)
 	}

@@ -13,8 +13,8 @@ import (
 	"holdfast/datastore/wire"
 )
 
-// AffectedMax is how many damaged archives a report names at most.
-const AffectedMax = 10_000
+// affectedMax is how many damaged archives a report names at most.
+const affectedMax = 10_000
 
 // StoreOptions say how to verify a store. The zero value reads all of it.
 type StoreOptions struct {
@@ -64,7 +64,7 @@ type StoreReport struct {
 	// Missing how many that are not there at all or were in quarantine before.
 	Lost, Missing uint64
 	// Damaged is how many snapshots need some of them, or are damaged
-	// themselves. Affected are their archives, AffectedMax at most.
+	// themselves. Affected are their archives, affectedMax at most.
 	Damaged  int
 	Affected []Affected
 	// Owners are the groups whose owner cannot be read: they can be restored,
@@ -180,7 +180,7 @@ func (sv *storeCheck) owners(ctx context.Context) (err error) {
 
 // affected reports something that is not whole.
 func (sv *storeCheck) affected(a Affected) {
-	if len(sv.report.Affected) < AffectedMax {
+	if len(sv.report.Affected) < affectedMax {
 		sv.report.Affected = append(sv.report.Affected, a)
 	}
 	if sv.o.Found != nil {

@@ -71,8 +71,8 @@ type Problem struct {
 	Err  error
 }
 
-// ProblemsShown is how many problems a report carries at most.
-const ProblemsShown = 1000
+// problemsShown is how many problems a report carries at most.
+const problemsShown = 1000
 
 // Report says what was found in one snapshot.
 type Report struct {
@@ -246,7 +246,7 @@ func (c *check) found(ctx context.Context, p Problem) error {
 		c.tell(p)
 	}
 	c.report.Count++
-	if len(c.report.Problems) < ProblemsShown {
+	if len(c.report.Problems) < problemsShown {
 		c.report.Problems = append(c.report.Problems, p)
 	}
 	return nil

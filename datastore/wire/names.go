@@ -13,14 +13,14 @@ import (
 const (
 	// NamespaceDepthMax is the deepest namespace.
 	NamespaceDepthMax = 7
-	// NamespaceLenMax is the longest text form of a namespace, in bytes.
-	NamespaceLenMax = 256
+	// namespaceLenMax is the longest text form of a namespace, in bytes.
+	namespaceLenMax = 256
 	// NotesSizeMax is the longest text that is kept with a snapshot or a group, in
 	// bytes.
 	NotesSizeMax = 64 << 10
-	// NameLenMax is the longest single name: what a file system can hold
+	// nameLenMax is the longest single name: what a file system can hold
 	// with room for the extension of a temporary file.
-	NameLenMax = 200
+	nameLenMax = 200
 )
 
 // timeLayout is the only text form of a snapshot's time: UTC, whole seconds.
@@ -34,8 +34,8 @@ func ParseNamespace(s string) (Namespace, error) {
 	if s == "" {
 		return "", nil
 	}
-	if len(s) > NamespaceLenMax {
-		return "", nameError("namespace", s, fmt.Sprintf("longer than %d bytes", NamespaceLenMax))
+	if len(s) > namespaceLenMax {
+		return "", nameError("namespace", s, fmt.Sprintf("longer than %d bytes", namespaceLenMax))
 	}
 	parts := strings.Split(s, "/")
 	if len(parts) > NamespaceDepthMax {
@@ -164,8 +164,8 @@ func CheckSafeID(what, s string) error {
 	if s == "" {
 		return nameError(what, s, "empty")
 	}
-	if len(s) > NameLenMax {
-		return nameError(what, s, fmt.Sprintf("longer than %d bytes", NameLenMax))
+	if len(s) > nameLenMax {
+		return nameError(what, s, fmt.Sprintf("longer than %d bytes", nameLenMax))
 	}
 	for i, c := range []byte(s) {
 		alnum := c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '_'

@@ -67,7 +67,7 @@ func TestCheckFileName(t *testing.T) {
 	for name, want := range map[string]Kind{
 		"index.json.blob": Blob, "disk0.img.didx": Dynamic, "drive-scsi0.img.fidx": Fixed, "x.blob": Blob,
 		"disk0.img": 0, "": 0, ".blob": 0, "../x.blob": 0, "a/b.didx": 0, "x.DIDX": 0, "x.didx ": 0,
-		strings.Repeat("x", NameLenMax) + ".blob": 0,
+		strings.Repeat("x", nameLenMax) + ".blob": 0,
 	} {
 		got, err := CheckFileName(name)
 		if got != want || (err == nil) != (want != 0) {

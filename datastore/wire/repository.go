@@ -9,10 +9,10 @@ import (
 
 // Limits of repository names, in bytes.
 const (
-	// RepositoryLenMax is the longest text form of a server's repository.
-	RepositoryLenMax = 256
-	// RepositoryPathLenMax is the longest path that names a repository.
-	RepositoryPathLenMax = 4095
+	// repositoryLenMax is the longest text form of a server's repository.
+	repositoryLenMax = 256
+	// repositoryPathLenMax is the longest path that names a repository.
+	repositoryPathLenMax = 4095
 )
 
 // Repository says where snapshots are kept: a directory on this machine or a
@@ -43,15 +43,15 @@ func ParseRepository(s string) (Repository, error) {
 	case strings.IndexFunc(s, isControl) >= 0:
 		return Repository{}, repositoryError(s, "holds a control character")
 	case strings.ContainsAny(s, `/\`) || s[0] == '.':
-		if len(s) > RepositoryPathLenMax {
-			return Repository{}, repositoryError(s, fmt.Sprintf("path longer than %d bytes", RepositoryPathLenMax))
+		if len(s) > repositoryPathLenMax {
+			return Repository{}, repositoryError(s, fmt.Sprintf("path longer than %d bytes", repositoryPathLenMax))
 		}
 		if why := elsewhere(s); why != "" {
 			return Repository{}, repositoryError(s, why)
 		}
 		return Repository{Path: s}, nil
-	case len(s) > RepositoryLenMax:
-		return Repository{}, repositoryError(s, fmt.Sprintf("longer than %d bytes", RepositoryLenMax))
+	case len(s) > repositoryLenMax:
+		return Repository{}, repositoryError(s, fmt.Sprintf("longer than %d bytes", repositoryLenMax))
 	}
 	return parseServer(s)
 }
