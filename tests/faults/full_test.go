@@ -5,10 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"syscall"
 	"testing"
+
+	"holdfast/tests/harness"
 )
 
 // disk is a small file system on a loop device.
@@ -21,17 +22,13 @@ func newDisk(t *testing.T, mib int64, options ...string) disk {
 	dir := t.TempDir()
 	d := disk{file: filepath.Join(dir, "disk.ext4"), dir: filepath.Join(dir, "mount")}
 	sparse(t, d.file, mib<<20, nil)
-	must(t, "mkfs.ext4", append(append([]string{"-q", "-m", "0"}, options...), d.file)...)
-	d.device, _ = loop(t, d.file)
+	harness.Tool(t, append(append([]string{"mkfs.ext4", "-q", "-m", "0"}, options...), d.file)...)
+	d.device, _ = harness.Loop(t, d.file)
 	if err := os.Mkdir(d.dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	must(t, "mount", d.device, d.dir)
-	t.Cleanup(func() {
-		if out, err := exec.Command("umount", d.dir).CombinedOutput(); err != nil {
-			t.Errorf("umount: %v: %s", err, out)
-		}
-	})
+	harness.Tool(t, "mount", d.device, d.dir)
+	harness.Unmount(t, d.dir)
 	return d
 }
 
@@ -41,11 +38,11 @@ func (d disk) grow(t *testing.T, mib int64) {
 	if err := os.Truncate(d.file, mib<<20); err != nil {
 		t.Fatal(err)
 	}
-	must(t, "umount", d.dir)
-	must(t, "losetup", "--set-capacity", d.device)
-	must(t, "e2fsck", "-f", "-y", d.device)
-	must(t, "resize2fs", d.device)
-	must(t, "mount", d.device, d.dir)
+	harness.Tool(t, "umount", d.dir)
+	harness.Tool(t, "losetup", "--set-capacity", d.device)
+	harness.Tool(t, "e2fsck", "-f", "-y", d.device)
+	harness.Tool(t, "resize2fs", d.device)
+	harness.Tool(t, "mount", d.device, d.dir)
 }
 
 // fill writes a file until not one byte more fits.
@@ -258,12 +255,12 @@ func fullReadOnly(t *testing.T) {
 	a, b, c := snap{"vm/1", 0}, snap{"vm/1", 1}, snap{"vm/2", 0}
 	refused := func() {
 		t.Helper()
-		must(t, "mount", "-o", "remount,ro", f.dir)
+		harness.Tool(t, "mount", "-o", "remount,ro", f.dir)
 		f.stillReadable(t, a, b)
 		f.backup(t, c, f.small).want(t, exitRefused, "read-only file system")
 		holdfast(t, "snapshot", "forget", "-r", f.path, a.String()).want(t, exitRefused, "read-only file system")
 		f.stillReadable(t, a, b)
-		must(t, "mount", "-o", "remount,rw", f.dir)
+		harness.Tool(t, "mount", "-o", "remount,rw", f.dir)
 	}
 	refused()
 	p := start(t, command{

@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"slices"
 	"testing"
+
+	"holdfast/tests/harness"
 )
 
 // TestImages takes every kind of image through a backup and back.
@@ -112,13 +114,13 @@ func imageQcow2(t *testing.T) {
 	content := append(mixed(100, 12<<20), make([]byte, 20<<20)...)
 	raw := write(t, filepath.Join(dir, "disk.raw"), content)
 	at := func(name string) string { return filepath.Join(dir, name) }
-	must(t, "qemu-img", "convert", "-q", "-f", "raw", "-O", "qcow2", "-o", "compat=1.1", raw, at("v3.qcow2"))
-	must(t, "qemu-img", "convert", "-q", "-f", "raw", "-O", "qcow2", "-c", raw, at("compressed.qcow2"))
-	must(t, "qemu-img", "convert", "-q", "-f", "raw", "-O", "qcow2", "-o", "compat=0.10", raw, at("v2.qcow2"))
-	must(t, "qemu-img", "create", "-q", "-f", "qcow2", "-b", "compressed.qcow2", "-F", "qcow2", at("overlay.qcow2"))
-	must(t, "qemu-io", "-c", "write -P 0xab 1M 3M", "-c", "write -z 5M 1M", at("overlay.qcow2"))
+	harness.Tool(t, "qemu-img", "convert", "-q", "-f", "raw", "-O", "qcow2", "-o", "compat=1.1", raw, at("v3.qcow2"))
+	harness.Tool(t, "qemu-img", "convert", "-q", "-f", "raw", "-O", "qcow2", "-c", raw, at("compressed.qcow2"))
+	harness.Tool(t, "qemu-img", "convert", "-q", "-f", "raw", "-O", "qcow2", "-o", "compat=0.10", raw, at("v2.qcow2"))
+	harness.Tool(t, "qemu-img", "create", "-q", "-f", "qcow2", "-b", "compressed.qcow2", "-F", "qcow2", at("overlay.qcow2"))
+	harness.Tool(t, "qemu-io", "-c", "write -P 0xab 1M 3M", "-c", "write -z 5M 1M", at("overlay.qcow2"))
 	copyFile(t, at("compressed.qcow2"), filepath.Join(elsewhere, "base.qcow2"))
-	must(t, "qemu-img", "create", "-q", "-f", "qcow2", "-b", filepath.Join(elsewhere, "base.qcow2"), "-F", "qcow2", at("far.qcow2"))
+	harness.Tool(t, "qemu-img", "create", "-q", "-f", "qcow2", "-b", filepath.Join(elsewhere, "base.qcow2"), "-F", "qcow2", at("far.qcow2"))
 	overlaid := bytes.Clone(content)
 	copy(overlaid[1<<20:], bytes.Repeat([]byte{0xab}, 3<<20))
 	clear(overlaid[5<<20 : 6<<20])
@@ -153,7 +155,7 @@ func imageDevice(t *testing.T) {
 	r := newRepo(t, dir)
 	content := mixed(110, 16<<20)
 	file := write(t, filepath.Join(dir, "disk.raw"), content)
-	source, _ := loop(t, file)
+	source, _ := harness.Loop(t, file)
 	s := snap{"vm/1", 0}
 	if got := r.backup(t, s, "disk0.img:"+source).summary(t); got.BytesRead != int64(len(content)) {
 		t.Errorf("%d bytes of the device were read", got.BytesRead)
@@ -161,7 +163,7 @@ func imageDevice(t *testing.T) {
 	for name, n := range map[string]int{"equal": len(content), "larger": len(content) + 1<<20} {
 		old := noise(111, n)
 		path := write(t, filepath.Join(dir, name), old)
-		device, detach := loop(t, path)
+		device, detach := harness.Loop(t, path)
 		r.restore(t, s, "disk0.img", device).want(t, exitOK)
 		detach()
 		got := read(t, path)
@@ -171,7 +173,7 @@ func imageDevice(t *testing.T) {
 	}
 	old := noise(112, len(content)-512)
 	small := write(t, filepath.Join(dir, "small"), old)
-	device, detach := loop(t, small)
+	device, detach := harness.Loop(t, small)
 	r.restore(t, s, "disk0.img", device).want(t, exitRefused, device, "nothing was written")
 	detach()
 	if !bytes.Equal(read(t, small), old) {
@@ -254,7 +256,7 @@ func differentialDevice(t *testing.T, r repo, s snap, content []byte) {
 	old := append(bytes.Clone(content), make([]byte, 4096-len(content)%4096)...)
 	copy(old[3<<20:], noise(134, 512))
 	path := write(t, filepath.Join(t.TempDir(), "device"), old)
-	device, detach := loop(t, path)
+	device, detach := harness.Loop(t, path)
 	got := r.restore(t, s, "disk0.img", device, "--differential").summary(t)
 	if got.BytesWritten == 0 || got.BytesWritten > 8192 {
 		t.Errorf("%d bytes were written to the device, 512 differ", got.BytesWritten)

@@ -2,18 +2,18 @@ package faults
 
 import (
 	"crypto/sha256"
-	"os"
-	"os/signal"
 	"path/filepath"
 	"syscall"
 	"testing"
+
+	"holdfast/tests/harness"
 )
 
 // TestInterrupt sends signals to backups and restores under way. They end with
 // status 128 and the signal's number, say how things stand, and leave nothing half done behind.
 func TestInterrupt(t *testing.T) {
 	t.Parallel()
-	hearHangups(t)
+	harness.HearHangups(t)
 	dir := t.TempDir()
 	r := newRepo(t, dir)
 	content := mixed(50, 30<<20)
@@ -86,13 +86,4 @@ func interruptedStdin(t *testing.T, r repo, base snap) {
 	}
 	h.wait(t).want(t, exitInterrupted, "interrupted")
 	r.wantList(t, base)
-}
-
-// hearHangups lets commands end by SIGHUP even if the tests were started by nohup,
-// as something that a program ignores is ignored by those that it starts.
-func hearHangups(t *testing.T) {
-	t.Helper()
-	heard := make(chan os.Signal, 1)
-	signal.Notify(heard, syscall.SIGHUP)
-	t.Cleanup(func() { signal.Stop(heard) })
 }

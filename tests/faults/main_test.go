@@ -6,11 +6,9 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -220,33 +218,4 @@ func mayUseDevices(t testing.TB) bool {
 	}
 	t.Logf("NOT RUN: %s needs loop devices and mounts, and this is not root", t.Name())
 	return false
-}
-
-// must runs a tool of the system and returns what it prints.
-func must(t testing.TB, name string, args ...string) string {
-	t.Helper()
-	out, err := exec.Command(name, args...).CombinedOutput()
-	if err != nil {
-		t.Fatalf("%s %s: %v\n%s", name, strings.Join(args, " "), err, out)
-	}
-	return strings.TrimSpace(string(out))
-}
-
-// loop attaches a file to a loop device. The test ends with detach at the
-// latest; what is called more often does nothing, for the device may belong to
-// another test by then.
-func loop(t testing.TB, file string) (dev string, detach func()) {
-	t.Helper()
-	harness.Eventually(t, "a loop device for "+file, func() bool {
-		out, err := exec.Command("losetup", "--find", "--show", file).Output()
-		dev = strings.TrimSpace(string(out))
-		return err == nil && dev != ""
-	})
-	detach = sync.OnceFunc(func() {
-		if out, err := exec.Command("losetup", "--detach", dev).CombinedOutput(); err != nil {
-			t.Errorf("losetup --detach %s: %v: %s", dev, err, out)
-		}
-	})
-	t.Cleanup(detach)
-	return dev, detach
 }

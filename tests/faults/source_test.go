@@ -159,7 +159,7 @@ func sourceDeviceError(t *testing.T) {
 	}
 	r := newRepo(t, t.TempDir())
 	file := write(t, filepath.Join(t.TempDir(), "device.raw"), noise(74, sourceSize))
-	dev, _ := loop(t, file)
+	dev, _ := harness.Loop(t, file)
 	truncate(t, file, sourceSize/2)
 	failed(t, r.backup(t, snap{"vm/1", 0}, "disk0.img:"+dev), dev, "input/output error", " at ")
 	r.wantList(t)

@@ -13,7 +13,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
-	"testing"
 	"time"
 )
 
@@ -250,14 +249,3 @@ const tracerFailed = "strace: ptrace("
 // still does, nobody can tell, and it says nothing about the program. What it
 // worked on is to be thrown away.
 var ErrTracer = errors.New("the tracer failed")
-
-// Eventually polls until done; it ends the test when Patience has run out.
-func Eventually(t testing.TB, what string, done func() bool) {
-	t.Helper()
-	for end := time.Now().Add(Patience); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
-		if done() {
-			return
-		}
-	}
-	t.Fatalf("waited in vain for: %s", what)
-}

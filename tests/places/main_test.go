@@ -3,7 +3,6 @@ package places
 import (
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"testing"
 
@@ -52,12 +51,4 @@ func run(t *testing.T, env []string, args ...string) result {
 		t.Fatal(err)
 	}
 	return result{args, r.Code, r.Out + r.Err}
-}
-
-// must runs a tool that has to succeed.
-func must(t *testing.T, args ...string) {
-	t.Helper()
-	if out, err := exec.Command(args[0], args[1:]...).CombinedOutput(); err != nil {
-		t.Fatalf("%q: %v: %s", args, err, out)
-	}
 }

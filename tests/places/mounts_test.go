@@ -3,11 +3,11 @@ package places
 import (
 	"errors"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"strings"
 	"syscall"
 	"testing"
+
+	"holdfast/tests/harness"
 )
 
 // memory is a directory in memory, where images are quick.
@@ -25,15 +25,6 @@ func memory(t *testing.T) string {
 	return dir
 }
 
-// unmountLater unmounts a directory at the end of the test.
-func unmountLater(t *testing.T, dir string) {
-	t.Cleanup(func() {
-		if out, err := exec.Command("umount", dir).CombinedOutput(); err != nil {
-			t.Errorf("umount %s: %v: %s", dir, err, out)
-		}
-	})
-}
-
 // image makes a file of some MiB, attaches it to a loop device and puts a file
 // system on it.
 func image(t *testing.T, mib int64, mkfs ...string) (device, mount string) {
@@ -44,13 +35,8 @@ func image(t *testing.T, mib int64, mkfs ...string) (device, mount string) {
 	if err := errors.Join(os.WriteFile(file, nil, 0o600), os.Truncate(file, mib<<20), os.Mkdir(mount, 0o700)); err != nil {
 		t.Fatal(err)
 	}
-	out, err := exec.Command("losetup", "--find", "--show", file).Output()
-	if err != nil {
-		t.Fatalf("losetup: %v", err)
-	}
-	device = strings.TrimSpace(string(out))
-	t.Cleanup(func() { _ = exec.Command("losetup", "--detach", device).Run() })
-	must(t, append(mkfs, device)...)
+	device, _ = harness.Loop(t, file)
+	harness.Tool(t, append(mkfs, device)...)
 	return device, mount
 }
 
@@ -58,8 +44,8 @@ func image(t *testing.T, mib int64, mkfs ...string) (device, mount string) {
 func mounted(t *testing.T, mib int64, mkfs ...string) string {
 	t.Helper()
 	device, mount := image(t, mib, mkfs...)
-	must(t, "mount", device, mount)
-	unmountLater(t, mount)
+	harness.Tool(t, "mount", device, mount)
+	harness.Unmount(t, mount)
 	return mount
 }
 
@@ -67,8 +53,8 @@ func mounted(t *testing.T, mib int64, mkfs ...string) string {
 func fused(t *testing.T, mib int64, mkfs []string, driver ...string) string {
 	t.Helper()
 	device, mount := image(t, mib, mkfs...)
-	must(t, append(driver, device, mount)...)
-	unmountLater(t, mount)
+	harness.Tool(t, append(driver, device, mount)...)
+	harness.Unmount(t, mount)
 	return mount
 }
 
@@ -89,9 +75,9 @@ func splitBtrfs(t *testing.T) string { return mounted(t, 256, "mkfs.btrfs", "-q"
 func limitedBtrfs(t *testing.T) string {
 	top := splitBtrfs(t)
 	dir := filepath.Join(top, "limited")
-	must(t, "btrfs", "quota", "enable", top)
-	must(t, "btrfs", "subvolume", "create", dir)
-	must(t, "btrfs", "qgroup", "limit", "64M", dir)
+	harness.Tool(t, "btrfs", "quota", "enable", top)
+	harness.Tool(t, "btrfs", "subvolume", "create", dir)
+	harness.Tool(t, "btrfs", "qgroup", "limit", "64M", dir)
 	return dir
 }
 
@@ -99,8 +85,8 @@ func xfs(t *testing.T) string { return mounted(t, 320, "mkfs.xfs", "-q") }
 
 func tmpfs(t *testing.T) string {
 	dir := memory(t)
-	must(t, "mount", "-t", "tmpfs", "-o", "size=64m", "none", dir)
-	unmountLater(t, dir)
+	harness.Tool(t, "mount", "-t", "tmpfs", "-o", "size=64m", "none", dir)
+	harness.Unmount(t, dir)
 	return dir
 }
 
@@ -118,8 +104,8 @@ func foldingNTFS(t *testing.T) string {
 
 func bindfs(t *testing.T) string {
 	from, to := tmpfs(t), memory(t) // with a bound, since it is filled
-	must(t, "bindfs", "--chmod-deny", "--chown-deny", from, to)
-	unmountLater(t, to)
+	harness.Tool(t, "bindfs", "--chmod-deny", "--chown-deny", from, to)
+	harness.Unmount(t, to)
 	return to
 }
 
@@ -132,8 +118,8 @@ func overlay(t *testing.T) string {
 		}
 		names = append(names, filepath.Join(dir, name))
 	}
-	must(t, "mount", "-t", "overlay", "-o", "lowerdir="+names[0]+",upperdir="+names[1]+",workdir="+names[2], "none", names[3])
-	unmountLater(t, names[3])
+	harness.Tool(t, "mount", "-t", "overlay", "-o", "lowerdir="+names[0]+",upperdir="+names[1]+",workdir="+names[2], "none", names[3])
+	harness.Unmount(t, names[3])
 	return names[3]
 }
 
@@ -148,7 +134,7 @@ func foldingExt4(t *testing.T) string {
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	must(t, "chattr", "+F", dir)
+	harness.Tool(t, "chattr", "+F", dir)
 	return dir
 }
 

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"holdfast/tests/harness"
 )
 
 // Exit codes of the program that the tests wait for.
@@ -164,7 +166,7 @@ func TestReadOnlyPlace(t *testing.T) {
 			}
 			r.backup()
 			r.backup()
-			must(t, "mount", "-o", "remount,ro", dir)
+			harness.Tool(t, "mount", "-o", "remount,ro", dir)
 			r.reads()
 			r.do(exitOK, "repair")
 			for _, args := range [][]string{r.backupArgs(r.write()), {"gc"}} {

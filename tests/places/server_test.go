@@ -67,7 +67,7 @@ func TestServerOfAReadOnlyDatastore(t *testing.T) {
 	dir, data := ext4(t), filepath.Join(memory(t), "data")
 	s, r, password := newTank(t, data, filepath.Join(dir, "tank"))
 	s.stop(t)
-	must(t, "mount", "-o", "remount,ro", dir)
+	harness.Tool(t, "mount", "-o", "remount,ro", dir)
 	s, _ = serve(t, data, password)
 	s.use(r)
 	r.reads()
@@ -77,7 +77,7 @@ func TestServerOfAReadOnlyDatastore(t *testing.T) {
 		}
 	}
 	r.reads()
-	must(t, "mount", "-o", "remount,rw", dir)
+	harness.Tool(t, "mount", "-o", "remount,rw", dir)
 	r.backup()
 	r.reads()
 	s.stop(t)
@@ -110,7 +110,7 @@ func TestServerWithAReadOnlyDataDirectory(t *testing.T) {
 	data := filepath.Join(dir, "data")
 	s, r, password := newTank(t, data, store)
 	s.stop(t)
-	must(t, "mount", "-o", "remount,ro", dir)
+	harness.Tool(t, "mount", "-o", "remount,ro", dir)
 	s, _ = serve(t, data, password)
 	s.use(r)
 	r.reads()

@@ -8,11 +8,12 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/exec"
-	"os/signal"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
+
+	"holdfast/tests/harness"
 )
 
 // house is a repository and a binary to work on it.
@@ -103,7 +104,7 @@ func (r *running) end(t *testing.T) (code int, messages string) {
 // An interrupted backup ends in order although its source still waits, and
 // leaves nothing that is listed.
 func TestInterrupt(t *testing.T) {
-	hearHangups(t)
+	harness.HearHangups(t)
 	h := newHouse(t)
 	for _, sig := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGXCPU} {
 		r := startBackup(t, h)
@@ -173,13 +174,4 @@ func TestStateOnRequest(t *testing.T) {
 	if code, messages := r.end(t); code != 0 || messages != "" {
 		t.Errorf("exit code %d, messages %q", code, messages)
 	}
-}
-
-// hearHangups lets commands end by SIGHUP even if the tests were started by nohup,
-// as something that a program ignores is ignored by those that it starts.
-func hearHangups(t *testing.T) {
-	t.Helper()
-	heard := make(chan os.Signal, 1)
-	signal.Notify(heard, syscall.SIGHUP)
-	t.Cleanup(func() { signal.Stop(heard) })
 }

@@ -199,6 +199,38 @@ func agentRun(program string, seed uint64, random *rand.Rand) (n int, err error)
 	return n, w.RestoreAll()
 }
 
+// newForgotten makes a world with some snapshots, one of them in the trash for a week,
+// and the clock of program, which works on it.
+func newForgotten(t *testing.T, program string, snapshots int) (*lab.World, *lab.Clock) {
+	t.Helper()
+	dir, err := here.MkdirTemp()
+	if err != nil {
+		t.Fatal(err)
+	}
+	w, err := here.NewWorldWithTrash(filepath.Join(dir, "store"), 1, 7)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := here.NewClock()
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.Program, w.Env = program, c.Env
+	for range snapshots {
+		op, err := w.Backup("vm/1")
+		if err == nil {
+			err = w.MustDo(op)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.MustDo(w.Forget(w.Any())); err != nil {
+		t.Fatal(err)
+	}
+	return w, c
+}
+
 // TestStepCostsADay sets the clock ten years forward, and back, once: what is in
 // the trash for a week is still there, with all but a day of its time.
 func TestStepCostsADay(t *testing.T) {
@@ -208,31 +240,7 @@ func TestStepCostsADay(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, by := range []time.Duration{10 * year, -10 * year} {
-		dir, err := here.MkdirTemp()
-		if err != nil {
-			t.Fatal(err)
-		}
-		w, err := here.NewWorldWithTrash(filepath.Join(dir, "store"), 1, 7)
-		if err != nil {
-			t.Fatal(err)
-		}
-		c, err := here.NewClock()
-		if err != nil {
-			t.Fatal(err)
-		}
-		w.Program, w.Env = program, c.Env
-		for range 4 {
-			op, err := w.Backup("vm/1")
-			if err == nil {
-				err = w.MustDo(op)
-			}
-			if err != nil {
-				t.Fatal(err)
-			}
-		}
-		if err := w.MustDo(w.Forget(w.Any())); err != nil {
-			t.Fatal(err)
-		}
+		w, c := newForgotten(t, program, 4)
 		c.Set(by)
 		for range 3 { // the clock stays as wrong as it is
 			if err := w.MustDo(w.GC()); err != nil {
@@ -256,31 +264,7 @@ func TestFlappingClock(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	dir, err := here.MkdirTemp()
-	if err != nil {
-		t.Fatal(err)
-	}
-	w, err := here.NewWorldWithTrash(filepath.Join(dir, "store"), 1, 7)
-	if err != nil {
-		t.Fatal(err)
-	}
-	c, err := here.NewClock()
-	if err != nil {
-		t.Fatal(err)
-	}
-	w.Program, w.Env = program, c.Env
-	for range 2 {
-		op, err := w.Backup("vm/1")
-		if err == nil {
-			err = w.MustDo(op)
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := w.MustDo(w.Forget(w.Any())); err != nil {
-		t.Fatal(err)
-	}
+	w, c := newForgotten(t, program, 2)
 	const flaps = 8 // each second one would cost a day
 	for i := range flaps {
 		c.Set(time.Duration((i+1)%2) * 10 * year)
