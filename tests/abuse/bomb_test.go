@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"github.com/klauspost/compress/zstd"
+
+	"holdfast/tests/harness"
 )
 
 // frame is what begins a zstd frame: the magic, a descriptor and what follows
@@ -86,6 +88,7 @@ func bombs(t testing.TB) map[string][]byte {
 // Bombs among the chunks, blobs, manifests and logs are refused within the
 // memory of the server, many at once.
 func TestBombs(t *testing.T) {
+	harness.Long(t)
 	t.Parallel()
 	w := start(t, setup{})
 	digest := digestOf([]byte("bomb"))
@@ -127,6 +130,7 @@ func (s *session) refuse(t testing.TB, name string, m message) {
 // A manifest, a small file and a log that are bombs: who lists, reads or
 // downloads them decoded gets an error at most.
 func TestBombsAtRest(t *testing.T) {
+	harness.Long(t)
 	t.Parallel()
 	w := start(t, setup{})
 	n := 0

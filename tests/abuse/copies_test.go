@@ -121,6 +121,7 @@ func TestPutOnlyTokenLearnsNothingOfTheStore(t *testing.T) {
 // with plain blobs of their encrypted chunks' names, nor those of another machine of the
 // same key that are still to come with garbage, whatever the sizes it claims.
 func TestNamesOfEncryptedChunksAreNobodysWeapon(t *testing.T) {
+	harness.Long(t)
 	t.Parallel()
 	w := start(t, setup{})
 	w.user(t, "web")
@@ -207,6 +208,7 @@ func (w *world) token(t testing.TB, user, name, role, path string) identity {
 // store a system that they share once. What seals at random, as the client of
 // Proxmox does, shares among the machines of one token.
 func TestACommonSystemIsStoredOnce(t *testing.T) {
+	harness.Long(t)
 	t.Parallel()
 	w := start(t, setup{})
 	const shared, own = 48 << 20, 2 << 20

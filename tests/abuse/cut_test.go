@@ -78,6 +78,7 @@ func (w *world) replay(said []byte, id string, cut int) error {
 // A recorded session that is lost after any number of bytes leaves no snapshot,
 // and no group that cannot be used.
 func TestCutEverywhere(t *testing.T) {
+	harness.Long(t)
 	t.Parallel()
 	w := start(t, setup{})
 	before, said, files := w.record(t, snap{"host", "cut0000", began})
@@ -140,6 +141,7 @@ func (w *world) again(t testing.TB, s snap, files []archive) {
 // Answers that are lost, after any number of bytes: the client goes on, the
 // server too.
 func TestCutAnswers(t *testing.T) {
+	harness.Long(t)
 	t.Parallel()
 	w := start(t, setup{})
 	through := newRelay(t, w.address)

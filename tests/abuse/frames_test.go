@@ -183,6 +183,7 @@ func (s *speaker) bomb(n int) []byte {
 // Frames of garbage after the upgrade end the session, or a stream, and nothing
 // else. What was not finished is not listed.
 func TestGarbageFrames(t *testing.T) {
+	harness.Long(t)
 	t.Parallel()
 	w := start(t, setup{})
 	var all sync.WaitGroup

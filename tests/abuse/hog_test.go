@@ -10,11 +10,14 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"holdfast/tests/harness"
 )
 
 // One token that asks for as many verifications as it can, each of them long, keeps
 // nobody from backing up, and the administrator collects and verifies meanwhile.
 func TestTasksOfOneTokenStopNobody(t *testing.T) {
+	harness.Long(t)
 	t.Parallel()
 	w := start(t, setup{})
 	w.longArchive(t, snap{"host", "mallory", began})
@@ -88,6 +91,7 @@ func (d *trickle) Read(p []byte) (int, error) {
 // Lists of entries that drip, on as many streams as there may be, keep nobody from
 // appending to an index.
 func TestDrippingListsStopNobody(t *testing.T) {
+	harness.Long(t)
 	t.Parallel()
 	w := start(t, setup{})
 	ctx, cancel := context.WithCancel(context.Background())
@@ -120,6 +124,7 @@ func TestDrippingListsStopNobody(t *testing.T) {
 
 // Logs that drip in take no place for downloads from anybody.
 func TestDrippingLogsStopNobody(t *testing.T) {
+	harness.Long(t)
 	t.Parallel()
 	w := start(t, setup{})
 	a := archive{"root.pxar.didx", []chunk{plainChunk(noise(1, 5000))}}
@@ -159,6 +164,7 @@ func unfolding(s snap, files ...entry) []byte {
 // sessions and requests as he may have, holds no memory beyond the bound, and others
 // back up meanwhile.
 func TestReadersOfManifestsThatUnfold(t *testing.T) {
+	harness.Long(t)
 	t.Parallel()
 	w := start(t, setup{})
 	of, a := snap{"host", "unfold", began}, archive{"root.pxar.didx", []chunk{plainChunk(noise(1, 5000))}}
@@ -213,6 +219,7 @@ func (w *world) reader(s snap) (*session, error) {
 // Manifests that are small when sent and large when read cost their listing no memory
 // beyond the bound, and refusing them again and again neither.
 func TestManifestsThatUnfold(t *testing.T) {
+	harness.Long(t)
 	t.Parallel()
 	w := start(t, setup{})
 	nested := func(values int) []byte {

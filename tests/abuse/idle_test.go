@@ -4,6 +4,8 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+
+	"holdfast/tests/harness"
 )
 
 // inPacks sums the sizes of the packs, in bytes.
@@ -28,6 +30,7 @@ func (w *world) inPacks(t testing.TB) (n int64) {
 // meanwhile: their bytes go with the next collection. Then the session goes on, and what
 // it finishes can be restored.
 func TestIdleSessionKeepsNothingOfOthers(t *testing.T) {
+	harness.Long(t)
 	t.Parallel()
 	for _, tc := range []struct {
 		name  string

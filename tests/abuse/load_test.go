@@ -15,6 +15,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"holdfast/tests/harness"
 )
 
 // relay passes TCP connections on to a server, and loses some.
@@ -360,6 +362,7 @@ func (w *world) collect(stop <-chan struct{}) (runs int, err error) {
 // collected beside them. Every acknowledged snapshot restores byte for byte and
 // no other one is listed.
 func TestLoad(t *testing.T) {
+	harness.Long(t)
 	t.Parallel()
 	w := start(t, setup{})
 	through := newRelay(t, w.address)

@@ -7,6 +7,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+
+	"holdfast/tests/harness"
 )
 
 // credentials is the answer to a login.
@@ -54,6 +56,7 @@ func (w *world) logins(t testing.TB, n int, from func(int) string, user string) 
 // behind the same address do not, nor who has logged in before from an address
 // of its own, nor do tokens.
 func TestGuessing(t *testing.T) {
+	harness.Long(t)
 	t.Parallel()
 	w := start(t, setup{})
 	const home, evil = "127.0.0.9", "127.0.0.66"
@@ -96,6 +99,7 @@ func TestGuessing(t *testing.T) {
 // Many logins at once, right and wrong, take no more memory than there is, and
 // everybody else goes on.
 func TestLoginStorm(t *testing.T) {
+	harness.Long(t)
 	t.Parallel()
 	w := start(t, setup{})
 	var all sync.WaitGroup

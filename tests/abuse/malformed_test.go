@@ -343,6 +343,7 @@ func wrongMessages(wid, fixed int) map[string]message {
 
 // A session refuses what is wrong and goes on.
 func TestMalformedMessages(t *testing.T) {
+	harness.Long(t)
 	t.Parallel()
 	w := start(t, setup{})
 	of := snap{"host", "wrong", began}

@@ -5,12 +5,15 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"holdfast/tests/harness"
 )
 
 // Two hundred machines back up at the same time through one token, each with
 // chunks under way on several streams: all come through, and the server's memory
 // is bounded, by memoryMax as in every test.
 func TestNight(t *testing.T) {
+	harness.Long(t)
 	t.Parallel()
 	w := start(t, setup{})
 	const machines, uploads = 200, 2

@@ -9,12 +9,15 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"holdfast/tests/harness"
 )
 
 // TestAStrangersRequestsKeepNoOwnerOut has a put-only token ask for sessions of a group
 // that is somebody else's, over many connections, again and again. The owner, who asks
 // for sessions of it meanwhile, is never told that another backup runs.
 func TestAStrangersRequestsKeepNoOwnerOut(t *testing.T) {
+	harness.Long(t)
 	t.Parallel()
 	w := start(t, setup{})
 	s := snap{"host", "alice", time.Now().Unix() - 1000}

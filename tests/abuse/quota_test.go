@@ -44,6 +44,7 @@ func (s *session) until(t testing.TB, most int, next func(i int) message) (refus
 
 // A quota bounds what lies on the disk, whatever is sent and whatever becomes of it.
 func TestQuotaBoundsTheDisk(t *testing.T) {
+	harness.Long(t)
 	t.Parallel()
 	const quota = 8 << 20
 	noiseAt := func(i int) chunk { return plainChunk(noise(uint64(i), 1<<20)) }
@@ -236,6 +237,7 @@ func TestQuotaCountsWhatWasForgottenNow(t *testing.T) {
 // A user without any rights may make some access rules for its own tokens, and leaves
 // the administrator the table.
 func TestRulesOfOneUserFillNoTable(t *testing.T) {
+	harness.Long(t)
 	t.Parallel()
 	w := start(t, setup{})
 	if err := os.WriteFile(filepath.Join(w.dir, "pw"), []byte(password+"\n"), 0o600); err != nil {

@@ -197,6 +197,7 @@ const (
 // Two thousand connections that never come to the point take nothing from
 // honest clients, although the server may open few files, and are closed.
 func TestSlowCrowd(t *testing.T) {
+	harness.Long(t)
 	t.Parallel()
 	w := start(t, setup{files: 1024, deadlines: quick})
 	acts := []func(*crowd, *net.TCPConn){silent, halfHandshake, plainHead, after(slowHead), after(slowLines), after(slowForm), after(slowChunked), after(idle)}
@@ -218,6 +219,7 @@ func TestSlowCrowd(t *testing.T) {
 // A crowd from so many addresses that it takes every place: honest clients have
 // to try again, and get in.
 func TestFullHouse(t *testing.T) {
+	harness.Long(t)
 	t.Parallel()
 	w := start(t, setup{files: 1024, deadlines: quick})
 	c := newCrowd(w)
@@ -258,6 +260,7 @@ func deaf(from, to string, request []byte) (*wire, *http2.Framer, error) {
 // Sessions that ask for much and never read an answer hold no memory beyond the
 // bound, and others go on.
 func TestDeafReaders(t *testing.T) {
+	harness.Long(t)
 	t.Parallel()
 	w := start(t, setup{deadlines: quickToHear})
 	victim := snap{"host", "big", began}
@@ -302,6 +305,7 @@ func TestDeafReaders(t *testing.T) {
 
 // Uploads that promise much and drip hold no memory that others need.
 func TestDrippingUploads(t *testing.T) {
+	harness.Long(t)
 	t.Parallel()
 	w := start(t, setup{deadlines: quickToHear})
 	ctx, cancel := context.WithCancel(context.Background())
@@ -337,6 +341,7 @@ func (s *session) drip(ctx context.Context, wid int, digest string) {
 
 // Sessions that fill every window and then stop hold no memory beyond the bound.
 func TestStuffedWindows(t *testing.T) {
+	harness.Long(t)
 	t.Parallel()
 	w := start(t, setup{deadlines: quickToHear})
 	const sessions, streams = 24, 128
@@ -390,6 +395,7 @@ func (d *dripping) Read(p []byte) (int, error) {
 
 // Connections that do not read their answers over HTTP/1.1 are given up.
 func TestDeafDownloads(t *testing.T) {
+	harness.Long(t)
 	t.Parallel()
 	w := start(t, setup{deadlines: quickToHear})
 	victim := snap{"host", "big", began}

@@ -49,6 +49,7 @@ func pinging(c *crowd, s *wire) {
 // counts is that all came, and that honest callers are served until the last has
 // gone.
 func TestStrangersHoldNoPlace(t *testing.T) {
+	harness.Long(t)
 	for _, tc := range []struct {
 		name string
 		act  func(*crowd, *wire)

@@ -9,11 +9,14 @@ import (
 	"time"
 
 	"golang.org/x/net/http2"
+
+	"holdfast/tests/harness"
 )
 
 // Sessions that open every stream they may, each in the middle of an upload, hold
 // no memory beyond the bound, and others go on.
 func TestOpenStreams(t *testing.T) {
+	harness.Long(t)
 	t.Parallel()
 	w := start(t, setup{})
 	const sessions, streams = 100, 128

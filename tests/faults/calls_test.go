@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"holdfast/tests/harness"
 )
 
 // point is a system call at which something happens: the n-th of its name on one
@@ -143,6 +145,7 @@ const pointsPerAction = 12
 // TestKillActions kills the other commands that change something, at their
 // system calls.
 func TestKillActions(t *testing.T) {
+	harness.Long(t)
 	t.Parallel()
 	base, image := smallRepo(t)
 	for _, a := range actions() {
@@ -171,6 +174,7 @@ const errorsTried = 60
 // lack of room or as broken disks do. It succeeds or says that it did not, and
 // whatever is listed then is whole.
 func TestWriteErrors(t *testing.T) {
+	harness.Long(t)
 	t.Parallel()
 	base, image := smallRepo(t)
 	s := snap{"vm/1", 5}

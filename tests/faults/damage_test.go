@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"holdfast/tests/harness"
 )
 
 var seed = flag.Uint64("faults.seed", 0, "seed of the random positions of damage; 0 takes the time")
@@ -289,6 +291,7 @@ func (k kind) positions(r *rand.Rand, size int64) []int64 {
 // every kind of file, and files are cut, lost, swapped, old or forged. What comes
 // back is right or does not come back, and caches do not matter.
 func TestDamage(t *testing.T) {
+	harness.Long(t)
 	t.Parallel()
 	small, large := newSpecimen(t, 5<<20), newSpecimen(t, sealing)
 	choose := func(sealed bool) *specimen {

@@ -133,6 +133,7 @@ func (f *fullDisk) stillReadable(t *testing.T, want ...snap) {
 // trace, all that is there can be read at zero bytes free, and with new room
 // everything goes on.
 func TestDiskFull(t *testing.T) {
+	harness.Long(t)
 	t.Parallel()
 	if !mayUseDevices(t) {
 		return

@@ -5,11 +5,14 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+
+	"holdfast/tests/harness"
 )
 
 // TestSelfHeal loses packs. The backup that comes next stores again what it has
 // of the lost chunks, and with them the older snapshots are whole again.
 func TestSelfHeal(t *testing.T) {
+	harness.Long(t)
 	t.Parallel()
 	for name, lose := range map[string]func(t *testing.T, path string){
 		"missing": func(t *testing.T, path string) {

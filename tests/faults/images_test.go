@@ -15,6 +15,7 @@ import (
 
 // TestImages takes every kind of image through a backup and back.
 func TestImages(t *testing.T) {
+	harness.Long(t)
 	t.Parallel()
 	t.Run("contents", imageContents)
 	t.Run("sparse", imageSparse)

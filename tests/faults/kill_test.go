@@ -11,6 +11,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"holdfast/tests/harness"
 )
 
 // How often TestKill kills.
@@ -39,6 +41,7 @@ type killer struct {
 // system calls. Whatever the moment, the next command finds a repository that
 // needs nobody's help and lists complete snapshots only.
 func TestKill(t *testing.T) {
+	harness.Long(t)
 	t.Parallel()
 	k := newKiller(t)
 	points := k.killPoints()

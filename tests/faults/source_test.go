@@ -19,6 +19,7 @@ const sourceSize = 24 << 20
 
 // TestSource lets sources change while they are read. No such backup succeeds.
 func TestSource(t *testing.T) {
+	harness.Long(t)
 	t.Parallel()
 	dir := t.TempDir()
 	r := newRepo(t, dir)

@@ -5,11 +5,14 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"holdfast/tests/harness"
 )
 
 // TestStays compares commands of a process that stays with those of processes of
 // their own: they print the same and end with the same status.
 func TestStays(t *testing.T) {
+	harness.Long(t)
 	t.Parallel()
 	dir := t.TempDir()
 	r := newRepo(t, dir)

@@ -3,6 +3,8 @@ package interop
 import (
 	"strings"
 	"testing"
+
+	"holdfast/tests/harness"
 )
 
 // Who is let in, sections 1.6 and 1.7.
@@ -142,6 +144,7 @@ func TestCSRF(t *testing.T) {
 
 // Who may do what, section 7.4: each row is an identity and what it gets.
 func TestPrivileges(t *testing.T) {
+	harness.Long(t)
 	t.Parallel()
 	s := newGroup("host")
 	server.snapshot(t, server.alice, s)

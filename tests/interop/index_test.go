@@ -6,6 +6,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"holdfast/tests/harness"
 )
 
 // Creating an index, section 2.5.
@@ -52,6 +54,7 @@ func TestIndexCreation(t *testing.T) {
 
 // At most 256 writers can be used in a session.
 func TestManyWriters(t *testing.T) {
+	harness.Long(t)
 	t.Parallel()
 	b := server.backup(t, server.alice, newGroup("vm"))
 	c := newChunk([]byte("c"))

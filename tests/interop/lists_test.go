@@ -257,6 +257,7 @@ func TestPrune(t *testing.T) {
 
 // Who may give a group to whom, section 4.2.
 func TestChangeOwner(t *testing.T) {
+	harness.Long(t)
 	t.Parallel()
 	w, s := server, newGroup("host")
 	w.snapshot(t, w.alice, s)

@@ -12,6 +12,7 @@ import (
 // a second connection to read the metadata of the last snapshot, and an archive of
 // content that names what it has found unchanged.
 func TestMetadataModeWithAPutOnlyToken(t *testing.T) {
+	harness.Long(t)
 	t.Parallel()
 	out, err := server.cli("token", "create", "alice@pbs!metadata", "--role", "DatastorePutOnly", "--path", "/datastore/"+store, "--json")
 	if err != nil {

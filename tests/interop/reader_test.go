@@ -52,6 +52,7 @@ func TestReaderRefused(t *testing.T) {
 
 // What a reader may get, section 3.2.
 func TestReaderEndpoints(t *testing.T) {
+	harness.Long(t)
 	t.Parallel()
 	s := newGroup("vm")
 	b := server.backup(t, server.alice, s)

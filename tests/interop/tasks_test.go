@@ -140,6 +140,7 @@ func TestTaskOfABackup(t *testing.T) {
 
 // Aborting a task is like losing the connection.
 func TestTaskAbort(t *testing.T) {
+	harness.Long(t)
 	t.Parallel()
 	s := newGroup("ct")
 	b := server.backup(t, server.alice, s)

@@ -121,6 +121,9 @@ func TestEveryPlace(t *testing.T) {
 		{"ext4 folding names", foldingExt4, "capital letters"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
+			if c.name != "ext4" && c.refused == "" {
+				harness.Long(t)
+			}
 			dir := c.mount(t)
 			if dir == "" {
 				return
@@ -159,6 +162,9 @@ func TestReadOnlyPlace(t *testing.T) {
 		"ext4": ext4, "btrfs": btrfs, "btrfs split": splitBtrfs, "xfs": xfs, "tmpfs": tmpfs,
 	} {
 		t.Run(name, func(t *testing.T) {
+			if name != "ext4" {
+				harness.Long(t)
+			}
 			dir := mount(t)
 			r := &repo{t: t, name: filepath.Join(dir, "store"), work: memory(t)}
 			if res := run(t, nil, "init", r.name); res.code != exitOK {
@@ -189,6 +195,9 @@ func TestFullPlace(t *testing.T) {
 		"tmpfs": tmpfs, "overlay": overlay, "ntfs-3g": ntfs, "bindfs": bindfs,
 	} {
 		t.Run(name, func(t *testing.T) {
+			if name != "ext4" {
+				harness.Long(t)
+			}
 			dir := mount(t)
 			r := &repo{t: t, name: filepath.Join(dir, "store"), work: memory(t)}
 			if res := run(t, nil, "init", r.name); res.code != exitOK {
@@ -210,6 +219,7 @@ func TestFullPlace(t *testing.T) {
 // TestPlaceWithoutInodes removes and collects where no file can be made: to the
 // trash with the reserve, and for good without.
 func TestPlaceWithoutInodes(t *testing.T) {
+	harness.Long(t)
 	dir := fewInodes(t)
 	r := &repo{t: t, name: filepath.Join(dir, "store"), work: memory(t)}
 	if res := run(t, nil, "init", r.name); res.code != exitOK {

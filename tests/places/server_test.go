@@ -85,6 +85,7 @@ func TestServerOfAReadOnlyDatastore(t *testing.T) {
 
 // TestServerOfAFullDatastore restores from it, and makes room.
 func TestServerOfAFullDatastore(t *testing.T) {
+	harness.Long(t)
 	for name, mount := range map[string]func(*testing.T) string{"ext4": ext4, "btrfs": btrfs} {
 		t.Run(name, func(t *testing.T) {
 			dir, data := mount(t), filepath.Join(memory(t), "data")

@@ -13,6 +13,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"holdfast/tests/harness"
 )
 
 // memoryMax is what a client and a server with one client may take, in KiB: 150
@@ -22,9 +24,7 @@ func memoryMax() int64 { return int64(150+14*max(0, runtime.NumCPU()-2)) << 10 }
 // What an encrypted backup and a restore over the network take is bounded on both
 // sides, on a machine that is busy with something else, too.
 func TestMemoryOfClientAndServer(t *testing.T) {
-	if testing.Short() {
-		t.Skip("takes long")
-	}
+	harness.Long(t)
 	h, s := newServed(t)
 	image := filepath.Join(h.dir, "disk.raw")
 	want := randomImage(t, image, 384<<20)

@@ -24,9 +24,7 @@ func startServer(program, dir, data string, env []string, flags ...string) (*har
 // TestScriptsOnServer runs the scripts that are not about files of a repository
 // against a datastore on a server, a fresh one for each.
 func TestScriptsOnServer(t *testing.T) {
-	if testing.Short() {
-		t.Skip("the scripts run on a path")
-	}
+	harness.Long(t)
 	bin := binary(t)
 	s, err := startServer(filepath.Join(bin, "holdfast"), "", filepath.Join(t.TempDir(), "data"), []string{"HOLDFAST_TEST_SERVER=1"})
 	if err != nil {
