@@ -375,6 +375,7 @@ func TestMalformedMessages(t *testing.T) {
 // What is sent to the TLS port instead of TLS is answered, or the connection is
 // closed.
 func TestPlainText(t *testing.T) {
+	harness.Long(t)
 	t.Parallel()
 	w := start(t, setup{})
 	var all sync.WaitGroup

@@ -15,6 +15,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"holdfast/tests/harness"
 )
 
 // canary is what lies in files that no name may reach.
@@ -267,6 +269,7 @@ func (w *world) tidy(t testing.TB) {
 // Hostile names at every place that takes a name write and read nothing outside,
 // and no answer blames the server.
 func TestHostileNames(t *testing.T) {
+	harness.Long(t)
 	t.Parallel()
 	w := start(t, setup{})
 	for _, name := range []string{"canary.txt", "canary", "canary.blob"} {

@@ -8,6 +8,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+
+	"holdfast/tests/harness"
 )
 
 // victim is what alice backs up.
@@ -131,6 +133,7 @@ func (w *world) backup(as identity, s snap, archives ...archive) error {
 // Poison before, while and after an honest client uploads the same chunks is
 // refused, or stays without effect on others.
 func TestPoison(t *testing.T) {
+	harness.Long(t)
 	t.Parallel()
 	w := start(t, setup{})
 	a := victim()
@@ -214,6 +217,7 @@ func (w *world) bobToo(t testing.TB, a archive) {
 
 // What belongs to another cannot be had by its name, nor be changed.
 func TestOtherTenant(t *testing.T) {
+	harness.Long(t)
 	t.Parallel()
 	w := start(t, setup{})
 	a := victim()
