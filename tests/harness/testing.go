@@ -69,10 +69,15 @@ func Loop(t testing.TB, file string) (device string, detach func()) {
 	return device, detach
 }
 
-// HearHangups lets commands end by SIGHUP even if the tests were started by nohup,
-// as something that a program ignores is ignored by those that it starts.
+// HearHangups lets commands end by signals even if the tests were started by nohup or
+// in the background, as something that a program ignores is ignored by those that it
+// starts.
 func HearHangups(t testing.TB) {
 	heard := make(chan os.Signal, 1)
-	signal.Notify(heard, syscall.SIGHUP)
+	for _, s := range []os.Signal{syscall.SIGHUP, syscall.SIGINT} {
+		if signal.Ignored(s) {
+			signal.Notify(heard, s)
+		}
+	}
 	t.Cleanup(func() { signal.Stop(heard) })
 }
