@@ -157,7 +157,7 @@ func (ss *session) running(ctx context.Context) (bool, error) {
 	c := ss.client
 	var tasks []api.TaskItem
 	params := url.Values{"running": {"true"}, "limit": {"0"}, "typefilter": {"backup"}}
-	if err := c.Do(ctx, Call{Method: http.MethodGet, Path: "/nodes/localhost/tasks", Params: params, Into: &tasks}); err != nil {
+	if err := c.Do(ctx, Call{Method: http.MethodGet, Path: api.ListTasks.At(node), Params: params, Into: &tasks}); err != nil {
 		return false, fmt.Errorf("look whether the backup still runs: %w", err)
 	}
 	for _, t := range tasks {

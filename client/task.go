@@ -40,6 +40,9 @@ const (
 	stampLen = 27
 )
 
+// node is what the one node of a server may be called.
+const node = "localhost"
+
 // logAnswer is the answer about the log of a task.
 type logAnswer struct {
 	Data   []api.LogLine `json:"data"`
@@ -91,21 +94,17 @@ func (c *Client) pause(ctx context.Context, d time.Duration) error {
 	}
 }
 
-func taskPath(upid, what string) string {
-	return "/nodes/localhost/tasks/" + url.PathEscape(upid) + what
-}
-
 func (c *Client) taskLog(ctx context.Context, upid string, start int) (logAnswer, error) {
 	var a logAnswer
 	params := url.Values{"start": {strconv.Itoa(start)}, "limit": {strconv.Itoa(logLines)}, "test-status": {"true"}}
-	err := c.Do(ctx, Call{Method: http.MethodGet, Path: taskPath(upid, "/log"), Params: params, Whole: &a})
+	err := c.Do(ctx, Call{Method: http.MethodGet, Path: api.TaskLog.At(node, upid), Params: params, Whole: &a})
 	return a, err
 }
 
 // taskEnd asks how a task ended.
 func (c *Client) taskEnd(ctx context.Context, upid string) error {
 	var status api.TaskStatus
-	if err := c.Do(ctx, Call{Method: http.MethodGet, Path: taskPath(upid, "/status"), Into: &status}); err != nil {
+	if err := c.Do(ctx, Call{Method: http.MethodGet, Path: api.TaskState.At(node, upid), Into: &status}); err != nil {
 		return fmt.Errorf("read the status of a task: %w", err)
 	}
 	exit := "stopped with unknown status"

@@ -103,7 +103,7 @@ func datastoreList(ctx context.Context, c *call) error {
 func datastoreRemove(ctx context.Context, c *call) error {
 	return c.repos.Managing(ctx, func(s *client.Client) error {
 		var answer json.RawMessage
-		err := s.Do(ctx, client.Call{Method: http.MethodDelete, Path: repo.RestPath("config", "datastore", c.Arg(0)), Into: &answer})
+		err := s.Do(ctx, client.Call{Method: http.MethodDelete, Path: api.RemoveDatastore.At(c.Arg(0)), Into: &answer})
 		if err == nil {
 			err = repo.FinishTask(ctx, s, answer)
 		}

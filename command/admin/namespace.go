@@ -79,7 +79,7 @@ func namespaceCreate(ctx context.Context, c *call) error {
 		c.repos.ChangingPath(ctx, func(s *datastore.Store) error { return s.CreateNamespace(ctx, ns) }),
 		func(s *client.Client, store string) error {
 			return s.Do(ctx, client.Call{
-				Method: http.MethodPost, Path: repo.RestPath("admin", "datastore", store, "namespace"),
+				Method: http.MethodPost, Path: api.CreateNamespace.At(store),
 				Params: url.Values{"name": {name}, "parent": {parent}},
 			})
 		})
@@ -132,7 +132,7 @@ func namespaceList(ctx context.Context, c *call) error {
 func namespacesOf(ctx context.Context, s *client.Client, store string, parent wire.Namespace) ([]wire.Namespace, error) {
 	var answer []api.NamespaceItem
 	err := s.Do(ctx, client.Call{
-		Method: http.MethodGet, Path: repo.RestPath("admin", "datastore", store, "namespace"), Params: repo.Fields("parent", string(parent)), Into: &answer,
+		Method: http.MethodGet, Path: api.ListNamespaces.At(store), Params: repo.Fields("parent", string(parent)), Into: &answer,
 	})
 	if err != nil {
 		return nil, err
@@ -164,7 +164,7 @@ func namespaceDelete(ctx context.Context, c *call) error {
 		}),
 		func(s *client.Client, store string) error {
 			q := client.Call{
-				Method: http.MethodDelete, Path: repo.RestPath("admin", "datastore", store, "namespace"),
+				Method: http.MethodDelete, Path: api.DeleteNamespace.At(store),
 				Params: url.Values{"ns": {string(ns)}}, Into: new(json.RawMessage),
 			}
 			if groups {

@@ -68,7 +68,7 @@ type tokenRecord struct {
 // tokenPath is the REST path of a token.
 func tokenPath(id wire.AuthID) string {
 	name, _ := id.Token()
-	return repo.RestPath("access", "users", string(id.User()), "token", name)
+	return api.GetToken.At(string(id.User()), name)
 }
 
 func tokenCreate(ctx context.Context, c *call) error {
@@ -176,7 +176,7 @@ func userNames(ctx context.Context, s *client.Client) ([]string, error) {
 // tokensOf returns the tokens of one user as rows, and prints them as JSON.
 func (c *call) tokensOf(ctx context.Context, s *client.Client, user string) (rows [][]string, err error) {
 	var list []api.TokenItem
-	if err := s.Do(ctx, client.Call{Method: http.MethodGet, Path: repo.RestPath("access", "users", user, "token"), Into: &list}); err != nil {
+	if err := s.Do(ctx, client.Call{Method: http.MethodGet, Path: api.ListTokens.At(user), Into: &list}); err != nil {
 		return nil, fmt.Errorf("list tokens of %s: %w", user, err)
 	}
 	for _, t := range list {

@@ -182,7 +182,7 @@ func userRemove(ctx context.Context, c *call) error {
 	if err != nil {
 		return err
 	}
-	if err := c.repos.Asking(ctx, client.Call{Method: http.MethodDelete, Path: repo.RestPath("access", "users", string(id))}, nil); err != nil {
+	if err := c.repos.Asking(ctx, client.Call{Method: http.MethodDelete, Path: api.RemoveUser.At(string(id))}, nil); err != nil {
 		return fmt.Errorf("remove user %s: %w", id, err)
 	}
 	c.UI.Done(identityRecord{"user_removed", string(id)}, "removed user %s", id)

@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"net/url"
 	"path/filepath"
-	"strings"
 	"syscall"
 	"time"
 
@@ -158,15 +157,6 @@ func (o Opener) inProcess(ctx context.Context, dir string, do func(*client.Clien
 func (o Opener) Asking(ctx context.Context, q client.Call, into any) error {
 	q.Into = into
 	return o.Managing(ctx, func(s *client.Client) error { return s.Do(ctx, q) })
-}
-
-// RestPath joins parts of a path, each of which is one component.
-func RestPath(parts ...string) string {
-	var b strings.Builder
-	for _, p := range parts {
-		b.WriteString("/" + url.PathEscape(p))
-	}
-	return b.String()
 }
 
 // Fields collects parameters; those without a value are left out.

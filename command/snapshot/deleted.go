@@ -47,7 +47,7 @@ type remoteTrash struct {
 
 // call calls the method of the trash.
 func (r remoteTrash) call(ctx context.Context, method string, params url.Values, into any) error {
-	path := repo.RestPath("admin", "datastore", r.Name.Datastore, "deleted")
+	path := api.ListDeleted.At(r.Name.Datastore)
 	return r.Remote.Do(ctx, client.Call{Method: method, Path: path, Params: params, Into: into})
 }
 

@@ -11,6 +11,7 @@ import (
 	"holdfast/command/repo"
 	"holdfast/command/term"
 	"holdfast/datastore/wire"
+	"holdfast/datastore/wire/api"
 )
 
 // ChangeOwner is holdfast change-owner.
@@ -50,7 +51,7 @@ func runChangeOwner(ctx context.Context, c *call) (err error) {
 		err = s.Local.SetOwner(ctx, g, owner)
 	} else {
 		err = s.Remote.Do(ctx, client.Call{
-			Method: http.MethodPost, Path: repo.RestPath("admin", "datastore", s.Name.Datastore, "change-owner"),
+			Method: http.MethodPost, Path: api.ChangeOwner.At(s.Name.Datastore),
 			Params: repo.Fields("backup-type", g.Type, "backup-id", g.ID, "ns", string(g.NS), "new-owner", string(owner)),
 		})
 	}

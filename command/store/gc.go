@@ -178,7 +178,7 @@ func (c *call) gcThere(ctx context.Context, s *repo.Repository, rec *gcRecord) e
 			params.Set(flag, "true")
 		}
 	}
-	path := repo.RestPath("admin", "datastore", s.Name.Datastore, "gc")
+	path := api.StartGC.At(s.Name.Datastore)
 	if err := s.Remote.Do(ctx, client.Call{Method: http.MethodPost, Path: path, Params: params, Into: &rec.Task}); err != nil {
 		return fmt.Errorf("collect garbage of %s: %w", s.Name, gcRunning(err))
 	}

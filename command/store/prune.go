@@ -246,7 +246,7 @@ func (c *call) pruneThere(ctx context.Context, s *repo.Repository, g wire.Group,
 		params.Set("now", "true")
 	}
 	var answer []api.PruneItem
-	path := repo.RestPath("admin", "datastore", s.Name.Datastore, "prune")
+	path := api.PruneGroup.At(s.Name.Datastore)
 	if err := s.Remote.Do(ctx, client.Call{Method: http.MethodPost, Path: path, Params: params, Into: &answer}); err != nil {
 		return nil, c.noTrash(repo.OnlyHoldfast(fmt.Errorf("prune %s%s: %w", g, repo.Within(g.NS), err), pruneNowElsewhere))
 	}

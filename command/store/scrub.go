@@ -307,7 +307,7 @@ func (c *call) scrubThere(ctx context.Context, o scrubOrder, rec *scrubSummary, 
 	if o.rate > 0 {
 		params.Set("rate", strconv.FormatInt(o.rate, 10))
 	}
-	path := repo.RestPath("admin", "datastore", s.Name.Datastore, "verify")
+	path := api.Verify.At(s.Name.Datastore)
 	if err := s.Remote.Do(ctx, client.Call{Method: http.MethodPost, Path: path, Params: params, Into: &rec.Task}); err != nil {
 		return fmt.Errorf("verify %s: %w", s.Name, repo.OnlyHoldfast(err, scrubElsewhere))
 	}

@@ -89,7 +89,7 @@ func (r *repositoryRecord) fromStore(ctx context.Context, s *datastore.Store) er
 // fromServer counts what the server lists, and asks it about the disk.
 func (r *repositoryRecord) fromServer(ctx context.Context, s *repo.Repository) error {
 	var disk api.Usage
-	err := s.Remote.Do(ctx, client.Call{Method: http.MethodGet, Path: repo.RestPath("admin", "datastore", s.Name.Datastore, "status"), Into: &disk})
+	err := s.Remote.Do(ctx, client.Call{Method: http.MethodGet, Path: api.DatastoreState.At(s.Name.Datastore), Into: &disk})
 	if err != nil {
 		return fmt.Errorf("status of %s: %w", s.Name, err)
 	}

@@ -61,10 +61,8 @@ type taskRecord struct {
 	Status      string `json:"status"` // "running", or how it ended
 }
 
-// taskPath is the REST path of a task, or of something about it.
-func taskPath(upid string, rest ...string) string {
-	return "/nodes/localhost/tasks" + repo.RestPath(append([]string{upid}, rest...)...)
-}
+// node is what the one node of a server may be called.
+const node = "localhost"
 
 func taskList(ctx context.Context, c *call) error {
 	var list []api.TaskItem
@@ -74,7 +72,7 @@ func taskList(ctx context.Context, c *call) error {
 			params.Set(flag, "true")
 		}
 	}
-	err := c.repos.Asking(ctx, client.Call{Method: http.MethodGet, Path: "/nodes/localhost/tasks", Params: params}, &list)
+	err := c.repos.Asking(ctx, client.Call{Method: http.MethodGet, Path: api.ListTasks.At(node), Params: params}, &list)
 	if err != nil {
 		return fmt.Errorf("list tasks: %w", err)
 	}
@@ -118,7 +116,7 @@ func taskLog(ctx context.Context, c *call) error {
 		for start := 1; ; start += logPage {
 			var lines []api.LogLine
 			params := url.Values{"start": {strconv.Itoa(start)}, "limit": {strconv.Itoa(logPage)}}
-			err := s.Do(ctx, client.Call{Method: http.MethodGet, Path: taskPath(c.Arg(0), "log"), Params: params, Into: &lines})
+			err := s.Do(ctx, client.Call{Method: http.MethodGet, Path: api.TaskLog.At(node, c.Arg(0)), Params: params, Into: &lines})
 			if err != nil {
 				return fmt.Errorf("log of the task: %w", err)
 			}
@@ -142,7 +140,7 @@ func taskStop(ctx context.Context, c *call) error {
 	if _, err := wire.ParseUPID(c.Arg(0)); err != nil {
 		return err
 	}
-	if err := c.repos.Asking(ctx, client.Call{Method: http.MethodDelete, Path: taskPath(c.Arg(0)), Again: true}, nil); err != nil {
+	if err := c.repos.Asking(ctx, client.Call{Method: http.MethodDelete, Path: api.StopTask.At(node, c.Arg(0)), Again: true}, nil); err != nil {
 		return fmt.Errorf("stop the task: %w", err)
 	}
 	c.UI.Done(stopRecord{"task_stopped", c.Arg(0)}, "asked the task to end")
