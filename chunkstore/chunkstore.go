@@ -21,8 +21,6 @@
 //
 // Plain and Blob are different types so that sending the content to where a blob
 // belongs does not compile.
-//
-// The package imports the standard library only.
 package chunkstore
 
 import (

@@ -25,9 +25,6 @@
 //   - session.go, indexwriter.go, previous.go: backup sessions
 //   - reader.go, lane.go, spool.go: reader sessions
 //   - listing.go, elements.go, manage.go, task.go: the rest of the ports, tasks
-//
-// The package imports chunkstore, the shared rooms index and wire of datastore,
-// x/sys/unix and the standard library.
 package client
 
 import (

@@ -62,9 +62,6 @@
 // notes or an owner they may see a moment before it is. Reading chunks takes the
 // chunk store's lock shared, everything else takes it alone; so another process
 // can read while no process writes.
-//
-// The package imports chunkstore, its pack, durable and blob rooms, crypto and
-// the shared rooms index, manifest and wire.
 package datastore
 
 import (

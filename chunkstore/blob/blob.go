@@ -9,8 +9,6 @@
 // A Codec encodes and decodes; Check proves what can be proved without a key.
 // Compression comes before encryption. Decoders take no more memory than the
 // caller allows, whatever the frame claims.
-//
-// The package imports chunkstore, crypto, zstd and the standard library.
 package blob
 
 import (

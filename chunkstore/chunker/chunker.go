@@ -9,8 +9,6 @@
 //
 // Params.String names a way of cutting in one short text; two backups with the
 // same text and the same key cut alike.
-//
-// The package imports restic/chunker and the standard library.
 package chunker
 
 import (

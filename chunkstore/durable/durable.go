@@ -18,8 +18,6 @@
 //
 // It also opens what must be a file, so that nothing else that has its name holds a
 // caller up.
-//
-// The package imports package chunkstore and the standard library only.
 package durable
 
 import (

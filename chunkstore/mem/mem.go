@@ -2,8 +2,6 @@
 // where a store is needed, and the conformance suite uses it to show what the
 // contract asks for. It promises all that chunkstore.Store does except that
 // anything outlives the process.
-//
-// The package imports chunkstore and the standard library only.
 package mem
 
 import (

@@ -18,10 +18,6 @@
 //
 // Memory is bounded by what newSender says, by the window that the session asks
 // for (64 MiB if the target is a server), and by 40 bytes for each known chunk.
-//
-// The package imports crypto, chunkstore, its chunker and blob rooms, client/source,
-// client/pipeline, golang.org/x/sync and the shared rooms of datastore: index,
-// manifest and wire.
 package backup
 
 import (

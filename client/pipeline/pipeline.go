@@ -4,8 +4,6 @@
 //
 // Every goroutine that the package starts has ended when the function that
 // started it returns, and the first error cancels the rest.
-//
-// The package imports golang.org/x/sync and the standard library.
 package pipeline
 
 import (

@@ -17,9 +17,6 @@
 //
 // Memory is bounded by two buffers for each of 2*Workers + 2 chunks and, if the
 // source is a server, by the window that it wants to be filled.
-//
-// The package imports crypto, chunkstore and its durable room, client/pipeline,
-// client/source and the shared rooms of datastore: image, index, manifest and wire.
 package restore
 
 import (

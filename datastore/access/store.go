@@ -27,10 +27,6 @@
 // chunkstore.ErrReadOnly from changes.
 //
 // All methods are safe for concurrent use.
-//
-// The package imports chunkstore, chunkstore/durable, crypto, datastore/wire,
-// bbolt, golang.org/x/crypto/argon2, golang.org/x/sync and the standard
-// library.
 package access
 
 import (

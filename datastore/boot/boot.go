@@ -2,8 +2,6 @@
 // passed since: a clock that nobody can set, which goes on while the machine
 // sleeps, and by which processes that follow one another can measure the time
 // between them. It says nothing about the time before the start.
-//
-// The package imports golang.org/x/sys and the standard library only.
 package boot
 
 import (

@@ -10,9 +10,6 @@
 // hurried, and backups, restores and verifications go on meanwhile.
 //
 // Memory: 24 to 48 bytes for each chunk in the store.
-//
-// The package imports chunkstore, its pack room, datastore, the shared room
-// index and golang.org/x/sync.
 package gc
 
 import (

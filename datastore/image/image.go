@@ -6,9 +6,6 @@
 // its length compared with the index, and its content with its name. Whether the
 // index is the one of the snapshot is settled before, by Open, against the
 // manifest. A chunk that is missing or damaged is an error, never zeros.
-//
-// The package imports chunkstore, its blob room, crypto and the shared rooms
-// index, manifest and wire.
 package image
 
 import (

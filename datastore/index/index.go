@@ -13,8 +13,6 @@
 // a buffer and trusts none of it: counts, offsets and sizes are checked when an
 // entry is read, and the checksum is computed from the records, never taken
 // from the header.
-//
-// The package imports chunkstore, crypto and the standard library.
 package index
 
 import (

@@ -7,9 +7,6 @@
 // A decoded manifest is well-formed, which says nothing about who wrote it:
 // Verify does. The part called "unprotected" is in no case covered by the
 // signature.
-//
-// The package imports chunkstore, chunkstore/blob, crypto and the standard
-// library.
 package manifest
 
 import (

@@ -7,8 +7,6 @@
 // what the next run would have removed too. With
 // no option given everything is kept, and a protected or damaged snapshot is
 // never asked to go.
-//
-// The package imports chunkstore, datastore/wire and the standard library.
 package prune
 
 import (

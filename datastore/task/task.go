@@ -11,9 +11,6 @@
 //
 // A full disk keeps no task from running: prune and garbage collection are
 // tasks, and they are what makes room again. Their log is incomplete then.
-//
-// The package imports chunkstore, chunkstore/durable, datastore/wire, the
-// standard library and golang.org/x/sys.
 package task
 
 import (

@@ -12,9 +12,6 @@
 // snapshots need what was found damaged. Damaged chunks are quarantined, so that
 // the next backup sends them again. Repair rebuilds what can be rebuilt from
 // what is there. Neither removes anything.
-//
-// The package imports chunkstore, its blob and pack rooms, crypto, datastore,
-// golang.org/x/sync and the shared rooms image, index, manifest and wire.
 package verify
 
 import (

@@ -10,8 +10,6 @@
 // grammar for all of them, repository.go the one for repositories, authid.go
 // the one for users and tokens, upid.go the one for tasks. protocol.go has the
 // numbers that both ends of a connection must agree on.
-//
-// The package imports chunkstore, datastore/index and the standard library.
 package wire
 
 import (

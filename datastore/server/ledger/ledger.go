@@ -8,8 +8,6 @@
 // one has; it is given back by Free. Whoever holds little goes before whoever
 // holds much, so that one caller who takes all he can keeps nobody waiting for
 // longer than the work under way takes.
-//
-// The package imports the standard library only.
 package ledger
 
 import (
