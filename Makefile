@@ -10,9 +10,9 @@ FUZZTIME = 10s
 help:
 	@echo "make build   bin/holdfast, one static binary"
 	@echo "make demo    the main job on a real disk image, every command shown (no root, under two minutes)"
-	@echo "make check   what your changes since main touch, the short way (under two minutes)"
-	@echo "make test    gofmt, vet, staticcheck, and all tests but those of test-faults (about ten minutes on two processors)"
-	@echo "make test-faults  the tests that break disks, programs and servers (about ten minutes more)"
+	@echo "make check   what your changes since main touch, the short way (two to three minutes)"
+	@echo "make test    gofmt, vet, staticcheck, and all tests but those of test-faults (about thirteen minutes on two processors)"
+	@echo "make test-faults  the tests that break disks, programs and servers (about seventeen minutes more)"
 	@echo "make bench   against restic and borg on real disk images, and the network; writes docs/bench*.md (root, about 25 GiB of disk)"
 	@echo "make fuzz    every fuzz target for FUZZTIME=$(FUZZTIME)"
 	@echo "make faultlab  power cuts, torn writes, kills, I/O errors and rot by the thousand; writes docs/faultlab.md (root, an hour or two)"
