@@ -18,7 +18,8 @@ import (
 
 // Finish implements wire.Session. The order is that of DESIGN: chunks durable,
 // references proven, files durable, one rename. When it returns nil, the next
-// session of the group may begin.
+// session of the group may begin. It may be called again after an error, except one that
+// wraps durable.ErrLost: that is the answer ever after.
 func (ss *Session) Finish(ctx context.Context) error {
 	ss.mu.Lock()
 	defer ss.mu.Unlock()
@@ -44,6 +45,9 @@ func (ss *Session) finish(ctx context.Context) error {
 	if err := ss.running(); err != nil {
 		return err
 	}
+	if ss.lost != nil {
+		return ss.lost
+	}
 	for name := range ss.open {
 		return fmt.Errorf("index %s has not been closed: %w", name, chunkstore.ErrInvalid)
 	}
@@ -61,10 +65,14 @@ func (ss *Session) finish(ctx context.Context) error {
 		return noSpace(err)
 	}
 	ss.store.step("stamped")
-	if err := ss.syncFiles(); err != nil {
-		return noSpace(err)
+	err = ss.syncFiles()
+	if err == nil {
+		err = ss.commit()
 	}
-	return ss.commit()
+	if errors.Is(err, durable.ErrLost) {
+		ss.lost = err
+	}
+	return noSpace(err)
 }
 
 // proveChunks makes sure that every chunk is there, and durable.
@@ -252,14 +260,14 @@ func (ss *Session) commit() error {
 		return fmt.Errorf("%s: %w", final, errors.Join(wire.ErrExists, err))
 	}
 	if err := ss.store.announce(ss.temp, ss.snap); err != nil {
-		return noSpace(err)
+		return err
 	}
 	if err := ss.store.unmarkBegun(ss.snap.Group); err != nil {
 		return err
 	}
 	settled, err := ss.store.appear(ss.dir, ss.snap)
 	ss.unsettled = !settled
-	return noSpace(err)
+	return err
 }
 
 // checkCopies makes sure that the snapshot will read the copies which were proved.

@@ -47,6 +47,7 @@ type Session struct {
 	open  map[string]*IndexWriter // indexes not yet closed
 	files map[string]written      // files that are complete
 	stats *UploadStats
+	lost  error // of an fsync of its files; the next one would say that all is well
 }
 
 // The states of a session. They change under its lock.

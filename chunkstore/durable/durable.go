@@ -43,10 +43,15 @@ func WriteFile(path string, data []byte, mode fs.FileMode) error {
 	return t.commit()
 }
 
+// ErrLost is wrapped by the error of an fsync: what was written before it may be gone,
+// although reading still shows it, and the next fsync would say that all is well. Such
+// an error is final, even when it says that the disk is full.
+var ErrLost = errors.New("what was written may be lost")
+
 // SyncFile forces the content and the size of f to the medium.
 func SyncFile(f *os.File) error {
 	if err := f.Sync(); err != nil {
-		return fmt.Errorf("sync %s: %w", f.Name(), unwrapPath(err))
+		return fmt.Errorf("%w: sync %s: %w", ErrLost, f.Name(), unwrapPath(err))
 	}
 	return nil
 }
@@ -64,7 +69,7 @@ func SyncDir(path string) error {
 		err = nil
 	}
 	if err = errors.Join(err, d.Close()); err != nil {
-		return fmt.Errorf("sync directory %s: %w", path, unwrapPath(err))
+		return fmt.Errorf("%w: sync directory %s: %w", ErrLost, path, unwrapPath(err))
 	}
 	return nil
 }

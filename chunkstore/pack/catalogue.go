@@ -314,7 +314,7 @@ func (c *catalogue) commit(ch changes) (duplicates uint64, err error) {
 		return 0, fmt.Errorf("commit catalogue: %w: %w", chunkstore.ErrNoSpace, err)
 	}
 	// Its fsync, the only other thing that can fail, leaves no path.
-	return 0, fmt.Errorf("commit catalogue: %w: %w", errLost, err)
+	return 0, fmt.Errorf("commit catalogue: %w: %w", durable.ErrLost, err)
 }
 
 func (ch changes) apply(tx *bbolt.Tx) (duplicates uint64, err error) {

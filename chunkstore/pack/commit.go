@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"path/filepath"
 
+	"holdfast/chunkstore/durable"
 	"holdfast/chunkstore/pack/packfile"
 )
 
@@ -183,7 +184,7 @@ func (s *Store) commitBatch(ctx context.Context, b batch) error {
 func (s *Store) commitChanges(ch changes) error {
 	if !s.sumGone {
 		if err := removeSum(s.disk, s.dir); err != nil {
-			return fmt.Errorf("%w: %w", errLost, err)
+			return fmt.Errorf("%w: %w", durable.ErrLost, err)
 		}
 		s.sumGone = true
 	}

@@ -12,19 +12,15 @@ import (
 	"golang.org/x/sys/unix"
 
 	"holdfast/chunkstore"
+	"holdfast/chunkstore/durable"
 )
-
-// errLost is wrapped by the error of an fsync: what was written before it may
-// be gone, although reading still shows it. Such an error is final, even when
-// it says that the disk is full.
-var errLost = errors.New("what was written may be lost")
 
 // isFinal reports whether nothing may be written any more after err.
 func isFinal(err error) bool {
 	switch {
 	case err == nil, errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return false
-	case errors.Is(err, errLost):
+	case errors.Is(err, durable.ErrLost):
 		return true
 	}
 	return !errors.Is(err, chunkstore.ErrNoSpace) && !isShortage(err)

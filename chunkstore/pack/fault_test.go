@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"holdfast/chunkstore"
+	"holdfast/chunkstore/durable"
 	"holdfast/chunkstore/pack/packfile"
 	"holdfast/chunkstore/storetest"
 )
@@ -232,6 +233,51 @@ func TestFsyncFailsOnce(t *testing.T) {
 		holdsAll(t, s, chunks(0, 3))
 		_ = s.Close()
 		survives(t, dir, chunks(0, 3))
+	}
+}
+
+// TestFsyncIsNotTriedAgain is what two goroutines could do to a pack: one seals it and
+// is told that the medium has failed, and before the store knows, the other syncs it
+// and would be told that all is well.
+func TestFsyncIsNotTriedAgain(t *testing.T) {
+	seal := func(w *writer) error { _, err := w.seal(); return err }
+	sync := func(w *writer) error { return w.sync(w.end) }
+	for _, c := range []struct {
+		name, op    string
+		first, then func(*writer) error
+	}{
+		{"sealed, then synced", "sync", seal, sync},
+		{"synced, then sealed", "sync", sync, seal},
+		{"synced twice", "sync", sync, sync},
+		{"sealed twice", "sync", seal, seal},
+		{"the directory", "syncdir", sync, sync},
+		{"the name of a sealed pack", "rename", seal, sync},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			calls := 0
+			d := disk{hook: func(op, path string, change func() error) error {
+				if op != c.op {
+					return change()
+				}
+				if calls++; calls == 1 {
+					return unix.EIO
+				}
+				return change()
+			}}
+			w, err := createWriter(d, t.TempDir(), 1)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer w.close()
+			for i, act := range []func(*writer) error{c.first, c.then} {
+				if err := act(w); !errors.Is(err, durable.ErrLost) || !errors.Is(err, unix.EIO) {
+					t.Errorf("call %d: %v", i, err)
+				}
+			}
+			if calls != 1 {
+				t.Errorf("%s was called %d times", c.op, calls)
+			}
+		})
 	}
 }
 

@@ -211,7 +211,7 @@ func claimed(list []held, c copyOf, damaged func(spot) bool) (location, bool) {
 func (s *Store) recoverOpen(ctx context.Context, no uint32) error {
 	p := s.packs[no]
 	w, err := s.recoverWriter(no)
-	if errors.Is(err, errLost) {
+	if errors.Is(err, durable.ErrLost) {
 		return s.passOver(no)
 	}
 	if err != nil {

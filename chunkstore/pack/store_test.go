@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"holdfast/chunkstore"
+	"holdfast/chunkstore/durable"
 	"holdfast/chunkstore/pack/packfile"
 	"holdfast/chunkstore/storetest"
 )
@@ -370,7 +371,7 @@ func TestDiskErrors(t *testing.T) {
 		{unix.EFBIG, true, false},
 		{unix.EIO, false, true},
 		{unix.EROFS, false, true},
-		{fmt.Errorf("%w: %w", errLost, unix.ENOSPC), true, true},
+		{fmt.Errorf("%w: %w", durable.ErrLost, unix.ENOSPC), true, true},
 		{unix.EMFILE, false, false},
 		{context.Canceled, false, false},
 		{nil, false, false},

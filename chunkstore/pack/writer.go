@@ -33,6 +33,7 @@ type writer struct {
 	mu     sync.Mutex // guards all below; held while syncing and sealing
 	isNew  bool       // the directory has not been synced since the file was made
 	closed bool
+	lost   error // of an fsync; the next one would say that all is well
 }
 
 // createWriter makes a new pack with a random id. Its file is synced with its
@@ -159,18 +160,28 @@ func (w *writer) sync(upTo int64) error {
 	}
 	dir := filepath.Dir(w.path)
 	if err := w.disk.do("syncdir", dir, func() error { return durable.SyncDir(dir) }); err != nil {
-		return fmt.Errorf("%w: %w", errLost, err)
+		return w.lose(err)
 	}
 	w.isNew = false
 	return nil
 }
 
-// fsync is called with mu held. It is never tried again after an error.
+// fsync is called with mu held. It is never tried again after an error: whoever comes
+// next, a session that syncs what another has let go or a seal, gets the same one.
 func (w *writer) fsync() error {
+	if w.lost != nil {
+		return w.lost
+	}
 	if err := w.disk.do("sync", w.path, w.f.Sync); err != nil {
-		return fmt.Errorf("%w: %w", errLost, err)
+		return w.lose(err)
 	}
 	return nil
+}
+
+// lose remembers the error of an fsync. It is called with mu held.
+func (w *writer) lose(err error) error {
+	w.lost = fmt.Errorf("%w: %w", durable.ErrLost, err)
+	return w.lost
 }
 
 func (w *writer) stillThere(upTo int64) error {
@@ -204,7 +215,7 @@ func (w *writer) seal() (int64, error) {
 	}
 	sealed := filepath.Join(filepath.Dir(w.path), w.id.String()+packfile.SealedExt)
 	if err := w.disk.do("rename", w.path, func() error { return durable.Rename(w.path, sealed) }); err != nil {
-		return 0, fmt.Errorf("%w: %w", errLost, err)
+		return 0, w.lose(err)
 	}
 	w.closed = true
 	return size, w.f.Close()

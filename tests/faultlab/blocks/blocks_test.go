@@ -225,7 +225,7 @@ const (
 	syncPack   = "if err := w.disk.do(\"sync\", w.path, w.f.Sync); err != nil {"
 	syncChunks = "if err := ss.proveChunks(ctx, classes); err != nil {"
 	onlyProve  = "if err := ss.prove(ctx, classes); err != nil {"
-	commit     = "return ss.commit()\n"
+	commit     = "err = ss.commit()\n"
 	noError    = "if err := error(nil); err != nil {"
 )
 
@@ -237,7 +237,7 @@ func mutants() map[string][]lab.Patch {
 		// The snapshot gets its place before its chunks are durable.
 		"index before chunk": {
 			lab.Replace(finishFile, syncChunks, onlyProve),
-			lab.Replace(finishFile, commit, "if err := ss.commit(); err != nil {\n\t\treturn err\n\t}\n\treturn ss.puts.Sync(ctx)\n"),
+			lab.Replace(finishFile, commit, "if err = ss.commit(); err == nil {\n\t\t\terr = ss.puts.Sync(ctx)\n\t\t}\n"),
 		},
 	}
 }

@@ -84,6 +84,38 @@ func (b *base) failSync(program string, n int, step func(*bench) (*lab.Op, error
 	return happened, c.afterCut()
 }
 
+// TestFinishedAgain lets each fsync of a backup fail whose client asks again for what
+// was refused. The second answer has to be the first one, or true.
+func TestFinishedAgain(t *testing.T) {
+	t.Parallel()
+	program, err := here.BuildFaultySync("agent", "./tests/faultlab/agent")
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := newBase(lab.Ext4(), 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	refused, n := 0, 1
+	for ; ; n++ {
+		no, happened, err := b.failAgent(program, n, uint64(n), func(c *bench, a *lab.Agent, fault lab.SyncFault) (int, error) {
+			return c.drive(a, 1, fault, func() (*lab.Op, error) { return c.Backup("vm/new") })
+		})
+		if err != nil {
+			t.Fatalf("fsync %d: %v", n, err)
+		}
+		if !happened {
+			break
+		}
+		refused += no
+	}
+	t.Logf("%d fsyncs failed, %d backups were refused", n-1, refused)
+	if refused < 4 {
+		t.Error("these are too few to prove anything")
+	}
+	t.Attr("faultlab.io-errors", strconv.Itoa(n-1))
+}
+
 // agentFaults is how many agents get an fsync that fails, at scale 1.
 const agentFaults = 20
 
@@ -107,7 +139,9 @@ func TestSyncFailsInServer(t *testing.T) {
 	refused, met, rounds := 0, 0, agentFaults*here.Scale
 	for i := 0; lab.More(i, rounds, min(met, rounds/2*refused), rounds/2); i++ {
 		n := 1 + random.IntN(60)
-		no, happened, err := b.failAgent(program, n, uint64(i))
+		no, happened, err := b.failAgent(program, n, uint64(i), func(c *bench, a *lab.Agent, fault lab.SyncFault) (int, error) {
+			return c.drive(a, stepsAfter, fault, c.Next)
+		})
 		if err != nil {
 			t.Fatalf("seed %d, round %d, fsync %d: %v", seed, i, n, err)
 		}
@@ -123,8 +157,8 @@ func TestSyncFailsInServer(t *testing.T) {
 	t.Attr("faultlab.io-errors", strconv.Itoa(met))
 }
 
-// failAgent gives an agent steps, one of which meets an fsync that fails.
-func (b *base) failAgent(program string, n int, seed uint64) (refused int, happened bool, err error) {
+// failAgent lets drive give an agent steps, one of which meets an fsync that fails.
+func (b *base) failAgent(program string, n int, seed uint64, drive func(*bench, *lab.Agent, lab.SyncFault) (int, error)) (refused int, happened bool, err error) {
 	c, err := b.mount(seed)
 	if err != nil {
 		return 0, false, err
@@ -144,7 +178,7 @@ func (b *base) failAgent(program string, n int, seed uint64) (refused int, happe
 		}
 		return 0, false, err
 	}
-	refused, err = c.drive(a, stepsAfter, fault)
+	refused, err = drive(c, a, fault)
 	_, e := a.Kill()
 	if err = errors.Join(err, e); err != nil {
 		return refused, false, err
@@ -156,10 +190,10 @@ func (b *base) failAgent(program string, n int, seed uint64) (refused int, happe
 }
 
 // drive gives an agent n steps, two at a time, and counts those that are refused.
-func (b *bench) drive(a *lab.Agent, n int, fault lab.SyncFault) (refused int, err error) {
+func (b *bench) drive(a *lab.Agent, n int, fault lab.SyncFault, next func() (*lab.Op, error)) (refused int, err error) {
 	for n > 0 || a.Running() > 0 {
 		for n > 0 && a.Running() < 2 {
-			op, err := b.Next()
+			op, err := next()
 			if err != nil {
 				return refused, err
 			}

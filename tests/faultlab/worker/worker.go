@@ -8,6 +8,7 @@ package worker
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -60,7 +61,7 @@ func (w *Worker) Do(ctx context.Context, r lab.Request) error {
 	}
 	switch r.Kind {
 	case lab.Backup:
-		return w.backup(ctx, w.Store, snap, r.Sources)
+		return w.backup(ctx, insisting{w.Store}, snap, r.Sources)
 	case Losing:
 		return w.backup(ctx, losing{w.Store}, snap, r.Sources)
 	case lab.Forget:
@@ -86,6 +87,33 @@ func (w *Worker) backup(ctx context.Context, to wire.Target, snap wire.Snapshot,
 	}
 	_, err := backup.Run(ctx, o)
 	return err
+}
+
+// insisting is a store whose sessions are asked once more when they could not be
+// finished, as clients may.
+type insisting struct{ *datastore.Store }
+
+// Begin implements wire.Target.
+func (i insisting) Begin(ctx context.Context, snap wire.Snapshot) (wire.Session, error) {
+	s, err := i.BeginSession(ctx, datastore.SessionOptions{Snapshot: snap})
+	if err != nil {
+		return nil, err
+	}
+	return insistingSession{s}, nil
+}
+
+type insistingSession struct{ *datastore.Session }
+
+// Finish implements wire.Session.
+func (s insistingSession) Finish(ctx context.Context) error {
+	err := s.Session.Finish(ctx)
+	if err == nil {
+		return nil
+	}
+	if again := s.Session.Finish(ctx); again != nil {
+		return errors.Join(err, again)
+	}
+	return nil
 }
 
 // losing is a store that loses its packs before a session is finished.
