@@ -41,6 +41,7 @@ func openDevice(path string, size int64) (*device, error) {
 		f.Close() // there is an error already
 		return nil, err
 	}
+	readMedium(f)
 	return &device{f: f, path: path}, nil
 }
 
@@ -86,7 +87,7 @@ func (t *device) readAt(p []byte, off int64) (int, error) {
 
 func (t *device) finish() error {
 	if err := t.f.Sync(); err != nil {
-		return fmt.Errorf("sync target %s: %w", t.path, err)
+		return fmt.Errorf("sync target %s: %w", t.path, cause(err))
 	}
 	return t.f.Close()
 }

@@ -91,12 +91,23 @@ func openExisting(path string, w wanted) (*file, error) {
 	}
 	t := &file{f: f, path: path, size: w.size}
 	if err = claim(f); err == nil {
+		readMedium(f)
 		err = checkFormat(f, w)
 	}
 	if err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
 	return t, nil
+}
+
+// readMedium makes reading f mean reading the medium, as far as the kernel takes the
+// advice. What an earlier restore has written and the disk did not take is still in
+// memory, where it looks as if it were there and no fsync speaks of it again: it must
+// not be taken for the same. So an error here means nothing more; those of what is
+// written from now on finish gets.
+func readMedium(f *os.File) {
+	_ = f.Sync()
+	_ = unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED)
 }
 
 // resemble gives a complete file the owner and the mode of the one that it replaces, as
@@ -189,7 +200,7 @@ func (t *file) finish() error {
 	}
 	t.resemble()
 	if err := t.f.Sync(); err != nil && !cannotSync(err) {
-		return t.errorf("sync", err)
+		return t.errorf("sync", cause(err))
 	}
 	t.whole = true
 	if err := t.f.Close(); err != nil {

@@ -3,6 +3,8 @@ package restore
 import (
 	"fmt"
 	"io"
+	"io/fs"
+	"os"
 
 	"holdfast/chunkstore"
 )
@@ -12,6 +14,7 @@ type stream struct {
 	out  io.Writer
 	next int64
 	nul  []byte
+	lost bool // its disk has not taken all of it
 }
 
 func (s *stream) writeAt(p []byte, off int64) error {
@@ -44,8 +47,29 @@ func (s *stream) readAt([]byte, int64) (int, error) {
 	return 0, fmt.Errorf("read standard output: %w", ErrTarget)
 }
 
-func (s *stream) finish() error { return nil }
+// finish waits for the disk of a file or a device that standard output was redirected
+// to: the shell does not, and an error would come to nobody.
+func (s *stream) finish() error {
+	f, ok := s.out.(*os.File)
+	if !ok || !onDisk(f) {
+		return nil
+	}
+	if err := f.Sync(); err != nil && !cannotSync(err) {
+		s.lost = true
+		return fmt.Errorf("sync standard output: %w", cause(err))
+	}
+	return nil
+}
+
+// onDisk reports whether f is a regular file or a block device.
+func onDisk(f *os.File) bool {
+	st, err := f.Stat()
+	return err == nil && (st.Mode().IsRegular() || st.Mode()&fs.ModeDevice != 0 && st.Mode()&fs.ModeCharDevice == 0)
+}
 
 func (s *stream) abort() string {
+	if s.lost {
+		return fmt.Sprintf("standard output got %d bytes, and its disk has not taken all of them: do not use it", s.next)
+	}
 	return fmt.Sprintf("standard output got %d bytes and is not complete: do not use it", s.next)
 }

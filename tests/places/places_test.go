@@ -16,6 +16,7 @@ import (
 // Exit codes of the program that the tests wait for.
 const (
 	exitOK      = 0
+	exitError   = 1
 	exitNoSpace = 69
 	exitRefused = 77
 )
