@@ -116,6 +116,9 @@ type Client struct {
 	every time.Duration // between renewals of a ticket
 	round atomic.Int64  // the shortest TLS handshake so far, in nanoseconds
 	poll  time.Duration // between looks at a task
+	// inMemory is the most of an index that is kept in memory, in bytes, if it
+	// cannot be on disk.
+	inMemory int64
 
 	// shown takes any certificate, if it is set, instead of a decision about it.
 	shown func(*x509.Certificate)
@@ -216,7 +219,7 @@ func blank(o Options) *Client {
 	if o.UserAgent == "" {
 		o.UserAgent = "holdfast"
 	}
-	c := &Client{opts: o, retry: defaultPolicy(), now: time.Now, every: renewEvery, poll: taskPoll}
+	c := &Client{opts: o, retry: defaultPolicy(), now: time.Now, every: renewEvery, poll: taskPoll, inMemory: inMemoryMax}
 	c.ctx, c.stop = context.WithCancel(context.Background())
 	return c
 }

@@ -276,10 +276,26 @@ func TestSpoolLeavesNothing(t *testing.T) {
 	}
 }
 
-// A disk that is full is not the network's fault.
-func TestSpoolErrorIsNotTriedAgain(t *testing.T) {
+// A machine that has nowhere to keep a file restores all the same.
+func TestSpoolWithoutADisk(t *testing.T) {
 	f, _ := stored(t, 5)
 	r := open(t, dial(t, f.options()))
+	t.Setenv("TMPDIR", "/nonexistent")
+	if idx := openIndex(t, r); idx.Count() != 5 {
+		t.Errorf("%d entries", idx.Count())
+	}
+	if n := f.count("GET /reader"); n != 1 {
+		t.Errorf("%d connections", n)
+	}
+}
+
+// A disk that is full is not the network's fault, and what does not fit into memory
+// is not put there.
+func TestSpoolErrorIsNotTriedAgain(t *testing.T) {
+	f, _ := stored(t, 5)
+	c := dial(t, f.options())
+	c.inMemory = 4096
+	r := open(t, c)
 	t.Setenv("TMPDIR", "/nonexistent")
 	if _, err := r.Index(t.Context(), disk); !errors.Is(err, errLocal) {
 		t.Errorf("%v", err)

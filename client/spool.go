@@ -7,6 +7,8 @@ import (
 	"os"
 	"sync"
 
+	"golang.org/x/sys/unix"
+
 	"holdfast/chunkstore"
 	"holdfast/datastore/index"
 	"holdfast/datastore/wire"
@@ -79,14 +81,51 @@ func checkBlob(name string) error {
 }
 
 // spool downloads an index of at most so many bytes into a file without a name and
-// opens it.
+// opens it. Where no such file can be made or filled, as on a machine that is being
+// rescued, one that is not large is kept in memory.
 func (c *conn) spool(ctx context.Context, q query, kind index.Kind, most int64) (*index.Reader, error) {
+	idx, err := c.spoolTo(ctx, unnamedFile, q, kind, most)
+	if !errors.Is(err, errLocal) || ctx.Err() != nil {
+		return idx, err
+	}
+	c.client.log("%v; keeping it in memory", err)
+	idx, second := c.spoolTo(ctx, memoryFile, q, kind, min(most, c.client.inMemory))
+	if second == nil || errors.Is(second, ErrUnavailable) {
+		return idx, second
+	}
+	return nil, err
+}
+
+// inMemoryMax caps an index that is kept in memory, in bytes: some 6 million chunks.
+const inMemoryMax = 256 << 20
+
+// unnamedFile makes a file in the directory for temporary ones.
+func unnamedFile() (*os.File, error) {
 	f, err := os.CreateTemp("", "holdfast-index-*")
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", errLocal, err)
+		return nil, err
 	}
 	if err := os.Remove(f.Name()); err != nil {
-		return nil, errors.Join(errLocal, err, f.Close())
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
+}
+
+// memoryFile makes a file that lies in memory.
+func memoryFile() (*os.File, error) {
+	const name = "holdfast-index"
+	fd, err := unix.MemfdCreate(name, unix.MFD_CLOEXEC)
+	if err != nil {
+		return nil, os.NewSyscallError("memfd_create", err)
+	}
+	return os.NewFile(uintptr(fd), name), nil
+}
+
+// spoolTo is spool into a file that create makes.
+func (c *conn) spoolTo(ctx context.Context, create func() (*os.File, error), q query, kind index.Kind, most int64) (*index.Reader, error) {
+	f, err := create()
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", errLocal, err)
 	}
 	w := &localWriter{file: f}
 	n, err := c.copy(ctx, q, w, most)
@@ -105,7 +144,7 @@ func (c *conn) spool(ctx context.Context, q query, kind index.Kind, most int64) 
 
 // errLocal is wrapped by errors of this machine's disk. Another connection
 // would not help.
-var errLocal = errors.New("keep an index on this machine")
+var errLocal = wire.ErrLocal
 
 // localWriter remembers that it was the disk that failed, not the network.
 type localWriter struct {

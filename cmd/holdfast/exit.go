@@ -49,6 +49,8 @@ func exitCode(err error) int {
 		return term.ExitRefused
 	case repo.NoSpace(err):
 		return term.ExitNoSpace
+	case errors.Is(err, wire.ErrLocal): // and not that what was asked for is not there
+		return term.ExitError
 	case errors.Is(err, chunkstore.ErrCorrupt), errors.Is(err, crypto.ErrTampered),
 		errors.Is(err, manifest.ErrUnsigned), errors.Is(err, manifest.ErrFormat), errors.Is(err, crypto.ErrFormat),
 		errors.Is(err, source.ErrDamaged), errors.Is(err, repo.ErrDamage), errors.As(err, &missing):
@@ -105,6 +107,8 @@ func hint(err error) string {
 		return "see what standard output is connected to; it is not the repository that failed"
 	case errors.Is(err, wire.ErrUnknown):
 		return "holdfast snapshot list GROUP shows the snapshot once it is made; what has been sent is not sent again either way"
+	case errors.Is(err, wire.ErrLocal):
+		return "it is kept in the directory for temporary files while it is read: make room there, or name another one with $TMPDIR"
 	case errors.Is(err, wire.ErrStopped):
 		return "whoever has stopped it knows why; what has been sent is kept for a while, and not sent again"
 	case errors.Is(err, datastore.ErrNoStore):

@@ -31,7 +31,8 @@ import (
 func exits() map[int][]error {
 	return map[int][]error{
 		term.ExitOK:    {nil},
-		term.ExitError: {errors.New("anything"), chunkstore.ErrReadOnly, chunkstore.ErrFenced, source.ErrChanged},
+		term.ExitError: {errors.New("anything"), chunkstore.ErrReadOnly, chunkstore.ErrFenced, source.ErrChanged,
+			fmt.Errorf("%w: %w", wire.ErrLocal, fs.ErrNotExist)},
 		term.ExitNoRepository: {datastore.ErrNoStore, &client.StatusError{Code: 404, Text: "datastore 'tank' does not exist"},
 			&client.StatusError{Code: 400, Text: "no such datastore 'tank'"}},
 		term.ExitLocked: {chunkstore.ErrLocked, wire.ErrBusy, pack.ErrSweeping},
@@ -41,7 +42,7 @@ func exits() map[int][]error {
 		term.ExitIntegrity: {chunkstore.ErrCorrupt, crypto.ErrTampered, crypto.ErrFormat, manifest.ErrUnsigned, manifest.ErrFormat,
 			source.ErrDamaged, repo.ErrDamage, &wire.MissingError{Count: 1}},
 		term.ExitNotFound: {chunkstore.ErrNotExist, manifest.ErrNotFound, fs.ErrNotExist, syscall.ENOENT},
-		term.ExitNoSpace:  {chunkstore.ErrNoSpace, syscall.ENOSPC, syscall.EDQUOT},
+		term.ExitNoSpace:  {chunkstore.ErrNoSpace, syscall.ENOSPC, syscall.EDQUOT, fmt.Errorf("%w: %w", wire.ErrLocal, syscall.ENOSPC)},
 		term.ExitRefused: {wire.ErrProtected, wire.ErrExists, restore.ErrTarget, source.ErrBacking, source.ErrUnsupported, fs.ErrExist, fs.ErrPermission, syscall.EROFS, syscall.EACCES,
 			gc.ErrNothingFound, admin.ErrNotEmpty, term.Meaning(errors.New("exists already"), wire.ErrExists),
 			wire.ErrStopped, &client.StatusError{Code: 400, Text: "the session was stopped by root@pam: task aborted"},

@@ -18,6 +18,7 @@ import (
 	"holdfast/command/term"
 	"holdfast/crypto"
 	"holdfast/datastore"
+	"holdfast/datastore/wire"
 )
 
 // Command is holdfast restore.
@@ -88,8 +89,7 @@ func runRestore(ctx context.Context, c *call) error {
 	stop := c.UI.Watch(ctx, restoreStatus(o.Progress))
 	report, err := restore.Run(ctx, o)
 	stop()
-	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
-		// A restore writes nowhere else.
+	if !errors.Is(err, wire.ErrLocal) && (errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)) {
 		err = term.Hintf(err, "make room where the restore goes to, or name another target")
 	}
 	if err != nil {

@@ -219,7 +219,8 @@ func (c *check) follows(ctx context.Context, prev wire.Snapshot, want [32]byte) 
 func prevented(err error) bool {
 	for _, end := range []error{
 		wire.ErrUnavailable, chunkstore.ErrLocked, chunkstore.ErrFenced, wire.ErrBusy, wire.ErrStopped, wire.ErrPermission,
-		wire.ErrUnauthenticated, fs.ErrPermission, syscall.ENOMEM, context.Canceled, context.DeadlineExceeded,
+		wire.ErrUnauthenticated, wire.ErrLocal, fs.ErrPermission, syscall.ENOMEM, context.Canceled, context.DeadlineExceeded,
+		syscall.ESTALE, syscall.ENOTCONN, syscall.EHOSTDOWN, syscall.ECONNABORTED, // a mount from afar has gone
 	} {
 		if errors.Is(err, end) {
 			return true

@@ -247,6 +247,8 @@ func TestWhatPreventsLookingIsNoDamage(t *testing.T) {
 		"file rights": &fs.PathError{Op: "open", Path: "x", Err: syscall.EACCES},
 		"descriptors": &fs.PathError{Op: "open", Path: "x", Err: syscall.EMFILE},
 		"memory":      syscall.ENOMEM,
+		"own disk":    fmt.Errorf("%w: %w", wire.ErrLocal, syscall.ENOSPC),
+		"mount":       &fs.PathError{Op: "read", Path: "x", Err: syscall.ESTALE},
 		"busy server": &client.StatusError{Code: 503, Text: "too much to do"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -228,6 +228,10 @@ var ErrStopped = errors.New("task aborted")
 // was asked for.
 var ErrUnavailable = errors.New("the server is not available")
 
+// ErrLocal is wrapped by errors of the machine that reads from a server: it has no room
+// for what it must keep meanwhile. It says nothing about what was asked for.
+var ErrLocal = errors.New("keep an index on this machine")
+
 // ErrUnknown is returned by Finish when nobody can tell whether the snapshot
 // was made.
 var ErrUnknown = errors.New("whether the snapshot was made is not known")
