@@ -236,21 +236,21 @@ func (c *call) backupKeys(ctx context.Context, o *backup.Options) error {
 		return err
 	}
 	o.Mode = mode
-	choice, err := c.Secrets.ChooseKey(c.Given)
-	if err != nil {
-		return err
-	}
 	if mode == crypto.ModeNone {
-		if choice.Explicit || c.Flags.IsSet("master-pubkey-file") {
+		if c.Flags.IsSet("keyfile") || c.Flags.IsSet("master-pubkey-file") {
 			return term.Usagef("a key and --crypt-mode none contradict each other")
 		}
 		return nil
 	}
-	if choice.Path == "" {
+	path, err := c.Secrets.ChooseKey(c.Given)
+	if err != nil {
+		return err
+	}
+	if path == "" {
 		return term.Hintf(fmt.Errorf("%w to encrypt the backup with", crypto.ErrNoKey),
 			"make a key with: holdfast key create FILE, and name it with --keyfile FILE; or store in the clear with --crypt-mode none")
 	}
-	key, file, err := c.Secrets.LoadKey(ctx, choice.Path)
+	key, file, err := c.Secrets.LoadKey(ctx, path)
 	if err != nil {
 		return err
 	}

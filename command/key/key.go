@@ -203,14 +203,11 @@ func (c *call) keyArgument() (string, error) {
 	if path := c.Arg(0); path != "" {
 		return path, nil
 	}
-	choice, err := c.Secrets.ChooseKey(c.Given)
-	if err != nil {
-		return "", err
+	path, err := c.Secrets.ChooseKey(c.Given)
+	if err == nil && path == "" {
+		err = noKey("there is no key at the default place")
 	}
-	if choice.Path == "" {
-		return "", noKey("there is no key at the default place")
-	}
-	return choice.Path, nil
+	return path, err
 }
 
 // noKey is the error of a command that needs a key, with the way out.

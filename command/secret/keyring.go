@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"syscall"
 
 	"github.com/urfave/cli/v2"
 
@@ -47,31 +48,29 @@ func ParseMode(text string) (crypto.Mode, error) {
 	return crypto.Mode(text), err
 }
 
-// Choice is the key file that was chosen, "" if there is none.
-type Choice struct {
-	Path     string
-	Explicit bool // by --keyfile
-	Found    bool // a default that happened to be there
+// ChooseKey picks the key file: the named one, else a default one, "" if there is none.
+func (s Source) ChooseKey(given term.Given) (path string, err error) {
+	if path, err = s.NamedKey(given); err != nil || path != "" {
+		return path, err
+	}
+	return s.ExistingConfig(KeyFileName)
 }
 
-// ChooseKey picks the key file: --keyfile, then $HOLDFAST_KEYFILE, then the
-// default files.
-func (s Source) ChooseKey(given term.Given) (Choice, error) {
+// NamedKey is the key file of --keyfile, or else of $HOLDFAST_KEYFILE, "" for none. It
+// is for who has no use for a default one: a home directory that cannot be looked
+// into, as where a job has got that of another user, is nothing to him.
+func (s Source) NamedKey(given term.Given) (path string, err error) {
 	if given.Flags.IsSet("keyfile") {
-		path := given.Flags.String("keyfile")
-		if path == "" {
-			return Choice{}, term.Usagef("--keyfile: empty")
+		if path = given.Flags.String("keyfile"); path == "" {
+			err = term.Usagef("--keyfile: empty")
 		}
-		return Choice{Path: path, Explicit: true}, nil
+		return path, err
 	}
-	if path, ok := s.Env[envKeyfile]; ok {
-		if path == "" {
-			return Choice{}, term.Usagef("$HOLDFAST_KEYFILE is set but empty")
-		}
-		return Choice{Path: path}, nil
+	path, ok := s.Env[envKeyfile]
+	if ok && path == "" {
+		err = term.Usagef("$HOLDFAST_KEYFILE is set but empty")
 	}
-	path, err := s.ExistingConfig(KeyFileName)
-	return Choice{Path: path, Found: path != ""}, err
+	return path, err
 }
 
 // LoadKey reads and unlocks a key file.
@@ -146,27 +145,28 @@ func (s Source) unlock(ctx context.Context, f *crypto.KeyFile, path string) (*cr
 // ReaderKey loads the key that a reading command uses, nil if there is none
 // or --crypt-mode none asks for none.
 func (s Source) ReaderKey(ctx context.Context, given term.Given) (*crypto.Key, error) {
-	choice, err := s.ChooseKey(given)
-	if err != nil {
-		return nil, err
-	}
-	if mode := given.Flags.String("crypt-mode"); mode != "" {
+	mode := given.Flags.String("crypt-mode")
+	if mode != "" {
 		m, err := ParseMode(mode)
 		switch {
 		case err != nil:
 			return nil, err
-		case m == crypto.ModeNone && choice.Explicit:
+		case m == crypto.ModeNone && given.Flags.IsSet("keyfile"):
 			return nil, term.Usagef("--keyfile and --crypt-mode none contradict each other")
 		case m == crypto.ModeNone:
 			return nil, nil
-		case choice.Path == "":
-			return nil, fmt.Errorf("--crypt-mode %s: %w", mode, crypto.ErrNoKey)
 		}
 	}
-	if choice.Path == "" {
+	path, err := s.ChooseKey(given)
+	switch {
+	case err != nil:
+		return nil, err
+	case path == "" && mode != "":
+		return nil, fmt.Errorf("--crypt-mode %s: %w", mode, crypto.ErrNoKey)
+	case path == "":
 		return nil, nil
 	}
-	k, _, err := s.LoadKey(ctx, choice.Path)
+	k, _, err := s.LoadKey(ctx, path)
 	return k, err
 }
 
@@ -215,7 +215,8 @@ func (s Source) ExistingConfig(name string) (string, error) {
 		if err == nil {
 			return path, nil
 		}
-		if !errors.Is(err, fs.ErrNotExist) {
+		// The home of a user that has none may be /dev/null.
+		if !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ENOTDIR) {
 			return "", fmt.Errorf("look for a default key: %w", err)
 		}
 	}

@@ -130,11 +130,11 @@ func runVerify(ctx context.Context, c *call) error {
 // verifyKey loads the key if one was named; a default key is not used, since
 // verifying needs none.
 func (c *call) verifyKey(ctx context.Context) (*crypto.Key, error) {
-	choice, err := c.Secrets.ChooseKey(c.Given)
-	if err != nil || choice.Path == "" || choice.Found {
+	path, err := c.Secrets.NamedKey(c.Given)
+	if err != nil || path == "" {
 		return nil, err
 	}
-	key, _, err := c.Secrets.LoadKey(ctx, choice.Path)
+	key, _, err := c.Secrets.LoadKey(ctx, path)
 	return key, err
 }
 
