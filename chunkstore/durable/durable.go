@@ -101,7 +101,8 @@ func Remove(path string) error {
 
 // MkdirAll makes a directory and those above it that are missing, and syncs
 // the parent of each one made. A directory that is there already is no error; its
-// parent is synced all the same, because whoever makes it may not be that far.
+// parent is synced all the same, because whoever makes it may not be that far. One
+// whose making the medium did not take is gone again.
 func MkdirAll(path string, mode fs.FileMode) error { return mkdirAll(path, mode, SyncDir) }
 
 func mkdirAll(path string, mode fs.FileMode, syncDir func(string) error) error {
@@ -128,10 +129,17 @@ func mkdirAll(path string, mode fs.FileMode, syncDir func(string) error) error {
 			return err
 		}
 	}
-	if err := os.Mkdir(path, mode); err != nil && !errors.Is(err, fs.ErrExist) {
-		return fmt.Errorf("make directory: %w", err)
+	made := os.Mkdir(path, mode)
+	if made != nil && !errors.Is(made, fs.ErrExist) {
+		return fmt.Errorf("make directory: %w", made)
 	}
-	return syncDir(parent)
+	err = syncDir(parent)
+	if err != nil && made == nil {
+		// Or the next caller would find it, and be told by the next fsync that it
+		// is on the medium.
+		_ = os.Remove(path)
+	}
+	return err
 }
 
 // unwrapPath drops the name from an error whose caller names the file.

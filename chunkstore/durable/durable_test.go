@@ -166,6 +166,13 @@ func TestMkdirAllAwaitsOthers(t *testing.T) {
 	if err := mkdirAll(deep, 0o700, note); err != nil || !slices.Equal(synced, []string{filepath.Join(dir, "a")}) {
 		t.Errorf("one that is there: synced %q, %v", synced, err)
 	}
+	lost := filepath.Join(dir, "lost")
+	if err := mkdirAll(lost, 0o700, func(string) error { return syscall.EIO }); !errors.Is(err, syscall.EIO) {
+		t.Errorf("one that the disk did not take: %v", err)
+	}
+	if _, err := os.Lstat(lost); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("one that the disk did not take is there, and the next fsync would lie: %v", err)
+	}
 	for _, refused := range []error{syscall.EROFS, syscall.EACCES} {
 		if err := mkdirAll(deep, 0o700, func(string) error { return refused }); err != nil {
 			t.Errorf("one that is there and cannot be synced: %v", err)
