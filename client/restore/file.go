@@ -39,7 +39,7 @@ const pushSize = 16 << 20
 // everything will succeed that can be known before the first byte.
 // One that replaces another, which like describes, resembles it then.
 func newFile(path string, w wanted, like fs.FileInfo) (*file, error) {
-	if err := refuseSecond(path); err != nil {
+	if err := refuseSecond(path, w.warn); err != nil {
 		return nil, err
 	}
 	f, err := os.CreateTemp(filepath.Dir(path), partialPrefix(path)+"*")

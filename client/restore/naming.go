@@ -51,8 +51,9 @@ func partialPrefix(path string) string {
 }
 
 // refuseSecond refuses to restore to a name that another restore, which is
-// still at work, is going to give to its file.
-func refuseSecond(path string) error {
+// still at work, is going to give to its file. It warns of what one that was killed
+// has left: nobody sees it, and it may be as large as a disk.
+func refuseSecond(path string, warn func(string)) error {
 	dir, prefix := filepath.Dir(path), partialPrefix(path)
 	names, err := os.ReadDir(dir)
 	if err != nil {
@@ -71,6 +72,7 @@ func refuseSecond(path string) error {
 		if err != nil {
 			return fmt.Errorf("another restore to %s is at work, in %s: %w", path, n.Name(), ErrTarget)
 		}
+		warn(fmt.Sprintf("%s is of an earlier restore to this name; if none is at work any more, it is in nobody's way but takes room: remove it", filepath.Join(dir, n.Name())))
 	}
 	return nil
 }

@@ -312,6 +312,26 @@ func TestSecondRestoreToOneName(t *testing.T) {
 	}
 }
 
+// What a restore that was killed has left is hidden, and as large as the disk.
+func TestLeftoversAreTold(t *testing.T) {
+	dir := t.TempDir()
+	left := filepath.Join(dir, ".disk.raw.partial-123x")
+	writeFile(t, left, []byte("half of it"))
+	writeFile(t, filepath.Join(dir, ".other.raw.partial-123x"), nil)
+	var warned []string
+	f, err := newFile(filepath.Join(dir, "disk.raw"), wanted{size: 10, warn: func(s string) { warned = append(warned, s) }}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.abort()
+	if len(warned) != 1 || !strings.Contains(warned[0], left) {
+		t.Errorf("warned of %q", warned)
+	}
+	if _, err := os.Stat(left); err != nil {
+		t.Errorf("it may be wanted: %v", err)
+	}
+}
+
 // Without a rename that refuses and without links, no file of others is replaced.
 func TestTakeName(t *testing.T) {
 	dir := t.TempDir()

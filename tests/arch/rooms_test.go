@@ -73,7 +73,7 @@ var rooms = map[string][]string{
 		"datastore/wire"},
 	"command/key": {"chunkstore", "chunkstore/blob", "chunkstore/durable", "command/repo", "command/secret", "command/term",
 		"crypto", "datastore/wire"},
-	"command/restore": {"client/restore", "command/repo", "command/secret", "command/term", "crypto", "datastore"},
+	"command/restore": {"client/restore", "command/repo", "command/secret", "command/term", "crypto", "datastore", "datastore/wire"},
 	"command/serve": {"chunkstore", "chunkstore/durable", "client", "command/repo", "command/secret", "command/term", "datastore",
 		"datastore/access", "datastore/server",
 		"datastore/server/budget", "datastore/server/front", "datastore/task", "datastore/wire"},
