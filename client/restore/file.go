@@ -27,7 +27,7 @@ type file struct {
 	size    int64
 	like    fs.FileInfo // what it replaces, nil if there was nothing
 	touched bool
-	whole   bool  // everything is written and synced
+	whole   bool  // everything is written, synced and closed
 	pushed  int64 // up to where the kernel has been asked to write
 }
 
@@ -202,10 +202,11 @@ func (t *file) finish() error {
 	if err := t.f.Sync(); err != nil && !cannotSync(err) {
 		return t.errorf("sync", cause(err))
 	}
-	t.whole = true
+	// File servers may tell only now what they could not take.
 	if err := t.f.Close(); err != nil {
-		return t.errorf("close", err)
+		return t.errorf("close", cause(err))
 	}
+	t.whole = true
 	if !t.fresh {
 		return nil
 	}

@@ -6,6 +6,8 @@ import (
 	"io/fs"
 	"os"
 
+	"golang.org/x/sys/unix"
+
 	"holdfast/chunkstore"
 )
 
@@ -54,11 +56,25 @@ func (s *stream) finish() error {
 	if !ok || !onDisk(f) {
 		return nil
 	}
-	if err := f.Sync(); err != nil && !cannotSync(err) {
+	err := f.Sync()
+	if err == nil || cannotSync(err) {
+		err = flush(f)
+	}
+	if err != nil {
 		s.lost = true
 		return fmt.Errorf("sync standard output: %w", cause(err))
 	}
 	return nil
+}
+
+// flush asks a file server for the errors that it keeps for the end: f is closed by
+// the end of the process, which nobody is told of.
+func flush(f *os.File) error {
+	fd, err := unix.Dup(int(f.Fd()))
+	if err != nil {
+		return nil // it was not asked, but has synced
+	}
+	return unix.Close(fd)
 }
 
 // onDisk reports whether f is a regular file or a block device.

@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -204,6 +205,58 @@ func TestRestoreAgainAfterTheDiskHasFailed(t *testing.T) {
 		harness.Tool(t, "blockdev", "--flushbufs", device)
 		r.holds(device)
 	})
+}
+
+// late is a directory whose files say only when they are closed that they could not
+// take what was written.
+type late struct{ fs.LoopbackNode }
+
+func (l *late) Flush(context.Context, fs.FileHandle) syscall.Errno { return syscall.EIO }
+
+func newLate(t *testing.T) (mount, below string) {
+	t.Helper()
+	mount, below = memory(t), memory(t)
+	var st syscall.Stat_t
+	if err := syscall.Stat(below, &st); err != nil {
+		t.Fatal(err)
+	}
+	data := &fs.LoopbackRoot{Path: below, Dev: st.Dev}
+	data.NewNode = func(data *fs.LoopbackRoot, _ *fs.Inode, _ string, _ *syscall.Stat_t) fs.InodeEmbedder {
+		return &late{fs.LoopbackNode{RootData: data}}
+	}
+	root := &late{fs.LoopbackNode{RootData: data}}
+	data.RootNode = root
+	server, err := fs.Mount(mount, root, &fs.Options{MountOptions: fuse.MountOptions{DirectMountStrict: true, FsName: "late"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		harness.Eventually(t, "the end of the file server", func() bool { return server.Unmount() == nil })
+	})
+	return mount, below
+}
+
+// A file server may tell at the close that it has not taken a file.
+func TestRestoreToAServerThatTellsLate(t *testing.T) {
+	mount, below := newLate(t)
+	r := newRestores(t, nil)
+	args := []string{"restore", "--quiet", "--crypt-mode", "none", "vm/Web-1/latest", "d.img"}
+	if out := r.do(exitError, append(args, filepath.Join(mount, "disk.raw"))...); strings.Contains(out, "everything was restored") {
+		t.Errorf("it said: %s", out)
+	}
+	if left, err := os.ReadDir(below); err != nil || len(left) > 0 {
+		t.Errorf("left are %v, %v", left, err)
+	}
+	out, err := os.Create(filepath.Join(mount, "redirected.raw"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer out.Close()
+	c := command(r.env, append(args, "-", "-r", r.name)...)
+	c.Stdout = out
+	if res, err := harness.Do(c); err != nil || res.Code != exitError {
+		t.Errorf("redirected: %v, %v", res, err)
+	}
 }
 
 // The errors of a file or device that standard output goes to come to nobody but who
