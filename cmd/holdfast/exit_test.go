@@ -30,7 +30,7 @@ import (
 // exits pairs every code with the errors that lead to it.
 func exits() map[int][]error {
 	return map[int][]error{
-		term.ExitOK:    {nil},
+		term.ExitOK: {nil},
 		term.ExitError: {errors.New("anything"), chunkstore.ErrReadOnly, chunkstore.ErrFenced, source.ErrChanged,
 			fmt.Errorf("%w: %w", wire.ErrLocal, fs.ErrNotExist)},
 		term.ExitNoRepository: {datastore.ErrNoStore, &client.StatusError{Code: 404, Text: "datastore 'tank' does not exist"},
