@@ -209,9 +209,22 @@ func TestRestoreAgainAfterTheDiskHasFailed(t *testing.T) {
 
 // late is a directory whose files say only when they are closed that they could not
 // take what was written.
-type late struct{ fs.LoopbackNode }
+type late struct{ *fs.LoopbackNode }
+
+var (
+	_ fs.NodeFlusher     = (*late)(nil)
+	_ fs.NodeWrapChilder = (*late)(nil)
+)
 
 func (l *late) Flush(context.Context, fs.FileHandle) syscall.Errno { return syscall.EIO }
+
+// WrapChild makes what is in the directory late, too.
+func (l *late) WrapChild(_ context.Context, child fs.InodeEmbedder) fs.InodeEmbedder {
+	if node, ok := child.(*fs.LoopbackNode); ok {
+		return &late{node}
+	}
+	return child
+}
 
 func newLate(t *testing.T) (mount, below string) {
 	t.Helper()
@@ -221,10 +234,7 @@ func newLate(t *testing.T) (mount, below string) {
 		t.Fatal(err)
 	}
 	data := &fs.LoopbackRoot{Path: below, Dev: st.Dev}
-	data.NewNode = func(data *fs.LoopbackRoot, _ *fs.Inode, _ string, _ *syscall.Stat_t) fs.InodeEmbedder {
-		return &late{fs.LoopbackNode{RootData: data}}
-	}
-	root := &late{fs.LoopbackNode{RootData: data}}
+	root := &late{&fs.LoopbackNode{RootData: data}}
 	data.RootNode = root
 	server, err := fs.Mount(mount, root, &fs.Options{MountOptions: fuse.MountOptions{DirectMountStrict: true, FsName: "late"}})
 	if err != nil {
