@@ -74,8 +74,12 @@ func decodeResume(raw []byte) (key resumeKey, list []chunkstore.Ref, ok bool) {
 		return key, nil, false
 	}
 	copy(key[:], raw[len(resumeMagic):])
-	raw = raw[resumeHead:]
-	list = make([]chunkstore.Ref, 0, len(raw)/wire.ChunkSizeLen)
+	return key, decodeResumedAll(raw[resumeHead:]), true
+}
+
+// decodeResumedAll reads records, up to the first that makes no sense.
+func decodeResumedAll(raw []byte) []chunkstore.Ref {
+	list := make([]chunkstore.Ref, 0, len(raw)/wire.ChunkSizeLen)
 	for ; len(raw) >= wire.ChunkSizeLen; raw = raw[wire.ChunkSizeLen:] {
 		ref, ok := decodeResumed(raw[:wire.ChunkSizeLen])
 		if !ok {
@@ -83,7 +87,7 @@ func decodeResume(raw []byte) (key resumeKey, list []chunkstore.Ref, ok bool) {
 		}
 		list = append(list, ref)
 	}
-	return key, list, true
+	return list
 }
 
 // decodeResumed reads one record.
@@ -223,19 +227,20 @@ func (l *resumeList) add(c chunkstore.Ref) {
 	l.size += wire.ChunkSizeLen
 }
 
-// earlier reads what was there when the session began.
-func (l *resumeList) earlier() ([]chunkstore.Ref, error) {
+// earlier reads a part of what was there when the session began, from a record on. It
+// is empty at the end.
+func (l *resumeList) earlier(from int64) ([]chunkstore.Ref, error) {
 	if l == nil {
 		return nil, nil
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	raw, err := io.ReadAll(io.NewSectionReader(l.file, 0, l.old))
-	if err != nil {
+	at := int64(resumeHead) + from*wire.ChunkSizeLen
+	raw := make([]byte, max(0, min(l.old-at, resumedAtOnce*wire.ChunkSizeLen)))
+	if _, err := l.file.ReadAt(raw, at); err != nil {
 		return nil, fmt.Errorf("read what an interrupted backup has sent: %w", err)
 	}
-	_, list, _ := decodeResume(raw)
-	return list, nil
+	return decodeResumedAll(raw), nil
 }
 
 // count notes that the session counts on all that was there when it began.
@@ -314,47 +319,74 @@ func (s *Store) dropResume(g wire.Group) error {
 
 // Resume implements wire.Resumer. Each chunk is listed once.
 func (ss *Session) Resume(ctx context.Context) ([]wire.ChunkSize, error) {
-	refs, err := ss.Resumed(ctx)
-	list := make([]wire.ChunkSize, 0, len(refs))
-	for _, r := range refs {
-		list = append(list, wire.ChunkSize{ID: r.ID, Size: r.Size})
-	}
-	return list, err
+	var list []wire.ChunkSize
+	err := ss.EachResumed(ctx, func(refs []chunkstore.Ref) error {
+		for _, r := range refs {
+			list = append(list, wire.ChunkSize{ID: r.ID, Size: r.Size})
+		}
+		return nil
+	})
+	slices.SortFunc(list, func(a, b wire.ChunkSize) int {
+		return cmp.Or(bytes.Compare(a.ID[:], b.ID[:]), cmp.Compare(a.Size, b.Size))
+	})
+	return slices.Compact(list), err
 }
 
-// resumedAtOnce is how many chunks of an interrupted session are looked up at once.
-const resumedAtOnce = 8192
+// resumedAtOnce is how many chunks of an interrupted session are looked up at once: more
+// are not in memory.
+const resumedAtOnce = 2048
 
-// Resumed is Resume with the classes of the chunks. One that was sent in both is
-// listed twice.
-func (ss *Session) Resumed(ctx context.Context) ([]chunkstore.Ref, error) {
+// EachResumed visits the chunks of an interrupted session that are still there, with
+// their classes, some at a time. The session counts on all of them. One that was sent more
+// than once may come more than once. visit must not keep the slice, nor wait for a
+// client: a collection waits for its end.
+func (ss *Session) EachResumed(ctx context.Context, visit func([]chunkstore.Ref) error) error {
 	if err := ss.running(); err != nil {
-		return nil, err
+		return err
 	}
 	ss.store.lists.turn.RLock()
 	defer ss.store.lists.turn.RUnlock()
-	list, err := ss.resume.earlier()
-	if err != nil {
-		return nil, err
-	}
-	slices.SortFunc(list, func(a, b chunkstore.Ref) int {
-		return cmp.Or(bytes.Compare(a.ID[:], b.ID[:]), cmp.Compare(a.Size, b.Size), cmp.Compare(a.Class, b.Class))
-	})
-	list = slices.Compact(list)
-	stored := list[:0]
-	for refs := range slices.Chunk(list, resumedAtOnce) {
-		missing, err := ss.HasAll(ctx, refs)
+	ss.resume.count()
+	return ss.eachEarlier(func(list []chunkstore.Ref) error {
+		slices.SortFunc(list, func(a, b chunkstore.Ref) int {
+			return cmp.Or(bytes.Compare(a.ID[:], b.ID[:]), cmp.Compare(a.Size, b.Size), cmp.Compare(a.Class, b.Class))
+		})
+		list = slices.Compact(list)
+		missing, err := ss.HasAll(ctx, list)
 		if err != nil {
-			return nil, err
+			return err
 		}
-		for i, r := range refs {
+		stored := list[:0]
+		for i, r := range list {
 			if len(missing) > 0 && missing[0] == i {
 				missing = missing[1:]
 				continue
 			}
 			stored = append(stored, r)
 		}
+		return visit(stored)
+	})
+}
+
+// EachListed visits what an interrupted session has listed, whether it is still there or
+// not, some at a time and in the order of its coming. After EachResumed it stays listed
+// as long as the session runs. visit must not keep the slice.
+func (ss *Session) EachListed(visit func([]chunkstore.Ref) error) error {
+	if err := ss.running(); err != nil {
+		return err
 	}
-	ss.resume.count()
-	return stored, nil
+	return ss.eachEarlier(visit)
+}
+
+func (ss *Session) eachEarlier(visit func([]chunkstore.Ref) error) error {
+	for from := int64(0); ; {
+		list, err := ss.resume.earlier(from)
+		if err != nil || len(list) == 0 {
+			return err
+		}
+		from += int64(len(list))
+		if err := visit(list); err != nil {
+			return err
+		}
+	}
 }

@@ -130,7 +130,11 @@ func TestResumeAfterAKill(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer r.Close()
-	refs, err := next.Resumed(t.Context())
+	var refs []chunkstore.Ref
+	err = next.EachResumed(t.Context(), func(part []chunkstore.Ref) error {
+		refs = append(refs, part...)
+		return nil
+	})
 	if err != nil || len(refs) != len(got) {
 		t.Errorf("%d chunks with classes of %d, %v", len(refs), len(got), err)
 	}

@@ -41,7 +41,7 @@ func (w *Writer) place(e Entry) {
 		w.off = at
 	}
 	w.buf = appendRecord(w.buf, w.o.Kind, e)
-	if len(w.buf)+recordSizeMax > cap(w.buf) {
+	if len(w.buf)+recordSizeMax > pendingSize {
 		w.flush()
 	}
 }

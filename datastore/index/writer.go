@@ -9,8 +9,11 @@ import (
 	"holdfast/chunkstore"
 )
 
-// bufferSize is how many bytes of records a Writer or a sequential read holds.
+// bufferSize is how many bytes of records a sequential read holds.
 const bufferSize = 64 << 10
+
+// pendingSize is how many bytes of records a Writer holds. There may be thousands of them.
+const pendingSize = 8 << 10
 
 // Options say what index to write.
 type Options struct {
@@ -72,7 +75,6 @@ func NewWriter(w io.WriterAt, o Options) (*Writer, error) {
 	return &Writer{
 		w: w, o: o, layout: l,
 		sum: NewSummer(o.Kind),
-		buf: make([]byte, 0, bufferSize),
 		off: headerSize,
 
 		placed: o.Grow, growing: o.Grow,
@@ -97,7 +99,7 @@ func (w *Writer) Append(entries ...Entry) error {
 		}
 		w.sum.Add(e)
 		w.buf = appendRecord(w.buf, w.o.Kind, e)
-		if len(w.buf)+recordSizeMax > cap(w.buf) {
+		if len(w.buf)+recordSizeMax > pendingSize {
 			w.flush()
 		}
 	}

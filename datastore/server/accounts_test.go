@@ -23,6 +23,7 @@ import (
 	"holdfast/datastore/server/ledger"
 	"holdfast/datastore/task"
 	"holdfast/datastore/wire"
+	"holdfast/datastore/wire/api"
 )
 
 // resourcesOf gives all that callers take from, by name.
@@ -68,6 +69,7 @@ func greedyRows() []greedyRow {
 		{title: "garbage that a session keeps from a collection", take: (*greed).idle},
 		{title: "groups and lists that interrupted sessions leave", take: (*greed).breakOff},
 		{title: "access rules and tokens that a user makes for itself", take: (*greed).rules},
+		{title: "small files of a snapshot", take: (*greed).smallFiles},
 		{title: "task records and logs", take: (*greed).records},
 		{title: "connections, before login", take: (*greed).standAround},
 		{title: "connections, after login", take: (*greed).stay},
@@ -79,6 +81,8 @@ func greedyRows() []greedyRow {
 		{title: "uploads in memory, downloads in memory", resources: []string{"incoming", "arrived", "outgoing"}},
 		{title: "uploads and downloads in files", resources: []string{"spooled", "kept"}},
 		{title: "references that sessions remember, 24 bytes each", resources: []string{"known"}},
+		{title: "files that sessions and transfers keep open", resources: []string{"files"}},
+		{title: "chunks being checked", resources: []string{"unpacking"}},
 		{title: "places for transfers over REST", resources: []string{"heavy"}},
 		{title: "tasks, running and waiting, but for sessions", resources: []string{"jobs", "verifyNew"}},
 		{title: "verifications that run", resources: []string{"verifying"}},
@@ -178,6 +182,20 @@ func (g *greed) fill() {
 		}
 	}
 	g.t.Error("a quota has no end")
+}
+
+// smallFiles sends small files until a snapshot takes no more.
+func (g *greed) smallFiles() {
+	if !g.rights {
+		return
+	}
+	k := g.begin(backupOf(g.name(), "host/files", 1000))
+	defer k.conn.Close()
+	for i := range api.BlobsMax {
+		k.data(blobUpload(fmt.Sprint("f", i, ".blob"), g.blobOf("tiny")))
+	}
+	k.refuses(blobUpload("more.blob", g.blobOf("tiny")), 400, "small files")
+	k.data(blobUpload("f0.blob", g.blobOf("other"))) // it is there already
 }
 
 // idle opens a session, sends something and says nothing more.

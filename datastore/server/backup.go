@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
+	"net/http"
 	"sync"
 
 	"holdfast/chunkstore"
@@ -53,10 +53,14 @@ type backup struct {
 	// storing is held shared while a blob is written, so that finish waits.
 	storing sync.RWMutex
 
+	// resuming is held while the list of an interrupted session is sent.
+	resuming sync.Mutex
+
 	mu      sync.Mutex
 	phase   phase
 	writers map[int64]*writer
-	lastID  int64 // of a writer
+	lastID  int64           // of a writer
+	blobs   map[string]bool // names of small files
 	files   int
 	stats   datastore.UploadStats
 	// described is set when a manifest has come, whatever is in it.
@@ -67,7 +71,7 @@ func newBackup(c *conversation, session *datastore.Session, quota *quota.Reserva
 	c.lull = newLull(c.server.o.Limits.SessionIdleTime, c.idle)
 	return &backup{
 		conversation: c, session: session, quota: quota,
-		known: known.New(c.server.accounts.Known, c.payer), writers: make(map[int64]*writer),
+		known: known.New(c.server.accounts.Known, c.payer), writers: make(map[int64]*writer), blobs: make(map[string]bool),
 	}
 }
 
@@ -133,10 +137,25 @@ func (b *backup) blob(c *call) (any, error) {
 	return nil, nil
 }
 
+// nameBlob notes the name of a small file. There may be so many: whoever lists the
+// snapshot has all of them in memory.
+func (b *backup) nameBlob(name string) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !b.blobs[name] && len(b.blobs) >= api.BlobsMax {
+		return rest.BadRequest("the snapshot has %d small files, that is the limit", api.BlobsMax)
+	}
+	b.blobs[name] = true
+	return nil
+}
+
 func (b *backup) store(ctx context.Context, name string, raw chunkstore.Blob) error {
 	b.storing.RLock()
 	defer b.storing.RUnlock()
 	if err := b.writable(); err != nil {
+		return err
+	}
+	if err := b.nameBlob(name); err != nil {
 		return err
 	}
 	if err := b.session.Blob(ctx, name, raw); err != nil {
@@ -194,36 +213,47 @@ func (b *backup) previous(c *call) (any, error) {
 }
 
 // resume sends the chunks that an interrupted session of the same group and
-// owner had sent; they become known.
+// owner had sent; they become known. The list may be long and its client slow: it is read
+// a part at a time, once to find out and once to tell.
 func (b *backup) resume(c *call) (any, error) {
 	if err := b.writable(); err != nil {
 		return nil, err
 	}
-	list, err := b.session.Resumed(c.Context())
+	if !b.resuming.TryLock() {
+		return nil, rest.BadRequest("the chunks of an interrupted backup are being listed already")
+	}
+	defer b.resuming.Unlock()
+	count, total := 0, int64(0)
+	err := b.session.EachResumed(c.Context(), func(refs []chunkstore.Ref) error {
+		for _, r := range refs {
+			fresh, err := b.known.Add(r)
+			if err != nil {
+				return err
+			}
+			if fresh { // or it is not the interrupted session that has paid for it
+				count, total = count+1, total+received(r.Size, 0)
+			}
+		}
+		return nil
+	})
+	b.quota.Resume(total)
 	if err != nil {
 		return nil, err
 	}
-	for _, r := range list {
-		if _, err := b.known.Add(r); err != nil {
-			return nil, err
-		}
-	}
-	total := int64(0)
-	for _, e := range list {
-		total += received(e.Size, 0)
-	}
-	b.quota.Resume(total)
-	b.task.Logf("%d chunks of an interrupted backup are there", len(list))
+	b.task.Logf("%d chunks of an interrupted backup are there", count)
 	c.Header().Set("Content-Type", "application/octet-stream")
-	const batch = 1024
-	for part := range slices.Chunk(list, batch) {
-		raw := make([]byte, 0, batch*wire.ChunkSizeLen)
-		for _, e := range part {
-			raw = wire.ChunkSize{ID: e.ID, Size: e.Size}.Append(raw)
+	err = b.session.EachListed(func(refs []chunkstore.Ref) error {
+		raw := make([]byte, 0, len(refs)*wire.ChunkSizeLen)
+		for _, r := range refs {
+			if b.known.Of(r.ID)[r.Class] == r.Size {
+				raw = wire.ChunkSize{ID: r.ID, Size: r.Size}.Append(raw)
+			}
 		}
-		if _, err := c.Write(raw); err != nil {
-			return nil, rest.ErrAnswered // the client has gone
-		}
+		_, err := c.Write(raw)
+		return err
+	})
+	if err != nil {
+		panic(http.ErrAbortHandler) // so that the client does not take it for the end
 	}
 	return nil, rest.ErrAnswered
 }
@@ -305,6 +335,9 @@ func (b *backup) end(ctx context.Context) error {
 	done := b.done()
 	b.basis.end()
 	err := b.session.Close()
+	for _, w := range b.writers { // nobody asks for anything any more
+		w.file.Free()
+	}
 	b.known.Free()
 	b.quota.End(false) // unless finish has settled it
 	if done || b.benchmark {

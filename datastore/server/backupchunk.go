@@ -2,7 +2,6 @@ package server
 
 import (
 	"context"
-	"fmt"
 
 	"holdfast/chunkstore"
 	"holdfast/datastore"
@@ -71,12 +70,14 @@ func received(plain uint32, stored int) int64 {
 }
 
 // put stores a chunk of an archive. To be checked a plain one is unpacked, so that only a few
-// are at a time.
+// are at a time. A few bytes that unpack to megabytes are sent faster than they are checked:
+// who has many of them waiting keeps only himself waiting.
 func (b *backup) put(ctx context.Context, name string, c chunkstore.Chunk) (datastore.Put, error) {
-	if err := b.host.unpacking.Acquire(ctx, 1); err != nil {
-		return datastore.Put{}, fmt.Errorf("wait for a processor: %w", err)
+	place, err := b.server.accounts.Unpacking.Take(ctx, b.payer, 1)
+	if err != nil {
+		return datastore.Put{}, err
 	}
-	defer b.host.unpacking.Release(1)
+	defer place.Free()
 	return b.session.PutChunk(ctx, name, c)
 }
 

@@ -10,6 +10,7 @@ import (
 	"holdfast/chunkstore"
 	"holdfast/datastore"
 	"holdfast/datastore/index"
+	"holdfast/datastore/server/ledger"
 	"holdfast/datastore/server/rest"
 	"holdfast/datastore/wire"
 	"holdfast/datastore/wire/api"
@@ -37,6 +38,7 @@ type writer struct {
 	kind index.Kind
 	size int64 // of the archive in bytes, -1 if it is not known before the end
 	out  indexSink
+	file *ledger.Hold // the index being open
 
 	mu      sync.Mutex // one call at a time
 	charged int64      // bytes that count against quotas
@@ -93,15 +95,22 @@ func (b *backup) create(w *writer, open func() (wire.IndexWriter, error)) (any, 
 	if b.lastID >= api.WritersMax {
 		return nil, rest.BadRequest("the session had %d index writers, that is the limit", api.WritersMax)
 	}
-	if err := b.quota.Charge(w.declared()); err != nil {
+	file, err := b.server.accounts.Files.Try(b.payer, 1)
+	if err != nil {
 		return nil, err
 	}
 	w.charged = w.declared()
+	if err := b.quota.Charge(w.charged); err != nil {
+		file.Free()
+		return nil, err
+	}
 	out, err := open()
 	if err != nil {
+		file.Free()
 		b.quota.Refund(w.charged)
 		return nil, err
 	}
+	w.file = file
 	sink, ok := out.(indexSink)
 	if !ok {
 		return nil, fmt.Errorf("create %s: %T takes no entries at positions: %w", w.name, out, chunkstore.ErrInvalid)
@@ -203,6 +212,7 @@ func (b *backup) close(c *call, kind index.Kind) error {
 	w.closed = true
 	err = w.out.CloseWith(c.Context(), datastore.Closing{
 		Count: uint64(c.Int("chunk-count", 0)), Size: uint64(c.Int("size", 0)), Csum: digest(c.Str("csum"))})
+	w.file.Free()
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	delete(b.writers, w.id)

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"runtime"
 	"strings"
 
 	"golang.org/x/sync/semaphore"
@@ -27,16 +26,14 @@ import (
 
 // sessionHost is what the sessions of a server share.
 type sessionHost struct {
-	keep      *body.Keep          // for bodies
-	unpacking *semaphore.Weighted // chunks being checked
-	quotas    *quota.Book
+	keep   *body.Keep // for bodies
+	quotas *quota.Book
 }
 
 func newSessionHost(dir string, a *budget.Accounts, quotas *quota.Book) *sessionHost {
 	return &sessionHost{
-		keep:      body.New(dir, a),
-		unpacking: semaphore.NewWeighted(int64(2 * runtime.GOMAXPROCS(0))),
-		quotas:    quotas,
+		keep:   body.New(dir, a),
+		quotas: quotas,
 	}
 }
 
@@ -245,6 +242,11 @@ func (v *conversation) sendFile(c *call, from wire.Reader, f file) error {
 		}
 		return err
 	}
+	open, err := v.server.accounts.Files.Try(v.payer, 1)
+	if err != nil {
+		return err
+	}
+	defer open.Free()
 	idx, err := from.Index(c.Context(), f.name)
 	if err != nil {
 		return fmt.Errorf("unable to open index: %w", err)

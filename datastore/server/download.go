@@ -126,6 +126,11 @@ func (c *call) deliver(make func() ([]byte, error)) error {
 
 // downloadIndex sends an index file as it is stored.
 func (c *call) downloadIndex(r wire.Reader, name string) error {
+	open, err := c.server.accounts.Files.Try(c.payer, 1)
+	if err != nil {
+		return err
+	}
+	defer open.Free()
 	x, err := r.Index(c.Context(), name)
 	if err != nil {
 		return fmt.Errorf("file open failed: %w", err)
@@ -172,6 +177,11 @@ func downloadDecoded(c *call) (any, error) {
 			return decoded(name, sealed)
 		})
 	}
+	open, err := c.server.accounts.Files.Try(c.payer, 1)
+	if err != nil {
+		return nil, err
+	}
+	defer open.Free()
 	x, err := image.Open(c.Context(), image.Options{Reader: r, File: f, Workers: 1})
 	if err != nil {
 		return nil, err

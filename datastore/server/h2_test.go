@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
+	"net/http"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -262,4 +263,16 @@ func TestSilentSessionsEndWithTheServer(t *testing.T) {
 	if _, _, err := r.send(context.Background(), get("/speedtest")); err == nil {
 		t.Error("the session goes on")
 	}
+}
+
+// The head of a request stays in memory as long as its stream is open: one that is longer
+// than any that means something is refused.
+func TestHeadsInSessionsAreShort(t *testing.T) {
+	l := newSessionLab(t)
+	k := l.begin(backupOf("alice", "vm/100", 1000))
+	code, _, err := k.send(t.Context(), get("/previous", "archive-name", strings.Repeat("x", 16<<10)))
+	if err == nil && code != http.StatusRequestHeaderFieldsTooLarge || err != nil && !strings.Contains(err.Error(), "advertised limit") {
+		t.Errorf("%d, %v", code, err)
+	}
+	k.data(post("/dynamic_index", "archive-name", strings.Repeat("x", 190)+".didx"))
 }

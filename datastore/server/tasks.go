@@ -31,28 +31,32 @@ func listTasks(c *call) (any, error) {
 		return nil, err
 	}
 	start, limit := int(c.Int("start", 0)), c.limitOf()
-	infos, err := c.server.o.Tasks.List(task.Filter{
+	filter := task.Filter{
 		Start: start, Limit: limit, Store: c.Str("store"), User: c.Str("userfilter"), Type: c.Str("typefilter"),
 		Running: c.Bool("running", false), Errors: c.Bool("errors", false), Since: c.Int("since", 0), Until: c.Int("until", 0),
 		States: c.Strs("statusfilter"), Visible: see,
-	})
-	if err != nil {
-		return nil, err
 	}
-	list := []api.TaskItem{}
-	for _, i := range infos {
-		u := i.UPID
-		list = append(list, api.TaskItem{
-			UPID: u.String(), Node: "localhost", PID: u.PID, PStart: u.PStart, Start: u.Start, Type: u.Type,
-			ID: orNull(u.ID), User: string(u.Auth), End: i.End, Status: i.Status,
+	return nil, c.streamList(func(add func(any) error) error {
+		count := 0
+		err := c.server.o.Tasks.Each(filter, func(i task.Info) error {
+			count++
+			return add(taskItem(i))
 		})
+		total := start + count
+		if limit > 0 && count == limit {
+			total++ // there may be more
+		}
+		c.top("total", total)
+		return err
+	})
+}
+
+func taskItem(i task.Info) api.TaskItem {
+	u := i.UPID
+	return api.TaskItem{
+		UPID: u.String(), Node: "localhost", PID: u.PID, PStart: u.PStart, Start: u.Start, Type: u.Type,
+		ID: orNull(u.ID), User: string(u.Auth), End: i.End, Status: i.Status,
 	}
-	total := start + len(list)
-	if limit > 0 && len(list) == limit {
-		total++ // there may be more
-	}
-	c.top("total", total)
-	return list, nil
 }
 
 func orNull(s string) *string {
@@ -148,25 +152,35 @@ func taskLog(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	start := max(1, int(c.Int("start", 0)))
-	lines, total, err := c.server.o.Tasks.Lines(u, start, c.limitOf())
+	open, err := c.server.accounts.Files.Try(c.payer, 1)
 	if err != nil {
 		return nil, err
 	}
-	list := []api.LogLine{}
-	for i, l := range lines {
-		list = append(list, api.LogLine{N: start + i, Text: l})
+	defer open.Free()
+	if !c.extjs { // that says so anyway
+		c.top("success", 1)
 	}
-	c.top("total", total)
-	c.top("success", 1)
 	if c.Bool("test-status", false) {
 		c.top("active", info.Running)
 	}
-	return list, nil
+	return nil, c.streamList(func(add func(any) error) error {
+		n := max(1, int(c.Int("start", 0)))
+		total, err := c.server.o.Tasks.EachLine(u, n, c.limitOf(), func(line string) error {
+			n++
+			return add(api.LogLine{N: n - 1, Text: line})
+		})
+		c.top("total", total)
+		return err
+	})
 }
 
 // sendLog answers with the file of the log.
 func (c *call) sendLog(u wire.UPID) error {
+	open, err := c.server.accounts.Files.Try(c.payer, 1)
+	if err != nil {
+		return err
+	}
+	defer open.Free()
 	f, err := c.server.o.Tasks.OpenLog(u)
 	if err != nil {
 		return err

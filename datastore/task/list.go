@@ -64,39 +64,55 @@ func (e *entry) info() Info { return Info{UPID: e.upid, Status: e.status, End: e
 // newest first among both. A state that there is none of is
 // chunkstore.ErrInvalid.
 func (r *Registry) List(f Filter) ([]Info, error) {
+	var out []Info
+	err := r.Each(f, func(i Info) error {
+		out = append(out, i)
+		return nil
+	})
+	return out, err
+}
+
+// Each visits what List returns, as long as visit returns nil. It may take its time: a
+// task that ends meanwhile may be told as one that runs. What it needs is some bytes for
+// each task that there is.
+func (r *Registry) Each(f Filter, visit func(Info) error) error {
 	for _, s := range f.States {
 		if s != classOK && s != classWarning && s != classError && s != classUnknown {
-			return nil, fmt.Errorf("list tasks: state %q: want ok, warning, error or unknown: %w", s, chunkstore.ErrInvalid)
+			return fmt.Errorf("list tasks: state %q: want ok, warning, error or unknown: %w", s, chunkstore.ErrInvalid)
 		}
 	}
-	return f.page(r.matching(f)), nil
+	running, ended := r.matching(f)
+	p := page{Filter: f, visit: visit}
+	for _, u := range running {
+		if done, err := p.add(Info{UPID: u, Running: true}); done || err != nil {
+			return err
+		}
+	}
+	for _, e := range ended {
+		if done, err := p.add(e.info()); done || err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // matching collects what passes all but Visible, in the order of a list.
-func (r *Registry) matching(f Filter) []Info {
-	var out []Info
+func (r *Registry) matching(f Filter) (running []wire.UPID, ended []*entry) {
 	r.mu.Lock()
 	for u := range r.running {
-		if i := (Info{UPID: u, Running: true}); f.matches(i) {
-			out = append(out, i)
+		if f.matches(Info{UPID: u, Running: true}) {
+			running = append(running, u)
 		}
 	}
 	for _, e := range r.ended {
-		if i := e.info(); f.matches(i) {
-			out = append(out, i)
+		if f.matches(e.info()) {
+			ended = append(ended, e) // it does not change any more
 		}
 	}
 	r.mu.Unlock()
-	slices.SortFunc(out, func(a, b Info) int {
-		if a.Running != b.Running {
-			if a.Running {
-				return -1
-			}
-			return 1
-		}
-		return compareUPIDs(b.UPID, a.UPID)
-	})
-	return out
+	slices.SortFunc(running, func(a, b wire.UPID) int { return compareUPIDs(b, a) })
+	slices.SortFunc(ended, func(a, b *entry) int { return compareUPIDs(b.upid, a.upid) })
+	return running, ended
 }
 
 func (f Filter) matches(i Info) bool {
@@ -116,23 +132,25 @@ func (f Filter) matches(i Info) bool {
 }
 
 // page cuts Start and Limit out of a list, in which only the visible count.
-func (f Filter) page(list []Info) []Info {
-	var out []Info
-	skip := f.Start
-	for _, i := range list {
-		if f.Limit > 0 && len(out) == f.Limit {
-			break
-		}
-		if f.Visible != nil && !f.Visible(i.UPID) {
-			continue
-		}
-		if skip > 0 {
-			skip--
-			continue
-		}
-		out = append(out, i)
+type page struct {
+	Filter
+	visit        func(Info) error
+	passed, seen int
+}
+
+// add takes the next of the list. done tells that there are enough.
+func (p *page) add(i Info) (done bool, err error) {
+	if p.Limit > 0 && p.seen == p.Limit {
+		return true, nil
 	}
-	return out
+	if p.Visible != nil && !p.Visible(i.UPID) {
+		return false, nil
+	}
+	if p.passed++; p.passed <= p.Start {
+		return false, nil
+	}
+	p.seen++
+	return false, p.visit(i)
 }
 
 // datastoreOf tells which datastore a task works on, from the forms of worker

@@ -175,6 +175,18 @@ func (r *Registry) OpenLog(u wire.UPID) (*os.File, error) {
 // Who wants to know whether more lines will come asks Status first: the last
 // line of a task that did not run then is there.
 func (r *Registry) Lines(u wire.UPID, start, limit int) (lines []string, total int, err error) {
+	total, err = r.EachLine(u, start, limit, func(line string) error {
+		lines = append(lines, line)
+		return nil
+	})
+	if err != nil {
+		return nil, 0, err
+	}
+	return lines, total, nil
+}
+
+// EachLine visits what Lines returns, one line at a time. The log is open meanwhile.
+func (r *Registry) EachLine(u wire.UPID, start, limit int, visit func(line string) error) (total int, err error) {
 	r.mu.Lock()
 	t := r.running[u]
 	r.mu.Unlock()
@@ -184,16 +196,16 @@ func (r *Registry) Lines(u wire.UPID, start, limit int) (lines []string, total i
 	}
 	f, err := r.OpenLog(u)
 	if errors.Is(err, chunkstore.ErrNotExist) && r.knows(u) {
-		return nil, 0, nil
+		return 0, nil
 	}
 	if err != nil {
-		return nil, 0, err
+		return 0, err
 	}
 	defer f.Close()
-	if lines, total, err = readLines(io.LimitReader(f, size), start, limit); err != nil {
-		return nil, 0, fmt.Errorf("log of task %s: %w", u, err)
+	if total, err = readLines(io.LimitReader(f, size), start, limit, visit); err != nil {
+		return 0, fmt.Errorf("log of task %s: %w", u, err)
 	}
-	return lines, total, nil
+	return total, nil
 }
 
 func (t *Task) logSize() int64 {
@@ -202,24 +214,27 @@ func (t *Task) logSize() int64 {
 	return t.log.size
 }
 
-// readLines is Lines on an open log. A line longer than any that is written
+// readLines is EachLine on an open log. A line longer than any that is written
 // here counts as several.
-func readLines(from io.Reader, start, limit int) (lines []string, total int, err error) {
+func readLines(from io.Reader, start, limit int, visit func(string) error) (total int, err error) {
 	in := bufio.NewReaderSize(from, 2*messageMax)
 	start = max(start, 1)
 	for {
 		b, err := in.ReadSlice('\n')
-		if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, bufio.ErrBufferFull) {
-			return nil, 0, err
+		ended := errors.Is(err, io.EOF)
+		if err != nil && !ended && !errors.Is(err, bufio.ErrBufferFull) {
+			return 0, err
 		}
 		if len(b) > 0 {
 			total++
-			if total >= start && (limit <= 0 || len(lines) < limit) {
-				lines = append(lines, strings.TrimSuffix(string(b), "\n"))
+			if total >= start && (limit <= 0 || total < start+limit) {
+				if err := visit(strings.TrimSuffix(string(b), "\n")); err != nil {
+					return 0, err
+				}
 			}
 		}
-		if errors.Is(err, io.EOF) {
-			return lines, total, nil
+		if ended {
+			return total, nil
 		}
 	}
 }

@@ -163,13 +163,19 @@ func TestReadLines(t *testing.T) {
 		"": nil, "\n": {""}, "a": {"a"}, "a\n\nb": {"a", "", "b"},
 		strings.Repeat("x", 3*messageMax): {strings.Repeat("x", 2*messageMax), strings.Repeat("x", messageMax)},
 	} {
-		got, total, err := readLines(strings.NewReader(in), 1, 0)
+		var got []string
+		total, err := readLines(strings.NewReader(in), 1, 0, func(line string) error {
+			got = append(got, line)
+			return nil
+		})
 		if err != nil || total != len(want) || !reflect.DeepEqual(got, want) {
 			t.Errorf("%.20q: %d lines, %v", in, total, err)
 		}
 	}
-	if _, _, err := readLines(io.MultiReader(strings.NewReader("a\n"), iotest.ErrReader(io.ErrClosedPipe)), 1, 0); !errors.Is(err, io.ErrClosedPipe) {
-		t.Errorf("got %v", err)
+	for _, in := range []io.Reader{io.MultiReader(strings.NewReader("a\n"), iotest.ErrReader(io.ErrClosedPipe)), strings.NewReader("a")} {
+		if _, err := readLines(in, 1, 0, func(string) error { return io.ErrClosedPipe }); !errors.Is(err, io.ErrClosedPipe) {
+			t.Errorf("got %v", err)
+		}
 	}
 }
 

@@ -52,11 +52,16 @@ type File struct {
 // them, or returns ErrCrowded if there is none for the payer. The file has no name, and
 // is gone with the process.
 func (k *Keep) open(room *ledger.Resource, payer ledger.Payer, size, first int64) (*File, error) {
-	hold, err := room.Try(payer, first)
+	open, err := k.accounts.Files.Try(payer, 1)
 	if err != nil {
 		return nil, errors.Join(ErrCrowded, err)
 	}
-	p := &File{size: size, held: first, payer: payer, room: room, holds: []*ledger.Hold{hold}}
+	hold, err := room.Try(payer, first)
+	if err != nil {
+		open.Free()
+		return nil, errors.Join(ErrCrowded, err)
+	}
+	p := &File{size: size, held: first, payer: payer, room: room, holds: []*ledger.Hold{open, hold}}
 	f, err := os.CreateTemp(k.dir, "body-*.tmp")
 	if err == nil {
 		p.file = f

@@ -3,6 +3,7 @@ package budget
 import (
 	"context"
 	"errors"
+	"runtime"
 	"time"
 
 	"holdfast/chunkstore"
@@ -31,6 +32,11 @@ type Accounts struct {
 	Spooled *ledger.Resource // bodies that there is no memory for
 	Kept    *ledger.Resource // the same for what goes out
 
+	// Files are those that callers keep open, each for as long as it likes: indexes
+	// being written, and files on their way to who may read slowly.
+	Files *ledger.Resource
+
+	Unpacking *ledger.Resource // chunks being checked, which takes a processor
 	Heavy     *ledger.Resource // places of requests that hold a chunk or a blob
 	Jobs      *ledger.Resource // tasks, running and waiting, that are no sessions
 	Verifying *ledger.Resource // verifications that run
@@ -65,6 +71,23 @@ const (
 	knownShareDen = 5
 )
 
+// Files that callers keep open: at most filesMax, a session has up to 256 of them; with
+// few file descriptors half of what connections leave, and at least filesMin.
+const (
+	filesMax = 8192
+	filesMin = 128
+)
+
+// openFiles is how many files callers may keep open. A session has one besides its
+// connection and these.
+func openFiles(l Limits) int64 {
+	free, err := freeFiles(l.ReservedFiles)
+	if err != nil {
+		return filesMin
+	}
+	return int64(min(max((free-2*l.Connections)/2, filesMin), filesMax))
+}
+
 // Places. A verification keeps a disk busy; a job is one task with its log.
 const (
 	heavyMax     = 6
@@ -81,6 +104,7 @@ func NewAccounts(l Limits) *Accounts {
 	}
 	known := int64(l.References)
 	const blob = chunkstore.BlobSizeMax
+	files, checks := openFiles(l), int64(2*runtime.GOMAXPROCS(0)+2)
 	return &Accounts{
 		Requests:  ledger.New(ledger.Limit{Name: "requests and sessions", Total: max(int64(l.Connections), 3*each), Kept: each / 2, Share: 2 * each, Each: each}),
 		Streams:   resource("streams", streamsMax, streamsMax*3/4, streamsMax/16),
@@ -94,6 +118,8 @@ func NewAccounts(l Limits) *Accounts {
 		unfolding: make(chan struct{}, manifestsMax),
 		Spooled:   resource("files for uploads", spooledMax, spooledMax/4, spooledMax/16),
 		Kept:      resource("files for downloads", keptMax, keptMax/4, keptMax/16),
+		Files:     resource("open files", files, files*3/4, files/16),
+		Unpacking: resource("places to check chunks", checks, checks-2, 1),
 		Heavy:     resource("places for transfers", heavyMax, 2, 1),
 		Jobs:      resource("tasks", jobsMax, jobsMax/4, jobsMax/8),
 		Verifying: resource("places for verifications", verifiersMax, 1, 1),

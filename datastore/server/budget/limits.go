@@ -84,9 +84,20 @@ func (l Limits) WithDefaults() Limits {
 // WithinFiles raises the number of files that the process may open as far as
 // it may, and lowers the number of connections to what is left of it.
 func (l Limits) WithinFiles() (Limits, error) {
+	free, err := freeFiles(l.ReservedFiles)
+	if err != nil {
+		return l, err
+	}
+	l.Connections = min(l.Connections, free)
+	return l, nil
+}
+
+// freeFiles is how many files the process may open besides those that are reserved for
+// datastores. It raises that as far as it may.
+func freeFiles(reserved int) (int, error) {
 	var r unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &r); err != nil {
-		return l, fmt.Errorf("limit of open files: %w", err)
+		return 0, fmt.Errorf("limit of open files: %w", err)
 	}
 	if r.Cur < r.Max {
 		raised := unix.Rlimit{Cur: r.Max, Max: r.Max}
@@ -95,10 +106,9 @@ func (l Limits) WithinFiles() (Limits, error) {
 		}
 	}
 	const most = 1 << 20 // the limit may be "unlimited"
-	free := int(min(r.Cur, most)) - l.ReservedFiles
+	free := int(min(r.Cur, most)) - reserved
 	if free < 1 {
-		return l, fmt.Errorf("limit of open files is %d, and %d are reserved for datastores", r.Cur, l.ReservedFiles)
+		return 0, fmt.Errorf("limit of open files is %d, and %d are reserved for datastores", r.Cur, reserved)
 	}
-	l.Connections = min(l.Connections, free)
-	return l, nil
+	return free, nil
 }

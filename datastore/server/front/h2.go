@@ -19,12 +19,13 @@ import (
 // yet takes memory: at most one window of the connection, which its account gives. A frame is read whole
 // before anybody sees any of it, into a buffer that stays as large as the largest
 // of the connection: small ones let a slow line be seen to get on, and many
-// connections be open. Fewer streams would make some clients wait for ever.
+// connections be open. The head of a request is in memory as long as its stream is open: the longest
+// that means anything has some 4 KiB. Fewer streams would make some clients wait for ever.
 const (
 	h2Streams      = 128
 	h2StreamWindow = 32 << 20
 	h2FrameMax     = 64 << 10
-	h2HeadersMax   = 64 << 10
+	h2HeadersMax   = 8 << 10
 )
 
 // h2Ping is after how much silence a client is asked whether it is still there.

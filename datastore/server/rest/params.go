@@ -293,6 +293,10 @@ type member struct {
 	raw  json.RawMessage
 }
 
+// membersMax is how many members a JSON object may have that carries parameters. No method
+// has as many, and each takes some hundred bytes, of which its text may be five.
+const membersMax = 128
+
 // objectMembers takes a JSON object apart; an empty body counts as {}.
 func objectMembers(body []byte) ([]member, error) {
 	if len(bytes.TrimSpace(body)) == 0 {
@@ -305,6 +309,9 @@ func objectMembers(body []byte) ([]member, error) {
 	}
 	var list []member
 	for dec.More() {
+		if len(list) == membersMax {
+			return nil, BadRequest("request body has more than %d parameters", membersMax)
+		}
 		t, err := dec.Token()
 		name, ok := t.(string)
 		if err != nil || !ok {

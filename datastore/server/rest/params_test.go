@@ -119,3 +119,13 @@ func FuzzParams(f *testing.F) {
 		}
 	})
 }
+
+// A body of many short members takes many times its length when it is taken apart: it is
+// refused at the first that no method can have.
+func TestObjectsOfManyMembersAreRefused(t *testing.T) {
+	var status *StatusError
+	_, err := parse("application/json", "", "{"+strings.Repeat(`"":0,`, membersMax)+`"s":"a"}`, nil)
+	if !errors.As(err, &status) || status.Code != http.StatusBadRequest || !strings.Contains(status.Text, "more than 128 parameters") {
+		t.Errorf("%v", err)
+	}
+}

@@ -37,6 +37,8 @@ const (
 	// WritersMax is how many index writers a session has in its life (section 2.3 of
 	// the protocol specification).
 	WritersMax = 256
+	// BlobsMax is how many small files a snapshot has, its manifest among them.
+	BlobsMax = 256
 	// ArchiveSizeMax is the largest archive, in bytes.
 	ArchiveSizeMax = math.MaxInt64
 )
