@@ -35,6 +35,11 @@ func (g Guarded) Snapshots(ctx context.Context, group wire.Group) ([]wire.Snapsh
 	return g.store.Snapshots(ctx, group)
 }
 
+// EachSnapshot is that of Store.
+func (g Guarded) EachSnapshot(ctx context.Context, group wire.Group, visit func(wire.SnapshotInfo) error) error {
+	return g.store.EachSnapshot(ctx, group, visit)
+}
+
 // Forget is that of Store.
 func (g Guarded) Forget(ctx context.Context, snap wire.Snapshot) error {
 	return g.store.forgetFor(ctx, g.may, snap)

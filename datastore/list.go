@@ -100,24 +100,41 @@ func (s *Store) AllSnapshots(ctx context.Context, ns wire.Namespace) iter.Seq2[w
 
 // Snapshots implements wire.Source.
 func (s *Store) Snapshots(ctx context.Context, g wire.Group) ([]wire.SnapshotInfo, error) {
-	if err := checkGroup(g); err != nil {
+	var list []wire.SnapshotInfo
+	err := s.EachSnapshot(ctx, g, func(info wire.SnapshotInfo) error {
+		list = append(list, info)
+		return nil
+	})
+	if err != nil {
 		return nil, err
+	}
+	return list, nil
+}
+
+// EachSnapshot visits what Snapshots lists one by one, so that of a group with many
+// snapshots not all notes and files are in memory at a time. It ends with the first error.
+func (s *Store) EachSnapshot(ctx context.Context, g wire.Group, visit func(wire.SnapshotInfo) error) error {
+	if err := checkGroup(g); err != nil {
+		return err
 	}
 	owner, err := s.owner(g)
 	if err != nil {
 		owner = "" // it is for Owner to tell
 	}
-	var list []wire.SnapshotInfo
+	none := true
 	for info, err := range s.SnapshotsOf(ctx, OwnedGroup{Group: g, Owner: owner}) {
-		if err != nil {
-			return nil, err
+		if err == nil {
+			err = visit(info)
 		}
-		list = append(list, info)
+		if err != nil {
+			return err
+		}
+		none = false
 	}
-	if len(list) == 0 {
-		return nil, fmt.Errorf("backup group %s: %w", g, chunkstore.ErrNotExist)
+	if none {
+		return fmt.Errorf("backup group %s: %w", g, chunkstore.ErrNotExist)
 	}
-	return list, nil
+	return nil
 }
 
 // SnapshotsOf describes the finished snapshots of a group one by one, the oldest

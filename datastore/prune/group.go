@@ -29,6 +29,32 @@ type Remover interface {
 	ForgetNow(ctx context.Context, s wire.Snapshot) error
 }
 
+// Walker is a Store that can tell of one snapshot after the other: there may be many of
+// them, each with long notes and many files.
+type Walker interface {
+	// EachSnapshot visits what Snapshots would list.
+	EachSnapshot(ctx context.Context, g wire.Group, visit func(wire.SnapshotInfo) error) error
+}
+
+// lister is what both kinds of store have.
+type lister interface {
+	Snapshots(ctx context.Context, g wire.Group) ([]wire.SnapshotInfo, error)
+}
+
+// each visits the snapshots of a group, as a Walker does if it is one.
+func each(ctx context.Context, from lister, g wire.Group, visit func(wire.SnapshotInfo) error) error {
+	if w, ok := from.(Walker); ok {
+		return w.EachSnapshot(ctx, g, visit)
+	}
+	list, err := from.Snapshots(ctx, g)
+	for _, s := range list {
+		if err == nil {
+			err = visit(s)
+		}
+	}
+	return err
+}
+
 // ForGood is a Store from which snapshots go without a stay in the trash.
 func ForGood(r Remover) Store { return forGood{r} }
 
@@ -36,6 +62,11 @@ type forGood struct{ Remover }
 
 // Forget implements Store.
 func (f forGood) Forget(ctx context.Context, s wire.Snapshot) error { return f.ForgetNow(ctx, s) }
+
+// EachSnapshot implements Walker.
+func (f forGood) EachSnapshot(ctx context.Context, g wire.Group, visit func(wire.SnapshotInfo) error) error {
+	return each(ctx, f.Remover, g, visit)
+}
 
 // Options say how Group prunes.
 type Options struct {
@@ -58,13 +89,13 @@ type Options struct {
 // chunkstore.ErrNoSpace in the end. When ctx ends the rest stays, and they come with
 // the error of the context.
 func Group(ctx context.Context, m Store, g wire.Group, o Options) ([]Decision, error) {
-	list, err := m.Snapshots(ctx, g)
+	var candidates []Candidate
+	err := each(ctx, m, g, func(s wire.SnapshotInfo) error {
+		candidates = append(candidates, candidate(s))
+		return nil
+	})
 	if err != nil {
 		return nil, fmt.Errorf("prune %s: list its snapshots: %w", g, err)
-	}
-	candidates := make([]Candidate, len(list))
-	for i, s := range list {
-		candidates[i] = candidate(s)
 	}
 	if o.Now.IsZero() {
 		o.Now = time.Now()

@@ -146,3 +146,54 @@ func TestGroupTellsOfAFullDisk(t *testing.T) {
 		t.Errorf("a busy one: %v", err)
 	}
 }
+
+// walked has many snapshots, which nobody may want at once.
+type walked struct {
+	*testing.T
+	snapshots []wire.SnapshotInfo
+	removed   []int64
+}
+
+func (w *walked) Snapshots(context.Context, wire.Group) ([]wire.SnapshotInfo, error) {
+	w.Error("all snapshots are in memory at once")
+	return w.snapshots, nil
+}
+
+func (w *walked) EachSnapshot(_ context.Context, _ wire.Group, visit func(wire.SnapshotInfo) error) error {
+	for _, s := range w.snapshots {
+		if err := visit(s); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (w *walked) Forget(_ context.Context, s wire.Snapshot) error {
+	w.removed = append(w.removed, s.Time)
+	return nil
+}
+
+func (w *walked) ForgetNow(ctx context.Context, s wire.Snapshot) error { return w.Forget(ctx, s) }
+
+// The notes and files of all snapshots of a group are never in memory at a time where the
+// store can tell of one after the other.
+func TestGroupWalksThroughManySnapshots(t *testing.T) {
+	g := wire.Group{Type: "vm", ID: "1"}
+	for name, of := range map[string]func(*walked) Store{
+		"to the trash": func(w *walked) Store { return w },
+		"for good":     func(w *walked) Store { return ForGood(w) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := &walked{T: t}
+			for i := range 3 {
+				w.snapshots = append(w.snapshots, wire.SnapshotInfo{Snapshot: wire.Snapshot{Group: g, Time: int64(1000 + i)}})
+			}
+			if _, err := Group(t.Context(), of(w), g, Options{Keep: Keep{Last: 1}}); err != nil {
+				t.Fatal(err)
+			}
+			if !slices.Equal(w.removed, []int64{1000, 1001}) {
+				t.Errorf("removed %v", w.removed)
+			}
+		})
+	}
+}

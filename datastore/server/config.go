@@ -185,14 +185,14 @@ func unprotected(ctx context.Context, st *datastore.Store, ns wire.Namespace) er
 		return err
 	}
 	for _, g := range groups {
-		snaps, err := st.Snapshots(ctx, g.Group)
-		if err != nil {
-			return err
-		}
-		for _, s := range snaps {
+		err := st.EachSnapshot(ctx, g.Group, func(s wire.SnapshotInfo) error {
 			if s.Protected {
 				return fmt.Errorf("snapshot %s of namespace '%s': %w", s.Snapshot, ns, wire.ErrProtected)
 			}
+			return nil
+		})
+		if err != nil {
+			return err
 		}
 	}
 	return nil

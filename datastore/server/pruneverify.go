@@ -3,6 +3,7 @@ package server
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 
 	"holdfast/chunkstore"
@@ -76,6 +77,11 @@ func pruneItems(g wire.Group, list []prune.Decision, dry bool) []api.PruneItem {
 	}
 	return items
 }
+
+var (
+	_ prune.Walker = (*datastore.Store)(nil)
+	_ prune.Walker = destroyer{}
+)
 
 // pruning is the pruning of groups within one task.
 type pruning struct {
@@ -291,32 +297,41 @@ func (v *verification) run(t *task.Task, groups []wire.Group) error {
 	return nil
 }
 
+// waiting is a snapshot that is to be verified.
+type waiting struct {
+	snap    wire.Snapshot
+	undated bool
+}
+
 // group verifies the snapshots of a group, the newest first.
 func (v *verification) group(t *task.Task, checker *verify.Verifier, g wire.Group) (failed int, err error) {
-	list, err := v.st.Snapshots(t.Context(), g)
+	var list []waiting
+	err = v.st.EachSnapshot(t.Context(), g, func(s wire.SnapshotInfo) error {
+		if v.due(s) {
+			list = append(list, waiting{s.Snapshot, s.Undated})
+		}
+		return nil
+	})
 	if err != nil {
 		t.Logf("%s: %v", g, err) // it may have gone
 		return 0, t.Context().Err()
 	}
-	for i := len(list) - 1; i >= 0; i-- {
-		if !v.due(list[i]) {
-			continue
-		}
+	for _, w := range slices.Backward(list) {
 		if err := v.still(g); over(err) {
 			return failed, err
 		} else if err != nil {
 			t.Warnf("group %s: %v", g, err)
 			return failed, nil
 		}
-		if list[i].Undated {
-			t.Warnf("%s: %v", list[i].Snapshot, datastore.ErrArrival)
+		if w.undated {
+			t.Warnf("%s: %v", w.snap, datastore.ErrArrival)
 		}
-		ok, err := v.snapshot(t, checker, list[i].Snapshot)
+		ok, err := v.snapshot(t, checker, w.snap)
 		if t.Context().Err() != nil {
 			return failed, t.Context().Err()
 		}
 		if err != nil {
-			t.Logf("%s: %v", list[i].Snapshot, err)
+			t.Logf("%s: %v", w.snap, err)
 		}
 		if !ok {
 			failed++
