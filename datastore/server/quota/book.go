@@ -76,7 +76,12 @@ type Book struct {
 	now  func() time.Time
 	log  *slog.Logger
 
+	// disk is held while the file is written, which nobody else waits for than who
+	// has changed something that must not be forgotten. It comes before mu.
+	disk sync.Mutex
+
 	mu       sync.Mutex
+	stale    bool // the file does not say what is counted here
 	day      string
 	subjects map[string]*tally
 	counted  map[[2]string]uint64 // bytes by subject and datastore, when they were last counted
@@ -176,11 +181,32 @@ func (b *Book) turn() {
 	}
 }
 
-// save writes the file. The lock must be held.
+// save writes the file if it is stale. The lock must not be held: what others have
+// changed meanwhile is written with it.
 func (b *Book) save() {
 	if b.path == "" {
 		return
 	}
+	b.disk.Lock()
+	defer b.disk.Unlock()
+	b.mu.Lock()
+	if !b.stale {
+		b.mu.Unlock()
+		return
+	}
+	b.stale = false
+	raw, err := b.encode()
+	b.mu.Unlock()
+	if err == nil {
+		err = durable.WriteFile(b.path, raw, 0o600)
+	}
+	if err != nil {
+		b.log.Warn("what counts against quotas is not kept", "error", err)
+	}
+}
+
+// encode makes the content of the file. The lock must be held.
+func (b *Book) encode() ([]byte, error) {
 	f := dayFile{Day: b.day, Snapshots: make(map[string]int), Left: make(map[string]map[string]int64)}
 	left := func(subject, store string, n int64) {
 		if f.Left[subject] == nil {
@@ -204,13 +230,7 @@ func (b *Book) save() {
 			}
 		}
 	}
-	raw, err := json.Marshal(f)
-	if err == nil {
-		err = durable.WriteFile(b.path, raw, 0o600)
-	}
-	if err != nil {
-		b.log.Warn("what counts against quotas is not kept", "error", err)
-	}
+	return json.Marshal(f)
 }
 
 // Bound is a quota that a session is under.
@@ -281,6 +301,15 @@ func (r *Reservation) add(logical, received int64) error {
 	if r == nil {
 		return nil
 	}
+	due, err := r.count(logical, received)
+	if due {
+		r.book.save()
+	}
+	return err
+}
+
+// count is add without the file. due tells that it must be written.
+func (r *Reservation) count(logical, received int64) (due bool, err error) {
 	r.book.mu.Lock()
 	defer r.book.mu.Unlock()
 	more := max(satisfy(r.logical, logical), satisfy(r.received, received)) - r.charged
@@ -290,16 +319,15 @@ func (r *Reservation) add(logical, received int64) error {
 		// if it happened while used was being counted.
 		have := Sum(q.now(t), uint64(t.pending), uint64(t.remains()))
 		if q.BytesMax > 0 && more >= 0 && Sum(have, uint64(more)) > q.BytesMax {
-			return fmt.Errorf("%s may have %d bytes in snapshots and what interrupted ones have left, has %d, of which a garbage collection frees up to %d, and would get %d more: %w",
+			return false, fmt.Errorf("%s may have %d bytes in snapshots and what interrupted ones have left, has %d, of which a garbage collection frees up to %d, and would get %d more: %w",
 				q.Subject, q.BytesMax, have, t.remains(), more, wire.ErrQuota)
 		}
 	}
 	r.logical, r.received = satisfy(r.logical, logical), satisfy(r.received, received)
 	r.settle()
-	if r.received-r.saved >= saveStep && len(r.under.Bounds) > 0 {
-		r.book.save()
-	}
-	return nil
+	due = r.received-r.saved >= saveStep && len(r.under.Bounds) > 0
+	r.book.stale = r.book.stale || due
+	return due, nil
 }
 
 // now is what the finished snapshots of a subject count, as far as it is known.
@@ -383,11 +411,18 @@ func (r *Reservation) End(finished bool) {
 	if r == nil {
 		return
 	}
+	if r.end(finished) {
+		r.book.save()
+	}
+}
+
+// end is End without the file. due tells that it must be written.
+func (r *Reservation) end(finished bool) (due bool) {
 	b := r.book
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if r.ended {
-		return
+		return false
 	}
 	r.ended = true
 	delete(b.running, r)
@@ -410,14 +445,15 @@ func (r *Reservation) End(finished bool) {
 		}
 	}
 	r.charged, r.received = keeps, min(r.received, keeps)
-	if len(r.under.Bounds) > 0 {
-		b.save()
-	}
+	due = len(r.under.Bounds) > 0
+	b.stale = b.stale || due
+	return due
 }
 
 // Removed charges what a snapshot has counted that is gone for good, as something that
 // is left.
 func (b *Book) Removed(subject, store string, bytes uint64) {
+	defer b.save()
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	n := int64(min(bytes, math.MaxInt64/2))
@@ -425,7 +461,7 @@ func (b *Book) Removed(subject, store string, bytes uint64) {
 	t := b.tally(subject)
 	t.settled -= n // sessions under way have counted it in used
 	t.leave(store, remainder{bytes: n, at: b.moment})
-	b.save()
+	b.stale = true
 }
 
 // Mark returns the moment up to which a collection that begins now in a datastore frees
@@ -439,6 +475,7 @@ func (b *Book) Mark() uint64 {
 
 // Collected gives back what a collection has freed that began at a mark.
 func (b *Book) Collected(store string, mark uint64) {
+	defer b.save()
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for _, t := range b.subjects {
@@ -450,7 +487,7 @@ func (b *Book) Collected(store string, mark uint64) {
 			delete(t.left, store)
 		}
 	}
-	b.save()
+	b.stale = true
 }
 
 // Applies reports whether a quota is about a caller or about a path.

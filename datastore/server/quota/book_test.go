@@ -230,3 +230,35 @@ func TestQuotaBookCountsWhatWasRemoved(t *testing.T) {
 		t.Error("a collection has not given it back")
 	}
 }
+
+// Who sends waits for no disk on which the book of all is being written.
+func TestChargesDoNotWaitForTheDisk(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "quota-today.json")
+	b := Open(path, time.Now, slog.New(slog.DiscardHandler))
+	terms := Terms{Store: "tank", Bounds: []Bound{{Quota: access.Quota{Subject: "a@pbs"}}}}
+	first, err := b.Begin(terms)
+	if err != nil {
+		t.Fatal(err)
+	}
+	second, err := b.Begin(terms)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.disk.Lock() // the file is being written
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		if err := second.Receive(10); err != nil {
+			t.Error(err)
+		}
+		second.End(false) // waits for it
+	}()
+	if err := first.Receive(saveStep / 2); err != nil {
+		t.Error(err)
+	}
+	b.disk.Unlock()
+	<-ended
+	if got := Open(path, time.Now, slog.New(slog.DiscardHandler)).tally("a@pbs").remains(); got < 10 {
+		t.Errorf("%d bytes are left by the file", got)
+	}
+}
