@@ -174,6 +174,10 @@ func (a *auth) login(ctx context.Context, password string) error {
 	return nil
 }
 
+// ticketMax caps a ticket and what goes with it, in bytes: they are kept beside those of
+// other servers, in a file of which only so much is read.
+const ticketMax = 4 << 10
+
 // readTicket reads the answer to a login (section 1.7 of the protocol
 // specification).
 func readTicket(r *reply, id wire.AuthID) (Ticket, error) {
@@ -188,6 +192,8 @@ func readTicket(r *reply, id wire.AuthID) (Ticket, error) {
 		}
 	}
 	switch {
+	case len(t.Ticket) > ticketMax || len(t.CSRF) > ticketMax:
+		return Ticket{}, fmt.Errorf("log in as %s: %w: the ticket is longer than %d bytes", id, errAnswer, ticketMax)
 	case t.Ticket == "" || t.CSRF == "" || t.User != id:
 		return Ticket{}, fmt.Errorf("log in as %s: %w: it is incomplete or for somebody else", id, errAnswer)
 	case strings.Contains(t.Ticket, ":!tfa!"):

@@ -187,8 +187,11 @@ func TestReadTicket(t *testing.T) {
 		"somebody else": {body: `{"data":{"username":"bob@pbs","ticket":"PBS:x","CSRFPreventionToken":"c"}}`, err: errAnswer},
 		"no csrf":       {body: `{"data":{"username":"alice@pbs","ticket":"PBS:x"}}`, err: errAnswer},
 		"new header":    {body: `{"data":{"username":"alice@pbs","ticket":"PBS:x","CSRFPreventionToken":"c\r\nX: y"}}`, err: errAnswer},
-		"empty":         {body: ``, err: errAnswer},
-		"array":         {body: `[]`, err: errAnswer},
+		"too long": {
+			body: `{"data":{"username":"alice@pbs","ticket":"` + strings.Repeat("x", ticketMax+1) + `","CSRFPreventionToken":"c"}}`, err: errAnswer,
+		},
+		"empty": {body: ``, err: errAnswer},
+		"array": {body: `[]`, err: errAnswer},
 	} {
 		h := http.Header{}
 		if tc.cookie != "" {

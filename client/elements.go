@@ -12,10 +12,12 @@ import (
 
 // Limits of an answer that is a list, in bytes: of all of it, and of one of its
 // elements. It is decoded as it comes, so that only what is made of it takes
-// memory.
+// memory; what is made of two bytes may take hundreds, so that there may be
+// elementsMax of them and no more.
 const (
-	listMax    = 256 << 20
-	elementMax = 4 << 20
+	listMax     = 256 << 20
+	elementMax  = 4 << 20
+	elementsMax = 1 << 20
 )
 
 // elements asks for a list of the datastore and hands over one element after the
@@ -88,7 +90,10 @@ func (d *listDecoder[T]) list() error {
 	if t != json.Delim('[') {
 		return fmt.Errorf("%w: the data are no list", errAnswer)
 	}
-	for d.More() {
+	for n := 0; d.More(); n++ {
+		if n == elementsMax {
+			return fmt.Errorf("%w: more than %d elements", errAnswer, elementsMax)
+		}
 		d.capped.part = 0
 		var e T
 		if err := d.Decode(&e); err != nil {

@@ -80,3 +80,17 @@ func FuzzDecodeElements(f *testing.F) {
 		}
 	})
 }
+
+// What is made of two bytes takes more than they do: there may be so many and no more.
+func TestAListOfTooManyElementsIsRefused(t *testing.T) {
+	text := `{"data":[` + strings.Repeat("0,", elementsMax) + "0]}"
+	n := 0
+	if err := decodeElements(strings.NewReader(text), func(int) { n++ }); !errors.Is(err, errAnswer) || n != elementsMax {
+		t.Errorf("%d elements, %v", n, err)
+	}
+	var list []struct{}
+	r := &reply{body: []byte(`{"data":[` + strings.Repeat("{},", valuesMax) + "{}]}")}
+	if err := r.decode(&list, nil); !errors.Is(err, errAnswer) || len(list) > 0 {
+		t.Errorf("%d values, %v", len(list), err)
+	}
+}

@@ -17,8 +17,12 @@ import (
 	"holdfast/datastore/wire"
 )
 
-// answerMax caps every JSON answer, in bytes.
-const answerMax = 64 << 20
+// answerMax caps every JSON answer, in bytes, and valuesMax what there may be in one: what
+// is made of "{}," may take hundreds of bytes.
+const (
+	answerMax = 64 << 20
+	valuesMax = 2 << 20
+)
 
 // Call is one request of the REST interface.
 type Call struct {
@@ -175,6 +179,9 @@ func readInto(room []byte, body io.Reader, announced int64, most int) ([]byte, e
 func (r *reply) decode(into, whole any) error {
 	if len(bytes.TrimSpace(r.body)) == 0 {
 		return nil
+	}
+	if bytes.Count(r.body, []byte{','})+bytes.Count(r.body, []byte{':'}) > valuesMax {
+		return fmt.Errorf("%w: it holds more than %d values", errAnswer, valuesMax)
 	}
 	var envelope struct {
 		Data json.RawMessage `json:"data"`
