@@ -23,6 +23,10 @@ type Usage struct {
 // what the smallest chunk takes in a pack and in the catalogue.
 const EntryBytes = 320
 
+// FileBytes is the least that a file of a snapshot counts, in bytes: what the smallest
+// takes on a disk, and its name.
+const FileBytes = 4096
+
 // indexHeader is what an index file has before its entries, in bytes.
 const indexHeader = 4096
 
@@ -204,9 +208,9 @@ func (s *Store) filesUsage(ctx context.Context, dir string) (total uint64, there
 		if err != nil {
 			return 0, false, err
 		}
-		n := uint64(st.Size())
+		n := max(uint64(st.Size()), FileBytes)
 		if kind, err := wire.CheckFileName(name.Name()); err == nil && kind != wire.Blob {
-			n = max((n-min(n, indexHeader))*entryGrowth, logical[name.Name()])
+			n = FileBytes + max((n-min(n, indexHeader))*entryGrowth, logical[name.Name()])
 		}
 		total += n
 	}

@@ -127,11 +127,12 @@ func (b *backup) blob(c *call) (any, error) {
 		return nil, err
 	}
 	defer body.Free()
-	if err := b.quota.Charge(size); err != nil {
+	counts := max(size, datastore.FileBytes)
+	if err := b.quota.Charge(counts); err != nil {
 		return nil, err
 	}
 	if err := b.store(c.Context(), name, body.Data); err != nil {
-		b.quota.Refund(size)
+		b.quota.Refund(counts)
 		return nil, err
 	}
 	return nil, nil

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"holdfast/chunkstore"
+	"holdfast/datastore"
 	"holdfast/datastore/access"
 	"holdfast/datastore/index"
 	"holdfast/datastore/manifest"
@@ -653,8 +654,8 @@ func TestVerifyNew(t *testing.T) {
 
 func TestQuotas(t *testing.T) {
 	l := newSessionLab(t)
-	l.must(l.access.SetQuota(access.Quota{Subject: "alice@pbs", BytesMax: 5000}))
-	l.simple("alice", "vm/100", 1000) // 3000 bytes and a manifest
+	l.must(l.access.SetQuota(access.Quota{Subject: "alice@pbs", BytesMax: 5000 + 5*datastore.FileBytes}))
+	l.simple("alice", "vm/100", 1000) // 3000 bytes and three files
 	k := l.begin(backupOf("alice", "vm/101", 1000))
 	k.refuses(post("/fixed_index", "archive-name", "a.fidx", "size", mib), 507, "quota")
 	k.data(post("/dynamic_index", "archive-name", "a.didx"))

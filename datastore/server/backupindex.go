@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/hex"
 	"fmt"
+	"math"
 	"strings"
 	"sync"
 
@@ -99,7 +100,7 @@ func (b *backup) create(w *writer, open func() (wire.IndexWriter, error)) (any, 
 	if err != nil {
 		return nil, err
 	}
-	w.charged = w.declared()
+	w.charged = datastore.FileBytes + min(w.declared(), math.MaxInt64-datastore.FileBytes)
 	if err := b.quota.Charge(w.charged); err != nil {
 		file.Free()
 		return nil, err

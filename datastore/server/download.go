@@ -11,6 +11,7 @@ import (
 
 	"holdfast/chunkstore"
 	"holdfast/chunkstore/blob"
+	"holdfast/datastore"
 	"holdfast/datastore/image"
 	"holdfast/datastore/index"
 	"holdfast/datastore/manifest"
@@ -278,7 +279,7 @@ func uploadLog(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err = quota.Charge(int64(len(raw))); err == nil {
+	if err = quota.Charge(max(0, int64(len(raw))-datastore.FileBytes)); err == nil {
 		err = c.guarded(st).AddLog(c.Context(), c.Snapshot(), chunkstore.Blob(raw))
 	}
 	quota.End(err == nil)

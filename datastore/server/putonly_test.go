@@ -11,6 +11,7 @@ import (
 
 	"holdfast/chunkstore"
 	"holdfast/chunkstore/pack"
+	"holdfast/datastore"
 	"holdfast/datastore/access"
 	"holdfast/datastore/gc"
 	"holdfast/datastore/wire"
@@ -101,13 +102,13 @@ func TestPutOnlyIncremental(t *testing.T) {
 func TestQuotaOfAToken(t *testing.T) {
 	l := newSessionLab(t)
 	const token = "putter@pbs!key"
-	l.must(l.access.SetQuota(access.Quota{Subject: token, BytesMax: 8000}))
-	l.simple("putter", "vm/100", 1000) // 3000 bytes and a manifest
+	l.must(l.access.SetQuota(access.Quota{Subject: token, BytesMax: 8000 + 6*datastore.FileBytes}))
+	l.simple("putter", "vm/100", 1000) // 3000 bytes and three files
 	k := l.begin(backupOf("putter", "vm/100", 2000))
 	list := k.archive("a.didx", 1)
 	k.data(post("/dynamic_index", "archive-name", "b.didx"))
-	large := l.bitOf(5, 4000)
-	k.refuses(chunkUpload("dynamic", 2, large), 507, token+" may have 8000 bytes in snapshots")
+	large := l.bitOf(5, 40000)
+	k.refuses(chunkUpload("dynamic", 2, large), 507, token+" may have 32576 bytes in snapshots")
 	k.refuses(closeOf("dynamic", 2, summaryOf("dynamic", entry{0, large})), 400, "")
 	k.data(blobUpload(wire.ManifestName, l.manifestOf("vm/100", 2000, indexFile("a.didx", summaryOf("dynamic", list...)))))
 	k.data(post("/finish"))

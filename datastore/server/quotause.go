@@ -10,7 +10,8 @@ import (
 	"holdfast/datastore/server/quota"
 )
 
-// reserve finds the quotas that a session is under and what is used of them.
+// reserve finds the quotas that a session, or a log, is under and what is used of them, and
+// charges them with one small file.
 func (s *Server) reserve(c *call, daily bool) (*quota.Reservation, error) {
 	all, err := s.o.Access.Quotas()
 	if err != nil {
@@ -33,7 +34,7 @@ func (s *Server) reserve(c *call, daily bool) (*quota.Reservation, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := r.Charge(0); err != nil {
+	if err := r.Charge(datastore.FileBytes); err != nil { // that says when it arrived
 		r.End(false)
 		return nil, err
 	}

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"holdfast/datastore"
 	"holdfast/datastore/access"
 	"holdfast/datastore/server/budget"
 	"holdfast/datastore/wire"
@@ -149,7 +150,7 @@ func TestBeginCountsNoSnapshotAgain(t *testing.T) {
 		return n
 	}
 	before := used()
-	l.must(l.access.SetQuota(access.Quota{Subject: "alice@pbs", BytesMax: before + 2000}))
+	l.must(l.access.SetQuota(access.Quota{Subject: "alice@pbs", BytesMax: before + 2*datastore.FileBytes}))
 	// Who looks again does not find what was there.
 	gone := 0
 	l.must(filepath.WalkDir(filepath.Join(l.dir, "tank", "vm", "100"), func(path string, _ os.DirEntry, err error) error {

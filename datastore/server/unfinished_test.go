@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	"holdfast/datastore"
 	"holdfast/datastore/access"
 	"holdfast/datastore/gc"
 	"holdfast/datastore/wire"
@@ -71,7 +72,7 @@ func TestCollectionDoesNotTellWhatOthersHave(t *testing.T) {
 // Sessions that send nothing leave no files that no quota counts.
 func TestEmptySessionsLeaveNoFiles(t *testing.T) {
 	l := newSessionLab(t)
-	l.must(l.access.SetQuota(access.Quota{Subject: "putter@pbs", BytesMax: 1}))
+	l.must(l.access.SetQuota(access.Quota{Subject: "putter@pbs", BytesMax: 2 * datastore.FileBytes}))
 	entries := func() (n int) {
 		l.must(filepath.WalkDir(filepath.Join(l.dir, "tank"), func(string, fs.DirEntry, error) error { n++; return nil }))
 		return n
@@ -79,7 +80,7 @@ func TestEmptySessionsLeaveNoFiles(t *testing.T) {
 	session := func(group string) {
 		k := l.begin(backupOf("putter", group, 1000))
 		k.data(post("/dynamic_index", "archive-name", "a.didx"))
-		k.refuses(chunkUpload("dynamic", 1, l.bitOf(1, 500)), 507, "")
+		k.refuses(chunkUpload("dynamic", 1, l.bitOf(1, 9000)), 507, "")
 		k.conn.Close()
 	}
 	session("vm/first") // what a datastore has of every type
@@ -90,6 +91,6 @@ func TestEmptySessionsLeaveNoFiles(t *testing.T) {
 	}
 	l.endedAll("backup")
 	if n := entries(); n != before {
-		t.Errorf("20 sessions under a quota of 1 byte leave %d files and directories", n-before)
+		t.Errorf("20 sessions whose chunks were refused leave %d files and directories", n-before)
 	}
 }

@@ -106,6 +106,30 @@ func TestQuotaBoundsTheDisk(t *testing.T) {
 			a := h.until(t, 200, func(i int) message { return appendAt(wid, many, i*len(many)) })
 			a.want(t, 507)
 		}},
+		{"many small files", func(t *testing.T, w *world, eve identity) {
+			tiny := plainChunk([]byte{1})
+			for n := range 16 {
+				s := snap{"host", "f", began + int64(n)}
+				h, err := open("", w.address, upgradeRequest(eve, backupProtocol, s))
+				if err != nil {
+					return // over the quota
+				}
+				for i := range 250 {
+					if a := h.do(t, blobMessage(fmt.Sprintf("f%d.blob", i), tiny.blob)); a.status != 200 {
+						h.Close()
+						a.want(t, 507)
+						return
+					}
+				}
+				if h.fill(s, archive{"a.didx", []chunk{tiny}}) != nil {
+					h.Close()
+					return
+				}
+				h.do(t, finishMessage()).want(t, 200)
+				h.Close()
+			}
+			t.Error("4,000 small files were taken")
+		}},
 		{"the trash", func(t *testing.T, w *world, eve identity) {
 			for i := range 10 {
 				s := snap{"host", "d", began + int64(i)}
