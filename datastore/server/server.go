@@ -128,7 +128,7 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 		}
 		took := time.Since(start)
 		s.metrics.Request(r.Method, rec.status(), took)
-		log.Info("request", "method", r.Method, "path", r.URL.Path, "from", r.RemoteAddr, "status", rec.status(), "took", took)
+		log.Info("request", "method", logged(r.Method), "path", logged(r.URL.Path), "from", r.RemoteAddr, "status", rec.status(), "took", took)
 	}()
 	front.BoundBody(rec, r, s.o.Limits)
 	if g := front.PlaceOf(r.Context()); g != nil && g.Overdue(s.o.Limits.IdleTimeout) {
@@ -146,6 +146,16 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 		}
 		s.respond(rec, r, a)
 	}
+}
+
+// logged is what the log says of a text that a stranger may make up: a path may have
+// 32 KiB, and nobody pays for the disk that the log lies on.
+func logged(s string) string {
+	const most = 256 // bytes
+	if len(s) > most {
+		s = s[:most] + "…"
+	}
+	return s
 }
 
 // panicked answers for a fault of the program; the connection ends if the

@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"encoding/json"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/url"
@@ -437,4 +438,21 @@ func (w *memoryWriter) Write(p []byte) (int, error) {
 		w.code = http.StatusOK
 	}
 	return w.body.Write(p)
+}
+
+// What a stranger makes up fills no log: a long path, or a long name of a method, is cut.
+func TestLogsAreShort(t *testing.T) {
+	var log bytes.Buffer
+	l := newLab(t, Options{Log: slog.New(slog.NewTextHandler(&log, nil))})
+	log.Reset()
+	long := strings.Repeat("x", 20_000)
+	r, err := http.NewRequestWithContext(t.Context(), "GET"+long, "/"+long, http.NoBody)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.RequestURI = r.URL.RequestURI()
+	l.server.Handler().ServeHTTP(newMemoryWriter(), r)
+	if n := log.Len(); n == 0 || n > 2000 {
+		t.Errorf("%d bytes were logged", n)
+	}
 }
