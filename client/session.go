@@ -236,8 +236,8 @@ func (ss *session) Close() error {
 }
 
 // resumeMax caps the list of chunks of an interrupted session, in bytes: some
-// seven million chunks.
-const resumeMax = 256 << 20
+// two million chunks. No server keeps a longer one.
+const resumeMax = 64 << 20
 
 // Resume implements wire.Resumer.
 func (ss resumable) Resume(ctx context.Context) ([]wire.ChunkSize, error) {

@@ -78,14 +78,14 @@ const (
 	filesMin = 128
 )
 
-// openFiles is how many files callers may keep open. A session has one besides its
+// openFiles is how many files callers may keep open. A session has two besides its
 // connection and these.
 func openFiles(l Limits) int64 {
 	free, err := freeFiles(l.ReservedFiles)
 	if err != nil {
 		return filesMin
 	}
-	return int64(min(max((free-2*l.Connections)/2, filesMin), filesMax))
+	return int64(min(max((free-3*l.Connections)/2, filesMin), filesMax))
 }
 
 // Places. A verification keeps a disk busy; a job is one task with its log.
