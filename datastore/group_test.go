@@ -7,7 +7,9 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"holdfast/chunkstore"
 	"holdfast/datastore"
@@ -243,6 +245,45 @@ func TestRemoveNamespaceLeavesWhatMustStay(t *testing.T) {
 	is(t, "with a strange file", err, chunkstore.ErrInvalid)
 	if _, err := os.Stat(strange); err != nil {
 		t.Errorf("the strange file: %v", err)
+	}
+}
+
+// A namespace of many groups takes minutes to go. No backup waits for that, wherever it is
+// made.
+func TestBackupsBeginWhileANamespaceGoes(t *testing.T) {
+	l, _ := spaces(t)
+	elsewhere := wire.Snapshot{Group: wire.Group{Type: "host", ID: "elsewhere"}, Time: 10}
+	begun := 0
+	var inside atomic.Bool // a session that has made nothing lets its group go, too
+	l.OnStep(func(step string) {
+		if step != "on its way out" || !inside.CompareAndSwap(false, true) {
+			return
+		}
+		defer inside.Store(false)
+		elsewhere.Time++
+		done := make(chan error, 1)
+		go func() {
+			ss, err := l.BeginSession(t.Context(), datastore.SessionOptions{Snapshot: elsewhere, Owner: "eve@pbs", Foreign: true})
+			if err == nil {
+				err = ss.Close()
+			}
+			done <- err
+		}()
+		select {
+		case err := <-done:
+			if err != nil {
+				t.Error(err)
+			}
+			begun++
+		case <-time.After(time.Minute):
+			t.Error("a backup waits until the namespace has gone")
+		}
+	})
+	if _, err := l.RemoveNamespace(t.Context(), "a", datastore.RemoveOptions{Groups: true}); err != nil {
+		t.Fatal(err)
+	}
+	if l.OnStep(func(string) {}); begun == 0 {
+		t.Error("no group has gone, the test proves nothing")
 	}
 }
 

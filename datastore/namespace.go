@@ -87,6 +87,13 @@ func (s *Store) RemoveNamespace(ctx context.Context, ns wire.Namespace, o Remove
 	if _, err := s.writable(ctx); err != nil {
 		return r, err
 	}
+	if o.Groups {
+		// Of thousands this takes minutes, and no backup begins or ends while the tree
+		// is held.
+		if r, err = s.forgetGroups(ctx, ns); err != nil {
+			return r, err
+		}
+	}
 	s.tree.Lock()
 	defer s.tree.Unlock()
 	all, err := s.Namespaces(ctx, ns)
@@ -115,6 +122,31 @@ func (s *Store) RemoveNamespace(ctx context.Context, ns wire.Namespace, o Remove
 		return r, err
 	}
 	return r, fmt.Errorf("namespace %q holds files that are not part of the store: %w", ns, chunkstore.ErrInvalid)
+}
+
+// forgetGroups removes the groups of a namespace and of those below it that can be
+// removed. It tells of no group that stays.
+func (s *Store) forgetGroups(ctx context.Context, ns wire.Namespace) (r Removed, err error) {
+	all, err := s.Namespaces(ctx, ns)
+	if err != nil {
+		return r, err
+	}
+	for _, each := range all {
+		groups, err := s.groupDirs(each)
+		if err != nil {
+			return r, err
+		}
+		for _, g := range groups {
+			if err := ctx.Err(); err != nil {
+				return r, err
+			}
+			// Whoever has the tree meets what stays, and why, once more.
+			more, _ := s.forgetGroup(ctx, nil, g)
+			more.Protected = 0
+			r.add(more)
+		}
+	}
+	return r, nil
 }
 
 // checkEmpty returns an error that names a group, if there is one with a
