@@ -346,8 +346,7 @@ func (ss *Session) EachResumed(ctx context.Context, visit func([]chunkstore.Ref)
 	}
 	ss.store.lists.turn.RLock()
 	defer ss.store.lists.turn.RUnlock()
-	ss.resume.count()
-	return ss.eachEarlier(func(list []chunkstore.Ref) error {
+	err := ss.eachEarlier(func(list []chunkstore.Ref) error {
 		slices.SortFunc(list, func(a, b chunkstore.Ref) int {
 			return cmp.Or(bytes.Compare(a.ID[:], b.ID[:]), cmp.Compare(a.Size, b.Size), cmp.Compare(a.Class, b.Class))
 		})
@@ -366,6 +365,10 @@ func (ss *Session) EachResumed(ctx context.Context, visit func([]chunkstore.Ref)
 		}
 		return visit(stored)
 	})
+	if err == nil { // what was not looked up a collection takes, and the list with it
+		ss.resume.count()
+	}
+	return err
 }
 
 // EachListed visits what an interrupted session has listed, whether it is still there or
