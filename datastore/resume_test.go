@@ -167,6 +167,25 @@ func TestSweepSparesWhatIsResumed(t *testing.T) {
 	}
 }
 
+// Who breaks off the question what is there counts on nothing: a collection ends the list,
+// or it would tell afterwards which of it others have.
+func TestSweepEndsAListThatWasNotReadToItsEnd(t *testing.T) {
+	l := newLab(t)
+	ss := l.foreign(at(10), "eve@pbs")
+	id := l.put(ss, "one").ID
+	l.fillPack(ss)
+	ss.Close()
+	ss = l.foreign(at(20), "eve@pbs")
+	broken := errors.New("broken off")
+	if err := ss.EachResumed(t.Context(), func([]chunkstore.Ref) error { return broken }); !errors.Is(err, broken) {
+		t.Fatal(err)
+	}
+	l.sweepAll()
+	if got := resumed(t, ss); slices.Contains(got, id) {
+		t.Errorf("after a sweep %v are resumed", got)
+	}
+}
+
 // fillPack puts so much that the first pack is full, and a sweep may take it.
 func (l *lab) fillPack(ss *datastore.Session) {
 	l.t.Helper()
