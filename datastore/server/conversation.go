@@ -216,7 +216,7 @@ func (v *conversation) payload(c *call, size int64) (*body.Loan, error) {
 // drain reads what is left of a body that was refused, so that the client sees
 // the answer and not a broken stream.
 func drain(r *http.Request) {
-	_, _ = io.Copy(io.Discard, io.LimitReader(r.Body, chunkstore.BlobSizeMax+1))
+	_, _ = pass(io.Discard, io.LimitReader(r.Body, chunkstore.BlobSizeMax+1))
 }
 
 // file is a file to be sent. take gets an index before its first byte is sent
@@ -256,7 +256,7 @@ func (v *conversation) sendFile(c *call, from wire.Reader, f file) error {
 		return err
 	}
 	c.Header().Set("Content-Type", "application/octet-stream")
-	n, err := io.Copy(c.ResponseWriter, idx.Raw())
+	n, err := pass(c.ResponseWriter, idx.Raw())
 	v.server.metrics.Moved("out", int(n))
 	if err != nil && c.Context().Err() == nil {
 		panic(http.ErrAbortHandler) // so that the client does not take it for the end

@@ -13,6 +13,9 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
+
+	"golang.org/x/net/http2"
 
 	"holdfast/tests/harness"
 )
@@ -201,4 +204,66 @@ func TestUnreadLogs(t *testing.T) {
 		fmt.Fprint(c, head(w.mallory, "GET", path, "limit", "0")+"\r\n")
 	}
 	w.undisturbed(t, atLeast(2))
+}
+
+// Streams that are open and on which nothing moves take little memory each, whatever they
+// are for.
+func TestStreamsThatRest(t *testing.T) {
+	harness.Long(t)
+	t.Parallel()
+	const sessions, streams = 96, 128
+	of, a := snap{"host", "rest", began}, archive{"root.pxar.didx", nil}
+	for i := range 50 {
+		a.chunks = append(a.chunks, plainChunk(noise(uint64(i), 100)))
+	}
+	long := a
+	for range 5000 / 50 {
+		long.chunks = append(long.chunks, a.chunks...)
+	}
+	for name, tc := range map[string]struct {
+		protocol, method, path string
+		ahead                  []byte // of a body
+	}{
+		"speed tests that are sent":     {backupProtocol, "POST", "/speedtest", []byte{1}},
+		"speed tests that are received": {readerProtocol, "GET", "/speedtest", nil},
+		"indexes that are received":     {readerProtocol, "GET", "/download?file-name=" + a.name, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := start(t, setup{})
+			if err := w.backup(w.mallory, of, long); err != nil {
+				t.Fatal(err)
+			}
+			var all sync.WaitGroup
+			places := make(chan struct{}, 8)
+			for i := range sessions {
+				all.Go(func() {
+					places <- struct{}{}
+					defer func() { <-places }()
+					s := of
+					if tc.protocol == backupProtocol {
+						s = snap{"host", fmt.Sprint("rest", i), began}
+					}
+					c, f, err := deaf("127.0.0.2", w.address, upgradeRequest(w.mallory, tc.protocol, s))
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					t.Cleanup(c.reset)
+					h := newHeaders()
+					c.SetDeadline(time.Now().Add(patience))
+					for i := range streams {
+						stream := uint32(2*i + 1)
+						f.WriteHeaders(http2.HeadersFrameParam{StreamID: stream, EndHeaders: true, EndStream: tc.ahead == nil, BlockFragment: h.block(tc.method, tc.path)})
+						if tc.ahead != nil {
+							f.WriteData(stream, false, tc.ahead)
+						}
+					}
+					c.SetDeadline(time.Time{})
+				})
+			}
+			all.Wait()
+			w.undisturbed(t, atLeast(2))
+		})
+	}
 }

@@ -166,12 +166,13 @@ func (b *backup) learn() {
 		b.fromBase()
 	}
 	if b.rnd.IntN(4) == 0 {
-		list, err := b.ss.Resumed(b.ctx)
-		allow("resume", err)
-		for _, ref := range list {
-			b.mustBeSent(ref.Class, b.number(ref.ID), "was told to go on with")
-			b.known[ref] = true
-		}
+		allow("resume", b.ss.EachResumed(b.ctx, func(list []chunkstore.Ref) error {
+			for _, ref := range list {
+				b.mustBeSent(ref.Class, b.number(ref.ID), "was told to go on with")
+				b.known[ref] = true
+			}
+			return nil
+		}))
 	}
 }
 
