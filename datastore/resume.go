@@ -346,7 +346,7 @@ func (ss *Session) EachResumed(ctx context.Context, visit func([]chunkstore.Ref)
 	}
 	ss.store.lists.turn.RLock()
 	defer ss.store.lists.turn.RUnlock()
-	err := ss.eachEarlier(func(list []chunkstore.Ref) error {
+	err := ss.resume.each(func(list []chunkstore.Ref) error {
 		slices.SortFunc(list, func(a, b chunkstore.Ref) int {
 			return cmp.Or(bytes.Compare(a.ID[:], b.ID[:]), cmp.Compare(a.Size, b.Size), cmp.Compare(a.Class, b.Class))
 		})
@@ -378,12 +378,13 @@ func (ss *Session) EachListed(visit func([]chunkstore.Ref) error) error {
 	if err := ss.running(); err != nil {
 		return err
 	}
-	return ss.eachEarlier(visit)
+	return ss.resume.each(visit)
 }
 
-func (ss *Session) eachEarlier(visit func([]chunkstore.Ref) error) error {
+// each visits what was there when the session began, some at a time.
+func (l *resumeList) each(visit func([]chunkstore.Ref) error) error {
 	for from := int64(0); ; {
-		list, err := ss.resume.earlier(from)
+		list, err := l.earlier(from)
 		if err != nil || len(list) == 0 {
 			return err
 		}

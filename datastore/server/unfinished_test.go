@@ -82,14 +82,13 @@ func TestEmptySessionsLeaveNoFiles(t *testing.T) {
 		k.data(post("/dynamic_index", "archive-name", "a.didx"))
 		k.refuses(chunkUpload("dynamic", 1, l.bitOf(1, 9000)), 507, "")
 		k.conn.Close()
+		l.endedAll("backup")
 	}
 	session("vm/first") // what a datastore has of every type
-	l.endedAll("backup")
 	before := entries()
 	for i := range 20 {
 		session(fmt.Sprintf("vm/g%d", i))
 	}
-	l.endedAll("backup")
 	if n := entries(); n != before {
 		t.Errorf("20 sessions whose chunks were refused leave %d files and directories", n-before)
 	}

@@ -445,9 +445,8 @@ func (r *Reservation) end(finished bool) (due bool) {
 		}
 	}
 	r.charged, r.received = keeps, min(r.received, keeps)
-	due = len(r.under.Bounds) > 0
-	b.stale = b.stale || due
-	return due
+	b.stale = b.stale || len(r.under.Bounds) > 0
+	return b.stale
 }
 
 // Removed charges what a snapshot has counted that is gone for good, as something that
