@@ -287,13 +287,15 @@ func (c *catalogue) header() (epoch uint64, packs map[uint32]*packInfo, err erro
 // changes are what one transaction writes.
 type changes struct {
 	epoch   uint64
-	chunks  table
+	chunks  []held // in the order of their keys, each once
 	deletes []chunkstore.Key
 	packs   map[uint32]packInfo
 	drop    []uint32 // packs that are no more
 	// merge keeps, of two copies of a chunk, the one that beats the other.
 	// Without it the new one wins.
 	merge bool
+	// ordered says that the chunks come behind all that are there.
+	ordered bool
 }
 
 // commit writes changes in one transaction, keys in order. duplicates counts
@@ -327,12 +329,12 @@ func (ch changes) apply(tx *bbolt.Tx) (duplicates uint64, err error) {
 			return 0, err
 		}
 	}
-	if first, _ := chunks.Cursor().First(); first == nil {
+	if first, _ := chunks.Cursor().First(); first == nil || ch.ordered {
 		// Keys come in order now, so pages can be filled; later ones fall
 		// anywhere and need room.
 		chunks.FillPercent = 0.9
 	}
-	for _, h := range ch.chunks.sorted() {
+	for _, h := range ch.chunks {
 		there, err := ch.put(chunks, h)
 		if err != nil {
 			return 0, err

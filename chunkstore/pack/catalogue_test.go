@@ -26,12 +26,13 @@ func fillBolt(t testing.TB, dir string, n int) map[chunkstore.Key]location {
 	want := make(map[chunkstore.Key]location)
 	fillOnce := func(c *catalogue) error {
 		for first := 0; first < n; first += 200 {
-			ch := changes{epoch: uint64(first), chunks: newTable(), packs: map[uint32]packInfo{
+			chunks := newTable()
+			ch := changes{epoch: uint64(first), packs: map[uint32]packInfo{
 				uint32(first): {id: packfile.ID{byte(first)}, state: packfile.StateOpen, length: int64(first + 64)},
 			}}
 			for i := first; i < min(first+200, n); i++ {
 				l := location{pack: uint32(first), off: int64(64 + i), stored: 100}
-				ch.chunks.put(numbered7(i), l)
+				chunks.put(numbered7(i), l)
 			}
 			for id, l := range want {
 				if len(ch.deletes) < 20 {
@@ -40,7 +41,8 @@ func fillBolt(t testing.TB, dir string, n int) map[chunkstore.Key]location {
 				}
 				_ = l
 			}
-			ch.chunks.each(func(h held) { want[h.key] = h.location })
+			chunks.each(func(h held) { want[h.key] = h.location })
+			ch.chunks = chunks.sorted()
 			if _, err := c.commit(ch); err != nil {
 				return err
 			}
@@ -261,10 +263,11 @@ func TestCheckBoltAcceptsEveryHistory(t *testing.T) {
 	}
 	r := rand.New(rand.NewPCG(3, 4))
 	for round := range 150 {
-		ch := changes{epoch: uint64(round), chunks: newTable()}
+		chunks := newTable()
 		for range r.IntN(1 << r.IntN(10)) {
-			ch.chunks.put(numbered7(r.IntN(6000)), location{pack: 1, off: int64(64 + round), stored: 100})
+			chunks.put(numbered7(r.IntN(6000)), location{pack: 1, off: int64(64 + round), stored: 100})
 		}
+		ch := changes{epoch: uint64(round), chunks: chunks.sorted()}
 		if _, err := c.commit(ch); err != nil {
 			t.Fatal(err)
 		}
@@ -368,7 +371,7 @@ func TestCommitMerge(t *testing.T) {
 		{0, 400, true, 300, 1},
 		{0, 500, false, 500, 0},
 	} {
-		n, err := c.commit(changes{merge: tc.merge, chunks: tableOf(map[chunkstore.Key]location{id: {off: tc.off, rank: tc.rank, stored: 20}})})
+		n, err := c.commit(changes{merge: tc.merge, chunks: []held{{id, location{off: tc.off, rank: tc.rank, stored: 20}}}})
 		if err != nil || n != tc.repeated {
 			t.Fatalf("%d, %v", n, err)
 		}
@@ -508,16 +511,18 @@ func TestIndexAgainstModel(t *testing.T) {
 		return chunkstore.Key{ID: crypto.Sum([]byte(fmt.Sprint(r.IntN(20_000)))), Owner: chunkstore.Owner{byte(r.IntN(2))}}
 	}
 	for round := range 40 {
-		ch := changes{chunks: newTable()}
+		chunks := newTable()
+		ch := changes{}
 		for range r.IntN(1500) {
-			ch.chunks.put(id(), location{pack: r.Uint32(), off: packfile.HeaderSize + r.Int64N(1<<30), stored: uint32(r.IntN(1 << 20)), rank: r.Uint32()})
+			chunks.put(id(), location{pack: r.Uint32(), off: packfile.HeaderSize + r.Int64N(1<<30), stored: uint32(r.IntN(1 << 20)), rank: r.Uint32()})
 		}
 		for range r.IntN(300) {
 			x := id()
 			ch.deletes = append(ch.deletes, x)
 			delete(want, x)
 		}
-		ch.chunks.each(func(h held) { want[h.key] = h.location })
+		chunks.each(func(h held) { want[h.key] = h.location })
+		ch.chunks = chunks.sorted()
 		if _, err := c.commit(ch); err != nil {
 			t.Fatal(err)
 		}

@@ -13,6 +13,7 @@ import (
 // batch is what one commit brings into the catalogue.
 type batch struct {
 	changes
+	pending table // the chunks
 	// ends says how far each pack has to be durable before.
 	ends map[uint32]int64
 }
@@ -72,7 +73,7 @@ func (s *Store) takeBatch() batch {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	b := batch{ends: make(map[uint32]int64)}
-	b.epoch, b.chunks, b.packs = s.epoch.Number, s.pending, make(map[uint32]packInfo)
+	b.epoch, b.pending, b.packs = s.epoch.Number, s.pending, make(map[uint32]packInfo)
 	s.committing, s.pending = s.pending, newTable()
 	s.generation++
 	for no := range s.dirty {
@@ -84,7 +85,7 @@ func (s *Store) takeBatch() batch {
 		}
 	}
 	seen := make(map[spot]bool)
-	b.chunks.each(func(h held) {
+	b.pending.each(func(h held) {
 		s.count(&b, seen, h.spot(), packfile.Entry{Off: h.off, Record: packfile.Record{Key: h.key, Stored: h.stored}})
 		if h.claimed() {
 			s.count(&b, seen, h.claimSpot(), packfile.Entry{Off: h.claimOff, Record: packfile.Record{Key: h.key, Claim: true}})
@@ -163,9 +164,10 @@ func (s *Store) commitBatch(ctx context.Context, b batch) error {
 	if err := s.epoch.check(s.dir); err != nil {
 		return err
 	}
-	if b.chunks.len()+len(b.deletes)+len(b.packs) == 0 {
+	if b.pending.len()+len(b.packs) == 0 {
 		return nil
 	}
+	b.chunks = b.pending.sorted()
 	if err := s.commitChanges(b.changes); err != nil {
 		if !errors.Is(err, errCatalogue) {
 			return err

@@ -1,6 +1,7 @@
 package pack
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"os"
@@ -44,8 +45,10 @@ func create(t testing.TB) string {
 	return dir
 }
 
+// A catalogue that is built anew is sorted in parts, if it is not very small.
 func openAt(t testing.TB, dir string, o Options) *Store {
 	t.Helper()
+	o.rebuildBatch = cmp.Or(o.rebuildBatch, 16)
 	s, err := Open(bg, dir, o)
 	if err != nil {
 		t.Fatal(err)
@@ -105,15 +108,6 @@ func replace(se chunkstore.Session, c chunkstore.Chunk) error {
 func (s *Store) current(k chunkstore.Key) (location, bool) {
 	l, ok, err := s.find(bg, k)
 	return l, ok && err == nil
-}
-
-// tableOf makes a table of chunks.
-func tableOf(m map[chunkstore.Key]location) table {
-	t := newTable()
-	for k, l := range m {
-		t.put(k, l)
-	}
-	return t
 }
 
 // kill ends a store as if its process had been killed: nothing more is

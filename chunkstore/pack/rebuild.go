@@ -17,8 +17,8 @@ import (
 )
 
 const (
-	// rebuildBatch is how many entries one transaction of a rebuild writes;
-	// it bounds the memory, to about 60 MB and the pages they touch.
+	// rebuildBatch is how many entries are sorted in memory at a time, and then written
+	// by one transaction; it bounds the memory, to about 60 MB and the pages they touch.
 	rebuildBatch = 250_000
 	// namesMax is how many names of files a report lists.
 	namesMax = 16
@@ -118,14 +118,13 @@ func (s *Store) setHealed() {
 // rebuildLocked is Reindex for whoever holds commitLock. Records that are not
 // in the catalogue yet stay pending: of a pack that is open only what has been
 // committed is read.
-func (s *Store) rebuildLocked(ctx context.Context, progress func(Progress)) (ReindexReport, error) {
+func (s *Store) rebuildLocked(ctx context.Context, progress func(Progress)) (report ReindexReport, err error) {
 	s.setHealed()
 	if err := s.epoch.check(s.dir); err != nil {
 		return ReindexReport{}, err
 	}
-	b := &builder{dir: packsDir(s.dir), progress: progress, number: s.takeNumber}
-	b.batch = changes{epoch: s.epoch.Number, chunks: newTable(), packs: make(map[uint32]packInfo), merge: true}
-	var err error
+	b := &builder{dir: packsDir(s.dir), epoch: s.epoch.Number, batch: s.options.rebuildBatch, progress: progress, number: s.takeNumber, runs: newRuns(s.disk, s.dir)}
+	defer func() { err = errors.Join(err, b.runs.close()) }()
 	if b.files, err = packfile.List(b.dir); err != nil {
 		return b.report, err
 	}
@@ -214,8 +213,12 @@ type builder struct {
 	damaged  func(place, chunkstore.ID) bool
 	progress func(Progress)
 
+	epoch    uint64
+	batch    int // how many are found at a time
 	cat      *catalogue
-	batch    changes
+	found    []held // not in runs and not in the catalogue yet
+	runs     *runs
+	failed   error // of what is being built, not of a pack
 	built    map[uint32]packInfo
 	claiming map[uint32]bool // packs with claims
 	report   ReindexReport
@@ -229,7 +232,7 @@ func (b *builder) all(ctx context.Context, c *catalogue) error {
 	todo := b.todo()
 	for i, k := range todo {
 		// It stays known when it is missing today: it may be back tomorrow.
-		b.built[k.no], b.batch.packs[k.no] = k.info, k.info
+		b.built[k.no] = k.info
 		if err := b.pack(ctx, k); err != nil {
 			return err
 		}
@@ -237,7 +240,7 @@ func (b *builder) all(ctx context.Context, c *catalogue) error {
 			b.progress(Progress{PacksDone: i + 1, PacksTotal: len(todo), Chunks: b.report.Chunks})
 		}
 	}
-	if err := b.flush(); err != nil {
+	if err := b.fill(ctx); err != nil {
 		return err
 	}
 	if err := b.claims(ctx); err != nil || b.report.Unreadable == 0 {
@@ -262,7 +265,7 @@ func (b *builder) claims(ctx context.Context) error {
 			c := copyOf{no, e}
 			damaged := func(at spot) bool { return b.damaged(place{b.built[at.pack].id, at.off}, e.Key.ID) }
 			if l, ok := claimed(list, c, damaged); ok {
-				if err := b.learn(e.Key, l); err != nil {
+				if err := b.learn(e.Key, l, b.flush); err != nil {
 					return err
 				}
 			}
@@ -351,7 +354,7 @@ func (b *builder) pack(ctx context.Context, k numbered) error {
 		}
 		err = b.open(ctx, &p, k.no, f)
 	}
-	if err != nil && !isDamage(err) {
+	if err != nil && (b.failed != nil || !isDamage(err)) {
 		return fmt.Errorf("pack %s: %w", name, err)
 	}
 	if err != nil {
@@ -359,7 +362,7 @@ func (b *builder) pack(ctx context.Context, k numbered) error {
 		b.report.name(name)
 	}
 	p.saved = p.totals
-	b.built[k.no], b.batch.packs[k.no] = p, p
+	b.built[k.no] = p
 	return nil
 }
 
@@ -428,33 +431,79 @@ func (b *builder) add(p *packInfo, no uint32, e packfile.Entry) error {
 	if b.damaged(place{p.id, e.Off}, e.Key.ID) {
 		l.flags |= flagBad
 	}
-	return b.learn(e.Key, l)
+	return b.learn(e.Key, l, b.spill)
 }
 
-func (b *builder) learn(k chunkstore.Key, l location) error {
-	old, ok := b.batch.chunks.get(k)
-	if ok {
-		b.report.Duplicates++
-	} else {
-		b.report.Chunks++
-	}
-	if !ok || l.beats(old) {
-		b.batch.chunks.put(k, l)
-	}
-	if b.batch.chunks.len() < rebuildBatch {
+// learn notes where a chunk lies. full is called when that has become much.
+func (b *builder) learn(k chunkstore.Key, l location, full func() error) error {
+	b.report.Chunks++
+	b.found = append(b.found, held{k, l})
+	if len(b.found) < b.batch {
 		return nil
 	}
-	return b.flush()
+	return full()
 }
 
-func (b *builder) flush() error {
-	duplicates, err := b.cat.commit(b.batch)
+// spill writes down what has been found, in order.
+func (b *builder) spill() error {
+	b.sort()
+	b.failed = b.runs.add(b.found)
+	b.found = b.found[:0]
+	return b.failed
+}
+
+// sort brings what has been found in order, each chunk once.
+func (b *builder) sort() {
+	slices.SortFunc(b.found, held.compare)
+	all := len(b.found)
+	b.found = slices.CompactFunc(b.found, func(x, y held) bool { return x.key == y.key })
+	b.again(all - len(b.found))
+}
+
+// again takes further copies of chunks out of the count.
+func (b *builder) again(copies int) {
+	b.report.Chunks -= uint64(copies)
+	b.report.Duplicates += uint64(copies)
+}
+
+// fill brings all that was found into the catalogue, which is empty.
+func (b *builder) fill(ctx context.Context) error {
+	if len(b.runs.ends) == 0 {
+		return b.commit(changes{ordered: true, packs: b.built})
+	}
+	if err := b.spill(); err != nil {
+		return err
+	}
+	var last chunkstore.Key
+	err := b.runs.merge(func(h held) error {
+		if h.key == last {
+			b.again(1)
+			return nil
+		}
+		last = h.key
+		if b.found = append(b.found, h); len(b.found) < b.batch {
+			return nil
+		}
+		return errors.Join(b.commit(changes{ordered: true}), ctx.Err())
+	})
 	if err != nil {
 		return err
 	}
-	b.report.Chunks -= duplicates
-	b.report.Duplicates += duplicates
-	b.batch.chunks.clear()
-	clear(b.batch.packs)
+	return b.commit(changes{ordered: true, packs: b.built})
+}
+
+// flush brings claims that have been found into the catalogue, among what is there.
+func (b *builder) flush() error { return b.commit(changes{merge: true}) }
+
+// commit brings what has been found into the catalogue.
+func (b *builder) commit(ch changes) error {
+	b.sort()
+	ch.epoch, ch.chunks = b.epoch, b.found
+	copies, err := b.cat.commit(ch)
+	if err != nil {
+		return err
+	}
+	b.again(int(copies))
+	b.found = b.found[:0]
 	return nil
 }

@@ -1,6 +1,7 @@
 package pack
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -53,6 +54,8 @@ type Options struct {
 
 	// hook stands in front of every change to the disk, in tests.
 	hook func(op, path string, change func() error) error
+	// rebuildBatch takes the place of the constant, in tests.
+	rebuildBatch int
 	// readHook is called after a scrub has read b at off of a pack; the error
 	// takes the place of what was read. In tests.
 	readHook func(path string, off int64, b []byte) error
@@ -65,6 +68,7 @@ func (o *Options) check(dir string) error {
 	if o.PackSize < packSizeMin || o.PackSize > packSizeMax {
 		return fmt.Errorf("pack size %d is not within %d..%d: %w", o.PackSize, packSizeMin, packSizeMax, chunkstore.ErrInvalid)
 	}
+	o.rebuildBatch = cmp.Or(o.rebuildBatch, rebuildBatch)
 	if o.LockWait < 0 {
 		return fmt.Errorf("lock wait %v: %w", o.LockWait, chunkstore.ErrInvalid)
 	}

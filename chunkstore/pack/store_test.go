@@ -275,7 +275,7 @@ func TestGetProvesTheRecord(t *testing.T) {
 		"another sum":    {pack: la.pack, off: la.off, stored: la.stored, sum: [sumPartSize]byte{1}},
 		"by a claim":     {pack: lb.pack, off: lb.off, stored: lb.stored, sum: lb.sum, claimPack: la.pack, claimOff: la.off},
 	} {
-		if _, err := s.cat.commit(changes{chunks: tableOf(map[chunkstore.Key]location{a.Key(): wrong})}); err != nil {
+		if _, err := s.cat.commit(changes{chunks: []held{{a.Key(), wrong}}}); err != nil {
 			t.Fatal(err)
 		}
 		if got, err := s.Get(bg, a.Key()); got != nil || !errors.Is(err, chunkstore.ErrCorrupt) {

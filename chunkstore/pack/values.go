@@ -1,7 +1,6 @@
 package pack
 
 import (
-	"bytes"
 	"encoding/binary"
 	"fmt"
 
@@ -163,7 +162,7 @@ func (p packInfo) name() string { return p.id.String() + p.state.Ext() }
 
 // sealValue appends the checksum of a value.
 func sealValue(key, v []byte) []byte {
-	return binary.LittleEndian.AppendUint32(v, packfile.CRC(append(bytes.Clone(key), v...)))
+	return binary.LittleEndian.AppendUint32(v, packfile.CRC(key, v))
 }
 
 // openValue checks length and checksum of a value and returns it without the
@@ -172,7 +171,7 @@ func openValue(key, v []byte, size int) ([]byte, error) {
 	if len(v) != size+crcSize {
 		return nil, fmt.Errorf("%w: value of %d bytes for %q", errCatalogue, len(v), key)
 	}
-	if binary.LittleEndian.Uint32(v[size:]) != packfile.CRC(append(bytes.Clone(key), v[:size]...)) {
+	if binary.LittleEndian.Uint32(v[size:]) != packfile.CRC(key, v[:size]) {
 		return nil, fmt.Errorf("%w: checksum of %q differs", errCatalogue, key)
 	}
 	return v[:size], nil

@@ -342,5 +342,10 @@ func allZero(b []byte) bool {
 // castagnoli is the polynomial of every CRC in a chunk store.
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// CRC is the CRC-32C of b.
-func CRC(b []byte) uint32 { return crc32.Checksum(b, castagnoli) }
+// CRC is the CRC-32C of parts, one behind the other.
+func CRC(parts ...[]byte) (sum uint32) {
+	for _, b := range parts {
+		sum = crc32.Update(sum, castagnoli, b)
+	}
+	return sum
+}

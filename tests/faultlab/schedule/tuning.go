@@ -6,6 +6,7 @@ var tunings = []change{
 	{"chunkstore/pack/store.go", "PackSizeDefault = 64 << 20", "PackSizeDefault = 400"},
 	{"chunkstore/pack/store.go", "packSizeMin     = 4 << 10", "packSizeMin     = 100"},
 	{"chunkstore/pack/store.go", "pendingMax = 100_000", "pendingMax = 7"},
+	{"chunkstore/pack/rebuild.go", "rebuildBatch = 250_000", "rebuildBatch = 5"},
 	{"chunkstore/pack/catalogue.go", "NoStatistics: true,", "NoStatistics: true, PageSize: 1 << 10,"},
 	{"chunkstore/pack/catalogue.go", "allocSize = 64 << 10", "allocSize = 4 << 10"},
 	{"chunkstore/pack/packfile/scan.go", "scanWindow = 1 << 20", "scanWindow = 1 << 10"},
