@@ -55,9 +55,6 @@ var (
 	keyPartial = []byte("partial")
 )
 
-// errCatalogue is wrapped by every error that a new catalogue would cure.
-var errCatalogue = fmt.Errorf("catalogue: %w", chunkstore.ErrCorrupt)
-
 // catalogue is one open bbolt file. Any number of readers may use it beside
 // one writer.
 type catalogue struct {
@@ -193,14 +190,6 @@ func (c *catalogue) holders(k chunkstore.Key) (list []held, err error) {
 		return nil
 	})
 	return list, err
-}
-
-func decodeHeld(key, v []byte) (held, error) {
-	if len(key) != chunkstore.KeySize {
-		return held{}, fmt.Errorf("%w: key of %d bytes", errCatalogue, len(key))
-	}
-	l, err := decodeLocation(key, v)
-	return held{chunkstore.DecodeKey(key), l}, err
 }
 
 // scan calls fn for at most limit chunks with keys from first on and returns

@@ -93,3 +93,11 @@ func dropFileCache(f *os.File) {
 func isDamage(err error) bool {
 	return errors.Is(err, unix.EIO) || errors.Is(err, io.EOF) || errors.Is(err, chunkstore.ErrCorrupt)
 }
+
+// ignoreMissing is err, unless that says that a file is not there.
+func ignoreMissing(err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}

@@ -264,7 +264,7 @@ func (b *builder) claims(ctx context.Context) error {
 			}
 			c := copyOf{no, e}
 			damaged := func(at spot) bool { return b.damaged(place{b.built[at.pack].id, at.off}, e.Key.ID) }
-			if l, ok := claimed(list, c, damaged); ok {
+			if l, ok := findClaimed(list, c, damaged); ok {
 				if err := b.learn(e.Key, l, b.flush); err != nil {
 					return err
 				}

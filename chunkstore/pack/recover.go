@@ -175,7 +175,7 @@ func (s *Store) adoptClaims() error {
 		if err != nil {
 			return err
 		}
-		l, ok := claimed(list, c, func(at spot) bool { return s.isQuarantined(s.placeOf(at), c.Key.ID) })
+		l, ok := findClaimed(list, c, func(at spot) bool { return s.isQuarantined(s.placeOf(at), c.Key.ID) })
 		if !ok {
 			continue
 		}
@@ -187,9 +187,9 @@ func (s *Store) adoptClaims() error {
 	return nil
 }
 
-// claimed finds what a claim claims among the chunks of its name and size: a record
+// findClaimed finds what a claim claims among the chunks of its name and size: a record
 // that is not known to be damaged, or else one that is.
-func claimed(list []held, c copyOf, damaged func(spot) bool) (location, bool) {
+func findClaimed(list []held, c copyOf, damaged func(spot) bool) (location, bool) {
 	want := locate(c.pack, c.Entry)
 	best, ok := location{}, false
 	for _, h := range list {

@@ -2,7 +2,6 @@ package pack
 
 import (
 	"bufio"
-	"cmp"
 	"container/heap"
 	"errors"
 	"fmt"
@@ -175,20 +174,4 @@ func (q *queue) next() error {
 		return nil
 	}
 	return err
-}
-
-// compare orders chunks by their keys, and of copies of one chunk the one first that is
-// to be believed: of equal ones that of the pack which came first.
-func (h held) compare(o held) int {
-	if c := h.key.Compare(o.key); c != 0 {
-		return c
-	}
-	switch {
-	case h.beats(o.location):
-		return -1
-	case o.beats(h.location):
-		return 1
-	}
-	return cmp.Or(cmp.Compare(h.pack, o.pack), cmp.Compare(h.off, o.off),
-		cmp.Compare(h.claimPack, o.claimPack), cmp.Compare(h.claimOff, o.claimOff))
 }

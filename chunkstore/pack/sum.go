@@ -171,10 +171,3 @@ func fillCatalogue(tmp string, fill func(*catalogue) error) error {
 	}
 	return fmt.Errorf("make catalogue: %w", err)
 }
-
-func ignoreMissing(err error) error {
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	return err
-}

@@ -6,12 +6,6 @@ import (
 	"holdfast/chunkstore"
 )
 
-// held is a chunk and where it lies.
-type held struct {
-	key chunkstore.Key
-	location
-}
-
 // table holds chunks that are not in the catalogue yet. Like the catalogue it finds
 // them one by one, and all of a name and size. Nothing may be put into a zero table.
 type table struct {

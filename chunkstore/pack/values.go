@@ -1,12 +1,16 @@
 package pack
 
 import (
+	"cmp"
 	"encoding/binary"
 	"fmt"
 
 	"holdfast/chunkstore"
 	"holdfast/chunkstore/pack/packfile"
 )
+
+// errCatalogue is wrapped by every error that a new catalogue would cure.
+var errCatalogue = fmt.Errorf("catalogue: %w", chunkstore.ErrCorrupt)
 
 // Sizes of the values in the catalogue, in bytes; each is followed by its CRC.
 const (
@@ -125,6 +129,28 @@ func (l location) claiming(pack uint32, e packfile.Entry) location {
 	return l
 }
 
+// held is a chunk and where it lies.
+type held struct {
+	key chunkstore.Key
+	location
+}
+
+// compare orders chunks by their keys, and of copies of one chunk the one first that is
+// to be believed: of equal ones that of the pack which came first.
+func (h held) compare(o held) int {
+	if c := h.key.Compare(o.key); c != 0 {
+		return c
+	}
+	switch {
+	case h.beats(o.location):
+		return -1
+	case o.beats(h.location):
+		return 1
+	}
+	return cmp.Or(cmp.Compare(h.pack, o.pack), cmp.Compare(h.off, o.off),
+		cmp.Compare(h.claimPack, o.claimPack), cmp.Compare(h.claimOff, o.claimOff))
+}
+
 // packInfo is what is known of a pack.
 type packInfo struct {
 	id     packfile.ID
@@ -221,6 +247,14 @@ func decodeLocation(key, v []byte) (location, error) {
 		return location{}, fmt.Errorf("%w: impossible location of chunk %x", errCatalogue, key)
 	}
 	return l, nil
+}
+
+func decodeHeld(key, v []byte) (held, error) {
+	if len(key) != chunkstore.KeySize {
+		return held{}, fmt.Errorf("%w: key of %d bytes", errCatalogue, len(key))
+	}
+	l, err := decodeLocation(key, v)
+	return held{chunkstore.DecodeKey(key), l}, err
 }
 
 func packKey(no uint32) []byte { return binary.BigEndian.AppendUint32(nil, no) }
