@@ -15,6 +15,7 @@ import (
 
 	"holdfast/chunkstore"
 	"holdfast/chunkstore/durable"
+	"holdfast/chunkstore/pack/disk"
 )
 
 // The catalogue is a bbolt file. Keys that are numbers are big-endian, so that
@@ -91,7 +92,7 @@ func openBolt(path string, readOnly, bulk bool) (*catalogue, error) {
 		return c, nil
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, errCatalogue):
 		return nil, err
-	case isFull(err), isReadOnlyDisk(err), isShortage(err), errors.Is(err, unix.ENOMEM):
+	case disk.IsFull(err), disk.IsReadOnly(err), disk.IsShortage(err), errors.Is(err, unix.ENOMEM):
 		return nil, fmt.Errorf("open catalogue: %w", err)
 	}
 	return nil, fmt.Errorf("%w: %w", errCatalogue, err)
@@ -300,7 +301,7 @@ func (c *catalogue) commit(ch changes) (duplicates uint64, err error) {
 	switch {
 	case err == nil || errors.Is(err, errCatalogue):
 		return duplicates, err
-	case isFull(err) && errors.As(err, &pe):
+	case disk.IsFull(err) && errors.As(err, &pe):
 		// A write of bbolt has failed and the transaction was rolled back.
 		return 0, fmt.Errorf("commit catalogue: %w: %w", chunkstore.ErrNoSpace, err)
 	}

@@ -14,6 +14,7 @@ import (
 	"go.etcd.io/bbolt"
 
 	"holdfast/chunkstore"
+	"holdfast/chunkstore/pack/disk"
 	"holdfast/chunkstore/pack/packfile"
 	"holdfast/chunkstore/storetest"
 	"holdfast/crypto"
@@ -49,7 +50,7 @@ func fillBolt(t testing.TB, dir string, n int) map[chunkstore.Key]location {
 		}
 		return nil
 	}
-	if err := createCatalogue(disk{}, dir, fillOnce); err != nil {
+	if err := createCatalogue(disk.Door{}, dir, fillOnce); err != nil {
 		t.Fatal(err)
 	}
 	return want

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 
 	"holdfast/chunkstore/durable"
+	"holdfast/chunkstore/pack/disk"
 	"holdfast/chunkstore/pack/packfile"
 )
 
@@ -60,7 +61,7 @@ func (s *Store) syncLocked(ctx context.Context) error {
 	if err == nil {
 		err = s.saveQuarantine()
 	}
-	if isFinal(err) {
+	if disk.IsFinal(err) {
 		s.failure.set(err)
 	}
 	return err
@@ -192,7 +193,7 @@ func (s *Store) commitChanges(ch changes) error {
 	}
 	s.catMu.RLock()
 	defer s.catMu.RUnlock()
-	return s.disk.do("commit", filepath.Join(s.dir, catalogueName), func() error {
+	return s.disk.Do("commit", filepath.Join(s.dir, catalogueName), func() error {
 		_, err := s.cat.commit(ch)
 		return err
 	})

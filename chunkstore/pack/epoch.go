@@ -13,6 +13,7 @@ import (
 
 	"holdfast/chunkstore"
 	"holdfast/chunkstore/durable"
+	"holdfast/chunkstore/pack/disk"
 )
 
 // epochSize is the length of the epoch file: all of them are equally long, so
@@ -63,7 +64,7 @@ func nextEpoch(number uint64) (epoch, error) {
 // the old one is written over: opening for writing must work on a full disk,
 // or else nothing could be removed from it. A torn epoch file is harmless, it
 // only makes the next start look at the packs.
-func (e epoch) write(d disk, dir string) error {
+func (e epoch) write(d disk.Door, dir string) error {
 	b, err := json.Marshal(e)
 	if err != nil {
 		return fmt.Errorf("write epoch: %w", err)
@@ -71,10 +72,10 @@ func (e epoch) write(d disk, dir string) error {
 	b = append(b, bytes.Repeat([]byte(" "), max(0, epochSize-1-len(b)))...)
 	b = append(b, '\n')
 	path := epochPath(dir)
-	err = d.do("write", path, func() error { return durable.WriteFile(path, b, 0o640) })
+	err = d.Do("write", path, func() error { return durable.WriteFile(path, b, 0o640) })
 	if errors.Is(err, chunkstore.ErrNoSpace) {
 		full := err
-		err = d.do("overwrite", path, func() error { return overwrite(path, b) })
+		err = d.Do("overwrite", path, func() error { return overwrite(path, b) })
 		if errors.Is(err, fs.ErrNotExist) {
 			return full // a store is being made
 		}

@@ -15,6 +15,7 @@ import (
 
 	"holdfast/chunkstore"
 	"holdfast/chunkstore/durable"
+	"holdfast/chunkstore/pack/disk"
 	"holdfast/chunkstore/pack/packfile"
 	"holdfast/chunkstore/storetest"
 )
@@ -255,7 +256,7 @@ func TestFsyncIsNotTriedAgain(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			calls := 0
-			d := disk{hook: func(op, path string, change func() error) error {
+			d := disk.Door{Hook: func(op, path string, change func() error) error {
 				if op != c.op {
 					return change()
 				}

@@ -16,6 +16,7 @@ import (
 
 	"holdfast/chunkstore"
 	"holdfast/chunkstore/durable"
+	"holdfast/chunkstore/pack/disk"
 )
 
 // lockPoll is how often a lock that somebody else holds is asked for again.
@@ -59,7 +60,7 @@ func (l *lockFile) open(shared bool) error {
 	if err == nil {
 		return nil
 	}
-	if !shared || !isReadOnlyDisk(err) {
+	if !shared || !disk.IsReadOnly(err) {
 		return fmt.Errorf("lock: %w", err)
 	}
 	l.f, err = durable.Open(l.path)

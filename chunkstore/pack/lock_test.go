@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"holdfast/chunkstore"
+	"holdfast/chunkstore/pack/disk"
 )
 
 func TestOpenErrors(t *testing.T) {
@@ -214,7 +215,7 @@ func TestFencingDuringCommit(t *testing.T) {
 		err := change()
 		if op == "commit" && armed {
 			e, eerr := nextEpoch(100)
-			return errors.Join(err, eerr, e.write(disk{}, dir))
+			return errors.Join(err, eerr, e.write(disk.Door{}, dir))
 		}
 		return err
 	}}

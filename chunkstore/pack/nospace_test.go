@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"holdfast/chunkstore"
+	"holdfast/chunkstore/pack/disk"
 	"holdfast/chunkstore/pack/packfile"
 	"holdfast/chunkstore/storetest"
 )
@@ -92,7 +93,7 @@ func fillDisk(t *testing.T, dir string) func() {
 }
 
 func ignoreFull(err error) error {
-	if isFull(err) {
+	if disk.IsFull(err) {
 		return nil
 	}
 	return err

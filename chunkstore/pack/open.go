@@ -12,6 +12,7 @@ import (
 
 	"holdfast/chunkstore"
 	"holdfast/chunkstore/durable"
+	"holdfast/chunkstore/pack/disk"
 	"holdfast/chunkstore/pack/packfile"
 )
 
@@ -207,7 +208,7 @@ func openWriter(ctx context.Context, dir string, o Options) (*Store, error) {
 		}
 		return s, err
 	}
-	gave, giveErr := giveReserve(disk{hook: o.hook}, dir)
+	gave, giveErr := giveReserve(disk.Door{Hook: o.hook}, dir)
 	if giveErr != nil || !gave {
 		return nil, errors.Join(err, giveErr)
 	}
@@ -289,7 +290,7 @@ func (s *Store) removeTemps() error {
 			continue
 		}
 		path := filepath.Join(s.dir, de.Name())
-		if err := s.disk.do("remove", path, func() error { return ignoreMissing(os.Remove(path)) }); err != nil {
+		if err := s.disk.Do("remove", path, func() error { return disk.IgnoreMissing(os.Remove(path)) }); err != nil {
 			return err
 		}
 	}

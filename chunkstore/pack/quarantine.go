@@ -162,7 +162,7 @@ func (s *Store) saveQuarantine() error {
 	b := encodeQuarantine(s.quarantine.bad)
 	s.mu.Unlock()
 	path := filepath.Join(s.dir, quarantineName)
-	err := s.disk.do("write", path, func() error { return durable.WriteFile(path, b, 0o640) })
+	err := s.disk.Do("write", path, func() error { return durable.WriteFile(path, b, 0o640) })
 	if err == nil {
 		return nil
 	}

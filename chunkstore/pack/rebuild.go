@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"holdfast/chunkstore"
+	"holdfast/chunkstore/pack/disk"
 	"holdfast/chunkstore/pack/packfile"
 )
 
@@ -279,7 +280,7 @@ func (b *builder) claims(ctx context.Context) error {
 func (b *builder) claimsIn(ctx context.Context, no uint32) (list []packfile.Entry, err error) {
 	p := b.built[no]
 	f, _, err := openPack(b.dir, p.id, p.state)
-	if isDamage(err) {
+	if disk.IsDamage(err) {
 		return nil, nil
 	}
 	if err != nil {
@@ -290,7 +291,7 @@ func (b *builder) claimsIn(ctx context.Context, no uint32) (list []packfile.Entr
 	if p.state != packfile.StateSealed || err != nil {
 		all = all[:0]
 		sc := &packfile.Scanner{R: &packfile.PatchyReader{R: f}, ID: p.id, Size: p.size, Sound: func(e packfile.Entry) error { all = append(all, e); return nil }}
-		if _, err := sc.Scan(ctx, packfile.HeaderSize); err != nil && !isDamage(err) {
+		if _, err := sc.Scan(ctx, packfile.HeaderSize); err != nil && !disk.IsDamage(err) {
 			return nil, err
 		}
 	}
@@ -333,13 +334,13 @@ func (b *builder) pack(ctx context.Context, k numbered) error {
 			b.report.Unreadable++
 			b.report.name(p.name())
 		}
-		if isDamage(err) {
+		if disk.IsDamage(err) {
 			return nil
 		}
 		return err
 	}
 	defer f.Close()
-	size, err := fileSize(f)
+	size, err := disk.Size(f)
 	if err != nil {
 		return err
 	}
@@ -354,7 +355,7 @@ func (b *builder) pack(ctx context.Context, k numbered) error {
 		}
 		err = b.open(ctx, &p, k.no, f)
 	}
-	if err != nil && (b.failed != nil || !isDamage(err)) {
+	if err != nil && (b.failed != nil || !disk.IsDamage(err)) {
 		return fmt.Errorf("pack %s: %w", name, err)
 	}
 	if err != nil {

@@ -10,6 +10,7 @@ import (
 
 	"holdfast/chunkstore"
 	"holdfast/chunkstore/durable"
+	"holdfast/chunkstore/pack/disk"
 	"holdfast/chunkstore/pack/packfile"
 )
 
@@ -98,7 +99,7 @@ func (s *Store) adoptSealed(ctx context.Context, no uint32, pf packfile.File) er
 	}
 	defer f.Close()
 	// It was synced before it got its name, unless somebody has copied it here.
-	if err := s.disk.do("sync", f.Name(), f.Sync); err != nil {
+	if err := s.disk.Do("sync", f.Name(), f.Sync); err != nil {
 		return s.passOver(no)
 	}
 	entries, err := packfile.ReadFooter(f, p.size, p.id)
@@ -260,7 +261,7 @@ func (s *Store) renewHeader(w *writer) error {
 		return nil
 	}
 	w.header = packfile.EncodeHeader(w.id, s.epoch.Number)
-	return s.disk.do("write", w.path, func() error {
+	return s.disk.Do("write", w.path, func() error {
 		_, err := w.f.WriteAt(w.header, 0)
 		return err
 	})
@@ -275,7 +276,7 @@ func (s *Store) recoverWriter(no uint32) (*writer, error) {
 	w.f, err = durable.OpenFile(w.path, os.O_RDWR, 0)
 	if errors.Is(err, fs.ErrPermission) {
 		// The crash was between the two last steps of sealing it.
-		if err = s.disk.do("chmod", w.path, func() error { return os.Chmod(w.path, 0o640) }); err == nil {
+		if err = s.disk.Do("chmod", w.path, func() error { return os.Chmod(w.path, 0o640) }); err == nil {
 			w.f, err = durable.OpenFile(w.path, os.O_RDWR, 0)
 		}
 	}
@@ -285,11 +286,11 @@ func (s *Store) recoverWriter(no uint32) (*writer, error) {
 	if err := w.sync(0); err != nil {
 		return nil, errors.Join(err, w.close())
 	}
-	dropFileCache(w.f)
+	disk.DropCache(w.f)
 	if p.size < packfile.HeaderSize {
 		return w, nil
 	}
-	if _, err := w.f.ReadAt(w.header, 0); err != nil && !isDamage(err) {
+	if _, err := w.f.ReadAt(w.header, 0); err != nil && !disk.IsDamage(err) {
 		return nil, errors.Join(err, w.close())
 	}
 	return w, nil
@@ -299,7 +300,7 @@ func (s *Store) recoverWriter(no uint32) (*writer, error) {
 // stays open until the next start.
 func (s *Store) sealRecovered(no uint32, w *writer) error {
 	size, err := w.seal()
-	if err != nil && !isFinal(err) {
+	if err != nil && !disk.IsFinal(err) {
 		return nil
 	}
 	if err != nil {
@@ -323,11 +324,11 @@ func (s *Store) discard(no uint32, w *writer) error {
 	delete(s.packs, no)
 	s.opened.BytesCut += p.size
 	if s.opened.Rebuilt == nil || p.size <= packfile.HeaderSize {
-		return s.disk.do("remove", w.path, func() error { return durable.Remove(w.path) })
+		return s.disk.Do("remove", w.path, func() error { return durable.Remove(w.path) })
 	}
 	s.opened.name(p.name())
 	bad := filepath.Join(packsDir(s.dir), p.id.String()+packfile.BadExt)
-	return s.disk.do("rename", w.path, func() error { return durable.Rename(w.path, bad) })
+	return s.disk.Do("rename", w.path, func() error { return durable.Rename(w.path, bad) })
 }
 
 // dropBeyond removes from the catalogue the chunks of a pack that end behind

@@ -12,6 +12,7 @@ import (
 
 	"holdfast/chunkstore"
 	"holdfast/chunkstore/durable"
+	"holdfast/chunkstore/pack/disk"
 )
 
 // A store keeps a file of real, empty blocks, so that on a full disk a sweep
@@ -91,8 +92,8 @@ func (s *Store) keepReserve(spare int64) {
 	// What is free is a guess where the file system copies on write or a quota
 	// counts: less may be had when that much cannot.
 	for tries := 0; want > have && tries < 4; tries++ {
-		err := s.disk.do("reserve", path, func() error { return allocate(path, want) })
-		if isFinal(err) {
+		err := s.disk.Do("reserve", path, func() error { return allocate(path, want) })
+		if disk.IsFinal(err) {
 			s.failure.set(err)
 		}
 		if !errors.Is(err, chunkstore.ErrNoSpace) {
@@ -108,7 +109,7 @@ func allocate(path string, size int64) error {
 	if err != nil {
 		return err
 	}
-	before, err := fileSize(f)
+	before, err := disk.Size(f)
 	if err == nil {
 		err = unix.Fallocate(int(f.Fd()), 0, 0, size)
 		if errors.Is(err, unix.EOPNOTSUPP) {
@@ -153,7 +154,7 @@ func (s *Store) hasRoom(size int64) (bool, error) {
 		return false, forgiveFull(err)
 	}
 	defer f.Close()
-	have, err := fileSize(f)
+	have, err := disk.Size(f)
 	if err != nil {
 		return false, err
 	}
@@ -169,7 +170,7 @@ func (s *Store) hasRoom(size int64) (bool, error) {
 
 // forgiveFull drops an error that says that there is no room.
 func forgiveFull(err error) error {
-	if isFull(err) {
+	if disk.IsFull(err) {
 		return nil
 	}
 	return err
@@ -208,14 +209,14 @@ func (s *Store) FreeReserve(ctx context.Context) (take func(), err error) {
 
 // giveReserve gives the blocks and inodes of the reserve of a store back to the
 // file system. gave is false if it had none.
-func giveReserve(d disk, dir string) (gave bool, err error) {
+func giveReserve(d disk.Door, dir string) (gave bool, err error) {
 	gave = giveSpares(dir)
 	path := filepath.Join(dir, reserveName)
 	st, err := os.Stat(path)
 	if err != nil || st.Size() == 0 {
-		return gave, ignoreMissing(err)
+		return gave, disk.IgnoreMissing(err)
 	}
-	return true, d.do("free", path, func() error { return ignoreMissing(empty(path)) })
+	return true, d.Do("free", path, func() error { return disk.IgnoreMissing(empty(path)) })
 }
 
 // empty cuts a file to nothing, or removes it: at the quota of a btrfs
@@ -232,7 +233,7 @@ func empty(path string) error {
 		err = f.Sync()
 	}
 	err = errors.Join(err, f.Close())
-	if isFull(err) {
+	if disk.IsFull(err) {
 		err = os.Remove(path)
 	}
 	if err != nil {

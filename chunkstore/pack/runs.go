@@ -11,6 +11,7 @@ import (
 
 	"holdfast/chunkstore"
 	"holdfast/chunkstore/durable"
+	"holdfast/chunkstore/pack/disk"
 )
 
 // A catalogue is built in the order of its keys, so that each of its pages is written
@@ -29,17 +30,19 @@ const runBuffers = 16 << 20
 
 // runs are rows of chunks, each in the order of compare.
 type runs struct {
-	disk disk
+	disk disk.Door
 	path string
 	f    *os.File // nil until there is one
 	ends []int64
 }
 
-func newRuns(d disk, dir string) *runs { return &runs{disk: d, path: filepath.Join(dir, runsName)} }
+func newRuns(d disk.Door, dir string) *runs {
+	return &runs{disk: d, path: filepath.Join(dir, runsName)}
+}
 
 // add writes a run.
 func (r *runs) add(list []held) error {
-	return r.disk.do("write", r.path, func() error {
+	return r.disk.Do("write", r.path, func() error {
 		if r.f == nil {
 			f, err := durable.OpenFile(r.path, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o640)
 			if err != nil {
@@ -98,7 +101,7 @@ func (r *runs) close() error {
 	if r.f == nil {
 		return nil
 	}
-	return errors.Join(r.f.Close(), ignoreMissing(os.Remove(r.path)))
+	return errors.Join(r.f.Close(), disk.IgnoreMissing(os.Remove(r.path)))
 }
 
 // row is one of them that is being read.

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"holdfast/chunkstore"
+	"holdfast/chunkstore/pack/disk"
 	"holdfast/chunkstore/pack/packfile"
 )
 
@@ -18,7 +19,7 @@ import (
 func TestRunsAreMerged(t *testing.T) {
 	r := rand.New(rand.NewPCG(5, 6))
 	for range 50 {
-		w := newRuns(disk{}, t.TempDir())
+		w := newRuns(disk.Door{}, t.TempDir())
 		var all []held
 		for range r.IntN(12) {
 			var list []held

@@ -7,6 +7,7 @@ import (
 	"os"
 
 	"holdfast/chunkstore"
+	"holdfast/chunkstore/pack/disk"
 	"holdfast/chunkstore/pack/packfile"
 	"holdfast/crypto"
 )
@@ -175,7 +176,7 @@ func (l *lostChunk) has(c copyOf, sum [32]byte) bool {
 // entries lists the records of a pack. tabled says that its table and its file
 // header are sound.
 func (sv *salvage) entries(ctx context.Context, f *os.File, p packInfo) (list []packfile.Entry, tabled bool) {
-	size, err := fileSize(f)
+	size, err := disk.Size(f)
 	if err != nil {
 		return nil, true
 	}
@@ -229,7 +230,7 @@ func (s *Store) bytesAt(c copyOf) ([]byte, error) {
 		return nil, err
 	}
 	defer f.Close()
-	dropFileCache(f)
+	disk.DropCache(f)
 	b := make([]byte, c.Stored)
 	_, err = f.ReadAt(b, c.Off+packfile.RecordSize)
 	return b, err

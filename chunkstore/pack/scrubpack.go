@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"holdfast/chunkstore"
+	"holdfast/chunkstore/pack/disk"
 	"holdfast/chunkstore/pack/packfile"
 	"holdfast/crypto"
 )
@@ -88,13 +89,13 @@ func (sc *scrub) checkPack(ctx context.Context, no uint32) (packResult, error) {
 
 func (pc *packCheck) run() error {
 	if err := pc.open(); err != nil {
-		if isDamage(err) {
+		if disk.IsDamage(err) {
 			pc.res.note(err)
 			return nil
 		}
 		return err
 	}
-	size, err := fileSize(pc.f)
+	size, err := disk.Size(pc.f)
 	if err != nil {
 		return err
 	}
@@ -102,7 +103,7 @@ func (pc *packCheck) run() error {
 	// The kernel then reads ahead by itself, in large pages. Telling it what to
 	// fetch (FADV_WILLNEED) takes two fifths of the speed away: those pages are small.
 	_ = unix.Fadvise(int(pc.f.Fd()), 0, 0, unix.FADV_SEQUENTIAL)
-	dropFileCache(pc.f) // what counts is what the medium gives
+	disk.DropCache(pc.f) // what counts is what the medium gives
 	entries, tabled, err := pc.list()
 	if err != nil {
 		return err
@@ -113,7 +114,7 @@ func (pc *packCheck) run() error {
 			return err
 		}
 	}
-	dropFileCache(pc.f) // and nobody else needs it in memory
+	disk.DropCache(pc.f) // and nobody else needs it in memory
 	return nil
 }
 
@@ -164,7 +165,7 @@ func (pc *packCheck) reopen() error {
 	if err := pc.open(); err != nil {
 		return err
 	}
-	dropFileCache(pc.f)
+	disk.DropCache(pc.f)
 	return nil
 }
 

@@ -8,6 +8,7 @@ import (
 	"sync"
 
 	"holdfast/chunkstore"
+	"holdfast/chunkstore/pack/disk"
 	"holdfast/chunkstore/pack/packfile"
 	"holdfast/crypto"
 )
@@ -232,10 +233,10 @@ func (se *session) letPack() *writer {
 // failed ends the session after an error: a full disk only this one, anything
 // else the whole store.
 func (se *session) failed(err error) error {
-	if isFinal(err) {
+	if disk.IsFinal(err) {
 		se.s.failure.set(err)
 	}
-	if isFinal(err) || errors.Is(err, chunkstore.ErrNoSpace) {
+	if disk.IsFinal(err) || errors.Is(err, chunkstore.ErrNoSpace) {
 		se.failure.set(err)
 	}
 	return err
@@ -340,7 +341,7 @@ func (s *Store) leftWriter() (*writer, error) {
 		s.mu.Unlock()
 		w, err := reopenWriter(s.disk, packsDir(s.dir), p)
 		s.mu.Lock()
-		if isShortage(err) {
+		if disk.IsShortage(err) {
 			s.reusable = append(s.reusable, no)
 			s.mu.Unlock()
 			return nil, err
@@ -408,7 +409,7 @@ func (s *Store) sealPack(w *writer) error {
 	}
 	size, err := w.seal()
 	if err != nil {
-		if !isFinal(err) {
+		if !disk.IsFinal(err) {
 			s.putWriter(w)
 		}
 		return err

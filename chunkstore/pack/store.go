@@ -14,6 +14,7 @@ import (
 
 	"holdfast/chunkstore"
 	"holdfast/chunkstore/durable"
+	"holdfast/chunkstore/pack/disk"
 	"holdfast/chunkstore/pack/packfile"
 )
 
@@ -81,7 +82,7 @@ func (o *Options) check(dir string) error {
 type Store struct {
 	dir     string
 	options Options
-	disk    disk
+	disk    disk.Door
 	lock    *lockFile
 	epoch   epoch // of this process; zero when read-only
 	handles *handles
@@ -165,10 +166,10 @@ func Create(dir string) error {
 		return fmt.Errorf("create chunk store: %w", err)
 	}
 	e.Clean = true
-	if err := e.write(disk{}, dir); err != nil {
+	if err := e.write(disk.Door{}, dir); err != nil {
 		return fmt.Errorf("create chunk store: %w", err)
 	}
-	if err := createCatalogue(disk{}, dir, nil); err != nil {
+	if err := createCatalogue(disk.Door{}, dir, nil); err != nil {
 		return fmt.Errorf("create chunk store: %w", err)
 	}
 	if err := durable.WriteFile(filepath.Join(dir, "lock"), nil, 0o640); err != nil {
@@ -186,7 +187,7 @@ func newStore(dir string, o Options) *Store {
 	s := &Store{
 		dir:        dir,
 		options:    o,
-		disk:       disk{hook: o.hook},
+		disk:       disk.Door{Hook: o.hook},
 		commitLock: make(chan struct{}, 1),
 		sealing:    make(chan struct{}, sealsMax),
 		pending:    newTable(),

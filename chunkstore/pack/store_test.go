@@ -12,6 +12,7 @@ import (
 
 	"holdfast/chunkstore"
 	"holdfast/chunkstore/durable"
+	"holdfast/chunkstore/pack/disk"
 	"holdfast/chunkstore/pack/packfile"
 	"holdfast/chunkstore/storetest"
 )
@@ -376,8 +377,8 @@ func TestDiskErrors(t *testing.T) {
 		{context.Canceled, false, false},
 		{nil, false, false},
 	} {
-		err := disk{}.do("write", "/some/file", func() error { return tc.err })
-		if errors.Is(err, chunkstore.ErrNoSpace) != tc.full || isFinal(err) != tc.final || !errors.Is(err, tc.err) {
+		err := disk.Door{}.Do("write", "/some/file", func() error { return tc.err })
+		if errors.Is(err, chunkstore.ErrNoSpace) != tc.full || disk.IsFinal(err) != tc.final || !errors.Is(err, tc.err) {
 			t.Errorf("%v became %v: full %v, final %v", tc.err, err, tc.full, tc.final)
 		}
 	}

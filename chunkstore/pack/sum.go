@@ -12,6 +12,7 @@ import (
 
 	"holdfast/chunkstore"
 	"holdfast/chunkstore/durable"
+	"holdfast/chunkstore/pack/disk"
 )
 
 const (
@@ -50,7 +51,7 @@ func fileSum(path string) (catalogueSum, error) {
 }
 
 // writeSum makes the checksum of a catalogue that has just been closed.
-func writeSum(d disk, dir string) error {
+func writeSum(d disk.Door, dir string) error {
 	path := filepath.Join(dir, catalogueName)
 	st, err := os.Stat(path)
 	if err != nil {
@@ -68,16 +69,16 @@ func writeSum(d disk, dir string) error {
 		return fmt.Errorf("checksum of the catalogue: %w", err)
 	}
 	to := filepath.Join(dir, sumName)
-	return d.do("write", to, func() error { return durable.WriteFile(to, append(b, '\n'), 0o640) })
+	return d.Do("write", to, func() error { return durable.WriteFile(to, append(b, '\n'), 0o640) })
 }
 
 // removeSum must come before the first write to a catalogue.
-func removeSum(d disk, dir string) error {
+func removeSum(d disk.Door, dir string) error {
 	path := filepath.Join(dir, sumName)
 	if _, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
-	return d.do("remove", path, func() error { return durable.Remove(path) })
+	return d.Do("remove", path, func() error { return durable.Remove(path) })
 }
 
 // checkCatalogue decides whether the catalogue in dir may be opened: by its
@@ -92,7 +93,7 @@ func checkCatalogue(dir string) error {
 		return fmt.Errorf("open catalogue: %w", err)
 	}
 	defer f.Close()
-	size, err := fileSize(f)
+	size, err := disk.Size(f)
 	if err != nil {
 		return fmt.Errorf("open catalogue: %w", err)
 	}
@@ -135,20 +136,20 @@ func openCatalogue(dir string, readOnly bool) (*catalogue, error) {
 
 // createCatalogue makes the catalogue of a store through a temporary file:
 // bbolt's own creation could leave half of its first pages behind.
-func createCatalogue(d disk, dir string, fill func(*catalogue) error) error {
+func createCatalogue(d disk.Door, dir string, fill func(*catalogue) error) error {
 	tmp := filepath.Join(dir, "."+catalogueName+".tmp-new")
 	if err := os.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("make catalogue: %w", err)
 	}
 	if err := fillCatalogue(tmp, fill); err != nil {
-		return errors.Join(err, ignoreMissing(os.Remove(tmp)))
+		return errors.Join(err, disk.IgnoreMissing(os.Remove(tmp)))
 	}
 	// A checksum of the old file must not meet the new one.
 	if err := removeSum(d, dir); err != nil {
-		return errors.Join(err, ignoreMissing(os.Remove(tmp)))
+		return errors.Join(err, disk.IgnoreMissing(os.Remove(tmp)))
 	}
 	path := filepath.Join(dir, catalogueName)
-	return d.do("rename", path, func() error { return durable.Rename(tmp, path) })
+	return d.Do("rename", path, func() error { return durable.Rename(tmp, path) })
 }
 
 func fillCatalogue(tmp string, fill func(*catalogue) error) error {
@@ -166,7 +167,7 @@ func fillCatalogue(tmp string, fill func(*catalogue) error) error {
 	switch {
 	case err == nil:
 		return nil
-	case isFull(err):
+	case disk.IsFull(err):
 		return fmt.Errorf("make catalogue: %w: %w", chunkstore.ErrNoSpace, err)
 	}
 	return fmt.Errorf("make catalogue: %w", err)

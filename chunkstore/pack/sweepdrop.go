@@ -8,6 +8,7 @@ import (
 
 	"holdfast/chunkstore"
 	"holdfast/chunkstore/durable"
+	"holdfast/chunkstore/pack/disk"
 	"holdfast/chunkstore/pack/packfile"
 )
 
@@ -49,7 +50,7 @@ func (sw *Sweep) commitDrop(no uint32, dead []current) error {
 		return err
 	}
 	err := s.commitInParts(ch)
-	if err != nil && isFinal(err) {
+	if err != nil && disk.IsFinal(err) {
 		s.failure.set(err)
 	}
 	return err
@@ -150,7 +151,7 @@ func (s *Store) fileEntries(ctx context.Context, p packInfo) ([]packfile.Entry, 
 // commitLock is held.
 func (s *Store) removePack(no uint32) error {
 	path := filepath.Join(packsDir(s.dir), s.forgetPack(no))
-	return s.disk.do("remove", path, func() error { return durable.Remove(path) })
+	return s.disk.Do("remove", path, func() error { return durable.Remove(path) })
 }
 
 // forgetPack forgets here what the catalogue has forgotten of a pack, and returns

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"path/filepath"
 	"slices"
+
+	"holdfast/chunkstore/pack/disk"
 )
 
 // A pack that is being filled is sealed before it is swept, so that what a small store
@@ -108,7 +110,7 @@ func (sw *Sweep) seal(ctx context.Context, no uint32) error {
 		return errTaken
 	}
 	if err := s.sealPack(w); err != nil {
-		if isFinal(err) {
+		if disk.IsFinal(err) {
 			s.failure.set(err)
 		}
 		return fmt.Errorf("seal pack %s: %w", filepath.Base(w.path), err)

@@ -12,13 +12,14 @@ import (
 
 	"holdfast/chunkstore"
 	"holdfast/chunkstore/durable"
+	"holdfast/chunkstore/pack/disk"
 	"holdfast/chunkstore/pack/packfile"
 )
 
 // writer is a pack open for writing. It belongs to one session at a time, or
 // to the store while it is idle or being sealed.
 type writer struct {
-	disk disk
+	disk disk.Door
 	no   uint32
 	id   packfile.ID
 	f    *os.File
@@ -38,26 +39,26 @@ type writer struct {
 
 // createWriter makes a new pack with a random id. Its file is synced with its
 // first records.
-func createWriter(d disk, dir string, epoch uint64) (*writer, error) {
+func createWriter(d disk.Door, dir string, epoch uint64) (*writer, error) {
 	w := &writer{disk: d, isNew: true, end: packfile.HeaderSize}
 	if _, err := rand.Read(w.id[:]); err != nil {
 		return nil, fmt.Errorf("create pack: %w", err)
 	}
 	w.path = filepath.Join(dir, w.id.String()+packfile.OpenExt)
 	w.header = packfile.EncodeHeader(w.id, epoch)
-	err := d.do("create", w.path, func() (err error) {
+	err := d.Do("create", w.path, func() (err error) {
 		w.f, err = durable.OpenFile(w.path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o640)
 		return err
 	})
 	if err == nil {
-		err = d.do("write", w.path, func() error {
+		err = d.Do("write", w.path, func() error {
 			_, err := w.f.WriteAt(w.header, 0)
 			return err
 		})
 	}
 	if err != nil {
 		if w.f != nil {
-			err = errors.Join(err, w.f.Close(), ignoreMissing(os.Remove(w.path)))
+			err = errors.Join(err, w.f.Close(), disk.IgnoreMissing(os.Remove(w.path)))
 		}
 		return nil, err
 	}
@@ -67,7 +68,7 @@ func createWriter(d disk, dir string, epoch uint64) (*writer, error) {
 // reopenWriter goes on with a pack that an earlier session has left. Its
 // records must reach exactly to length: anything else is an error, and the
 // pack is better left alone.
-func reopenWriter(d disk, dir string, p packInfo) (*writer, error) {
+func reopenWriter(d disk.Door, dir string, p packInfo) (*writer, error) {
 	w := &writer{disk: d, id: p.id, path: filepath.Join(dir, p.id.String()+packfile.OpenExt), header: make([]byte, packfile.HeaderSize)}
 	var err error
 	if w.f, err = durable.OpenFile(w.path, os.O_RDWR, 0); err != nil {
@@ -80,7 +81,7 @@ func reopenWriter(d disk, dir string, p packInfo) (*writer, error) {
 }
 
 func (w *writer) load(length int64) error {
-	size, err := fileSize(w.f)
+	size, err := disk.Size(w.f)
 	if err != nil {
 		return err
 	}
@@ -121,7 +122,7 @@ func (w *writer) full(packSize int64) bool {
 func (w *writer) append(r packfile.Record, blob []byte) (packfile.Entry, error) {
 	e := packfile.Entry{Record: r, Off: w.end}
 	head := packfile.EncodeRecord(r, w.id)
-	err := w.disk.do("write", w.path, func() error {
+	err := w.disk.Do("write", w.path, func() error {
 		if _, err := w.f.WriteAt(head, e.Off); err != nil {
 			return err
 		}
@@ -159,7 +160,7 @@ func (w *writer) sync(upTo int64) error {
 		return nil
 	}
 	dir := filepath.Dir(w.path)
-	if err := w.disk.do("syncdir", dir, func() error { return durable.SyncDir(dir) }); err != nil {
+	if err := w.disk.Do("syncdir", dir, func() error { return durable.SyncDir(dir) }); err != nil {
 		return w.lose(err)
 	}
 	w.isNew = false
@@ -172,7 +173,7 @@ func (w *writer) fsync() error {
 	if w.lost != nil {
 		return w.lost
 	}
-	if err := w.disk.do("sync", w.path, w.f.Sync); err != nil {
+	if err := w.disk.Do("sync", w.path, w.f.Sync); err != nil {
 		return w.lose(err)
 	}
 	return nil
@@ -203,18 +204,18 @@ func (w *writer) seal() (int64, error) {
 	if err := w.writeFooter(); err != nil {
 		return 0, err
 	}
-	if err := w.disk.do("chmod", w.path, func() error { return durable.Chmod(w.f, 0o444) }); err != nil {
+	if err := w.disk.Do("chmod", w.path, func() error { return durable.Chmod(w.f, 0o444) }); err != nil {
 		return 0, err
 	}
 	if err := w.fsync(); err != nil {
 		return 0, err
 	}
-	size, err := fileSize(w.f)
+	size, err := disk.Size(w.f)
 	if err != nil {
 		return 0, err
 	}
 	sealed := filepath.Join(filepath.Dir(w.path), w.id.String()+packfile.SealedExt)
-	if err := w.disk.do("rename", w.path, func() error { return durable.Rename(w.path, sealed) }); err != nil {
+	if err := w.disk.Do("rename", w.path, func() error { return durable.Rename(w.path, sealed) }); err != nil {
 		return 0, w.lose(err)
 	}
 	w.closed = true
@@ -223,16 +224,16 @@ func (w *writer) seal() (int64, error) {
 
 func (w *writer) writeFooter() error {
 	footer := packfile.EncodeFooter(w.header, w.entries, w.end)
-	size, err := fileSize(w.f)
+	size, err := disk.Size(w.f)
 	if err != nil {
 		return err
 	}
 	if size != w.end {
-		if err := w.disk.do("truncate", w.path, func() error { return w.f.Truncate(w.end) }); err != nil {
+		if err := w.disk.Do("truncate", w.path, func() error { return w.f.Truncate(w.end) }); err != nil {
 			return err
 		}
 	}
-	err = w.disk.do("write", w.path, func() error {
+	err = w.disk.Do("write", w.path, func() error {
 		_, err := w.f.WriteAt(footer, w.end)
 		return err
 	})
@@ -245,7 +246,7 @@ func (w *writer) writeFooter() error {
 // cutBack removes what a failed write has left behind the last record. cause,
 // the error of that write, decides what happens next, not one met here.
 func (w *writer) cutBack(cause error) error {
-	if err := w.disk.do("truncate", w.path, func() error { return w.f.Truncate(w.end) }); err != nil {
+	if err := w.disk.Do("truncate", w.path, func() error { return w.f.Truncate(w.end) }); err != nil {
 		return fmt.Errorf("%w (then %v)", cause, err)
 	}
 	return cause

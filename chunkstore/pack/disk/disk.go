@@ -1,4 +1,4 @@
-package pack
+package disk
 
 import (
 	"context"
@@ -15,34 +15,35 @@ import (
 	"holdfast/chunkstore/durable"
 )
 
-// isFinal reports whether nothing may be written any more after err.
-func isFinal(err error) bool {
+// IsFinal reports whether nothing may be written any more after err.
+func IsFinal(err error) bool {
 	switch {
 	case err == nil, errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return false
 	case errors.Is(err, durable.ErrLost):
 		return true
 	}
-	return !errors.Is(err, chunkstore.ErrNoSpace) && !isShortage(err)
+	return !errors.Is(err, chunkstore.ErrNoSpace) && !IsShortage(err)
 }
 
-// isShortage reports whether err says that the process or the system has no more
+// IsShortage reports whether err says that the process or the system has no more
 // descriptors: nothing has been written, and a moment later it may go.
-func isShortage(err error) bool {
+func IsShortage(err error) bool {
 	return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE)
 }
 
-// disk is the one door through which this package changes files. hook is nil
-// except in tests, which let a change fail before or after it has happened.
-type disk struct {
-	hook func(op, path string, change func() error) error
+// Door is what changes go through. The zero value lets all of them pass.
+type Door struct {
+	// Hook is nil except in tests, which let a change fail before or after it has
+	// happened.
+	Hook func(op, path string, change func() error) error
 }
 
-// do makes one change. op is the word for it in an error.
-func (d disk) do(op, path string, change func() error) error {
+// Do makes one change. op is the word for it in an error.
+func (d Door) Do(op, path string, change func() error) error {
 	run := change
-	if d.hook != nil {
-		run = func() error { return d.hook(op, path, change) }
+	if d.Hook != nil {
+		run = func() error { return d.Hook(op, path, change) }
 	}
 	err := run()
 	if err == nil {
@@ -52,25 +53,25 @@ func (d disk) do(op, path string, change func() error) error {
 	if errors.As(err, &pe) {
 		err = pe.Err
 	}
-	if isFull(err) {
+	if IsFull(err) {
 		return fmt.Errorf("%s %s: %w: %w", op, path, chunkstore.ErrNoSpace, err)
 	}
 	return fmt.Errorf("%s %s: %w", op, path, err)
 }
 
-// isFull reports whether err says that there is no room: a full disk, no more
+// IsFull reports whether err says that there is no room: a full disk, no more
 // inodes, a quota or a limit on the size of files.
-func isFull(err error) bool {
+func IsFull(err error) bool {
 	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) || errors.Is(err, syscall.EFBIG)
 }
 
-// isReadOnlyDisk reports whether err says that this process may not write here.
-func isReadOnlyDisk(err error) bool {
+// IsReadOnly reports whether err says that this process may not write here.
+func IsReadOnly(err error) bool {
 	return errors.Is(err, syscall.EROFS) || errors.Is(err, fs.ErrPermission)
 }
 
-// fileSize returns the size of a regular file, in bytes.
-func fileSize(f *os.File) (int64, error) {
+// Size returns the size of a regular file, in bytes.
+func Size(f *os.File) (int64, error) {
 	st, err := f.Stat()
 	if err != nil {
 		return 0, err
@@ -81,21 +82,21 @@ func fileSize(f *os.File) (int64, error) {
 	return st.Size(), nil
 }
 
-// dropFileCache makes reading f mean reading the medium, as far as the kernel
+// DropCache makes reading f mean reading the medium, as far as the kernel
 // takes the advice. After a failed fsync the cache may show what the medium
 // never got.
-func dropFileCache(f *os.File) {
+func DropCache(f *os.File) {
 	_ = unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED)
 }
 
-// isDamage reports whether an error of reading a pack is the pack's fault: a
+// IsDamage reports whether an error of reading a pack is the pack's fault: a
 // bad sector or a file shorter than it was a moment ago.
-func isDamage(err error) bool {
+func IsDamage(err error) bool {
 	return errors.Is(err, unix.EIO) || errors.Is(err, io.EOF) || errors.Is(err, chunkstore.ErrCorrupt)
 }
 
-// ignoreMissing is err, unless that says that a file is not there.
-func ignoreMissing(err error) error {
+// IgnoreMissing is err, unless that says that a file is not there.
+func IgnoreMissing(err error) error {
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
