@@ -39,7 +39,7 @@ func FuzzCatalogueValues(f *testing.F) {
 	f.Add(key, encodeLocation(key, l))
 	l.sum[0] = 1
 	f.Add(key, encodeLocation(key, l.claiming(3, packfile.Entry{Off: 900})))
-	f.Add(packKey(3), encodePackInfo(3, packInfo{id: testPack, state: packfile.StateOpen, length: 64}))
+	f.Add(packKey(3), encodePackInfo(3, packInfo{id: packfile.ID{1}, state: packfile.StateOpen, length: 64}))
 	f.Fuzz(func(t *testing.T, k, v []byte) {
 		if l, err := decodeLocation(k, v); err == nil && (l.off < packfile.HeaderSize || l.stored > chunkstore.BlobSizeMax) {
 			t.Errorf("%+v", l)

@@ -11,8 +11,6 @@ import (
 	"slices"
 	"testing"
 
-	"go.etcd.io/bbolt"
-
 	"holdfast/chunkstore"
 	"holdfast/chunkstore/pack/disk"
 	"holdfast/chunkstore/pack/packfile"
@@ -64,7 +62,7 @@ func numbered7(n int) chunkstore.Key {
 // boltBytes makes the bytes of a catalogue.
 func boltBytes(t testing.TB, n int) []byte {
 	t.Helper()
-	dir := tempDir(t)
+	dir := t.TempDir()
 	fillBolt(t, dir, n)
 	b, err := os.ReadFile(filepath.Join(dir, catalogueName))
 	if err != nil {
@@ -76,7 +74,7 @@ func boltBytes(t testing.TB, n int) []byte {
 // openBytes opens the bytes of a catalogue, or returns nil.
 func openBytes(t testing.TB, b []byte) *catalogue {
 	t.Helper()
-	path := filepath.Join(tempDir(t), "db")
+	path := filepath.Join(t.TempDir(), "db")
 	if err := os.WriteFile(path, b, 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -127,7 +125,7 @@ func TestCheckBoltAcceptsWhatBoltWrites(t *testing.T) {
 // TestCheckBoltFindsDamage changes one byte at a time: either the damage is
 // found, or everything can be read as it was.
 func TestCheckBoltFindsDamage(t *testing.T) {
-	dir := tempDir(t)
+	dir := t.TempDir()
 	want := fillBolt(t, dir, 500)
 	whole, err := os.ReadFile(filepath.Join(dir, catalogueName))
 	if err != nil {
@@ -255,7 +253,7 @@ func TestCheckBoltRefusesBranchKeys(t *testing.T) {
 
 // TestCheckBoltAcceptsEveryHistory puts and deletes in all sizes and orders.
 func TestCheckBoltAcceptsEveryHistory(t *testing.T) {
-	dir := tempDir(t)
+	dir := t.TempDir()
 	fillBolt(t, dir, 300)
 	path := filepath.Join(dir, catalogueName)
 	c, err := openBolt(path, false, true)
@@ -320,7 +318,7 @@ func TestPanicInBolt(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			dir := tempDir(t)
+			dir := t.TempDir()
 			want := fillBolt(t, dir, 5000)
 			path := filepath.Join(dir, catalogueName)
 			c, err := openBolt(path, false, false)
@@ -351,7 +349,7 @@ func TestPanicInBolt(t *testing.T) {
 }
 
 func TestCommitMerge(t *testing.T) {
-	dir := tempDir(t)
+	dir := t.TempDir()
 	fillBolt(t, dir, 0)
 	c, err := openBolt(filepath.Join(dir, catalogueName), false, false)
 	if err != nil {
@@ -382,125 +380,11 @@ func TestCommitMerge(t *testing.T) {
 	}
 }
 
-// catalogueDamages are the ways in which a catalogue is lost. Bug museum M25
-// and M26: bbolt files torn by power cuts, full disks and kills.
-var catalogueDamages = map[string]func(t *testing.T, path string){
-	"missing":   func(t *testing.T, path string) { remove(t, path) },
-	"empty":     func(t *testing.T, path string) { edit(t, path, func([]byte) []byte { return nil }) },
-	"no bolt":   func(t *testing.T, path string) { edit(t, path, func([]byte) []byte { return []byte("hello, world") }) },
-	"cut short": func(t *testing.T, path string) { edit(t, path, func(b []byte) []byte { return b[:len(b)/2] }) },
-	"first four pages torn": func(t *testing.T, path string) {
-		edit(t, path, func(b []byte) []byte { clear(b[512 : 4*os.Getpagesize()]); return b })
-	},
-	"both metas": func(t *testing.T, path string) {
-		edit(t, path, func(b []byte) []byte { return flip(20)(flip(os.Getpagesize() + 20)(b)) })
-	},
-	"newest meta": func(t *testing.T, path string) {
-		edit(t, path, func(b []byte) []byte {
-			first, second := binary.LittleEndian.Uint64(b[64:]), binary.LittleEndian.Uint64(b[os.Getpagesize()+64:])
-			if first > second {
-				return flip(20)(b)
-			}
-			return flip(os.Getpagesize() + 20)(b)
-		})
-	},
-	"all but the metas": func(t *testing.T, path string) {
-		edit(t, path, func(b []byte) []byte { clear(b[2*os.Getpagesize():]); return b })
-	},
-	"a value": func(t *testing.T, path string) {
-		edit(t, path, func(b []byte) []byte { return flip(bytes.Index(b, testChunkKey()) + 35)(b) })
-	},
-	"version": func(t *testing.T, path string) {
-		changeBolt(t, path, func(tx *bbolt.Tx) error {
-			return tx.Bucket(bucketMeta).Put(keyVersion, sealValue(keyVersion, binary.LittleEndian.AppendUint32(nil, 9)))
-		})
-	},
-	"no bucket": func(t *testing.T, path string) {
-		changeBolt(t, path, func(tx *bbolt.Tx) error { return tx.DeleteBucket(bucketPacks) })
-	},
-	"unknown packs": func(t *testing.T, path string) {
-		changeBolt(t, path, func(tx *bbolt.Tx) error {
-			if err := tx.DeleteBucket(bucketPacks); err != nil {
-				return err
-			}
-			_, err := tx.CreateBucket(bucketPacks)
-			return err
-		})
-	},
-}
-
-// mayStand are the damages after which the catalogue may be as good as before:
-// it has one more meta page, and packs can be learned one by one.
-var mayStand = map[string]bool{"newest meta": true, "first four pages torn": true, "unknown packs": true}
-
-func testChunkKey() []byte {
-	id := storetest.Chunk(0, 900).ID
-	return id[:]
-}
-
-func remove(t *testing.T, path string) {
-	t.Helper()
-	if err := os.Remove(path); err != nil {
-		t.Fatal(err)
-	}
-}
-
-func changeBolt(t *testing.T, path string, fn func(*bbolt.Tx) error) {
-	t.Helper()
-	db, err := bbolt.Open(path, 0o600, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := errors.Join(db.Update(fn), db.Close()); err != nil {
-		t.Fatal(err)
-	}
-}
-
-// TestCatalogueIsDisposable damages the catalogue in every way there is, after
-// a clean close and after a kill, and opens the store for reading and for
-// writing.
-func TestCatalogueIsDisposable(t *testing.T) {
-	cs := chunks(0, 35)
-	for _, clean := range []bool{true, false} {
-		origin := create(t)
-		s := openAt(t, origin, smallPacks)
-		fill(t, s, cs)
-		if clean {
-			closeStore(t, s)
-		} else {
-			kill(t, s)
-		}
-		for name := range catalogueDamages {
-			t.Run(fmt.Sprintf("%s,clean=%v", name, clean), func(t *testing.T) {
-				disposeOfCatalogue(t, origin, name, true)
-				disposeOfCatalogue(t, origin, name, false)
-			})
-		}
-	}
-}
-
-func disposeOfCatalogue(t *testing.T, origin, name string, readOnly bool) {
-	t.Helper()
-	dir := copyTree(t, origin)
-	catalogueDamages[name](t, filepath.Join(dir, catalogueName))
-	o := smallPacks
-	o.ReadOnly = readOnly
-	s := openAt(t, dir, o)
-	defer closeStore(t, s)
-	if s.Opened().Rebuilt == nil && !mayStand[name] {
-		t.Error("the catalogue was not built anew")
-	}
-	holdsAll(t, s, chunks(0, 35))
-	if !readOnly {
-		fill(t, s, chunks(100, 5))
-	}
-}
-
 // TestIndexAgainstModel is bug museum M20: many operations on the index beside
 // a map, with small batches, reopenings and rebuilds in between.
 func TestIndexAgainstModel(t *testing.T) {
 	r := rand.New(rand.NewPCG(5, 6))
-	dir := tempDir(t)
+	dir := t.TempDir()
 	fillBolt(t, dir, 0)
 	path := filepath.Join(dir, catalogueName)
 	c, err := openBolt(path, false, true)

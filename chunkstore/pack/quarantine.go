@@ -32,6 +32,7 @@ const (
 	quarantineVersion = 1
 	quarantineHeader  = 16
 	quarantineEntry   = 48
+	quarantineCRC     = 4
 	// quarantineMax bounds the list; what is found beyond it is marked in the
 	// catalogue only.
 	quarantineMax = 1 << 18
@@ -57,7 +58,7 @@ func (q *quarantine) load(dir string) {
 		return
 	}
 	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, quarantineHeader+quarantineMax*quarantineEntry+crcSize+1))
+	b, err := io.ReadAll(io.LimitReader(f, quarantineHeader+quarantineMax*quarantineEntry+quarantineCRC+1))
 	if err != nil {
 		return
 	}
@@ -95,7 +96,7 @@ func encodeQuarantine(bad map[place]chunkstore.ID) []byte {
 	places := slices.SortedFunc(maps.Keys(bad), func(a, b place) int {
 		return cmp.Or(bytes.Compare(a.pack[:], b.pack[:]), cmp.Compare(a.off, b.off))
 	})
-	b := make([]byte, 0, quarantineHeader+len(places)*quarantineEntry+crcSize)
+	b := make([]byte, 0, quarantineHeader+len(places)*quarantineEntry+quarantineCRC)
 	b = append(b, quarantineMagic...)
 	b = binary.LittleEndian.AppendUint32(b, quarantineVersion)
 	b = binary.LittleEndian.AppendUint32(b, uint32(len(places)))
@@ -112,10 +113,10 @@ func encodeQuarantine(bad map[place]chunkstore.ID) []byte {
 var errQuarantine = errors.New("quarantine: damaged")
 
 func decodeQuarantine(b []byte) (map[place]chunkstore.ID, error) {
-	if len(b) < quarantineHeader+crcSize || string(b[:8]) != quarantineMagic {
+	if len(b) < quarantineHeader+quarantineCRC || string(b[:8]) != quarantineMagic {
 		return nil, errQuarantine
 	}
-	body, count := b[:len(b)-crcSize], int(binary.LittleEndian.Uint32(b[12:]))
+	body, count := b[:len(b)-quarantineCRC], int(binary.LittleEndian.Uint32(b[12:]))
 	if count > quarantineMax || len(body) != quarantineHeader+count*quarantineEntry ||
 		binary.LittleEndian.Uint32(b[8:]) != quarantineVersion || binary.LittleEndian.Uint32(b[len(body):]) != packfile.CRC(body) {
 		return nil, errQuarantine
