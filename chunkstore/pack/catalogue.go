@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"runtime/debug"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -167,6 +168,36 @@ func (c *catalogue) get(k chunkstore.Key) (l location, ok bool, err error) {
 		return err
 	})
 	return l, ok && err == nil, err
+}
+
+// getAll looks up the chunks that have no place in found yet, in the order of their
+// keys, in which pages of the file are near to each other.
+func (c *catalogue) getAll(keys []chunkstore.Key, found []location) error {
+	order := make([]int, 0, len(keys))
+	for i := range keys {
+		if found[i] == (location{}) {
+			order = append(order, i)
+		}
+	}
+	slices.SortFunc(order, func(a, b int) int { return keys[a].Compare(keys[b]) })
+	return c.view(func(tx *bbolt.Tx) error {
+		b, err := bucket(tx, bucketChunks)
+		if err != nil {
+			return err
+		}
+		for _, i := range order {
+			var room [chunkstore.KeySize]byte
+			key := keys[i].Append(room[:0])
+			v := b.Get(key)
+			if v == nil {
+				continue
+			}
+			if found[i], err = decodeLocation(key, v); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 }
 
 // holders looks up the chunks of all owners that have the name and size of k.

@@ -104,7 +104,7 @@ func TestCatalogueValues(t *testing.T) {
 			t.Errorf("the value of another chunk: %v", err)
 		}
 	}
-	p := packInfo{id: testPack, state: packfile.StateSealed, length: 5000, totals: totals{records: 3, stored: 300, plain: 400}}
+	p := packInfo{id: packfile.ID{1}, state: packfile.StateSealed, length: 5000, totals: totals{records: 3, stored: 300, plain: 400}}
 	v = encodePackInfo(7, p)
 	no, q, err := decodePackInfo(packKey(7), v)
 	if err != nil || no != 7 || q.id != p.id || q.length != p.length || q.totals != p.totals || q.savedTo != p.length {

@@ -3,9 +3,6 @@ package pack
 import (
 	"context"
 	"fmt"
-	"slices"
-
-	"go.etcd.io/bbolt"
 
 	"holdfast/chunkstore"
 )
@@ -47,36 +44,6 @@ func (s *Store) lookupAll(keys []chunkstore.Key) (found []location, moves uint64
 		clear(found) // Keep finds the error again, and mends what it can
 	}
 	return found, moves
-}
-
-// getAll looks up the chunks that have no place in found yet, in the order of their
-// keys, in which pages of the file are near to each other.
-func (c *catalogue) getAll(keys []chunkstore.Key, found []location) error {
-	order := make([]int, 0, len(keys))
-	for i := range keys {
-		if found[i] == (location{}) {
-			order = append(order, i)
-		}
-	}
-	slices.SortFunc(order, func(a, b int) int { return keys[a].Compare(keys[b]) })
-	return c.view(func(tx *bbolt.Tx) error {
-		b, err := bucket(tx, bucketChunks)
-		if err != nil {
-			return err
-		}
-		for _, i := range order {
-			var room [chunkstore.KeySize]byte
-			key := keys[i].Append(room[:0])
-			v := b.Get(key)
-			if v == nil {
-				continue
-			}
-			if found[i], err = decodeLocation(key, v); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
 }
 
 // lookAtPacks looks at the files of all packs that were found, so that the answers of
