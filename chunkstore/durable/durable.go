@@ -17,7 +17,8 @@
 // pages and would call the second one a success.
 //
 // It also opens what must be a file, so that nothing else that has its name holds a
-// caller up.
+// caller up; has the door through which a store changes its files, where a test can let
+// each change fail; and knows what the errors of a disk mean.
 package durable
 
 import (

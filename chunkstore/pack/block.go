@@ -1,5 +1,10 @@
 package pack
 
+// scrubBlock is how much of a pack is read at a time, in bytes: so little that
+// the processor still has it in its own cache when it is hashed. Reading ahead
+// is the work of the kernel.
+const scrubBlock = 256 << 10
+
 // block holds the part of a file that is being read.
 type block struct {
 	at   int64  // offset of data in the file

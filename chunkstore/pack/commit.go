@@ -7,14 +7,14 @@ import (
 	"path/filepath"
 
 	"holdfast/chunkstore/durable"
-	"holdfast/chunkstore/pack/disk"
+	"holdfast/chunkstore/pack/catalogue"
 	"holdfast/chunkstore/pack/packfile"
 )
 
 // batch is what one commit brings into the catalogue.
 type batch struct {
-	changes
-	pending table // the chunks
+	catalogue.Changes
+	pending catalogue.Table // the chunks
 	// ends says how far each pack has to be durable before.
 	ends map[uint32]int64
 }
@@ -46,7 +46,7 @@ func (s *Store) flushIfMany(ctx context.Context) error {
 func (s *Store) hasMany() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.pending.len() >= pendingMax
+	return s.pending.Len() >= pendingMax
 }
 
 // syncLocked is sync for whoever holds commitLock. An error that is final
@@ -61,7 +61,7 @@ func (s *Store) syncLocked(ctx context.Context) error {
 	if err == nil {
 		err = s.saveQuarantine()
 	}
-	if disk.IsFinal(err) {
+	if durable.IsFinal(err) {
 		s.failure.set(err)
 	}
 	return err
@@ -74,50 +74,50 @@ func (s *Store) takeBatch() batch {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	b := batch{ends: make(map[uint32]int64)}
-	b.epoch, b.pending, b.packs = s.epoch.Number, s.pending, make(map[uint32]packInfo)
-	s.committing, s.pending = s.pending, newTable()
+	b.Epoch, b.pending, b.Packs = s.epoch.Number, s.pending, make(map[uint32]catalogue.PackInfo)
+	s.committing, s.pending = s.pending, catalogue.NewTable()
 	s.generation++
 	for no := range s.dirty {
-		b.packs[no] = *s.packs[no]
+		b.Packs[no] = *s.packs[no]
 	}
 	for no := range s.stamped {
-		if p := s.packs[no]; !p.dropped {
-			b.packs[no] = *p
+		if p := s.packs[no]; !p.Dropped {
+			b.Packs[no] = *p
 		}
 	}
-	seen := make(map[spot]bool)
-	b.pending.each(func(h held) {
-		s.count(&b, seen, h.spot(), packfile.Entry{Off: h.off, Record: packfile.Record{Key: h.key, Stored: h.stored}})
-		if h.claimed() {
-			s.count(&b, seen, h.claimSpot(), packfile.Entry{Off: h.claimOff, Record: packfile.Record{Key: h.key, Claim: true}})
+	seen := make(map[catalogue.Spot]bool)
+	b.pending.Each(func(h catalogue.Held) {
+		s.count(&b, seen, h.Spot(), packfile.Entry{Off: h.Off, Record: packfile.Record{Key: h.Key, Stored: h.Stored}})
+		if h.Claimed() {
+			s.count(&b, seen, h.ClaimSpot(), packfile.Entry{Off: h.ClaimOff, Record: packfile.Record{Key: h.Key, Claim: true}})
 		}
 	})
-	for no, q := range b.packs {
-		q.totals = q.saved
-		if q.state == packfile.StateOpen {
-			q.length = q.savedTo
+	for no, q := range b.Packs {
+		q.Totals = q.Saved
+		if q.State == packfile.StateOpen {
+			q.Length = q.SavedTo
 		}
-		b.packs[no] = q
+		b.Packs[no] = q
 	}
 	return b
 }
 
 // count adds the record at a spot to what a batch brings, unless it is in the
 // catalogue already and has only got a mark, or another key. s.mu is held.
-func (s *Store) count(b *batch, seen map[spot]bool, at spot, e packfile.Entry) {
-	p := s.packs[at.pack]
-	if e.End() <= p.savedTo || seen[at] {
+func (s *Store) count(b *batch, seen map[catalogue.Spot]bool, at catalogue.Spot, e packfile.Entry) {
+	p := s.packs[at.Pack]
+	if e.End() <= p.SavedTo || seen[at] {
 		return
 	}
 	seen[at] = true
-	q, ok := b.packs[at.pack]
+	q, ok := b.Packs[at.Pack]
 	if !ok {
 		q = *p
 	}
-	q.saved.add(e.Record)
-	q.savedTo = max(q.savedTo, e.End())
-	b.packs[at.pack] = q
-	b.ends[at.pack] = q.savedTo
+	q.Saved.Add(e.Record)
+	q.SavedTo = max(q.SavedTo, e.End())
+	b.Packs[at.Pack] = q
+	b.ends[at.Pack] = q.SavedTo
 }
 
 // endBatch makes the new state known, or takes the batch back.
@@ -125,22 +125,22 @@ func (s *Store) endBatch(b batch, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !ok {
-		s.committing.each(func(h held) {
-			if _, newer := s.pending.get(h.key); !newer {
-				s.pending.put(h.key, h.location)
+		s.committing.Each(func(h catalogue.Held) {
+			if _, newer := s.pending.Get(h.Key); !newer {
+				s.pending.Put(h.Key, h.Location)
 			}
 		})
-		s.committing = table{}
+		s.committing = catalogue.Table{}
 		return
 	}
-	s.committing = table{}
-	for no, q := range b.packs {
+	s.committing = catalogue.Table{}
+	for no, q := range b.Packs {
 		p := s.packs[no]
-		p.saved, p.savedTo = q.saved, q.savedTo
-		if p.state == q.state {
+		p.Saved, p.SavedTo = q.Saved, q.SavedTo
+		if p.State == q.State {
 			delete(s.dirty, no)
 		}
-		if p.checked == q.checked {
+		if p.Checked == q.Checked {
 			delete(s.stamped, no)
 		}
 	}
@@ -165,18 +165,18 @@ func (s *Store) commitBatch(ctx context.Context, b batch) error {
 	if err := s.epoch.check(s.dir); err != nil {
 		return err
 	}
-	if b.pending.len()+len(b.packs) == 0 {
+	if b.pending.Len()+len(b.Packs) == 0 {
 		return nil
 	}
-	b.chunks = b.pending.sorted()
-	if err := s.commitChanges(b.changes); err != nil {
-		if !errors.Is(err, errCatalogue) {
+	b.Chunks = b.pending.Sorted()
+	if err := s.commitChanges(b.Changes); err != nil {
+		if !errors.Is(err, catalogue.ErrDoubt) {
 			return err
 		}
 		if _, err := s.rebuildLocked(ctx, nil); err != nil {
 			return err
 		}
-		if err := s.commitChanges(b.changes); err != nil {
+		if err := s.commitChanges(b.Changes); err != nil {
 			return err
 		}
 	}
@@ -184,17 +184,17 @@ func (s *Store) commitBatch(ctx context.Context, b batch) error {
 }
 
 // commitChanges runs one transaction. commitLock is held.
-func (s *Store) commitChanges(ch changes) error {
+func (s *Store) commitChanges(ch catalogue.Changes) error {
 	if !s.sumGone {
-		if err := removeSum(s.disk, s.dir); err != nil {
+		if err := catalogue.RemoveSum(s.disk, s.dir); err != nil {
 			return fmt.Errorf("%w: %w", durable.ErrLost, err)
 		}
 		s.sumGone = true
 	}
 	s.catMu.RLock()
 	defer s.catMu.RUnlock()
-	return s.disk.Do("commit", filepath.Join(s.dir, catalogueName), func() error {
-		_, err := s.cat.commit(ch)
+	return s.disk.Do("commit", filepath.Join(s.dir, catalogue.FileName), func() error {
+		_, err := s.cat.Commit(ch)
 		return err
 	})
 }

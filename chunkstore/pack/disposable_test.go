@@ -11,6 +11,7 @@ import (
 
 	"go.etcd.io/bbolt"
 
+	"holdfast/chunkstore/pack/catalogue"
 	"holdfast/chunkstore/pack/packfile"
 	"holdfast/chunkstore/storetest"
 )
@@ -116,7 +117,7 @@ func TestCatalogueIsDisposable(t *testing.T) {
 func disposeOfCatalogue(t *testing.T, origin, name string, readOnly bool) {
 	t.Helper()
 	dir := copyTree(t, origin)
-	catalogueDamages[name](t, filepath.Join(dir, catalogueName))
+	catalogueDamages[name](t, filepath.Join(dir, catalogue.FileName))
 	o := smallPacks
 	o.ReadOnly = readOnly
 	s := openAt(t, dir, o)

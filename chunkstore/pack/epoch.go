@@ -13,7 +13,6 @@ import (
 
 	"holdfast/chunkstore"
 	"holdfast/chunkstore/durable"
-	"holdfast/chunkstore/pack/disk"
 )
 
 // epochSize is the length of the epoch file: all of them are equally long, so
@@ -64,7 +63,7 @@ func nextEpoch(number uint64) (epoch, error) {
 // the old one is written over: opening for writing must work on a full disk,
 // or else nothing could be removed from it. A torn epoch file is harmless, it
 // only makes the next start look at the packs.
-func (e epoch) write(d disk.Door, dir string) error {
+func (e epoch) write(d durable.Door, dir string) error {
 	b, err := json.Marshal(e)
 	if err != nil {
 		return fmt.Errorf("write epoch: %w", err)

@@ -15,7 +15,7 @@ import (
 
 	"holdfast/chunkstore"
 	"holdfast/chunkstore/durable"
-	"holdfast/chunkstore/pack/disk"
+	"holdfast/chunkstore/pack/catalogue"
 	"holdfast/chunkstore/pack/packfile"
 	"holdfast/chunkstore/storetest"
 )
@@ -190,7 +190,7 @@ func harmless(hit string, errno error) bool {
 	if strings.HasSuffix(hit, packfile.OpenExt) {
 		return strings.HasPrefix(hit, "write ") || strings.HasPrefix(hit, "chmod ")
 	}
-	return strings.HasPrefix(hit, "write "+sumName) || strings.HasPrefix(hit, "write epoch") || strings.HasPrefix(hit, "overwrite epoch")
+	return strings.HasPrefix(hit, "write "+catalogue.SumName) || strings.HasPrefix(hit, "write epoch") || strings.HasPrefix(hit, "overwrite epoch")
 }
 
 // TestFsyncFailsOnce is the rule of its own that a failed fsync makes the
@@ -256,7 +256,7 @@ func TestFsyncIsNotTriedAgain(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			calls := 0
-			d := disk.Door{Hook: func(op, path string, change func() error) error {
+			d := durable.Door{Hook: func(op, path string, change func() error) error {
 				if op != c.op {
 					return change()
 				}
@@ -449,7 +449,7 @@ func TestReadErrors(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := locate(0, es[0])
+	l := catalogue.Locate(0, es[0])
 	rr := recordReader{buf: make([]byte, es[0].Size()), prove: true}
 	if err := rr.read(e, c.Key(), l); err != nil {
 		t.Fatal(err)

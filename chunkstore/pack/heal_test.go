@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"holdfast/chunkstore"
+	"holdfast/chunkstore/pack/catalogue"
 	"holdfast/chunkstore/pack/packfile"
 	"holdfast/chunkstore/storetest"
 )
@@ -65,7 +66,7 @@ func TestGetHealsMissOnce(t *testing.T) {
 	cs := chunks(0, 25)
 	fill(t, s, cs)
 	forget := func(c chunkstore.Chunk) {
-		if _, err := s.cat.commit(changes{deletes: []chunkstore.Key{c.Key()}}); err != nil {
+		if _, err := s.cat.Commit(catalogue.Changes{Deletes: []chunkstore.Key{c.Key()}}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -127,7 +128,7 @@ func TestHealsWhileOpen(t *testing.T) {
 				t.Fatal(err)
 			}
 			s.mu.Lock() // past the lookup of Put
-			s.pending.put(chunkstore.Key{ID: chunkstore.ID{1}, Size: 1}, location{pack: 0, off: packfile.HeaderSize, stored: 100})
+			s.pending.Put(chunkstore.Key{ID: chunkstore.ID{1}, Size: 1}, catalogue.Location{Pack: 0, Off: packfile.HeaderSize, Stored: 100})
 			s.mu.Unlock()
 			if err := errors.Join(se.Sync(bg), se.Close()); err != nil {
 				t.Fatal(err)
@@ -153,7 +154,7 @@ func TestHealsWhileOpen(t *testing.T) {
 			dir := create(t)
 			s := openAt(t, dir, smallPacks)
 			fill(t, s, cs)
-			if err := os.Truncate(filepath.Join(dir, catalogueName), 8192); err != nil {
+			if err := os.Truncate(filepath.Join(dir, catalogue.FileName), 8192); err != nil {
 				t.Fatal(err)
 			}
 			act(t, s)

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"holdfast/chunkstore"
+	"holdfast/chunkstore/pack/catalogue"
 	"holdfast/chunkstore/pack/packfile"
 	"holdfast/chunkstore/storetest"
 	"holdfast/crypto"
@@ -105,7 +106,7 @@ func replace(se chunkstore.Session, c chunkstore.Chunk) error {
 }
 
 // current tells where a chunk is read from, condemned or not.
-func (s *Store) current(k chunkstore.Key) (location, bool) {
+func (s *Store) current(k chunkstore.Key) (catalogue.Location, bool) {
 	l, ok, err := s.find(bg, k)
 	return l, ok && err == nil
 }
@@ -122,7 +123,7 @@ func kill(t testing.TB, s *Store) {
 	}
 	s.mu.Unlock()
 	s.handles.closeAll()
-	if err := errors.Join(s.cat.close(), s.lock.release()); err != nil {
+	if err := errors.Join(s.cat.Close(), s.lock.release()); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -178,14 +179,14 @@ func flip(at int) func([]byte) []byte {
 }
 
 // where returns the pack file and offset of a chunk.
-func where(t testing.TB, s *Store, c chunkstore.Chunk) (packfile.File, location) {
+func where(t testing.TB, s *Store, c chunkstore.Chunk) (packfile.File, catalogue.Location) {
 	t.Helper()
 	l, ok, err := s.lookup(bg, c.Key())
 	if err != nil || !ok {
 		t.Fatalf("chunk %s: %v, %v", c.ID, ok, err)
 	}
-	p := s.packs[l.pack]
-	return packfile.File{ID: p.id, State: p.state}, l
+	p := s.packs[l.Pack]
+	return packfile.File{ID: p.ID, State: p.State}, l
 }
 
 var testPack = packfile.ID{1, 2, 3, 4, 5, 6, 7, 8}

@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"holdfast/chunkstore"
+	"holdfast/chunkstore/pack/catalogue"
 	"holdfast/chunkstore/pack/packfile"
 )
 
@@ -28,10 +29,10 @@ type extent struct{ from, to uint32 }
 type extents map[uint32][]extent
 
 // add adds what a chunk is read from, its record and its claim.
-func (x extents) add(l location) {
-	x.insert(l.pack, extent{uint32(l.off), uint32(l.end())})
-	if l.claimed() {
-		x.insert(l.claimPack, extent{uint32(l.claimOff), uint32(l.claimOff + packfile.RecordSize)})
+func (x extents) add(l catalogue.Location) {
+	x.insert(l.Pack, extent{uint32(l.Off), uint32(l.End())})
+	if l.Claimed() {
+		x.insert(l.ClaimPack, extent{uint32(l.ClaimOff), uint32(l.ClaimOff + packfile.RecordSize)})
 	}
 }
 
@@ -46,10 +47,10 @@ func (x extents) insert(pack uint32, e extent) {
 }
 
 // has reports whether the record at a spot is among them.
-func (x extents) has(at spot) bool { return covers(x[at.pack], at.off) }
+func (x extents) has(at catalogue.Spot) bool { return covers(x[at.Pack], at.Off) }
 
 // hasAny reports whether one of several is.
-func (x extents) hasAny(list []spot) bool { return slices.ContainsFunc(list, x.has) }
+func (x extents) hasAny(list []catalogue.Spot) bool { return slices.ContainsFunc(list, x.has) }
 
 // covers reports whether one of the extents has an offset.
 func covers(list []extent, off int64) bool {
@@ -110,7 +111,7 @@ func (se *session) Keep(ctx context.Context, k chunkstore.Key) (chunkstore.Info,
 
 // lookup is that of the store, for whoever has the flight of the chunk: no sweep moves
 // it meanwhile. The session counts on what it finds.
-func (se *session) lookup(ctx context.Context, k chunkstore.Key) (location, bool, error) {
+func (se *session) lookup(ctx context.Context, k chunkstore.Key) (catalogue.Location, bool, error) {
 	for {
 		l, ok, err := se.s.lookup(ctx, k)
 		if err != nil || !ok || se.hold(l) {
@@ -122,12 +123,12 @@ func (se *session) lookup(ctx context.Context, k chunkstore.Key) (location, bool
 
 // hold holds what a chunk is read from. It is false if the record, or the claim, is
 // about to go or has gone: whoever has looked it up must look again.
-func (se *session) hold(l location) bool {
+func (se *session) hold(l catalogue.Location) bool {
 	s := se.s
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, at := range l.spots() {
-		if s.condemned[at.pack][at.off] || s.hasDropped(at.pack) {
+	for _, at := range l.Spots() {
+		if s.condemned[at.Pack][at.Off] || s.hasDropped(at.Pack) {
 			return false
 		}
 	}
@@ -136,7 +137,7 @@ func (se *session) hold(l location) bool {
 }
 
 // holdFor is called with s.mu held. A session that has ended holds nothing.
-func (s *Store) holdFor(se *session, l location) {
+func (s *Store) holdFor(se *session, l catalogue.Location) {
 	if s.sessions[se] {
 		se.holds.add(l)
 	}
@@ -144,7 +145,7 @@ func (s *Store) holdFor(se *session, l location) {
 
 // follow makes all that hold one of the places that something lay in hold that which
 // stands for it from now on. s.mu is held.
-func (s *Store) follow(from []spot, to location) {
+func (s *Store) follow(from []catalogue.Spot, to catalogue.Location) {
 	if len(from) == 0 {
 		return
 	}
@@ -214,12 +215,12 @@ func (s *Store) rebuilt() {
 // leaving tells what a sweep does to the record of a chunk, or to its claim: condemned means that
 // it is about to be removed, and the chunk counts as not stored; dropped, that
 // the pack it was in has been forgotten.
-func (s *Store) leaving(l location) (condemned, dropped bool) {
+func (s *Store) leaving(l catalogue.Location) (condemned, dropped bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, at := range l.spots() {
-		condemned = condemned || s.condemned[at.pack][at.off]
-		dropped = dropped || s.hasDropped(at.pack)
+	for _, at := range l.Spots() {
+		condemned = condemned || s.condemned[at.Pack][at.Off]
+		dropped = dropped || s.hasDropped(at.Pack)
 	}
 	return condemned, dropped
 }
@@ -227,5 +228,5 @@ func (s *Store) leaving(l location) (condemned, dropped bool) {
 // hasDropped is called with s.mu held.
 func (s *Store) hasDropped(pack uint32) bool {
 	p := s.packs[pack]
-	return p != nil && p.dropped
+	return p != nil && p.Dropped
 }

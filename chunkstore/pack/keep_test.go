@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"holdfast/chunkstore"
+	"holdfast/chunkstore/pack/catalogue"
 	"holdfast/chunkstore/pack/packfile"
 )
 
@@ -157,7 +158,9 @@ func TestNothingIsSweptAfterARebuild(t *testing.T) {
 // TestExtents compares with a plain set of what was added.
 func TestExtents(t *testing.T) {
 	const records, size = 200, packfile.RecordSize + 10
-	at := func(i int) location { return location{pack: 1, off: packfile.HeaderSize + int64(i)*size, stored: 10} }
+	at := func(i int) catalogue.Location {
+		return catalogue.Location{Pack: 1, Off: packfile.HeaderSize + int64(i)*size, Stored: 10}
+	}
 	for seed := range uint64(50) {
 		random := rand.New(rand.NewPCG(seed, 1))
 		var parts [2]extents
@@ -174,7 +177,7 @@ func TestExtents(t *testing.T) {
 		all.merge(parts[0])
 		all.merge(parts[1])
 		for i := range records {
-			if all.has(at(i).spot()) != added[i] {
+			if all.has(at(i).Spot()) != added[i] {
 				t.Fatalf("seed %d: record %d is there: %v", seed, i, !added[i])
 			}
 		}

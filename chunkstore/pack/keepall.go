@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"holdfast/chunkstore"
+	"holdfast/chunkstore/pack/catalogue"
 )
 
 // KeepAll implements chunkstore.Keeper. It looks all chunks up in one reading of the
@@ -24,14 +25,14 @@ func (se *session) KeepAll(ctx context.Context, keys []chunkstore.Key) (rest []i
 
 // lookupAll looks chunks up as lookup does. The places are those of keys, zero for what
 // was not found. They are sound as long as Store.moves is what is returned with them.
-func (s *Store) lookupAll(keys []chunkstore.Key) (found []location, moves uint64) {
-	found = make([]location, len(keys))
+func (s *Store) lookupAll(keys []chunkstore.Key) (found []catalogue.Location, moves uint64) {
+	found = make([]catalogue.Location, len(keys))
 	s.mu.Lock()
 	moves = s.moves
 	for i, k := range keys {
-		l, ok := s.pending.get(k)
+		l, ok := s.pending.Get(k)
 		if !ok {
-			l, ok = s.committing.get(k)
+			l, ok = s.committing.Get(k)
 		}
 		if ok {
 			found[i] = l
@@ -40,7 +41,7 @@ func (s *Store) lookupAll(keys []chunkstore.Key) (found []location, moves uint64
 	s.mu.Unlock()
 	s.catMu.RLock()
 	defer s.catMu.RUnlock()
-	if s.cat.getAll(keys, found) != nil {
+	if s.cat.GetAll(keys, found) != nil {
 		clear(found) // Keep finds the error again, and mends what it can
 	}
 	return found, moves
@@ -48,18 +49,18 @@ func (s *Store) lookupAll(keys []chunkstore.Key) (found []location, moves uint64
 
 // lookAtPacks looks at the files of all packs that were found, so that the answers of
 // this generation are known.
-func (s *Store) lookAtPacks(found []location) {
+func (s *Store) lookAtPacks(found []catalogue.Location) {
 	seen := map[uint32]bool{}
 	for _, l := range found {
-		if l != (location{}) && !seen[l.pack] && s.knows(l.pack) {
-			seen[l.pack] = true
-			_, _ = s.look(l.pack) // an error is one for Keep
+		if l != (catalogue.Location{}) && !seen[l.Pack] && s.knows(l.Pack) {
+			seen[l.Pack] = true
+			_, _ = s.look(l.Pack) // an error is one for Keep
 		}
 	}
 }
 
 // holdAll holds what was found, and returns the places of what cannot be held.
-func (se *session) holdAll(found []location, moves uint64) (rest []int) {
+func (se *session) holdAll(found []catalogue.Location, moves uint64) (rest []int) {
 	for from := 0; from < len(found); from += holdsAtOnce {
 		rest = se.holdSome(found[from:min(from+holdsAtOnce, len(found))], from, moves, rest)
 	}
@@ -71,13 +72,13 @@ func (se *session) holdAll(found []location, moves uint64) (rest []int) {
 const holdsAtOnce = 256
 
 // holdSome is holdAll for a part that begins at from.
-func (se *session) holdSome(found []location, from int, moves uint64, rest []int) []int {
+func (se *session) holdSome(found []catalogue.Location, from int, moves uint64, rest []int) []int {
 	s := se.s
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	still := s.moves == moves
 	for i, l := range found {
-		if still && l != (location{}) && s.sound(l) {
+		if still && l != (catalogue.Location{}) && s.sound(l) {
 			s.holdFor(se, l)
 		} else {
 			rest = append(rest, from+i)
@@ -88,12 +89,12 @@ func (se *session) holdSome(found []location, from int, moves uint64, rest []int
 
 // sound tells whether a record, and its claim, is where it should be and stays, as far
 // as the last look at its pack tells. s.mu is held.
-func (s *Store) sound(l location) bool {
-	for _, at := range l.spots() {
-		if s.packs[at.pack] == nil || s.condemned[at.pack][at.off] || s.hasDropped(at.pack) {
+func (s *Store) sound(l catalogue.Location) bool {
+	for _, at := range l.Spots() {
+		if s.packs[at.Pack] == nil || s.condemned[at.Pack][at.Off] || s.hasDropped(at.Pack) {
 			return false
 		}
 	}
-	p := s.packs[l.pack]
-	return p.seen == s.generation && p.fits(l) == nil
+	p := s.packs[l.Pack]
+	return p.Seen == s.generation && fits(*p, l) == nil
 }

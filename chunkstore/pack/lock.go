@@ -16,7 +16,6 @@ import (
 
 	"holdfast/chunkstore"
 	"holdfast/chunkstore/durable"
-	"holdfast/chunkstore/pack/disk"
 )
 
 // lockPoll is how often a lock that somebody else holds is asked for again.
@@ -60,7 +59,7 @@ func (l *lockFile) open(shared bool) error {
 	if err == nil {
 		return nil
 	}
-	if !shared || !disk.IsReadOnly(err) {
+	if !shared || !durable.IsReadOnly(err) {
 		return fmt.Errorf("lock: %w", err)
 	}
 	l.f, err = durable.Open(l.path)

@@ -12,7 +12,8 @@ import (
 	"time"
 
 	"holdfast/chunkstore"
-	"holdfast/chunkstore/pack/disk"
+	"holdfast/chunkstore/durable"
+	"holdfast/chunkstore/pack/catalogue"
 )
 
 func TestOpenErrors(t *testing.T) {
@@ -170,7 +171,7 @@ func TestFencing(t *testing.T) {
 			}
 			// On such a file system locks of the catalogue are lost as well.
 			remove(t, filepath.Join(dir, "lock"))
-			if err := os.Rename(filepath.Join(dir, catalogueName), filepath.Join(dir, "old")); err != nil {
+			if err := os.Rename(filepath.Join(dir, catalogue.FileName), filepath.Join(dir, "old")); err != nil {
 				t.Fatal(err)
 			}
 			second := openAt(t, dir, smallPacks)
@@ -215,7 +216,7 @@ func TestFencingDuringCommit(t *testing.T) {
 		err := change()
 		if op == "commit" && armed {
 			e, eerr := nextEpoch(100)
-			return errors.Join(err, eerr, e.write(disk.Door{}, dir))
+			return errors.Join(err, eerr, e.write(durable.Door{}, dir))
 		}
 		return err
 	}}
@@ -280,7 +281,7 @@ func TestEpochSurvivesLossOfEverything(t *testing.T) {
 		fill(t, s, chunks(20*i, 20))
 		closeStore(t, s)
 	}
-	for _, name := range []string{"epoch", "lock", catalogueName, sumName} {
+	for _, name := range []string{"epoch", "lock", catalogue.FileName, catalogue.SumName} {
 		remove(t, filepath.Join(dir, name))
 	}
 	s := openAt(t, dir, smallPacks)

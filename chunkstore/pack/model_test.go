@@ -14,6 +14,7 @@ import (
 	"testing"
 
 	"holdfast/chunkstore"
+	"holdfast/chunkstore/pack/catalogue"
 	"holdfast/chunkstore/pack/packfile"
 	"holdfast/chunkstore/storetest"
 )
@@ -303,7 +304,7 @@ func (m *model) doSweep() {
 // doScrub reads everything: only packs that were damaged are called so.
 func (m *model) doScrub() {
 	r, err := m.s.Scrub(bg, ScrubOptions{Workers: 1 + m.r.IntN(3), Damaged: func(k chunkstore.Key, err error) {
-		if l, ok, _ := m.s.lookup(bg, k); ok && !m.hurt[m.s.packs[l.pack].id] {
+		if l, ok, _ := m.s.lookup(bg, k); ok && !m.hurt[m.s.packs[l.Pack].ID] {
 			m.fatal("scrub: %v", err)
 		}
 	}})
@@ -328,12 +329,12 @@ func (m *model) doFlip() {
 		if err != nil || !ok || m.s.healthy(l) != nil {
 			continue
 		}
-		p := m.s.packNow(l.pack)
-		m.hurt[p.id] = true
-		path := packPath(m.dir, packfile.File{ID: p.id, State: p.state})
-		flipAt(m.t, rawFile(m.t, path), l.off+m.r.Int64N(l.end()-l.off), 1)
+		p := m.s.packNow(l.Pack)
+		m.hurt[p.ID] = true
+		path := packPath(m.dir, packfile.File{ID: p.ID, State: p.State})
+		flipAt(m.t, rawFile(m.t, path), l.Off+m.r.Int64N(l.End()-l.Off), 1)
 		m.doScrub()
-		if now, ok := m.s.current(c.Key()); ok && !now.samePlace(l) {
+		if now, ok := m.s.current(c.Key()); ok && !now.SamePlace(l) {
 			break // to an older copy, which verify has read: the catalogue was built anew
 		}
 		if _, err := m.s.Stat(bg, c.Key()); !errors.Is(err, chunkstore.ErrNotExist) {
@@ -366,17 +367,17 @@ func (m *model) doReindex() {
 func (m *model) doLoseCatalogue() {
 	m.close()
 	m.settlePut()
-	if err := os.Remove(filepath.Join(m.dir, catalogueName)); err != nil {
+	if err := os.Remove(filepath.Join(m.dir, catalogue.FileName)); err != nil {
 		m.fatal("%v", err)
 	}
 	m.open(Options{})
 	m.verifyAll()
 }
 
-func (m *model) homeOf(l location) (home [2]packfile.ID) {
-	home[0] = m.s.packs[l.pack].id
-	if l.claimed() {
-		home[1] = m.s.packs[l.claimPack].id
+func (m *model) homeOf(l catalogue.Location) (home [2]packfile.ID) {
+	home[0] = m.s.packs[l.Pack].ID
+	if l.Claimed() {
+		home[1] = m.s.packs[l.ClaimPack].ID
 	}
 	return home
 }
@@ -393,10 +394,10 @@ func (m *model) settlePut() {
 func (m *model) doDamageCatalogue() {
 	m.close()
 	m.settlePut()
-	path := filepath.Join(m.dir, catalogueName)
+	path := filepath.Join(m.dir, catalogue.FileName)
 	if m.r.IntN(2) == 0 {
 		// As after a kill: nothing tells at once that it is not as it was.
-		_ = os.Remove(filepath.Join(m.dir, sumName))
+		_ = os.Remove(filepath.Join(m.dir, catalogue.SumName))
 	}
 	edit(m.t, path, func(b []byte) []byte {
 		at := m.r.IntN(len(b))

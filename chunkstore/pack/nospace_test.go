@@ -10,7 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"holdfast/chunkstore"
-	"holdfast/chunkstore/pack/disk"
+	"holdfast/chunkstore/durable"
+	"holdfast/chunkstore/pack/catalogue"
 	"holdfast/chunkstore/pack/packfile"
 	"holdfast/chunkstore/storetest"
 )
@@ -93,7 +94,7 @@ func fillDisk(t *testing.T, dir string) func() {
 }
 
 func ignoreFull(err error) error {
-	if disk.IsFull(err) {
+	if durable.IsFull(err) {
 		return nil
 	}
 	return err
@@ -188,7 +189,7 @@ func TestReadOnlyDisk(t *testing.T) {
 			kill(t, s)
 		}, ""},
 		{"no lock file", func(t *testing.T, s *Store) { closeStore(t, s) }, "lock"},
-		{"no checksum", func(t *testing.T, s *Store) { closeStore(t, s) }, sumName},
+		{"no checksum", func(t *testing.T, s *Store) { closeStore(t, s) }, catalogue.SumName},
 		{"no epoch", func(t *testing.T, s *Store) { closeStore(t, s) }, "epoch"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

@@ -12,7 +12,7 @@ import (
 
 	"holdfast/chunkstore"
 	"holdfast/chunkstore/durable"
-	"holdfast/chunkstore/pack/disk"
+	"holdfast/chunkstore/pack/catalogue"
 	"holdfast/chunkstore/pack/packfile"
 )
 
@@ -133,28 +133,28 @@ func (s *Store) closeCatalogue() error {
 	if s.cat == nil {
 		return nil
 	}
-	return s.cat.close()
+	return s.cat.Close()
 }
 
 // errStale says that the packs hold more than the catalogue knows.
-var errStale = fmt.Errorf("%w: the packs hold more than it knows", errCatalogue)
+var errStale = fmt.Errorf("%w: the packs hold more than it knows", catalogue.ErrDoubt)
 
 // load opens the catalogue and reads what it says of the packs, and what the
 // disk shows of them. Only a reader gets errStale, with the catalogue open.
 func (s *Store) load(readOnly bool) error {
-	c, err := openCatalogue(s.dir, readOnly)
+	c, err := catalogue.Open(s.dir, readOnly)
 	if err != nil {
 		return err
 	}
-	number, packs, err := c.header()
+	number, packs, err := c.Header()
 	if err != nil {
-		return errors.Join(err, c.close())
+		return errors.Join(err, c.Close())
 	}
 	s.cat, s.packs = c, packs
 	known := make(map[packfile.ID]bool, len(packs))
 	for no, p := range packs {
 		s.nextPack = max(s.nextPack, no+1)
-		known[p.id] = true
+		known[p.ID] = true
 	}
 	s.epoch.Number = max(s.epoch.Number, number)
 	if !readOnly {
@@ -171,7 +171,7 @@ func (s *Store) load(readOnly bool) error {
 		}
 	}
 	for _, p := range packs {
-		if p.state == packfile.StateOpen && p.size > p.savedTo {
+		if p.State == packfile.StateOpen && p.Size > p.SavedTo {
 			return errStale
 		}
 	}
@@ -185,13 +185,13 @@ func (s *Store) compare(files []packfile.File) {
 		found[f.ID] = f
 	}
 	for _, p := range s.packs {
-		f, ok := found[p.id]
-		p.seen, p.missing, p.size = s.generation, !ok, f.Size
+		f, ok := found[p.ID]
+		p.Seen, p.Missing, p.Size = s.generation, !ok, f.Size
 		if !ok {
 			if s.opened.PacksMissing++; len(s.opened.Missing) < namesMax {
-				s.opened.Missing = append(s.opened.Missing, p.name())
+				s.opened.Missing = append(s.opened.Missing, p.Name())
 			}
-			s.opened.name(p.name())
+			s.opened.name(p.Name())
 		}
 	}
 }
@@ -208,7 +208,7 @@ func openWriter(ctx context.Context, dir string, o Options) (*Store, error) {
 		}
 		return s, err
 	}
-	gave, giveErr := giveReserve(disk.Door{Hook: o.hook}, dir)
+	gave, giveErr := giveReserve(durable.Door{Hook: o.hook}, dir)
 	if giveErr != nil || !gave {
 		return nil, errors.Join(err, giveErr)
 	}
@@ -247,7 +247,7 @@ func (s *Store) prepare(ctx context.Context) error {
 	if err == nil {
 		err = s.reconcile(ctx)
 	}
-	if errors.Is(err, errCatalogue) || errors.Is(err, fs.ErrNotExist) {
+	if errors.Is(err, catalogue.ErrDoubt) || errors.Is(err, fs.ErrNotExist) {
 		err = s.startOver(ctx, err)
 	}
 	if err != nil || s.epoch.Number == ours {
@@ -265,8 +265,8 @@ func (s *Store) startOver(ctx context.Context, cause error) error {
 		return err
 	}
 	s.cat, s.nextPack, s.reusable = nil, 0, nil
-	s.packs, s.dirty = make(map[uint32]*packInfo), make(map[uint32]bool)
-	s.pending, s.claims = newTable(), nil
+	s.packs, s.dirty = make(map[uint32]*catalogue.PackInfo), make(map[uint32]bool)
+	s.pending, s.claims = catalogue.NewTable(), nil
 	s.opened = OpenReport{Rebuilt: cause, Unclean: s.opened.Unclean}
 	var err error
 	if s.opened.Reindex, err = s.rebuildLocked(ctx, s.options.Progress); err != nil {
@@ -290,7 +290,7 @@ func (s *Store) removeTemps() error {
 			continue
 		}
 		path := filepath.Join(s.dir, de.Name())
-		if err := s.disk.Do("remove", path, func() error { return disk.IgnoreMissing(os.Remove(path)) }); err != nil {
+		if err := s.disk.Do("remove", path, func() error { return durable.IgnoreMissing(os.Remove(path)) }); err != nil {
 			return err
 		}
 	}

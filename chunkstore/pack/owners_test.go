@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"holdfast/chunkstore"
+	"holdfast/chunkstore/pack/catalogue"
 	"holdfast/chunkstore/pack/packfile"
 	"holdfast/chunkstore/storetest"
 )
@@ -59,12 +60,12 @@ func TestSameBytesOfTwoOwnersAreStoredOnce(t *testing.T) {
 		},
 		"catalogue lost": func(t *testing.T, dir string, s *Store) *Store {
 			closeStore(t, s)
-			remove(t, dir+"/"+catalogueName)
+			remove(t, dir+"/"+catalogue.FileName)
 			return openAt(t, dir, smallPacks)
 		},
 		"catalogue lost in a crash": func(t *testing.T, dir string, s *Store) *Store {
 			kill(t, s)
-			remove(t, dir+"/"+catalogueName)
+			remove(t, dir+"/"+catalogue.FileName)
 			return openAt(t, dir, smallPacks)
 		},
 		"reindexed": func(t *testing.T, _ string, s *Store) *Store {
@@ -112,7 +113,7 @@ func TestSweepKeepsWhatOneOwnerStillNeeds(t *testing.T) {
 				holdsAll(t, s, tc.stay)
 			}
 			closeStore(t, s)
-			remove(t, dir+"/"+catalogueName)
+			remove(t, dir+"/"+catalogue.FileName)
 			s = openAt(t, dir, smallPacks)
 			holdsAll(t, s, tc.stay)
 			if tc.stay == nil && packBytes(t, dir) > 0 {
@@ -172,7 +173,7 @@ func TestDamageOfASharedRecordIsEverybodys(t *testing.T) {
 		t.Errorf("%d bytes were stored to heal a chunk of %d", more, len(bob[3].Blob))
 	}
 	closeStore(t, s)
-	remove(t, dir+"/"+catalogueName)
+	remove(t, dir+"/"+catalogue.FileName)
 	s = openAt(t, dir, smallPacks)
 	holdsAll(t, s, alice)
 	holdsAll(t, s, bob)
@@ -212,11 +213,11 @@ func TestDamagedClaim(t *testing.T) {
 	fill(t, s, alice)
 	fill(t, s, bob)
 	_, l := where(t, s, bob[3])
-	if !l.claimed() {
+	if !l.Claimed() {
 		t.Fatal("there is no claim")
 	}
-	p := s.packNow(l.claimPack)
-	flipAt(t, rawFile(t, packPath(dir, packfile.File{ID: p.id, State: p.state})), l.claimOff+20, 2)
+	p := s.packNow(l.ClaimPack)
+	flipAt(t, rawFile(t, packPath(dir, packfile.File{ID: p.ID, State: p.State})), l.ClaimOff+20, 2)
 	r, lost := scrubAll(t, s, ScrubOptions{})
 	if r.Damaged == 0 && r.PacksDamaged == 0 || len(lost) > 0 {
 		t.Errorf("%+v, %d lost", r, len(lost))
@@ -225,7 +226,7 @@ func TestDamagedClaim(t *testing.T) {
 	holdsAll(t, s, alice)
 	holdsAll(t, s, bob)
 	closeStore(t, s)
-	remove(t, dir+"/"+catalogueName)
+	remove(t, dir+"/"+catalogue.FileName)
 	s = openAt(t, dir, smallPacks)
 	holdsAll(t, s, alice)
 	holdsAll(t, s, bob)
@@ -276,7 +277,7 @@ func TestManyOwnersAtOnce(t *testing.T) {
 		t.Errorf("%d bytes for %d chunks of 1,000", live, 60)
 	}
 	closeStore(t, s)
-	if err := os.Remove(dir + "/" + catalogueName); err != nil {
+	if err := os.Remove(dir + "/" + catalogue.FileName); err != nil {
 		t.Fatal(err)
 	}
 	s = openAt(t, dir, smallPacks)

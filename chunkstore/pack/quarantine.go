@@ -12,6 +12,7 @@ import (
 
 	"holdfast/chunkstore"
 	"holdfast/chunkstore/durable"
+	"holdfast/chunkstore/pack/catalogue"
 	"holdfast/chunkstore/pack/packfile"
 )
 
@@ -141,12 +142,12 @@ func (s *Store) isQuarantined(at place, id chunkstore.ID) bool {
 }
 
 // setQuarantine notes what was found out about a record. s.mu is held.
-func (s *Store) setQuarantine(at spot, id chunkstore.ID, bad bool) {
-	p := s.packs[at.pack]
-	s.quarantine.set(place{p.id, at.off}, id, bad)
-	if bad && p.checked != 0 {
-		p.checked = 0
-		s.stamped[at.pack] = true
+func (s *Store) setQuarantine(at catalogue.Spot, id chunkstore.ID, bad bool) {
+	p := s.packs[at.Pack]
+	s.quarantine.set(place{p.ID, at.Off}, id, bad)
+	if bad && p.Checked != 0 {
+		p.Checked = 0
+		s.stamped[at.Pack] = true
 	}
 }
 

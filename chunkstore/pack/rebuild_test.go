@@ -9,27 +9,28 @@ import (
 	"golang.org/x/sys/unix"
 
 	"holdfast/chunkstore"
+	"holdfast/chunkstore/pack/catalogue"
 	"holdfast/chunkstore/pack/packfile"
 )
 
 // everything is what a catalogue says.
 type everything struct {
-	chunks map[chunkstore.Key]location
-	packs  map[packfile.ID]packInfo
+	chunks map[chunkstore.Key]catalogue.Location
+	packs  map[packfile.ID]catalogue.PackInfo
 }
 
 func everythingIn(t *testing.T, s *Store) everything {
 	t.Helper()
-	all := everything{map[chunkstore.Key]location{}, map[packfile.ID]packInfo{}}
-	if err := s.eachLocation(bg, func(k chunkstore.Key, l location) { all.chunks[k] = l }); err != nil {
+	all := everything{map[chunkstore.Key]catalogue.Location{}, map[packfile.ID]catalogue.PackInfo{}}
+	if err := s.eachLocation(bg, func(k chunkstore.Key, l catalogue.Location) { all.chunks[k] = l }); err != nil {
 		t.Fatal(err)
 	}
-	_, packs, err := s.cat.header()
+	_, packs, err := s.cat.Header()
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, p := range packs {
-		all.packs[p.id] = *p
+		all.packs[p.ID] = *p
 	}
 	return all
 }
@@ -56,7 +57,7 @@ func manyKinds(t *testing.T) (dir string) {
 	for i, c := range plain {
 		if i%5 == 0 {
 			_, l := where(t, s, c)
-			s.mark(bg, c.Key(), l.spot(), true)
+			s.mark(bg, c.Key(), l.Spot(), true)
 		}
 	}
 	closeStore(t, s)
@@ -81,7 +82,7 @@ func TestCatalogueOfParts(t *testing.T) {
 			first, told = all, r
 			bad := 0
 			for _, l := range all.chunks {
-				bad += int(l.flags & flagBad)
+				bad += int(l.Flags & catalogue.FlagBad)
 			}
 			if bad < 2 || r.Duplicates < 20 || r.Chunks != uint64(len(all.chunks)) {
 				t.Fatalf("%+v, and %d chunks are in the catalogue, %d of them damaged", r, len(all.chunks), bad)
@@ -107,7 +108,7 @@ func TestPartsThatCannotBeWritten(t *testing.T) {
 	for _, errno := range []error{unix.ENOSPC, unix.EIO} {
 		var broken error
 		s := openAt(t, dir, Options{PackSize: smallPacks.PackSize, rebuildBatch: 7, hook: func(op, path string, change func() error) error {
-			if filepath.Base(path) == runsName && broken != nil {
+			if filepath.Base(path) == catalogue.RunsName && broken != nil {
 				return broken
 			}
 			return change()

@@ -10,7 +10,7 @@ import (
 
 	"holdfast/chunkstore"
 	"holdfast/chunkstore/durable"
-	"holdfast/chunkstore/pack/disk"
+	"holdfast/chunkstore/pack/catalogue"
 	"holdfast/chunkstore/pack/packfile"
 )
 
@@ -39,13 +39,13 @@ func (s *Store) reconcile(ctx context.Context) error {
 	s.compare(files)
 	numbers := make(map[packfile.ID]uint32, len(s.packs))
 	for no, p := range s.packs {
-		numbers[p.id] = no
+		numbers[p.ID] = no
 	}
 	for _, f := range files {
 		no, known := numbers[f.ID]
 		if !known {
 			no = s.takeNumber()
-			s.packs[no] = &packInfo{id: f.ID, state: f.State, size: f.Size, seen: s.generation}
+			s.packs[no] = &catalogue.PackInfo{ID: f.ID, State: f.State, Size: f.Size, Seen: s.generation}
 		}
 		if err := s.recoverPack(ctx, no, f); err != nil {
 			return fmt.Errorf("recover pack %s: %w", f.Name(), err)
@@ -63,7 +63,7 @@ func (s *Store) reconcile(ctx context.Context) error {
 // flushRecovered commits what has been learned if that is much. A full disk is
 // no reason not to open: until there is room, it stays in memory.
 func (s *Store) flushRecovered(ctx context.Context, many int) error {
-	if s.pending.len() < many && (many > 1 || len(s.dirty) == 0) {
+	if s.pending.Len() < many && (many > 1 || len(s.dirty) == 0) {
 		return nil
 	}
 	if err := s.sync(ctx); err != nil && !errors.Is(err, chunkstore.ErrNoSpace) {
@@ -75,18 +75,18 @@ func (s *Store) flushRecovered(ctx context.Context, many int) error {
 func (s *Store) recoverPack(ctx context.Context, no uint32, f packfile.File) error {
 	p := s.packs[no]
 	switch {
-	case f.State == packfile.StateSealed && p.state == packfile.StateSealed && p.savedTo > 0:
-		if p.size != p.length {
+	case f.State == packfile.StateSealed && p.State == packfile.StateSealed && p.SavedTo > 0:
+		if p.Size != p.Length {
 			s.opened.name(f.Name())
 		}
 		return nil
 	case f.State == packfile.StateSealed:
 		return s.adoptSealed(ctx, no, f)
-	case p.state == packfile.StateOpen && p.savedTo == f.Size && !s.opened.Unclean:
+	case p.State == packfile.StateOpen && p.SavedTo == f.Size && !s.opened.Unclean:
 		s.reusable = append(s.reusable, no)
 		return nil
 	}
-	p.state = packfile.StateOpen
+	p.State = packfile.StateOpen
 	return s.recoverOpen(ctx, no)
 }
 
@@ -102,15 +102,15 @@ func (s *Store) adoptSealed(ctx context.Context, no uint32, pf packfile.File) er
 	if err := s.disk.Do("sync", f.Name(), f.Sync); err != nil {
 		return s.passOver(no)
 	}
-	entries, err := packfile.ReadFooter(f, p.size, p.id)
+	entries, err := packfile.ReadFooter(f, p.Size, p.ID)
 	if err != nil {
 		s.opened.name(pf.Name())
-		sc := &packfile.Scanner{R: &packfile.PatchyReader{R: f}, ID: p.id, Size: p.size, Sound: func(e packfile.Entry) error { entries = append(entries, e); return nil }}
+		sc := &packfile.Scanner{R: &packfile.PatchyReader{R: f}, ID: p.ID, Size: p.Size, Sound: func(e packfile.Entry) error { entries = append(entries, e); return nil }}
 		if _, err := sc.Scan(ctx, packfile.HeaderSize); err != nil {
 			return err
 		}
 	}
-	p.state, p.length = packfile.StateSealed, p.size
+	p.State, p.Length = packfile.StateSealed, p.Size
 	s.dirty[no] = true
 	return s.adopt(no, entries)
 }
@@ -119,8 +119,8 @@ func (s *Store) adoptSealed(ctx context.Context, no uint32, pf packfile.File) er
 // catalogue knows of it stays, and nothing is added.
 func (s *Store) passOver(no uint32) error {
 	p := s.packs[no]
-	s.opened.name(p.name())
-	if p.savedTo == 0 {
+	s.opened.name(p.Name())
+	if p.SavedTo == 0 {
 		delete(s.packs, no)
 	}
 	return nil
@@ -130,18 +130,18 @@ func (s *Store) passOver(no uint32) error {
 func (s *Store) adopt(no uint32, entries []packfile.Entry) error {
 	p, before := s.packs[no], s.opened.Chunks
 	for _, e := range entries {
-		if e.End() <= p.savedTo {
+		if e.End() <= p.SavedTo {
 			continue
 		}
-		p.add(e.Record)
+		p.Add(e.Record)
 		s.opened.Chunks++
 		if e.Claim {
 			s.claims = append(s.claims, copyOf{no, e})
 			continue
 		}
-		l := locate(no, e)
-		if s.isQuarantined(place{p.id, e.Off}, e.Key.ID) {
-			l.flags |= flagBad
+		l := catalogue.Locate(no, e)
+		if s.isQuarantined(place{p.ID, e.Off}, e.Key.ID) {
+			l.Flags |= catalogue.FlagBad
 		}
 		if err := s.learn(e.Key, l); err != nil {
 			return err
@@ -154,7 +154,7 @@ func (s *Store) adopt(no uint32, entries []packfile.Entry) error {
 }
 
 // learn makes known where a chunk lies, unless a better copy is known.
-func (s *Store) learn(k chunkstore.Key, l location) error {
+func (s *Store) learn(k chunkstore.Key, l catalogue.Location) error {
 	old, ok := s.recent(k)
 	if !ok {
 		var err error
@@ -162,8 +162,8 @@ func (s *Store) learn(k chunkstore.Key, l location) error {
 			return err
 		}
 	}
-	if !ok || l.beats(old) || s.healthy(old) != nil {
-		s.pending.put(k, l)
+	if !ok || l.Beats(old) || s.healthy(old) != nil {
+		s.pending.Put(k, l)
 	}
 	return nil
 }
@@ -176,7 +176,7 @@ func (s *Store) adoptClaims() error {
 		if err != nil {
 			return err
 		}
-		l, ok := findClaimed(list, c, func(at spot) bool { return s.isQuarantined(s.placeOf(at), c.Key.ID) })
+		l, ok := findClaimed(list, c, func(at catalogue.Spot) bool { return s.isQuarantined(s.placeOf(at), c.Key.ID) })
 		if !ok {
 			continue
 		}
@@ -190,20 +190,20 @@ func (s *Store) adoptClaims() error {
 
 // findClaimed finds what a claim claims among the chunks of its name and size: a record
 // that is not known to be damaged, or else one that is.
-func findClaimed(list []held, c copyOf, damaged func(spot) bool) (location, bool) {
-	want := locate(c.pack, c.Entry)
-	best, ok := location{}, false
+func findClaimed(list []catalogue.Held, c copyOf, damaged func(catalogue.Spot) bool) (catalogue.Location, bool) {
+	want := catalogue.Locate(c.pack, c.Entry)
+	best, ok := catalogue.Location{}, false
 	for _, h := range list {
-		if h.claimed() || !h.sameBytes(want) {
+		if h.Claimed() || !h.SameBytes(want) {
 			continue
 		}
-		if !ok || best.flags&flagBad != 0 && h.flags&flagBad == 0 {
-			best, ok = h.location, true
+		if !ok || best.Flags&catalogue.FlagBad != 0 && h.Flags&catalogue.FlagBad == 0 {
+			best, ok = h.Location, true
 		}
 	}
-	best = best.claiming(c.pack, c.Entry)
-	if damaged(best.claimSpot()) {
-		best.flags |= flagBad
+	best = best.Claiming(c.pack, c.Entry)
+	if damaged(best.ClaimSpot()) {
+		best.Flags |= catalogue.FlagBad
 	}
 	return best, ok
 }
@@ -220,31 +220,31 @@ func (s *Store) recoverOpen(ctx context.Context, no uint32) error {
 	}
 	defer w.close()
 	r := &packfile.PatchyReader{R: w.f}
-	sc := &packfile.Scanner{R: r, ID: p.id, Size: p.size, Sound: func(e packfile.Entry) error { w.entries = append(w.entries, e); return nil }}
+	sc := &packfile.Scanner{R: r, ID: p.ID, Size: p.Size, Sound: func(e packfile.Entry) error { w.entries = append(w.entries, e); return nil }}
 	res, err := sc.Scan(ctx, packfile.HeaderSize)
 	if err != nil {
 		return err
 	}
 	if r.Bad > 0 {
 		// Bad sectors: what could be read counts, and the file stays.
-		s.opened.name(p.name())
+		s.opened.name(p.Name())
 		return s.adopt(no, w.entries)
 	}
-	if p.size < p.savedTo {
-		s.opened.name(p.name())
-		if err := s.dropBeyond(ctx, no, p.size); err != nil {
+	if p.Size < p.SavedTo {
+		s.opened.name(p.Name())
+		if err := s.dropBeyond(ctx, no, p.Size); err != nil {
 			return err
 		}
-		p.savedTo = p.size
+		p.SavedTo = p.Size
 	}
 	if len(w.entries) == 0 {
 		return s.discard(no, w)
 	}
-	w.end = p.size
+	w.end = p.Size
 	if s.opened.Rebuilt == nil {
-		w.end = max(res.End, p.savedTo)
+		w.end = max(res.End, p.SavedTo)
 	}
-	s.opened.BytesCut += p.size - w.end
+	s.opened.BytesCut += p.Size - w.end
 	if err := s.adopt(no, w.entries); err != nil {
 		return err
 	}
@@ -270,8 +270,8 @@ func (s *Store) renewHeader(w *writer) error {
 // recoverWriter opens a pack such that reading it means reading the medium.
 func (s *Store) recoverWriter(no uint32) (*writer, error) {
 	p := s.packs[no]
-	w := &writer{disk: s.disk, no: no, id: p.id, header: make([]byte, packfile.HeaderSize), isNew: true}
-	w.path = filepath.Join(packsDir(s.dir), p.id.String()+packfile.OpenExt)
+	w := &writer{disk: s.disk, no: no, id: p.ID, header: make([]byte, packfile.HeaderSize), isNew: true}
+	w.path = filepath.Join(packsDir(s.dir), p.ID.String()+packfile.OpenExt)
 	var err error
 	w.f, err = durable.OpenFile(w.path, os.O_RDWR, 0)
 	if errors.Is(err, fs.ErrPermission) {
@@ -286,11 +286,11 @@ func (s *Store) recoverWriter(no uint32) (*writer, error) {
 	if err := w.sync(0); err != nil {
 		return nil, errors.Join(err, w.close())
 	}
-	disk.DropCache(w.f)
-	if p.size < packfile.HeaderSize {
+	durable.DropCache(w.f)
+	if p.Size < packfile.HeaderSize {
 		return w, nil
 	}
-	if _, err := w.f.ReadAt(w.header, 0); err != nil && !disk.IsDamage(err) {
+	if _, err := w.f.ReadAt(w.header, 0); err != nil && !durable.IsDamage(err) {
 		return nil, errors.Join(err, w.close())
 	}
 	return w, nil
@@ -300,14 +300,14 @@ func (s *Store) recoverWriter(no uint32) (*writer, error) {
 // stays open until the next start.
 func (s *Store) sealRecovered(no uint32, w *writer) error {
 	size, err := w.seal()
-	if err != nil && !disk.IsFinal(err) {
+	if err != nil && !durable.IsFinal(err) {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
 	p := s.packs[no]
-	p.state, p.length, p.size = packfile.StateSealed, size, size
+	p.State, p.Length, p.Size = packfile.StateSealed, size, size
 	s.dirty[no] = true
 	return nil
 }
@@ -315,19 +315,19 @@ func (s *Store) sealRecovered(no uint32, w *writer) error {
 // discard deals with an open pack that holds no sound record.
 func (s *Store) discard(no uint32, w *writer) error {
 	p := s.packs[no]
-	if p.savedTo > packfile.HeaderSize {
+	if p.SavedTo > packfile.HeaderSize {
 		// All of it was vouched for and is damaged now: that is for a human
 		// to see, not for us to remove.
-		s.opened.name(p.name())
+		s.opened.name(p.Name())
 		return nil
 	}
 	delete(s.packs, no)
-	s.opened.BytesCut += p.size
-	if s.opened.Rebuilt == nil || p.size <= packfile.HeaderSize {
+	s.opened.BytesCut += p.Size
+	if s.opened.Rebuilt == nil || p.Size <= packfile.HeaderSize {
 		return s.disk.Do("remove", w.path, func() error { return durable.Remove(w.path) })
 	}
-	s.opened.name(p.name())
-	bad := filepath.Join(packsDir(s.dir), p.id.String()+packfile.BadExt)
+	s.opened.name(p.Name())
+	bad := filepath.Join(packsDir(s.dir), p.ID.String()+packfile.BadExt)
 	return s.disk.Do("rename", w.path, func() error { return durable.Rename(w.path, bad) })
 }
 
@@ -339,14 +339,14 @@ func (s *Store) dropBeyond(ctx context.Context, no uint32, size int64) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		ch := changes{epoch: s.epoch.Number}
+		ch := catalogue.Changes{Epoch: s.epoch.Number}
 		var err error
-		at, done, err = s.cat.scan(at, walkBatch, func(k chunkstore.Key, l location) {
-			if l.pack == no && l.end() > size || l.claimed() && l.claimPack == no && l.claimOff+packfile.RecordSize > size {
-				ch.deletes = append(ch.deletes, k)
+		at, done, err = s.cat.Scan(at, walkBatch, func(k chunkstore.Key, l catalogue.Location) {
+			if l.Pack == no && l.End() > size || l.Claimed() && l.ClaimPack == no && l.ClaimOff+packfile.RecordSize > size {
+				ch.Deletes = append(ch.Deletes, k)
 			}
 		})
-		if err == nil && len(ch.deletes) > 0 {
+		if err == nil && len(ch.Deletes) > 0 {
 			err = s.commitChanges(ch)
 		}
 		if err != nil {

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"holdfast/chunkstore"
+	"holdfast/chunkstore/pack/catalogue"
 	"holdfast/chunkstore/pack/packfile"
 	"holdfast/chunkstore/storetest"
 )
@@ -113,7 +114,7 @@ func TestRecoverOpenPack(t *testing.T) {
 			checkEverything(t, s)
 			closeStore(t, s)
 			// Only packs, nothing else: they say the same.
-			remove(t, filepath.Join(dir, catalogueName))
+			remove(t, filepath.Join(dir, catalogue.FileName))
 			s = openAt(t, dir, smallPacks)
 			holdsAll(t, s, chunks(0, 8))
 			closeStore(t, s)
@@ -132,7 +133,7 @@ func TestRecoverNothingIsLostWithTheCatalogue(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	remove(t, filepath.Join(dir, catalogueName))
+	remove(t, filepath.Join(dir, catalogue.FileName))
 	s := openAt(t, dir, smallPacks)
 	if got := s.Opened(); got.Rebuilt == nil || got.Reindex.Chunks != 6 || got.Reindex.RecordsDamaged != 2 || got.BytesCut != 0 {
 		t.Errorf("%+v", got)
@@ -204,7 +205,7 @@ func TestRecoverUnknownOpenPacks(t *testing.T) {
 				t.Fatal(err)
 			}
 			if tc.lost {
-				remove(t, filepath.Join(dir, catalogueName))
+				remove(t, filepath.Join(dir, catalogue.FileName))
 			}
 			s := openAt(t, dir, smallPacks)
 			holdsAll(t, s, chunks(0, 8))
@@ -355,7 +356,7 @@ func TestRecoverSealedPacks(t *testing.T) {
 			fill(t, s, cs)
 			holdsAll(t, s, cs)
 			closeStore(t, s)
-			for _, lose := range []string{"", catalogueName} {
+			for _, lose := range []string{"", catalogue.FileName} {
 				_ = os.Remove(filepath.Join(dir, lose))
 				s = openAt(t, dir, smallPacks)
 				holdsAll(t, s, cs)
@@ -499,7 +500,7 @@ func TestRemovesItsTemporaryFiles(t *testing.T) {
 	if err != nil || !slices.Equal(left, []string{keep}) {
 		t.Errorf("left: %v, %v", left, err)
 	}
-	if _, err := os.Stat(filepath.Join(dir, sumName)); errors.Is(err, fs.ErrNotExist) {
+	if _, err := os.Stat(filepath.Join(dir, catalogue.SumName)); errors.Is(err, fs.ErrNotExist) {
 		t.Error("a clean close leaves no checksum of the catalogue")
 	}
 }

@@ -12,7 +12,7 @@ import (
 
 	"holdfast/chunkstore"
 	"holdfast/chunkstore/durable"
-	"holdfast/chunkstore/pack/disk"
+	"holdfast/chunkstore/pack/catalogue"
 )
 
 // A store keeps a file of real, empty blocks, so that on a full disk a sweep
@@ -50,15 +50,15 @@ func packSizeFor(dir string) int64 {
 // it writes to the catalogue, which for a small catalogue is no more than that.
 func (s *Store) reserveSize() int64 {
 	room := int64(256 << 10)
-	if st, err := os.Stat(filepath.Join(s.dir, catalogueName)); err == nil {
+	if st, err := os.Stat(filepath.Join(s.dir, catalogue.FileName)); err == nil {
 		room = min(reserveCatalogue, max(room, st.Size()))
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var largest int64
 	for _, p := range s.packs {
-		if !p.dropped && !p.missing {
-			largest = max(largest, p.size)
+		if !p.Dropped && !p.Missing {
+			largest = max(largest, p.Size)
 		}
 	}
 	return room + largest
@@ -93,7 +93,7 @@ func (s *Store) keepReserve(spare int64) {
 	// counts: less may be had when that much cannot.
 	for tries := 0; want > have && tries < 4; tries++ {
 		err := s.disk.Do("reserve", path, func() error { return allocate(path, want) })
-		if disk.IsFinal(err) {
+		if durable.IsFinal(err) {
 			s.failure.set(err)
 		}
 		if !errors.Is(err, chunkstore.ErrNoSpace) {
@@ -109,7 +109,7 @@ func allocate(path string, size int64) error {
 	if err != nil {
 		return err
 	}
-	before, err := disk.Size(f)
+	before, err := durable.Size(f)
 	if err == nil {
 		err = unix.Fallocate(int(f.Fd()), 0, 0, size)
 		if errors.Is(err, unix.EOPNOTSUPP) {
@@ -154,7 +154,7 @@ func (s *Store) hasRoom(size int64) (bool, error) {
 		return false, forgiveFull(err)
 	}
 	defer f.Close()
-	have, err := disk.Size(f)
+	have, err := durable.Size(f)
 	if err != nil {
 		return false, err
 	}
@@ -170,7 +170,7 @@ func (s *Store) hasRoom(size int64) (bool, error) {
 
 // forgiveFull drops an error that says that there is no room.
 func forgiveFull(err error) error {
-	if disk.IsFull(err) {
+	if durable.IsFull(err) {
 		return nil
 	}
 	return err
@@ -209,14 +209,14 @@ func (s *Store) FreeReserve(ctx context.Context) (take func(), err error) {
 
 // giveReserve gives the blocks and inodes of the reserve of a store back to the
 // file system. gave is false if it had none.
-func giveReserve(d disk.Door, dir string) (gave bool, err error) {
+func giveReserve(d durable.Door, dir string) (gave bool, err error) {
 	gave = giveSpares(dir)
 	path := filepath.Join(dir, reserveName)
 	st, err := os.Stat(path)
 	if err != nil || st.Size() == 0 {
-		return gave, disk.IgnoreMissing(err)
+		return gave, durable.IgnoreMissing(err)
 	}
-	return true, d.Do("free", path, func() error { return disk.IgnoreMissing(empty(path)) })
+	return true, d.Do("free", path, func() error { return durable.IgnoreMissing(empty(path)) })
 }
 
 // empty cuts a file to nothing, or removes it: at the quota of a btrfs
@@ -233,7 +233,7 @@ func empty(path string) error {
 		err = f.Sync()
 	}
 	err = errors.Join(err, f.Close())
-	if disk.IsFull(err) {
+	if durable.IsFull(err) {
 		err = os.Remove(path)
 	}
 	if err != nil {

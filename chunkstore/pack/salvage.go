@@ -7,7 +7,8 @@ import (
 	"os"
 
 	"holdfast/chunkstore"
-	"holdfast/chunkstore/pack/disk"
+	"holdfast/chunkstore/durable"
+	"holdfast/chunkstore/pack/catalogue"
 	"holdfast/chunkstore/pack/packfile"
 	"holdfast/crypto"
 )
@@ -33,7 +34,7 @@ type SalvageReport struct {
 // changes nothing where nothing is damaged. A record is believed if its bytes
 // have the SHA-256 that the table or the header of the damaged one tells.
 func (s *Store) Salvage(ctx context.Context) (SalvageReport, error) {
-	sv := &salvage{s: s, lost: make(map[named][]*lostChunk)}
+	sv := &salvage{s: s, lost: make(map[catalogue.Named][]*lostChunk)}
 	err := s.usable(ctx)
 	if err == nil {
 		err = s.writable()
@@ -53,7 +54,7 @@ func (s *Store) Salvage(ctx context.Context) (SalvageReport, error) {
 // lostChunk is a chunk that cannot be read where the catalogue says.
 type lostChunk struct {
 	key    chunkstore.Key
-	at     location
+	at     catalogue.Location
 	sum    [32]byte // of its stored bytes, if known
 	known  bool
 	copies []copyOf
@@ -67,8 +68,8 @@ type copyOf struct {
 
 type salvage struct {
 	s      *Store
-	lost   map[named][]*lostChunk // by what their copies are known by
-	worn   []uint32               // sealed packs without a sound table or header
+	lost   map[catalogue.Named][]*lostChunk // by what their copies are known by
+	worn   []uint32                         // sealed packs without a sound table or header
 	report SalvageReport
 }
 
@@ -107,11 +108,11 @@ func (sv *salvage) run(ctx context.Context) error {
 // findLost lists the chunks that the catalogue names and Stat denies.
 func (sv *salvage) findLost(ctx context.Context) error {
 	var err error
-	scanErr := sv.s.eachLocation(ctx, func(k chunkstore.Key, l location) {
+	scanErr := sv.s.eachLocation(ctx, func(k chunkstore.Key, l catalogue.Location) {
 		switch herr := sv.s.healthy(l); {
 		case herr == nil:
 		case errors.Is(herr, chunkstore.ErrCorrupt):
-			sv.lost[nameOf(k)] = append(sv.lost[nameOf(k)], &lostChunk{key: k, at: l})
+			sv.lost[catalogue.NameOf(k)] = append(sv.lost[catalogue.NameOf(k)], &lostChunk{key: k, at: l})
 		default:
 			err = herr
 		}
@@ -125,7 +126,7 @@ func (s *Store) present() []copyOf {
 	defer s.mu.Unlock()
 	var list []copyOf
 	for no, p := range s.packs {
-		if !p.dropped && !p.missing {
+		if !p.Dropped && !p.Missing {
 			list = append(list, copyOf{pack: no})
 		}
 	}
@@ -136,17 +137,17 @@ func (s *Store) present() []copyOf {
 // itself is sound.
 func (sv *salvage) search(ctx context.Context, at copyOf) error {
 	p := sv.s.packNow(at.pack)
-	f, _, err := openPack(packsDir(sv.s.dir), p.id, p.state)
+	f, _, err := openPack(packsDir(sv.s.dir), p.ID, p.State)
 	if err != nil {
 		return nil // it was there a moment ago: not ours to rescue from
 	}
 	defer f.Close()
 	entries, tabled := sv.entries(ctx, f, p)
-	if !tabled && p.state == packfile.StateSealed {
+	if !tabled && p.State == packfile.StateSealed {
 		sv.worn = append(sv.worn, at.pack)
 	}
 	for _, e := range entries {
-		for _, l := range sv.lost[nameOf(e.Key)] {
+		for _, l := range sv.lost[catalogue.NameOf(e.Key)] {
 			l.add(copyOf{pack: at.pack, Entry: e})
 		}
 	}
@@ -155,11 +156,11 @@ func (sv *salvage) search(ctx context.Context, at copyOf) error {
 
 // add notes a record of the chunk's name and size if it may hold its bytes.
 func (l *lostChunk) add(c copyOf) {
-	if c.Claim || c.Key.Class() != l.key.Class() || c.Stored != l.at.stored {
+	if c.Claim || c.Key.Class() != l.key.Class() || c.Stored != l.at.Stored {
 		return
 	}
 	l.copies = append(l.copies, c)
-	if l.at.spot() == (spot{c.pack, c.Off}) {
+	if l.at.Spot() == (catalogue.Spot{Pack: c.pack, Off: c.Off}) {
 		l.sum, l.known = c.Sum, true
 	}
 }
@@ -167,7 +168,7 @@ func (l *lostChunk) add(c copyOf) {
 // has reports whether bytes of this sum, of the record c, are those of the chunk. Of an
 // encrypted chunk the catalogue knows so much of the sum that they are.
 func (l *lostChunk) has(c copyOf, sum [32]byte) bool {
-	if l.key.Class() == chunkstore.ClassEncrypted && [sumPartSize]byte(sum[:]) != l.at.sum {
+	if l.key.Class() == chunkstore.ClassEncrypted && [catalogue.SumSize]byte(sum[:]) != l.at.Sum {
 		return false
 	}
 	return sum == c.Sum && (!l.known || sum == l.sum)
@@ -175,25 +176,25 @@ func (l *lostChunk) has(c copyOf, sum [32]byte) bool {
 
 // entries lists the records of a pack. tabled says that its table and its file
 // header are sound.
-func (sv *salvage) entries(ctx context.Context, f *os.File, p packInfo) (list []packfile.Entry, tabled bool) {
-	size, err := disk.Size(f)
+func (sv *salvage) entries(ctx context.Context, f *os.File, p catalogue.PackInfo) (list []packfile.Entry, tabled bool) {
+	size, err := durable.Size(f)
 	if err != nil {
 		return nil, true
 	}
-	if p.state == packfile.StateSealed {
+	if p.State == packfile.StateSealed {
 		head := make([]byte, packfile.HeaderSize)
 		if _, err := f.ReadAt(head, 0); err == nil {
 			_, _, err = packfile.DecodeHeader(head)
 			tabled = err == nil
 		}
-		if list, err = packfile.ReadFooter(f, size, p.id); err == nil {
+		if list, err = packfile.ReadFooter(f, size, p.ID); err == nil {
 			return list, tabled
 		}
 	}
 	if len(sv.lost) == 0 {
 		return nil, false
 	}
-	sc := &packfile.Scanner{R: &packfile.PatchyReader{R: f}, ID: p.id, Size: size, Sound: func(e packfile.Entry) error { list = append(list, e); return nil }}
+	sc := &packfile.Scanner{R: &packfile.PatchyReader{R: f}, ID: p.ID, Size: size, Sound: func(e packfile.Entry) error { list = append(list, e); return nil }}
 	// The header of a record with damaged bytes still tells their sum.
 	sc.Damaged = func(e packfile.Entry) { list = append(list, e) }
 	_, _ = sc.Scan(ctx, packfile.HeaderSize)
@@ -211,7 +212,7 @@ func (sv *salvage) rescue(ctx context.Context, se *session, l *lostChunk) error 
 		if again.Key() != l.key {
 			continue
 		}
-		if now, ok, err := sv.s.find(ctx, l.key); err != nil || !ok || !now.samePlace(l.at) {
+		if now, ok, err := sv.s.find(ctx, l.key); err != nil || !ok || !now.SamePlace(l.at) {
 			return errors.Join(ctx.Err(), err) // somebody has stored it meanwhile
 		}
 		if _, err = se.put(ctx, again, true); err == nil {
@@ -225,12 +226,12 @@ func (sv *salvage) rescue(ctx context.Context, se *session, l *lostChunk) error 
 // bytesAt reads the stored bytes of a record whatever its header says.
 func (s *Store) bytesAt(c copyOf) ([]byte, error) {
 	p := s.packNow(c.pack)
-	f, _, err := openPack(packsDir(s.dir), p.id, p.state)
+	f, _, err := openPack(packsDir(s.dir), p.ID, p.State)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	disk.DropCache(f)
+	durable.DropCache(f)
 	b := make([]byte, c.Stored)
 	_, err = f.ReadAt(b, c.Off+packfile.RecordSize)
 	return b, err

@@ -44,7 +44,7 @@ func replaceSame(t testing.TB, s *Store, cs []chunkstore.Chunk) {
 func hurtRecord(t testing.TB, s *Store, c chunkstore.Chunk, at int64) {
 	t.Helper()
 	p, l := where(t, s, c)
-	flipAt(t, rawFile(t, packPath(s.dir, p)), l.off+at, 2)
+	flipAt(t, rawFile(t, packPath(s.dir, p)), l.Off+at, 2)
 }
 
 // TestSalvage damages a store of 25 chunks; the first ten lie in a sealed pack.
@@ -146,7 +146,7 @@ func TestSalvageOfAMissingPack(t *testing.T) {
 	fill(t, s, chunks(50, 10)) // so that the copies lie in a pack of their own
 	replaceSame(t, s, cs)
 	p, _ := where(t, s, cs[3])
-	if _, l := where(t, s, cs[0]); l.rank != 1 {
+	if _, l := where(t, s, cs[0]); l.Rank != 1 {
 		t.Fatalf("%+v", l)
 	}
 	if err := os.Remove(packPath(s.dir, p)); err != nil {

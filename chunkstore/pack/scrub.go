@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"holdfast/chunkstore"
+	"holdfast/chunkstore/pack/catalogue"
 	"holdfast/chunkstore/pack/packfile"
 )
 
@@ -140,15 +141,15 @@ func (sc *scrub) plan() []uint32 {
 	var todo []uint32
 	now := sc.o.Now().Unix()
 	for no, p := range s.packs {
-		if p.dropped {
+		if p.Dropped {
 			continue
 		}
 		// A date in the future was written by a clock that was wrong.
-		if sc.o.Before > 0 && p.checked >= sc.o.Before && p.checked <= now && !p.missing {
+		if sc.o.Before > 0 && p.Checked >= sc.o.Before && p.Checked <= now && !p.Missing {
 			sc.report.PacksSkipped++
 			continue
 		}
-		sc.report.BytesTotal += uint64(p.size)
+		sc.report.BytesTotal += uint64(p.Size)
 		todo = append(todo, no)
 	}
 	slices.Sort(todo)
@@ -216,7 +217,7 @@ type lostKey struct {
 // records.
 func (s *Store) settle(ctx context.Context, no uint32, res packResult, now int64) (lost []lostKey) {
 	for _, b := range res.bad {
-		at := spot{no, b.Off}
+		at := catalogue.Spot{Pack: no, Off: b.Off}
 		holders, _, err := s.holdersOf(b.Key, at)
 		if err != nil || len(holders) == 0 {
 			continue
@@ -224,25 +225,25 @@ func (s *Store) settle(ctx context.Context, no uint32, res packResult, now int64
 		_ = s.flushIfMany(ctx) // else there may be no room for the mark
 		s.mark(ctx, b.Key, at, true)
 		for _, h := range holders {
-			if h.spot() == at { // with a claim that is damaged it can still be read
-				lost = append(lost, lostKey{h.key, b.err})
+			if h.Spot() == at { // with a claim that is damaged it can still be read
+				lost = append(lost, lostKey{h.Key, b.err})
 			}
 		}
 	}
 	for _, e := range res.cured {
-		s.mark(ctx, e.Key, spot{no, e.Off}, false)
+		s.mark(ctx, e.Key, catalogue.Spot{Pack: no, Off: e.Off}, false)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	p := s.packs[no]
-	if p.dropped || !res.sealed {
+	if p.Dropped || !res.sealed {
 		return lost
 	}
 	if !res.sound() {
 		now = 0
 	}
-	if p.checked != now {
-		p.checked = now
+	if p.Checked != now {
+		p.Checked = now
 		s.stamped[no] = true
 	}
 	return lost
@@ -270,12 +271,12 @@ func (s *Store) Packs(ctx context.Context) ([]PackStatus, error) {
 	defer s.mu.Unlock()
 	list := make([]PackStatus, 0, len(s.packs))
 	for _, p := range s.packs {
-		if p.dropped {
+		if p.Dropped {
 			continue
 		}
 		list = append(list, PackStatus{
-			Name: p.name(), Sealed: p.state == packfile.StateSealed, Missing: p.missing,
-			Bytes: p.size, Chunks: p.records, Checked: p.checked,
+			Name: p.Name(), Sealed: p.State == packfile.StateSealed, Missing: p.Missing,
+			Bytes: p.Size, Chunks: p.Records, Checked: p.Checked,
 		})
 	}
 	slices.SortFunc(list, func(a, b PackStatus) int { return bytes.Compare([]byte(a.Name), []byte(b.Name)) })

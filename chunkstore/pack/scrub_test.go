@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"holdfast/chunkstore"
+	"holdfast/chunkstore/pack/catalogue"
 	"holdfast/chunkstore/pack/packfile"
 	"holdfast/chunkstore/storetest"
 )
@@ -143,7 +144,7 @@ func TestScrubFindsEveryFlip(t *testing.T) {
 // recordAt finds the chunk whose record holds a byte.
 func recordAt(s *Store, cs []chunkstore.Chunk, off int64) (chunkstore.Chunk, bool) {
 	for _, c := range cs {
-		if l, ok := s.current(c.Key()); ok && off >= l.off && off < l.end() {
+		if l, ok := s.current(c.Key()); ok && off >= l.Off && off < l.End() {
 			return c, true
 		}
 	}
@@ -197,7 +198,7 @@ func TestQuarantineLasts(t *testing.T) {
 		},
 		"lost catalogue": func(t *testing.T, s *Store, dir string) *Store {
 			kill(t, s)
-			if err := os.Remove(filepath.Join(dir, catalogueName)); err != nil {
+			if err := os.Remove(filepath.Join(dir, catalogue.FileName)); err != nil {
 				t.Fatal(err)
 			}
 			return openAt(t, dir, smallPacks)
@@ -221,7 +222,7 @@ func TestQuarantineLasts(t *testing.T) {
 			cs := chunks(0, 35)
 			fill(t, s, cs)
 			p, l := where(t, s, cs[3])
-			flipAt(t, rawFile(t, packPath(dir, p)), l.off+packfile.RecordSize+7, 1)
+			flipAt(t, rawFile(t, packPath(dir, p)), l.Off+packfile.RecordSize+7, 1)
 			if _, lost := scrubAll(t, s, ScrubOptions{}); len(lost) != 1 || !lost[cs[3].ID] {
 				t.Fatalf("lost: %v", lost)
 			}
@@ -279,7 +280,7 @@ func TestScrubReadsAgain(t *testing.T) {
 			fill(t, s, cs)
 			p, l := where(t, s, cs[2])
 			file = p.Name()
-			spot = map[string]int64{"record": l.off + packfile.RecordSize + 50, "table": packsOf(t, dir, p).Size - 100, "header": 20}[c.where]
+			spot = map[string]int64{"record": l.Off + packfile.RecordSize + 50, "table": packsOf(t, dir, p).Size - 100, "header": 20}[c.where]
 			r, lost := scrubAll(t, s, ScrubOptions{})
 			forever := c.times > readTries
 			if len(lost) != c.damaged || (r.PacksDamaged > 0) != forever || (r.Retried > 0) == forever || r.Chunks != 25 {
@@ -325,7 +326,7 @@ func TestScrubOfCutAndLostPacks(t *testing.T) {
 		t.Fatalf("%v %v %v", cut, gone, open)
 	}
 	size := packsOf(t, dir, cut).Size
-	if err := errors.Join(os.Truncate(packPath(dir, cut), size/2), os.Remove(packPath(dir, gone)), os.Truncate(packPath(dir, open), l.off+5)); err != nil {
+	if err := errors.Join(os.Truncate(packPath(dir, cut), size/2), os.Remove(packPath(dir, gone)), os.Truncate(packPath(dir, open), l.Off+5)); err != nil {
 		t.Fatal(err)
 	}
 	r, lost := scrubAll(t, s, ScrubOptions{})
@@ -375,7 +376,7 @@ func TestScrubIsResumed(t *testing.T) {
 	}
 	// What was found damaged is never left out.
 	p, l := where(t, s, cs[0])
-	flipAt(t, rawFile(t, packPath(dir, p)), l.off+packfile.RecordSize+1, 1)
+	flipAt(t, rawFile(t, packPath(dir, p)), l.Off+packfile.RecordSize+1, 1)
 	if err := s.Check(bg, cs[0].Key()); !errors.Is(err, chunkstore.ErrCorrupt) {
 		t.Fatal(err)
 	}
@@ -416,7 +417,7 @@ func TestScrubOfAReader(t *testing.T) {
 	fill(t, s, cs)
 	p, l := where(t, s, cs[2])
 	closeStore(t, s)
-	flipAt(t, rawFile(t, packPath(dir, p)), l.off+packfile.RecordSize+1, 1)
+	flipAt(t, rawFile(t, packPath(dir, p)), l.Off+packfile.RecordSize+1, 1)
 	r := openAt(t, dir, Options{ReadOnly: true})
 	if rep, lost := scrubAll(t, r, ScrubOptions{}); rep.Damaged != 1 || !lost[cs[2].ID] {
 		t.Errorf("%+v", rep)
@@ -424,7 +425,7 @@ func TestScrubOfAReader(t *testing.T) {
 	closeStore(t, r)
 	s = openAt(t, dir, smallPacks)
 	absent(t, s, cs[2:3])
-	if !s.isQuarantined(place{p.ID, l.off}, cs[2].ID) {
+	if !s.isQuarantined(place{p.ID, l.Off}, cs[2].ID) {
 		t.Error("the list does not have it")
 	}
 	closeStore(t, s)
@@ -479,7 +480,7 @@ func TestScrubFaults(t *testing.T) {
 	fill(t, s, cs)
 	p, l := where(t, s, cs[2])
 	closeStore(t, s)
-	flipAt(t, rawFile(t, packPath(base, p)), l.off+packfile.RecordSize+1, 1)
+	flipAt(t, rawFile(t, packPath(base, p)), l.Off+packfile.RecordSize+1, 1)
 	for _, fault := range []error{unix.EIO, unix.ENOSPC, errKilled} {
 		for _, after := range []bool{false, true} {
 			for n := 0; ; n++ {
@@ -556,7 +557,7 @@ func TestScrubFindsRandomDamage(t *testing.T) {
 		}
 		want[c.ID] = true
 		p, l := where(t, s, c)
-		flipAt(t, rawFile(t, packPath(dir, p)), l.off+rnd.Int64N(l.end()-l.off), 1<<rnd.IntN(8))
+		flipAt(t, rawFile(t, packPath(dir, p)), l.Off+rnd.Int64N(l.End()-l.Off), 1<<rnd.IntN(8))
 	}
 	r, lost := scrubAll(t, s, ScrubOptions{})
 	if len(lost) != len(want) || int(r.Damaged) != len(want) {

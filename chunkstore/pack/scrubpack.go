@@ -14,15 +14,11 @@ import (
 	"golang.org/x/sys/unix"
 
 	"holdfast/chunkstore"
-	"holdfast/chunkstore/pack/disk"
+	"holdfast/chunkstore/durable"
+	"holdfast/chunkstore/pack/catalogue"
 	"holdfast/chunkstore/pack/packfile"
 	"holdfast/crypto"
 )
-
-// scrubBlock is how much of a pack is read at a time, in bytes: so little that
-// the processor still has it in its own cache when it is hashed. Reading ahead
-// is the work of the kernel.
-const scrubBlock = 256 << 10
 
 // badRecord is a record that is not as it was written.
 type badRecord struct {
@@ -58,7 +54,7 @@ type packCheck struct {
 	ctx  context.Context
 	pace *pace
 	no   uint32
-	p    packInfo
+	p    catalogue.PackInfo
 	f    *os.File
 	size int64
 	res  packResult
@@ -73,12 +69,12 @@ type packCheck struct {
 // checkPack reads one pack. The error is one that has nothing to do with it.
 func (sc *scrub) checkPack(ctx context.Context, no uint32) (packResult, error) {
 	pc := &packCheck{s: sc.s, ctx: ctx, pace: &sc.pace, no: no, p: sc.s.packNow(no), hash: crypto.NewHash()}
-	pc.res.name, pc.res.sealed = pc.p.name(), pc.p.state == packfile.StateSealed
+	pc.res.name, pc.res.sealed = pc.p.Name(), pc.p.State == packfile.StateSealed
 	err := pc.run()
 	if pc.f != nil {
 		pc.f.Close()
 	}
-	if sc.s.packNow(no).dropped {
+	if sc.s.packNow(no).Dropped {
 		pc.res.gone, err = true, nil
 	}
 	if ctx.Err() != nil {
@@ -89,13 +85,13 @@ func (sc *scrub) checkPack(ctx context.Context, no uint32) (packResult, error) {
 
 func (pc *packCheck) run() error {
 	if err := pc.open(); err != nil {
-		if disk.IsDamage(err) {
+		if durable.IsDamage(err) {
 			pc.res.note(err)
 			return nil
 		}
 		return err
 	}
-	size, err := disk.Size(pc.f)
+	size, err := durable.Size(pc.f)
 	if err != nil {
 		return err
 	}
@@ -103,7 +99,7 @@ func (pc *packCheck) run() error {
 	// The kernel then reads ahead by itself, in large pages. Telling it what to
 	// fetch (FADV_WILLNEED) takes two fifths of the speed away: those pages are small.
 	_ = unix.Fadvise(int(pc.f.Fd()), 0, 0, unix.FADV_SEQUENTIAL)
-	disk.DropCache(pc.f) // what counts is what the medium gives
+	durable.DropCache(pc.f) // what counts is what the medium gives
 	entries, tabled, err := pc.list()
 	if err != nil {
 		return err
@@ -114,13 +110,13 @@ func (pc *packCheck) run() error {
 			return err
 		}
 	}
-	disk.DropCache(pc.f) // and nobody else needs it in memory
+	durable.DropCache(pc.f) // and nobody else needs it in memory
 	return nil
 }
 
 // open opens the pack, anew if it was open.
 func (pc *packCheck) open() error {
-	f, _, err := openPack(packsDir(pc.s.dir), pc.p.id, pc.p.state)
+	f, _, err := openPack(packsDir(pc.s.dir), pc.p.ID, pc.p.State)
 	if err != nil {
 		return err
 	}
@@ -165,16 +161,16 @@ func (pc *packCheck) reopen() error {
 	if err := pc.open(); err != nil {
 		return err
 	}
-	disk.DropCache(pc.f)
+	durable.DropCache(pc.f)
 	return nil
 }
 
 // list tells which records the pack should hold. tabled says that their sums
 // are known. A pack without a sound table is checked against the catalogue.
 func (pc *packCheck) list() (entries []packfile.Entry, tabled bool, err error) {
-	if pc.p.state == packfile.StateSealed {
+	if pc.p.State == packfile.StateSealed {
 		err = pc.tries(func() (err error) {
-			entries, err = packfile.ReadFooter(pc, pc.size, pc.p.id)
+			entries, err = packfile.ReadFooter(pc, pc.size, pc.p.ID)
 			return err
 		})
 	} else {
@@ -201,11 +197,11 @@ func (pc *packCheck) walk() ([]packfile.Entry, error) {
 	var entries []packfile.Entry
 	b := make([]byte, packfile.RecordSize)
 	off := int64(packfile.HeaderSize)
-	for off < pc.p.savedTo {
+	for off < pc.p.SavedTo {
 		if _, err := pc.ReadAt(b, off); err != nil {
 			return nil, err
 		}
-		r, err := packfile.DecodeRecord(b, pc.p.id)
+		r, err := packfile.DecodeRecord(b, pc.p.ID)
 		if err != nil {
 			return nil, fmt.Errorf("at %d: %w", off, err)
 		}
@@ -224,7 +220,7 @@ func (pc *packCheck) header() {
 			return err
 		}
 		id, _, err := packfile.DecodeHeader(b)
-		if err == nil && id != pc.p.id {
+		if err == nil && id != pc.p.ID {
 			err = fmt.Errorf("file header: belongs to pack %s", id)
 		}
 		return err
@@ -252,7 +248,7 @@ func (pc *packCheck) record(e packfile.Entry, tabled bool) error {
 		pc.res.bad = append(pc.res.bad, badRecord{Entry: e, err: err})
 		return nil
 	}
-	if pc.s.isQuarantined(place{pc.p.id, e.Off}, e.Key.ID) {
+	if pc.s.isQuarantined(place{pc.p.ID, e.Off}, e.Key.ID) {
 		pc.res.cured = append(pc.res.cured, e)
 	}
 	return nil
@@ -306,7 +302,7 @@ func (pc *packCheck) stream(e packfile.Entry, tabled bool) error {
 // decode compares the header of a record with what is known of it, and returns
 // the sum of the stored bytes.
 func (pc *packCheck) decode(head []byte, e packfile.Entry, tabled bool) ([32]byte, error) {
-	r, err := packfile.DecodeRecord(head, pc.p.id)
+	r, err := packfile.DecodeRecord(head, pc.p.ID)
 	if err != nil {
 		return r.Sum, err
 	}

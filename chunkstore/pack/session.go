@@ -8,7 +8,8 @@ import (
 	"sync"
 
 	"holdfast/chunkstore"
-	"holdfast/chunkstore/pack/disk"
+	"holdfast/chunkstore/durable"
+	"holdfast/chunkstore/pack/catalogue"
 	"holdfast/chunkstore/pack/packfile"
 	"holdfast/crypto"
 )
@@ -98,17 +99,17 @@ func (se *session) store(ctx context.Context, c chunkstore.Chunk, force bool) (b
 	if found && !force && se.s.healthy(old) == nil {
 		return false, nil
 	}
-	if old != (location{}) {
+	if old != (catalogue.Location{}) {
 		// Also over a copy that a sweep is about to remove: a catalogue that is
 		// built anew meanwhile must not point to that one.
-		r.Rank = old.rank + 1
+		r.Rank = old.Rank + 1
 	}
 	a := addition{Record: r, blob: c.Blob}
 	if claim {
 		a.Claim, a.blob, a.twin = true, nil, twin
 	}
-	if old != (location{}) {
-		a.replaces = old.spots()
+	if old != (catalogue.Location{}) {
+		a.replaces = old.Spots()
 	}
 	if err := se.append(ctx, a); err != nil {
 		return false, err
@@ -121,28 +122,28 @@ func (se *session) store(ctx context.Context, c chunkstore.Chunk, force bool) (b
 
 // twin finds a healthy record that another owner has of the same bytes. The session
 // counts on it from then on.
-func (se *session) twin(ctx context.Context, r packfile.Record) (location, bool, error) {
+func (se *session) twin(ctx context.Context, r packfile.Record) (catalogue.Location, bool, error) {
 	if r.Key.Class() != chunkstore.ClassEncrypted {
-		return location{}, false, nil
+		return catalogue.Location{}, false, nil
 	}
 	list, _, err := se.s.holders(r.Key)
 	if err != nil {
-		return location{}, false, err
+		return catalogue.Location{}, false, err
 	}
-	want := locate(0, packfile.Entry{Record: r})
+	want := catalogue.Locate(0, packfile.Entry{Record: r})
 	for _, h := range list {
-		if h.key == r.Key || !h.sameBytes(want) {
+		if h.Key == r.Key || !h.SameBytes(want) {
 			continue
 		}
-		l, ok, err := se.lookup(ctx, h.key)
+		l, ok, err := se.lookup(ctx, h.Key)
 		if err != nil {
-			return location{}, false, err
+			return catalogue.Location{}, false, err
 		}
-		if ok && l.sameBytes(want) && se.s.healthy(l) == nil {
+		if ok && l.SameBytes(want) && se.s.healthy(l) == nil {
 			return l, true, nil
 		}
 	}
-	return location{}, false, nil
+	return catalogue.Location{}, false, nil
 }
 
 // usable returns nil if the session may write.
@@ -165,12 +166,12 @@ func (se *session) usable() error {
 type addition struct {
 	packfile.Record
 	blob []byte
-	twin location // what a claim claims
+	twin catalogue.Location // what a claim claims
 	// holders are those that have it from this record then, if not its key alone. What
 	// they claim it by stays.
-	holders []held
+	holders []catalogue.Held
 	// replaces are the places whose content it stands for from now on.
-	replaces []spot
+	replaces []catalogue.Spot
 }
 
 // append writes a record to the session's pack and makes it known.
@@ -194,9 +195,9 @@ func (se *session) append(ctx context.Context, a addition) error {
 	if err != nil {
 		return se.failed(err)
 	}
-	l := locate(se.w.no, e)
+	l := catalogue.Locate(se.w.no, e)
 	if a.Claim {
-		l = a.twin.claiming(se.w.no, e)
+		l = a.twin.Claiming(se.w.no, e)
 	}
 	se.remember(e, l, a)
 	if !se.w.full(se.s.options.PackSize) {
@@ -212,7 +213,7 @@ func (se *session) fill(w *writer) {
 	defer s.mu.Unlock()
 	se.w, s.filling[w.no] = w, se
 	if se.sweeps && s.sweep != nil {
-		s.packs[w.no].sweptInto = s.sweep.number
+		s.packs[w.no].SweptInto = s.sweep.number
 	}
 }
 
@@ -233,10 +234,10 @@ func (se *session) letPack() *writer {
 // failed ends the session after an error: a full disk only this one, anything
 // else the whole store.
 func (se *session) failed(err error) error {
-	if disk.IsFinal(err) {
+	if durable.IsFinal(err) {
 		se.s.failure.set(err)
 	}
-	if disk.IsFinal(err) || errors.Is(err, chunkstore.ErrNoSpace) {
+	if durable.IsFinal(err) || errors.Is(err, chunkstore.ErrNoSpace) {
 		se.failure.set(err)
 	}
 	return err
@@ -244,25 +245,25 @@ func (se *session) failed(err error) error {
 
 // remember makes a record known that has just been appended to the session's pack: l is
 // where its chunk lies now. The session holds it. se.mu is held.
-func (se *session) remember(e packfile.Entry, l location, a addition) {
+func (se *session) remember(e packfile.Entry, l catalogue.Location, a addition) {
 	s, no := se.s, se.w.no
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.follow(a.replaces, l)
 	s.holdFor(se, l)
 	if len(a.holders) == 0 {
-		s.pending.put(e.Key, l)
+		s.pending.Put(e.Key, l)
 	}
 	for _, h := range a.holders {
-		h.pack, h.off, h.flags = no, e.Off, h.flags&^flagBad
-		if s.isBad(h.location) { // its claim
-			h.flags |= flagBad
+		h.Pack, h.Off, h.Flags = no, e.Off, h.Flags&^catalogue.FlagBad
+		if s.isBad(h.Location) { // its claim
+			h.Flags |= catalogue.FlagBad
 		}
-		s.pending.put(h.key, h.location)
+		s.pending.Put(h.Key, h.Location)
 	}
 	p := s.packs[no]
-	p.add(e.Record)
-	p.size = max(p.size, e.End())
+	p.Add(e.Record)
+	p.Size = max(p.Size, e.End())
 }
 
 // Sync implements chunkstore.Session.
@@ -341,7 +342,7 @@ func (s *Store) leftWriter() (*writer, error) {
 		s.mu.Unlock()
 		w, err := reopenWriter(s.disk, packsDir(s.dir), p)
 		s.mu.Lock()
-		if disk.IsShortage(err) {
+		if durable.IsShortage(err) {
 			s.reusable = append(s.reusable, no)
 			s.mu.Unlock()
 			return nil, err
@@ -374,7 +375,7 @@ func (s *Store) newWriter() (*writer, error) {
 	w.no = s.nextPack
 	s.nextPack++
 	s.writers[w.no] = w
-	s.packs[w.no] = &packInfo{id: w.id, state: packfile.StateOpen, length: packfile.HeaderSize, size: packfile.HeaderSize, seen: s.generation}
+	s.packs[w.no] = &catalogue.PackInfo{ID: w.id, State: packfile.StateOpen, Length: packfile.HeaderSize, Size: packfile.HeaderSize, Seen: s.generation}
 	return w, nil
 }
 
@@ -409,7 +410,7 @@ func (s *Store) sealPack(w *writer) error {
 	}
 	size, err := w.seal()
 	if err != nil {
-		if !disk.IsFinal(err) {
+		if !durable.IsFinal(err) {
 			s.putWriter(w)
 		}
 		return err
@@ -417,7 +418,7 @@ func (s *Store) sealPack(w *writer) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	p := s.packs[w.no]
-	p.state, p.length, p.size = packfile.StateSealed, size, size
+	p.State, p.Length, p.Size = packfile.StateSealed, size, size
 	s.dirty[w.no] = true
 	delete(s.writers, w.no)
 	return nil

@@ -14,7 +14,7 @@ import (
 
 	"holdfast/chunkstore"
 	"holdfast/chunkstore/durable"
-	"holdfast/chunkstore/pack/disk"
+	"holdfast/chunkstore/pack/catalogue"
 	"holdfast/chunkstore/pack/packfile"
 )
 
@@ -82,7 +82,7 @@ func (o *Options) check(dir string) error {
 type Store struct {
 	dir     string
 	options Options
-	disk    disk.Door
+	disk    durable.Door
 	lock    *lockFile
 	epoch   epoch // of this process; zero when read-only
 	handles *handles
@@ -94,7 +94,7 @@ type Store struct {
 	sumGone    bool // guarded by commitLock: catalogue.sum has been removed
 
 	catMu sync.RWMutex // guards the pointer; held while reading the catalogue
-	cat   *catalogue
+	cat   *catalogue.File
 
 	sealing  chan struct{} // a place for each pack being sealed
 	sealDone sync.WaitGroup
@@ -107,10 +107,10 @@ type Store struct {
 	mu         sync.Mutex // guards all below
 	closed     bool
 	healed     bool // the catalogue has been built anew since Open
-	pending    table
-	committing table
+	pending    catalogue.Table
+	committing catalogue.Table
 	flights    map[chunkstore.ID]chan struct{} // chunks being put
-	packs      map[uint32]*packInfo
+	packs      map[uint32]*catalogue.PackInfo
 	dirty      map[uint32]bool // packs that differ from the catalogue
 	stamped    map[uint32]bool // packs whose date of a check is not in the catalogue
 	quarantine quarantine
@@ -166,10 +166,10 @@ func Create(dir string) error {
 		return fmt.Errorf("create chunk store: %w", err)
 	}
 	e.Clean = true
-	if err := e.write(disk.Door{}, dir); err != nil {
+	if err := e.write(durable.Door{}, dir); err != nil {
 		return fmt.Errorf("create chunk store: %w", err)
 	}
-	if err := createCatalogue(disk.Door{}, dir, nil); err != nil {
+	if err := catalogue.Create(durable.Door{}, dir, nil); err != nil {
 		return fmt.Errorf("create chunk store: %w", err)
 	}
 	if err := durable.WriteFile(filepath.Join(dir, "lock"), nil, 0o640); err != nil {
@@ -187,12 +187,12 @@ func newStore(dir string, o Options) *Store {
 	s := &Store{
 		dir:        dir,
 		options:    o,
-		disk:       disk.Door{Hook: o.hook},
+		disk:       durable.Door{Hook: o.hook},
 		commitLock: make(chan struct{}, 1),
 		sealing:    make(chan struct{}, sealsMax),
-		pending:    newTable(),
+		pending:    catalogue.NewTable(),
 		flights:    make(map[chunkstore.ID]chan struct{}),
-		packs:      make(map[uint32]*packInfo),
+		packs:      make(map[uint32]*catalogue.PackInfo),
 		dirty:      make(map[uint32]bool),
 		stamped:    make(map[uint32]bool),
 		writers:    make(map[uint32]*writer),
@@ -312,7 +312,7 @@ func (s *Store) shutdown() error {
 		err = errors.Join(err, w.close())
 	}
 	s.catMu.Lock()
-	err = errors.Join(err, s.cat.close())
+	err = errors.Join(err, s.cat.Close())
 	s.catMu.Unlock()
 	s.handles.closeAll()
 	if err == nil && writable {
@@ -329,7 +329,7 @@ func (s *Store) closeClean() error {
 	}
 	clean := s.epoch
 	clean.Clean = true
-	err := writeSum(s.disk, s.dir)
+	err := catalogue.WriteSum(s.disk, s.dir)
 	if err == nil {
 		err = clean.write(s.disk, s.dir)
 	}
@@ -359,21 +359,21 @@ func (s *Store) Usage(ctx context.Context) (Usage, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, p := range s.packs {
-		if p.dropped {
+		if p.Dropped {
 			continue
 		}
-		if p.missing {
+		if p.Missing {
 			u.MissingPacks++
 			continue
 		}
 		u.Packs++
-		if p.state == packfile.StateOpen {
+		if p.State == packfile.StateOpen {
 			u.OpenPacks++
 		}
-		u.Chunks += p.records
-		u.StoredBytes += p.stored
-		u.PlainBytes += p.plain
-		u.PackBytes += uint64(p.size)
+		u.Chunks += p.Records
+		u.StoredBytes += p.Stored
+		u.PlainBytes += p.Plain
+		u.PackBytes += uint64(p.Size)
 	}
 	return u, nil
 }

@@ -12,7 +12,7 @@ import (
 
 	"holdfast/chunkstore"
 	"holdfast/chunkstore/durable"
-	"holdfast/chunkstore/pack/disk"
+	"holdfast/chunkstore/pack/catalogue"
 	"holdfast/chunkstore/pack/packfile"
 	"holdfast/chunkstore/storetest"
 )
@@ -59,7 +59,7 @@ func TestUsage(t *testing.T) {
 		t.Errorf("after sync: %+v, want %+v", got, want)
 	}
 	closeStore(t, s)
-	for _, lose := range []string{"", catalogueName} {
+	for _, lose := range []string{"", catalogue.FileName} {
 		_ = os.Remove(filepath.Join(dir, lose))
 		s = openAt(t, dir, smallPacks)
 		want.PackBytes = 0
@@ -152,9 +152,9 @@ func TestReindexOfHealthyStoreChangesNothing(t *testing.T) {
 	s := openAt(t, dir, smallPacks)
 	defer closeStore(t, s)
 	fill(t, s, chunks(0, 35))
-	where := func() map[chunkstore.Key]location {
-		m := make(map[chunkstore.Key]location)
-		if _, _, err := s.cat.scan(chunkstore.Key{}, 1000, func(id chunkstore.Key, l location) { m[id] = l }); err != nil {
+	where := func() map[chunkstore.Key]catalogue.Location {
+		m := make(map[chunkstore.Key]catalogue.Location)
+		if _, _, err := s.cat.Scan(chunkstore.Key{}, 1000, func(id chunkstore.Key, l catalogue.Location) { m[id] = l }); err != nil {
 			t.Fatal(err)
 		}
 		return m
@@ -178,7 +178,7 @@ func TestDamageIsMarkedAndHealed(t *testing.T) {
 	fill(t, s, cs)
 	p, l := where(t, s, cs[2])
 	path := packPath(dir, p)
-	edit(t, path, flip(int(l.off)+packfile.RecordSize+10))
+	edit(t, path, flip(int(l.Off)+packfile.RecordSize+10))
 	if err := s.Check(bg, cs[2].Key()); !errors.Is(err, chunkstore.ErrCorrupt) {
 		t.Fatalf("check: %v", err)
 	}
@@ -193,12 +193,12 @@ func TestDamageIsMarkedAndHealed(t *testing.T) {
 	closeStore(t, s)
 	s = openAt(t, dir, smallPacks)
 	stat(chunkstore.ErrNotExist)
-	edit(t, path, flip(int(l.off)+packfile.RecordSize+10))
+	edit(t, path, flip(int(l.Off)+packfile.RecordSize+10))
 	if err := s.Check(bg, cs[2].Key()); err != nil {
 		t.Errorf("check: %v", err)
 	}
 	stat(nil)
-	edit(t, path, flip(int(l.off)+packfile.RecordSize+10))
+	edit(t, path, flip(int(l.Off)+packfile.RecordSize+10))
 	if err := s.Check(bg, cs[2].Key()); !errors.Is(err, chunkstore.ErrCorrupt) {
 		t.Fatalf("check: %v", err)
 	}
@@ -209,7 +209,7 @@ func TestDamageIsMarkedAndHealed(t *testing.T) {
 	}
 	storetest.Holds(t, s, cs[2])
 	closeStore(t, s)
-	remove(t, filepath.Join(dir, catalogueName))
+	remove(t, filepath.Join(dir, catalogue.FileName))
 	s = openAt(t, dir, smallPacks)
 	holdsAll(t, s, cs)
 	closeStore(t, s)
@@ -231,7 +231,7 @@ func TestMarkDoesNotHitTheNewCopy(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range 2 {
-		s.mark(bg, c.Key(), old.spot(), true)
+		s.mark(bg, c.Key(), old.Spot(), true)
 		storetest.Holds(t, s, c)
 		if err := se.Sync(bg); err != nil {
 			t.Fatal(err)
@@ -251,7 +251,7 @@ func TestWalkNamesMarkedChunkOnce(t *testing.T) {
 	cs := chunks(0, 5)
 	fill(t, s, cs)
 	_, l := where(t, s, cs[1])
-	s.mark(bg, cs[1].Key(), l.spot(), true)
+	s.mark(bg, cs[1].Key(), l.Spot(), true)
 	n := 0
 	if err := s.Walk(bg, func(chunkstore.Key, chunkstore.Info) error { n++; return nil }); err != nil || n != 5 {
 		t.Errorf("%d chunks, %v", n, err)
@@ -268,21 +268,21 @@ func TestGetProvesTheRecord(t *testing.T) {
 	fill(t, s, []chunkstore.Chunk{a, b, storetest.Chunk(2, 600)})
 	_, la := where(t, s, a)
 	_, lb := where(t, s, b)
-	for name, wrong := range map[string]location{
+	for name, wrong := range map[string]catalogue.Location{
 		"another chunk":  lb,
-		"no record":      {pack: la.pack, off: la.off + 1, stored: la.stored},
-		"behind the end": {pack: la.pack, off: 1 << 20, stored: la.stored},
-		"another size":   {pack: la.pack, off: la.off, stored: la.stored - 1},
-		"another sum":    {pack: la.pack, off: la.off, stored: la.stored, sum: [sumPartSize]byte{1}},
-		"by a claim":     {pack: lb.pack, off: lb.off, stored: lb.stored, sum: lb.sum, claimPack: la.pack, claimOff: la.off},
+		"no record":      {Pack: la.Pack, Off: la.Off + 1, Stored: la.Stored},
+		"behind the end": {Pack: la.Pack, Off: 1 << 20, Stored: la.Stored},
+		"another size":   {Pack: la.Pack, Off: la.Off, Stored: la.Stored - 1},
+		"another sum":    {Pack: la.Pack, Off: la.Off, Stored: la.Stored, Sum: [catalogue.SumSize]byte{1}},
+		"by a claim":     {Pack: lb.Pack, Off: lb.Off, Stored: lb.Stored, Sum: lb.Sum, ClaimPack: la.Pack, ClaimOff: la.Off},
 	} {
-		if _, err := s.cat.commit(changes{chunks: []held{{a.Key(), wrong}}}); err != nil {
+		if _, err := s.cat.Commit(catalogue.Changes{Chunks: []catalogue.Held{{Key: a.Key(), Location: wrong}}}); err != nil {
 			t.Fatal(err)
 		}
 		if got, err := s.Get(bg, a.Key()); got != nil || !errors.Is(err, chunkstore.ErrCorrupt) {
 			t.Errorf("%s: %d bytes, %v", name, len(got), err)
 		}
-		s.pending.clear() // the mark
+		s.pending.Clear() // the mark
 	}
 }
 
@@ -339,9 +339,9 @@ func TestKeepsLimitsOfMemory(t *testing.T) {
 	for i := range pendingMax - 3 {
 		var id chunkstore.ID
 		id[0], id[1], id[2], id[3] = 1, byte(i), byte(i>>8), byte(i>>16)
-		s.pending.put(chunkstore.Key{ID: id, Size: 1}, location{pack: 0, off: packfile.HeaderSize, stored: 100})
+		s.pending.Put(chunkstore.Key{ID: id, Size: 1}, catalogue.Location{Pack: 0, Off: packfile.HeaderSize, Stored: 100})
 	}
-	s.packs[0] = &packInfo{id: packfile.ID{9}, state: packfile.StateOpen, savedTo: 1 << 20, seen: s.generation}
+	s.packs[0] = &catalogue.PackInfo{ID: packfile.ID{9}, State: packfile.StateOpen, SavedTo: 1 << 20, Seen: s.generation}
 	s.nextPack = 1
 	s.mu.Unlock()
 	se, err := s.Begin(bg)
@@ -353,7 +353,7 @@ func TestKeepsLimitsOfMemory(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if n := s.pending.len(); n > 10 {
+	if n := s.pending.Len(); n > 10 {
 		t.Errorf("%d entries are pending", n)
 	}
 	if err := se.Close(); err != nil {
@@ -377,8 +377,8 @@ func TestDiskErrors(t *testing.T) {
 		{context.Canceled, false, false},
 		{nil, false, false},
 	} {
-		err := disk.Door{}.Do("write", "/some/file", func() error { return tc.err })
-		if errors.Is(err, chunkstore.ErrNoSpace) != tc.full || disk.IsFinal(err) != tc.final || !errors.Is(err, tc.err) {
+		err := durable.Door{}.Do("write", "/some/file", func() error { return tc.err })
+		if errors.Is(err, chunkstore.ErrNoSpace) != tc.full || durable.IsFinal(err) != tc.final || !errors.Is(err, tc.err) {
 			t.Errorf("%v became %v: full %v, final %v", tc.err, err, tc.full, tc.final)
 		}
 	}

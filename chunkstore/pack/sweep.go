@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"holdfast/chunkstore"
+	"holdfast/chunkstore/pack/catalogue"
 	"holdfast/chunkstore/pack/packfile"
 )
 
@@ -52,7 +53,7 @@ type Sweep struct {
 	kept   extents // of sessions that have ended since it began; guarded by Store.mu
 	blind  bool    // it is not known what sessions hold; guarded by Store.mu
 	used   func(chunkstore.Key) bool
-	cat    *catalogue // which told of the pack at hand
+	cat    *catalogue.File // which told of the pack at hand
 }
 
 // SweepOptions say what a sweep does.
@@ -118,7 +119,7 @@ func (sw *Sweep) Records() uint64 {
 	defer sw.s.mu.Unlock()
 	var n uint64
 	for _, p := range sw.s.packs {
-		n += uint64(p.records)
+		n += uint64(p.Records)
 	}
 	return n
 }
@@ -212,7 +213,7 @@ func (sw *Sweep) plan(ctx context.Context, used func(chunkstore.Key) bool, o Swe
 	for no, p := range sw.sealed() {
 		v := newVictim(no, p, inUse[no], false)
 		// A pack is full by the number of its records, too.
-		if v.small = p.size < sw.s.options.PackSize/4 && p.records < packfile.RecordCountMax/4; v.small {
+		if v.small = p.Size < sw.s.options.PackSize/4 && p.Records < packfile.RecordCountMax/4; v.small {
 			small++
 		}
 		victims = append(victims, v)
@@ -235,16 +236,16 @@ func (sw *Sweep) plan(ctx context.Context, used func(chunkstore.Key) bool, o Swe
 	return victims, inUse, nil
 }
 
-func newVictim(no uint32, p packInfo, used uint64, open bool) victim {
+func newVictim(no uint32, p catalogue.PackInfo, used uint64, open bool) victim {
 	v := victim{no: no, used: used, open: open}
-	if all := p.records*packfile.RecordSize + p.stored; all > used {
+	if all := p.Records*packfile.RecordSize + p.Stored; all > used {
 		v.waste = all - used
 	}
 	return v
 }
 
 // eachLocation calls fn for every chunk in the catalogue.
-func (s *Store) eachLocation(ctx context.Context, fn func(chunkstore.Key, location)) error {
+func (s *Store) eachLocation(ctx context.Context, fn func(chunkstore.Key, catalogue.Location)) error {
 	var at chunkstore.Key
 	for done := false; !done; {
 		if err := s.usable(ctx); err != nil {
@@ -252,7 +253,7 @@ func (s *Store) eachLocation(ctx context.Context, fn func(chunkstore.Key, locati
 		}
 		var err error
 		s.catMu.RLock()
-		at, done, err = s.cat.scan(at, walkBatch, fn)
+		at, done, err = s.cat.Scan(at, walkBatch, fn)
 		s.catMu.RUnlock()
 		if err != nil {
 			return err
@@ -262,16 +263,16 @@ func (s *Store) eachLocation(ctx context.Context, fn func(chunkstore.Key, locati
 }
 
 // sealed returns the packs that the catalogue knows as they are.
-func (sw *Sweep) sealed() map[uint32]packInfo {
+func (sw *Sweep) sealed() map[uint32]catalogue.PackInfo {
 	s := sw.s
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	packs := make(map[uint32]packInfo)
+	packs := make(map[uint32]catalogue.PackInfo)
 	if sw.blind {
 		return packs
 	}
 	for no, p := range s.packs {
-		if p.state == packfile.StateSealed && !s.dirty[no] && !p.missing && !p.dropped {
+		if p.State == packfile.StateSealed && !s.dirty[no] && !p.Missing && !p.Dropped {
 			packs[no] = *p
 		}
 	}
@@ -280,7 +281,7 @@ func (sw *Sweep) sealed() map[uint32]packInfo {
 
 func (sw *Sweep) wouldDo(victims []victim, r *SweepReport) {
 	for _, v := range victims {
-		r.BytesRemoved += uint64(sw.s.packNow(v.no).size)
+		r.BytesRemoved += uint64(sw.s.packNow(v.no).Size)
 		r.BytesMoved += v.used
 		if v.used > 0 {
 			r.PacksRewritten++
@@ -335,11 +336,11 @@ func (sw *Sweep) pack(ctx context.Context, v victim, used func(chunkstore.Key) b
 		r.PacksRemoved++
 	}
 	r.ChunksRemoved += uint64(len(dead))
-	r.BytesRemoved += uint64(p.size)
+	r.BytesRemoved += uint64(p.Size)
 	return nil
 }
 
-func (s *Store) packNow(no uint32) packInfo {
+func (s *Store) packNow(no uint32) catalogue.PackInfo {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return *s.packs[no]

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"holdfast/chunkstore"
+	"holdfast/chunkstore/pack/catalogue"
 	"holdfast/chunkstore/pack/packfile"
 	"holdfast/chunkstore/storetest"
 )
@@ -220,7 +221,7 @@ func TestSweepLeavesDamage(t *testing.T) {
 	if err != nil || !ok {
 		t.Fatal(ok, err)
 	}
-	path := filepath.Join(packsDir(dir), s.packNow(l.pack).name())
+	path := filepath.Join(packsDir(dir), s.packNow(l.Pack).Name())
 	if err := os.Chmod(path, 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -228,7 +229,7 @@ func TestSweepLeavesDamage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b[l.off+packfile.RecordSize+5] ^= 1
+	b[l.Off+packfile.RecordSize+5] ^= 1
 	if err := os.WriteFile(path, b, 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -364,10 +365,10 @@ func TestSweepDoesNotTrustTheCatalogueAlone(t *testing.T) {
 	for _, c := range all {
 		ids = append(ids, c.Key())
 	}
-	if _, err := s.cat.commit(changes{epoch: s.epoch.Number, deletes: ids}); err != nil {
+	if _, err := s.cat.Commit(catalogue.Changes{Epoch: s.epoch.Number, Deletes: ids}); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.cat.markPartial(); err != nil {
+	if err := s.cat.MarkPartial(); err != nil {
 		t.Fatal(err)
 	}
 	before := packBytes(t, dir)
@@ -403,15 +404,15 @@ func TestPutOverCondemnedWins(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	condemned := current{packfile.Entry{Record: packfile.Record{Key: cs[0].Key()}, Off: old.off}, []held{{cs[0].Key(), old}}}
-	if dead, err := sw.condemn(old.pack, []current{condemned}, new([]current)); err != nil || len(dead) != 1 {
+	condemned := current{packfile.Entry{Record: packfile.Record{Key: cs[0].Key()}, Off: old.Off}, []catalogue.Held{{Key: cs[0].Key(), Location: old}}}
+	if dead, err := sw.condemn(old.Pack, []current{condemned}, new([]current)); err != nil || len(dead) != 1 {
 		t.Fatalf("%d condemned, %v", len(dead), err)
 	}
 	fill(t, s, cs[:1])
-	if now, ok, _, err := s.catalogued(cs[0].Key()); err != nil || !ok || now.pack == old.pack || now.rank != old.rank+1 {
+	if now, ok, _, err := s.catalogued(cs[0].Key()); err != nil || !ok || now.Pack == old.Pack || now.Rank != old.Rank+1 {
 		t.Errorf("put again: %+v, %v, %v; it was %+v", now, ok, err, old)
 	}
-	sw.pardon(old.pack)
+	sw.pardon(old.Pack)
 	sw.Close()
 	closeStore(t, s)
 }

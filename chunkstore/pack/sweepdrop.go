@@ -8,7 +8,7 @@ import (
 
 	"holdfast/chunkstore"
 	"holdfast/chunkstore/durable"
-	"holdfast/chunkstore/pack/disk"
+	"holdfast/chunkstore/pack/catalogue"
 	"holdfast/chunkstore/pack/packfile"
 )
 
@@ -35,14 +35,14 @@ func (sw *Sweep) drop(ctx context.Context, no uint32, dead []current) error {
 // commitLock is held.
 func (sw *Sweep) commitDrop(no uint32, dead []current) error {
 	s := sw.s
-	ch := changes{epoch: s.epoch.Number, drop: []uint32{no}}
+	ch := catalogue.Changes{Epoch: s.epoch.Number, Drop: []uint32{no}}
 	for _, e := range dead {
-		holders, _, err := s.cataloguedHolders(e.Key, spot{no, e.Off})
+		holders, _, err := s.cataloguedHolders(e.Key, catalogue.Spot{Pack: no, Off: e.Off})
 		if err != nil {
 			return err
 		}
 		for _, h := range holders {
-			ch.deletes = append(ch.deletes, h.key)
+			ch.Deletes = append(ch.Deletes, h.Key)
 		}
 	}
 	if err := s.epoch.check(s.dir); err != nil {
@@ -50,7 +50,7 @@ func (sw *Sweep) commitDrop(no uint32, dead []current) error {
 		return err
 	}
 	err := s.commitInParts(ch)
-	if err != nil && disk.IsFinal(err) {
+	if err != nil && durable.IsFinal(err) {
 		s.failure.set(err)
 	}
 	return err
@@ -58,13 +58,13 @@ func (sw *Sweep) commitDrop(no uint32, dead []current) error {
 
 // commitInParts removes entries in several transactions: one that changes few
 // pages needs little room. The rest of ch comes with the last of them.
-func (s *Store) commitInParts(ch changes) error {
-	for len(ch.deletes) > sweepBatch {
-		part := changes{epoch: ch.epoch, deletes: ch.deletes[:sweepBatch]}
+func (s *Store) commitInParts(ch catalogue.Changes) error {
+	for len(ch.Deletes) > sweepBatch {
+		part := catalogue.Changes{Epoch: ch.Epoch, Deletes: ch.Deletes[:sweepBatch]}
 		if err := s.commitChanges(part); err != nil {
 			return err
 		}
-		ch.deletes = ch.deletes[sweepBatch:]
+		ch.Deletes = ch.Deletes[sweepBatch:]
 	}
 	return s.commitChanges(ch)
 }
@@ -87,37 +87,37 @@ func (sw *Sweep) proveUnused(ctx context.Context, no uint32, dead []current) err
 	p := s.packNow(no)
 	all, err := s.fileEntries(ctx, p)
 	if err != nil {
-		return fmt.Errorf("pack %s: %w: %w", p.name(), errLeft, err)
+		return fmt.Errorf("pack %s: %w: %w", p.Name(), errLeft, err)
 	}
 	for _, e := range all {
-		holders, cat, err := s.cataloguedHolders(e.Key, spot{no, e.Off})
+		holders, cat, err := s.cataloguedHolders(e.Key, catalogue.Spot{Pack: no, Off: e.Off})
 		if err != nil {
 			return err
 		}
 		if cat != sw.cat {
-			return fmt.Errorf("pack %s: %w", p.name(), errRebuilt)
+			return fmt.Errorf("pack %s: %w", p.Name(), errRebuilt)
 		}
 		if len(holders) > 0 && !gone[e.Off] {
-			return fmt.Errorf("pack %s: %w: chunk %s is in use and was not moved", p.name(), errLeft, e.Key.ID.Short())
+			return fmt.Errorf("pack %s: %w: chunk %s is in use and was not moved", p.Name(), errLeft, e.Key.ID.Short())
 		}
 		if len(holders) > 0 || !sw.used(e.Key) {
 			continue
 		}
 		_, pending := s.recent(e.Key)
 		if _, ok, _, err := s.catalogued(e.Key); err != nil || !ok && !pending {
-			return errors.Join(fmt.Errorf("pack %s: %w: chunk %s is in use and the catalogue does not know it", p.name(), errLeft, e.Key.ID.Short()), err)
+			return errors.Join(fmt.Errorf("pack %s: %w: chunk %s is in use and the catalogue does not know it", p.Name(), errLeft, e.Key.ID.Short()), err)
 		}
 	}
 	return nil
 }
 
 // cataloguedHolders looks up in the catalogue only who needs the record at a spot.
-func (s *Store) cataloguedHolders(k chunkstore.Key, at spot) (list []held, cat *catalogue, err error) {
+func (s *Store) cataloguedHolders(k chunkstore.Key, at catalogue.Spot) (list []catalogue.Held, cat *catalogue.File, err error) {
 	s.catMu.RLock()
 	defer s.catMu.RUnlock()
-	all, err := s.cat.holders(k)
+	all, err := s.cat.Holders(k)
 	for _, h := range all {
-		if h.needs(at) {
+		if h.Needs(at) {
 			list = append(list, h)
 		}
 	}
@@ -126,17 +126,17 @@ func (s *Store) cataloguedHolders(k chunkstore.Key, at spot) (list []held, cat *
 
 // fileEntries lists the records of a sealed pack from its table or, if that is
 // damaged, from the records, all of which must be sound then.
-func (s *Store) fileEntries(ctx context.Context, p packInfo) ([]packfile.Entry, error) {
-	f, err := durable.Open(filepath.Join(packsDir(s.dir), p.name()))
+func (s *Store) fileEntries(ctx context.Context, p catalogue.PackInfo) ([]packfile.Entry, error) {
+	f, err := durable.Open(filepath.Join(packsDir(s.dir), p.Name()))
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	all, damage := packfile.ReadFooter(f, p.size, p.id)
+	all, damage := packfile.ReadFooter(f, p.Size, p.ID)
 	if damage == nil {
 		return all, nil
 	}
-	sc := &packfile.Scanner{R: f, ID: p.id, Size: p.size, Sound: func(e packfile.Entry) error {
+	sc := &packfile.Scanner{R: f, ID: p.ID, Size: p.Size, Sound: func(e packfile.Entry) error {
 		all = append(all, e)
 		return nil
 	}}
@@ -159,13 +159,13 @@ func (s *Store) removePack(no uint32) error {
 func (s *Store) forgetPack(no uint32) string {
 	s.mu.Lock()
 	p := s.packs[no]
-	p.dropped, p.missing, p.totals, p.saved = true, true, totals{}, totals{}
+	p.Dropped, p.Missing, p.Totals, p.Saved = true, true, catalogue.Totals{}, catalogue.Totals{}
 	// Marks; the records they are about are going.
-	s.pending.drop(func(h held) bool { return h.pack == no || h.claimed() && h.claimPack == no })
+	s.pending.Drop(func(h catalogue.Held) bool { return h.Pack == no || h.Claimed() && h.ClaimPack == no })
 	delete(s.condemned, no)
 	s.letGo(no)
-	s.quarantine.dropPack(p.id)
-	name, id := p.name(), p.id
+	s.quarantine.dropPack(p.ID)
+	name, id := p.Name(), p.ID
 	s.mu.Unlock()
 	s.handles.forget(id)
 	return name

@@ -59,7 +59,7 @@ func (s *Store) lost() []uint32 {
 	defer s.mu.Unlock()
 	var list []uint32
 	for no, p := range s.packs {
-		if p.missing && !p.dropped && s.writers[no] == nil && !s.dirty[no] {
+		if p.Missing && !p.Dropped && s.writers[no] == nil && !s.dirty[no] {
 			list = append(list, no)
 		}
 	}

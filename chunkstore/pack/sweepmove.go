@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 
+	"holdfast/chunkstore/pack/catalogue"
 	"holdfast/chunkstore/pack/packfile"
 )
 
@@ -43,7 +44,7 @@ func (se *session) move(ctx context.Context, no uint32, e packfile.Entry) (bool,
 		return false, err
 	}
 	defer leave()
-	at := spot{no, e.Off}
+	at := catalogue.Spot{Pack: no, Off: e.Off}
 	holders, _, err := se.s.holdersOf(e.Key, at)
 	if err != nil || len(holders) == 0 {
 		return false, err
@@ -61,43 +62,43 @@ func (se *session) move(ctx context.Context, no uint32, e packfile.Entry) (bool,
 
 // moveChunk writes a chunk again for those who have it from at. The record keeps the
 // key it has, whether that one is among them or not: claims hold by what it is.
-func (se *session) moveChunk(ctx context.Context, holders []held, at spot) error {
-	l := holders[0].location
-	b := make([]byte, packfile.RecordSize+int(l.stored))
-	if err := se.s.read(ctx, holders[0].key, l, recordReader{buf: b, prove: true}); err != nil {
+func (se *session) moveChunk(ctx context.Context, holders []catalogue.Held, at catalogue.Spot) error {
+	l := holders[0].Location
+	b := make([]byte, packfile.RecordSize+int(l.Stored))
+	if err := se.s.read(ctx, holders[0].Key, l, recordReader{buf: b, prove: true}); err != nil {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
 		return fmt.Errorf("%w: %w", errLeft, err)
 	}
-	r, err := packfile.DecodeRecord(b[:packfile.RecordSize], se.s.packNow(at.pack).id)
+	r, err := packfile.DecodeRecord(b[:packfile.RecordSize], se.s.packNow(at.Pack).ID)
 	if err != nil {
 		return fmt.Errorf("%w: %w", errLeft, err)
 	}
 	for i, h := range holders {
-		if h.key == r.Key && !h.claimed() {
-			r.Rank = h.rank + 1
-			holders[i].rank = r.Rank
+		if h.Key == r.Key && !h.Claimed() {
+			r.Rank = h.Rank + 1
+			holders[i].Rank = r.Rank
 		}
 	}
-	return se.append(ctx, addition{Record: r, blob: b[packfile.RecordSize:], holders: holders, replaces: []spot{at}})
+	return se.append(ctx, addition{Record: r, blob: b[packfile.RecordSize:], holders: holders, replaces: []catalogue.Spot{at}})
 }
 
 // moveClaim writes a claim again.
-func (se *session) moveClaim(ctx context.Context, h held, e packfile.Entry) error {
-	r := packfile.Record{Key: h.key, Stored: h.stored, Rank: h.rank + 1, Claim: true}
+func (se *session) moveClaim(ctx context.Context, h catalogue.Held, e packfile.Entry) error {
+	r := packfile.Record{Key: h.Key, Stored: h.Stored, Rank: h.Rank + 1, Claim: true}
 	f, err := se.s.claimAt(h, e)
 	if err != nil {
 		return fmt.Errorf("%w: %w", errLeft, err)
 	}
 	r.Sum = f.Sum
-	return se.append(ctx, addition{Record: r, twin: h.location, replaces: []spot{h.claimSpot()}})
+	return se.append(ctx, addition{Record: r, twin: h.Location, replaces: []catalogue.Spot{h.ClaimSpot()}})
 }
 
 // claimAt reads the claim that a chunk is held by.
-func (s *Store) claimAt(h held, e packfile.Entry) (packfile.Record, error) {
-	p := s.packNow(h.claimPack)
-	f, _, err := openPack(packsDir(s.dir), p.id, p.state)
+func (s *Store) claimAt(h catalogue.Held, e packfile.Entry) (packfile.Record, error) {
+	p := s.packNow(h.ClaimPack)
+	f, _, err := openPack(packsDir(s.dir), p.ID, p.State)
 	if err != nil {
 		return packfile.Record{}, err
 	}
@@ -106,8 +107,8 @@ func (s *Store) claimAt(h held, e packfile.Entry) (packfile.Record, error) {
 	if _, err := f.ReadAt(b, e.Off); err != nil {
 		return packfile.Record{}, err
 	}
-	r, err := packfile.DecodeRecord(b, p.id)
-	if err == nil && (!r.Claim || r.Key != h.key || r.Stored != h.stored || [sumPartSize]byte(r.Sum[:]) != h.sum) {
+	r, err := packfile.DecodeRecord(b, p.ID)
+	if err == nil && (!r.Claim || r.Key != h.Key || r.Stored != h.Stored || [catalogue.SumSize]byte(r.Sum[:]) != h.Sum) {
 		err = errHeader
 	}
 	return r, err

@@ -7,7 +7,8 @@ import (
 	"path/filepath"
 	"slices"
 
-	"holdfast/chunkstore/pack/disk"
+	"holdfast/chunkstore/durable"
+	"holdfast/chunkstore/pack/catalogue"
 )
 
 // A pack that is being filled is sealed before it is swept, so that what a small store
@@ -28,17 +29,17 @@ func (s *Store) unsealedPacks() []uint32 {
 }
 
 // unsealed returns these packs as the catalogue knows them.
-func (sw *Sweep) unsealed() map[uint32]packInfo {
+func (sw *Sweep) unsealed() map[uint32]catalogue.PackInfo {
 	s := sw.s
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	packs := make(map[uint32]packInfo)
+	packs := make(map[uint32]catalogue.PackInfo)
 	if sw.blind {
 		return packs
 	}
 	for _, no := range s.unsealedPacks() {
-		if p := *s.packs[no]; !p.missing && !p.dropped && p.saved.records > 0 {
-			p.totals = p.saved
+		if p := *s.packs[no]; !p.Missing && !p.Dropped && p.Saved.Records > 0 {
+			p.Totals = p.Saved
 			packs[no] = p
 		}
 	}
@@ -50,7 +51,7 @@ func (sw *Sweep) unsealed() map[uint32]packInfo {
 func (sw *Sweep) takeUnsealed(no uint32) (*writer, error) {
 	s := sw.s
 	s.mu.Lock()
-	if s.packs[no].sweptInto == sw.number {
+	if s.packs[no].SweptInto == sw.number {
 		s.mu.Unlock()
 		return nil, nil
 	}
@@ -102,7 +103,7 @@ var errTaken = errors.New("a session needs it")
 func (sw *Sweep) seal(ctx context.Context, no uint32) error {
 	s := sw.s
 	w, err := sw.takeUnsealed(no)
-	name := s.packNow(no).name()
+	name := s.packNow(no).Name()
 	if err != nil {
 		return fmt.Errorf("pack %s: %w: %w", name, errLeft, err)
 	}
@@ -110,7 +111,7 @@ func (sw *Sweep) seal(ctx context.Context, no uint32) error {
 		return errTaken
 	}
 	if err := s.sealPack(w); err != nil {
-		if disk.IsFinal(err) {
+		if durable.IsFinal(err) {
 			s.failure.set(err)
 		}
 		return fmt.Errorf("seal pack %s: %w", filepath.Base(w.path), err)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"holdfast/chunkstore"
+	"holdfast/chunkstore/pack/catalogue"
 )
 
 // walkBatch is how many chunks one transaction of a walk reads: a long one
@@ -28,9 +29,9 @@ func (s *Store) Walk(ctx context.Context, fn func(chunkstore.Key, chunkstore.Inf
 		keys, infos := make([]chunkstore.Key, 0, walkBatch), make([]chunkstore.Info, 0, walkBatch)
 		var err error
 		s.catMu.RLock()
-		at, done, err = s.cat.scan(at, walkBatch, func(k chunkstore.Key, l location) {
+		at, done, err = s.cat.Scan(at, walkBatch, func(k chunkstore.Key, l catalogue.Location) {
 			if _, ok := late[k]; !ok {
-				keys, infos = append(keys, k), append(infos, l.info(k))
+				keys, infos = append(keys, k), append(infos, l.Info(k))
 			}
 		})
 		s.catMu.RUnlock()
@@ -58,9 +59,9 @@ func (s *Store) Walk(ctx context.Context, fn func(chunkstore.Key, chunkstore.Inf
 func (s *Store) recentAll() map[chunkstore.Key]chunkstore.Info {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	all := make(map[chunkstore.Key]chunkstore.Info, s.pending.len()+s.committing.len())
-	note := func(h held) { all[h.key] = h.info(h.key) }
-	s.committing.each(note)
-	s.pending.each(note)
+	all := make(map[chunkstore.Key]chunkstore.Info, s.pending.Len()+s.committing.Len())
+	note := func(h catalogue.Held) { all[h.Key] = h.Info(h.Key) }
+	s.committing.Each(note)
+	s.pending.Each(note)
 	return all
 }

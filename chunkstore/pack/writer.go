@@ -12,14 +12,14 @@ import (
 
 	"holdfast/chunkstore"
 	"holdfast/chunkstore/durable"
-	"holdfast/chunkstore/pack/disk"
+	"holdfast/chunkstore/pack/catalogue"
 	"holdfast/chunkstore/pack/packfile"
 )
 
 // writer is a pack open for writing. It belongs to one session at a time, or
 // to the store while it is idle or being sealed.
 type writer struct {
-	disk disk.Door
+	disk durable.Door
 	no   uint32
 	id   packfile.ID
 	f    *os.File
@@ -39,7 +39,7 @@ type writer struct {
 
 // createWriter makes a new pack with a random id. Its file is synced with its
 // first records.
-func createWriter(d disk.Door, dir string, epoch uint64) (*writer, error) {
+func createWriter(d durable.Door, dir string, epoch uint64) (*writer, error) {
 	w := &writer{disk: d, isNew: true, end: packfile.HeaderSize}
 	if _, err := rand.Read(w.id[:]); err != nil {
 		return nil, fmt.Errorf("create pack: %w", err)
@@ -58,7 +58,7 @@ func createWriter(d disk.Door, dir string, epoch uint64) (*writer, error) {
 	}
 	if err != nil {
 		if w.f != nil {
-			err = errors.Join(err, w.f.Close(), disk.IgnoreMissing(os.Remove(w.path)))
+			err = errors.Join(err, w.f.Close(), durable.IgnoreMissing(os.Remove(w.path)))
 		}
 		return nil, err
 	}
@@ -68,20 +68,20 @@ func createWriter(d disk.Door, dir string, epoch uint64) (*writer, error) {
 // reopenWriter goes on with a pack that an earlier session has left. Its
 // records must reach exactly to length: anything else is an error, and the
 // pack is better left alone.
-func reopenWriter(d disk.Door, dir string, p packInfo) (*writer, error) {
-	w := &writer{disk: d, id: p.id, path: filepath.Join(dir, p.id.String()+packfile.OpenExt), header: make([]byte, packfile.HeaderSize)}
+func reopenWriter(d durable.Door, dir string, p catalogue.PackInfo) (*writer, error) {
+	w := &writer{disk: d, id: p.ID, path: filepath.Join(dir, p.ID.String()+packfile.OpenExt), header: make([]byte, packfile.HeaderSize)}
 	var err error
 	if w.f, err = durable.OpenFile(w.path, os.O_RDWR, 0); err != nil {
 		return nil, fmt.Errorf("continue pack: %w", err)
 	}
-	if err = w.load(p.length); err != nil {
+	if err = w.load(p.Length); err != nil {
 		return nil, errors.Join(fmt.Errorf("continue pack %s: %w", w.path, err), w.f.Close())
 	}
 	return w, nil
 }
 
 func (w *writer) load(length int64) error {
-	size, err := disk.Size(w.f)
+	size, err := durable.Size(w.f)
 	if err != nil {
 		return err
 	}
@@ -210,7 +210,7 @@ func (w *writer) seal() (int64, error) {
 	if err := w.fsync(); err != nil {
 		return 0, err
 	}
-	size, err := disk.Size(w.f)
+	size, err := durable.Size(w.f)
 	if err != nil {
 		return 0, err
 	}
@@ -224,7 +224,7 @@ func (w *writer) seal() (int64, error) {
 
 func (w *writer) writeFooter() error {
 	footer := packfile.EncodeFooter(w.header, w.entries, w.end)
-	size, err := disk.Size(w.f)
+	size, err := durable.Size(w.f)
 	if err != nil {
 		return err
 	}

@@ -222,7 +222,7 @@ const (
 
 	syncFile   = "if err := f.Sync(); err != nil {"
 	syncDir    = "err = d.Sync()"
-	syncPack   = "if err := w.disk.do(\"sync\", w.path, w.f.Sync); err != nil {"
+	syncPack   = "if err := w.disk.Do(\"sync\", w.path, w.f.Sync); err != nil {"
 	syncChunks = "if err := ss.proveChunks(ctx, classes); err != nil {"
 	onlyProve  = "if err := ss.prove(ctx, classes); err != nil {"
 	commit     = "err = ss.commit()\n"

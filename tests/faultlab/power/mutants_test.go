@@ -24,7 +24,7 @@ const (
 
 	syncFile = "if err := f.Sync(); err != nil {"
 	syncDir  = "err = d.Sync()"
-	syncPack = "if err := w.disk.do(\"sync\", w.path, w.f.Sync); err != nil {"
+	syncPack = "if err := w.disk.Do(\"sync\", w.path, w.f.Sync); err != nil {"
 	noError  = "if err := error(nil); err != nil {"
 )
 
@@ -72,7 +72,7 @@ func TestMutants(t *testing.T) {
 // the catalogue durable: it is a cache, and the packs know it all.
 func TestCatalogueNeverSynced(t *testing.T) {
 	t.Parallel()
-	agent, err := here.BuildAgent(lab.Replace("chunkstore/pack/catalogue.go", "NoSync:       bulk,", "NoSync:       true,"))
+	agent, err := here.BuildAgent(lab.Replace("chunkstore/pack/catalogue/catalogue.go", "NoSync:       bulk,", "NoSync:       true,"))
 	if err != nil {
 		t.Fatal(err)
 	}

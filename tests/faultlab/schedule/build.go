@@ -47,7 +47,7 @@ var (
 // storeRooms are the packages of the store that run on the machine, boltRooms
 // those of bbolt.
 var (
-	storeRooms = []string{"chunkstore/durable", "chunkstore/pack", "chunkstore/pack/packfile", "datastore", "datastore/gc",
+	storeRooms = []string{"chunkstore/durable", "chunkstore/pack", "chunkstore/pack/catalogue", "chunkstore/pack/packfile", "datastore", "datastore/gc",
 		"datastore/index", "datastore/verify", "datastore/image"}
 	boltRooms = []string{"", "errors", "internal/common", "internal/freelist"}
 )

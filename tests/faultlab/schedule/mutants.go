@@ -139,17 +139,17 @@ var sweepMutants = []mutant{
 	}}},
 	{"held-too-late", "a chunk that is condemned before a session holds it counts as not stored", "backup,collect,destroy", []change{{
 		"chunkstore/pack/keep.go",
-		"\t\tif s.condemned[at.pack][at.off] || s.hasDropped(at.pack) {\n",
-		"\t\tif !sim.Mutant(\"held-too-late\") && !sim.Mutant(\"tombstone-ignored\") && (s.condemned[at.pack][at.off] || s.hasDropped(at.pack)) {\n",
+		"\t\tif s.condemned[at.Pack][at.Off] || s.hasDropped(at.Pack) {\n",
+		"\t\tif !sim.Mutant(\"held-too-late\") && !sim.Mutant(\"tombstone-ignored\") && (s.condemned[at.Pack][at.Off] || s.hasDropped(at.Pack)) {\n",
 	}, {
 		"chunkstore/pack/keepall.go",
-		"\t\tif s.packs[at.pack] == nil || s.condemned[at.pack][at.off] || s.hasDropped(at.pack) {\n",
-		"\t\tif s.packs[at.pack] == nil || !sim.Mutant(\"held-too-late\") && (s.condemned[at.pack][at.off] || s.hasDropped(at.pack)) {\n",
+		"\t\tif s.packs[at.Pack] == nil || s.condemned[at.Pack][at.Off] || s.hasDropped(at.Pack) {\n",
+		"\t\tif s.packs[at.Pack] == nil || !sim.Mutant(\"held-too-late\") && (s.condemned[at.Pack][at.Off] || s.hasDropped(at.Pack)) {\n",
 	}}},
 	{"duplicate-not-held", "a chunk that was sent and is there already is held", "", []change{{
 		"chunkstore/pack/session.go",
 		"\told, found, err := se.lookup(ctx, key)\n",
-		"\told, found, err := se.lookup(ctx, key)\n\tif sim.Mutant(\"duplicate-not-held\") {\n\t\tse.s.mu.Lock()\n\t\tdelete(se.holds, old.pack)\n\t\tse.s.mu.Unlock()\n\t}\n",
+		"\told, found, err := se.lookup(ctx, key)\n\tif sim.Mutant(\"duplicate-not-held\") {\n\t\tse.s.mu.Lock()\n\t\tdelete(se.holds, old.Pack)\n\t\tse.s.mu.Unlock()\n\t}\n",
 	}}},
 	{"held-dies-with-session", "what a session has held stays for the sweep that is running", "", []change{{
 		"chunkstore/pack/keep.go",
@@ -167,12 +167,12 @@ var sweepMutants = []mutant{
 		"\tleave, err := se.s.enterFlight(ctx, k.ID)\n\tif err == nil && sim.Mutant(\"tombstone-dies-first\") {\n\t\tleave()\n\t\tleave = func() {}\n\t}\n",
 	}, {
 		"chunkstore/pack/keep.go",
-		"p != nil && p.dropped\n",
-		"p != nil && p.dropped && !sim.Mutant(\"tombstone-dies-first\")\n",
+		"p != nil && p.Dropped\n",
+		"p != nil && p.Dropped && !sim.Mutant(\"tombstone-dies-first\")\n",
 	}, {
 		"chunkstore/pack/read.go",
-		"err != nil || p.dropped\n",
-		"err != nil || p.dropped && !sim.Mutant(\"tombstone-dies-first\")\n",
+		"err != nil || p.Dropped\n",
+		"err != nil || p.Dropped && !sim.Mutant(\"tombstone-dies-first\")\n",
 	}, {
 		// Chunks that are looked up at once are safe from it: nothing is held by a
 		// catalogue that has changed meanwhile.
@@ -253,8 +253,8 @@ var ownerMutants = []mutant{
 		"chunkstore/pack/session.go",
 		"\ttwin, claim, err := se.twin(ctx, r)\n",
 		"\tif sim.Mutant(\"plain-replaces-encrypted\") && key.Class() == chunkstore.ClassPlain {\n\t\tlist, _, _ := se.s.holders(key)\n" +
-			"\t\tfor _, h := range list {\n\t\t\tif h.key.Class() == chunkstore.ClassEncrypted && !h.claimed() {\n" +
-			"\t\t\t\tr.Key, key, old, found = h.key, h.key, h.location, false\n\t\t\t\tbreak\n\t\t\t}\n\t\t}\n\t}\n" +
+			"\t\tfor _, h := range list {\n\t\t\tif h.Key.Class() == chunkstore.ClassEncrypted && !h.Claimed() {\n" +
+			"\t\t\t\tr.Key, key, old, found = h.Key, h.Key, h.Location, false\n\t\t\t\tbreak\n\t\t\t}\n\t\t}\n\t}\n" +
 			"\ttwin, claim, err := se.twin(ctx, r)\n",
 	}}},
 	{"class-forgotten", "a chunk of one class does not count as there because one of the other is", "", []change{{
@@ -270,18 +270,18 @@ var ownerMutants = []mutant{
 	}}},
 	{"claimed-without-proof", "who has not sent the same bytes has no part in another owner's copy", "", []change{{
 		"chunkstore/pack/session.go",
-		"if h.key == r.Key || !h.sameBytes(want) {\n",
-		"if h.key == r.Key || h.key.Class() != r.Key.Class() || !h.sameBytes(want) && !sim.Mutant(\"claimed-without-proof\") {\n",
+		"if h.Key == r.Key || !h.SameBytes(want) {\n",
+		"if h.Key == r.Key || h.Key.Class() != r.Key.Class() || !h.SameBytes(want) && !sim.Mutant(\"claimed-without-proof\") {\n",
 	}, {
 		"chunkstore/pack/session.go",
-		"if ok && l.sameBytes(want) && se.s.healthy(l) == nil {\n",
-		"if ok && (l.sameBytes(want) || sim.Mutant(\"claimed-without-proof\")) && se.s.healthy(l) == nil {\n",
+		"if ok && l.SameBytes(want) && se.s.healthy(l) == nil {\n",
+		"if ok && (l.SameBytes(want) || sim.Mutant(\"claimed-without-proof\")) && se.s.healthy(l) == nil {\n",
 	}}},
 	{"copy-of-another-owner-read", "a snapshot reads the copies of its own owner", "", []change{{
 		"chunkstore/pack/read.go",
 		"\tl, ok, err := s.lookup(ctx, k)\n\tif err == nil && !ok && s.healMiss(ctx) {\n",
 		"\tif list, _, _ := s.holders(k); sim.Mutant(\"copy-of-another-owner-read\") {\n\t\tfor _, h := range list {\n" +
-			"\t\t\tif h.key.Class() == k.Class() && h.key != k {\n\t\t\t\tk = h.key\n\t\t\t\tbreak\n\t\t\t}\n\t\t}\n\t}\n" +
+			"\t\t\tif h.Key.Class() == k.Class() && h.Key != k {\n\t\t\t\tk = h.Key\n\t\t\t\tbreak\n\t\t\t}\n\t\t}\n\t}\n" +
 			"\tl, ok, err := s.lookup(ctx, k)\n\tif err == nil && !ok && s.healMiss(ctx) {\n",
 	}}},
 	{"copies-follow-owner", "a change of owner changes no copy", "", []change{{
@@ -312,8 +312,8 @@ var ownerMutants = []mutant{
 	}}},
 	{"claim-lost-in-sweep", "a record stays while one of those who claim it needs it", "", []change{{
 		"chunkstore/pack/sweepcount.go",
-		"\treturn slices.ContainsFunc(c.holders, func(h held) bool { return used(h.key) })\n",
-		"\treturn slices.ContainsFunc(c.holders, func(h held) bool {\n\t\treturn used(h.key) && (c.Claim || !h.claimed() || !sim.Mutant(\"claim-lost-in-sweep\"))\n\t})\n",
+		"\treturn slices.ContainsFunc(c.holders, func(h catalogue.Held) bool { return used(h.Key) })\n",
+		"\treturn slices.ContainsFunc(c.holders, func(h catalogue.Held) bool {\n\t\treturn used(h.Key) && (c.Claim || !h.Claimed() || !sim.Mutant(\"claim-lost-in-sweep\"))\n\t})\n",
 	}}},
 	{"returned-reads-group", "what comes back to a group that was made again reads what it has read", "backup,forget,restore", []change{{
 		"datastore/deleted.go",

@@ -1,4 +1,4 @@
-package pack
+package catalogue
 
 import (
 	"bytes"
@@ -62,12 +62,12 @@ type boltMetaPage struct {
 	txid                 uint64
 }
 
-// checkBolt reads a whole catalogue of size bytes and returns errCatalogue
+// checkBolt reads a whole catalogue of size bytes and returns ErrDoubt
 // unless every page and every value in it is sound.
 func checkBolt(r io.ReaderAt, size int64) error {
 	m, err := readBoltMeta(r, size)
 	if err != nil {
-		return fmt.Errorf("%w: %w", errCatalogue, err)
+		return fmt.Errorf("%w: %w", ErrDoubt, err)
 	}
 	c := &boltChecker{r: r, pageSize: int64(m.pageSize), pages: m.next}
 	c.seen = make([]bool, m.next)
@@ -77,7 +77,7 @@ func checkBolt(r io.ReaderAt, size int64) error {
 		err = c.freelist(m.freelist)
 	}
 	if err != nil {
-		return fmt.Errorf("%w: %w", errCatalogue, err)
+		return fmt.Errorf("%w: %w", ErrDoubt, err)
 	}
 	return nil
 }

@@ -1,4 +1,4 @@
-package disk
+package durable
 
 import (
 	"context"
@@ -12,7 +12,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"holdfast/chunkstore"
-	"holdfast/chunkstore/durable"
 )
 
 // IsFinal reports whether nothing may be written any more after err.
@@ -20,7 +19,7 @@ func IsFinal(err error) bool {
 	switch {
 	case err == nil, errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return false
-	case errors.Is(err, durable.ErrLost):
+	case errors.Is(err, ErrLost):
 		return true
 	}
 	return !errors.Is(err, chunkstore.ErrNoSpace) && !IsShortage(err)

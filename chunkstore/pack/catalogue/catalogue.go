@@ -1,4 +1,4 @@
-package pack
+package catalogue
 
 import (
 	"encoding/binary"
@@ -16,7 +16,6 @@ import (
 
 	"holdfast/chunkstore"
 	"holdfast/chunkstore/durable"
-	"holdfast/chunkstore/pack/disk"
 )
 
 // The catalogue is a bbolt file. Keys that are numbers are big-endian, so that
@@ -36,10 +35,11 @@ import (
 //	               of its stored bytes, and if its owner has only claimed what is
 //	               there, pack number u32 and offset u32 of the claim
 //
-// It is a cache of what the packs say. Every doubt about it is errCatalogue,
+// It is a cache of what the packs say. Every doubt about it is ErrDoubt,
 // and the answer to that is to build it anew.
 const (
-	catalogueName    = "catalogue.db"
+	// FileName is where it lies in the directory of a store.
+	FileName         = "catalogue.db"
 	catalogueVersion = 2
 	// allocSize is by how much the file grows beyond what it needs; bbolt's own
 	// 16 MiB would be most of a small store.
@@ -57,18 +57,18 @@ var (
 	keyPartial = []byte("partial")
 )
 
-// catalogue is one open bbolt file. Any number of readers may use it beside
+// File is one open bbolt file. Any number of readers may use it beside
 // one writer.
-type catalogue struct {
+type File struct {
 	db     *bbolt.DB
 	file   *os.File
 	path   string
 	broken atomic.Bool // bbolt has panicked: its locks are in an unknown state
 }
 
-// openBolt opens a bbolt file as it is. Any doubt is errCatalogue.
-func openBolt(path string, readOnly, bulk bool) (*catalogue, error) {
-	c := &catalogue{path: path}
+// OpenFile opens a bbolt file as it is. Any doubt is ErrDoubt.
+func OpenFile(path string, readOnly, bulk bool) (*File, error) {
+	c := &File{path: path}
 	o := &bbolt.Options{
 		Timeout:      time.Second,
 		FreelistType: bbolt.FreelistMapType,
@@ -91,26 +91,26 @@ func openBolt(path string, readOnly, bulk bool) (*catalogue, error) {
 	switch {
 	case err == nil:
 		return c, nil
-	case errors.Is(err, fs.ErrNotExist), errors.Is(err, errCatalogue):
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, ErrDoubt):
 		return nil, err
-	case disk.IsFull(err), disk.IsReadOnly(err), disk.IsShortage(err), errors.Is(err, unix.ENOMEM):
+	case durable.IsFull(err), durable.IsReadOnly(err), durable.IsShortage(err), errors.Is(err, unix.ENOMEM):
 		return nil, fmt.Errorf("open catalogue: %w", err)
 	}
-	return nil, fmt.Errorf("%w: %w", errCatalogue, err)
+	return nil, fmt.Errorf("%w: %w", ErrDoubt, err)
 }
 
 // guard runs fn, which may touch the mapped file. A page that cannot be read
-// or makes no sense comes back as errCatalogue; after that the catalogue is
+// or makes no sense comes back as ErrDoubt; after that the catalogue is
 // not touched again.
-func (c *catalogue) guard(fn func() error) (err error) {
+func (c *File) guard(fn func() error) (err error) {
 	if c.broken.Load() {
-		return fmt.Errorf("%w: given up after an earlier error", errCatalogue)
+		return fmt.Errorf("%w: given up after an earlier error", ErrDoubt)
 	}
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
 		if r := recover(); r != nil {
 			c.abandon()
-			err = fmt.Errorf("%w: %v", errCatalogue, r)
+			err = fmt.Errorf("%w: %v", ErrDoubt, r)
 		}
 	}()
 	return fn()
@@ -119,14 +119,14 @@ func (c *catalogue) guard(fn func() error) (err error) {
 // abandon gives a catalogue up whose state is unknown. It cannot be closed,
 // since a lock inside bbolt may be held for ever; only the lock on the file is
 // dropped, so that it does not stand in the way of the next one.
-func (c *catalogue) abandon() {
+func (c *File) abandon() {
 	if c.broken.CompareAndSwap(false, true) && c.file != nil {
 		_ = unix.Flock(int(c.file.Fd()), unix.LOCK_UN)
 	}
 }
 
-// close releases the file.
-func (c *catalogue) close() error {
+// Close releases the file.
+func (c *File) Close() error {
 	if c.broken.Load() {
 		return nil
 	}
@@ -137,21 +137,21 @@ func (c *catalogue) close() error {
 }
 
 // view runs fn in a reading transaction.
-func (c *catalogue) view(fn func(*bbolt.Tx) error) error {
+func (c *File) view(fn func(*bbolt.Tx) error) error {
 	return c.guard(func() error { return c.db.View(fn) })
 }
 
-// bucket returns one of the three buckets, or errCatalogue.
+// bucket returns one of the three buckets, or ErrDoubt.
 func bucket(tx *bbolt.Tx, name []byte) (*bbolt.Bucket, error) {
 	b := tx.Bucket(name)
 	if b == nil {
-		return nil, fmt.Errorf("%w: no bucket %s", errCatalogue, name)
+		return nil, fmt.Errorf("%w: no bucket %s", ErrDoubt, name)
 	}
 	return b, nil
 }
 
-// get looks a chunk up.
-func (c *catalogue) get(k chunkstore.Key) (l location, ok bool, err error) {
+// Get looks a chunk up.
+func (c *File) Get(k chunkstore.Key) (l Location, ok bool, err error) {
 	var room [chunkstore.KeySize]byte
 	key := k.Append(room[:0])
 	err = c.view(func(tx *bbolt.Tx) error {
@@ -170,12 +170,12 @@ func (c *catalogue) get(k chunkstore.Key) (l location, ok bool, err error) {
 	return l, ok && err == nil, err
 }
 
-// getAll looks up the chunks that have no place in found yet, in the order of their
+// GetAll looks up the chunks that have no place in found yet, in the order of their
 // keys, in which pages of the file are near to each other.
-func (c *catalogue) getAll(keys []chunkstore.Key, found []location) error {
+func (c *File) GetAll(keys []chunkstore.Key, found []Location) error {
 	order := make([]int, 0, len(keys))
 	for i := range keys {
-		if found[i] == (location{}) {
+		if found[i] == (Location{}) {
 			order = append(order, i)
 		}
 	}
@@ -200,8 +200,8 @@ func (c *catalogue) getAll(keys []chunkstore.Key, found []location) error {
 	})
 }
 
-// holders looks up the chunks of all owners that have the name and size of k.
-func (c *catalogue) holders(k chunkstore.Key) (list []held, err error) {
+// Holders looks up the chunks of all owners that have the name and size of k.
+func (c *File) Holders(k chunkstore.Key) (list []Held, err error) {
 	first := chunkstore.Key{ID: k.ID, Size: k.Size}
 	err = c.view(func(tx *bbolt.Tx) error {
 		b, err := bucket(tx, bucketChunks)
@@ -214,7 +214,7 @@ func (c *catalogue) holders(k chunkstore.Key) (list []held, err error) {
 			if err != nil {
 				return err
 			}
-			if h.key.ID != k.ID || h.key.Size != k.Size {
+			if h.Key.ID != k.ID || h.Key.Size != k.Size {
 				return nil
 			}
 			list = append(list, h)
@@ -224,9 +224,9 @@ func (c *catalogue) holders(k chunkstore.Key) (list []held, err error) {
 	return list, err
 }
 
-// scan calls fn for at most limit chunks with keys from first on and returns
+// Scan calls fn for at most limit chunks with keys from first on and returns
 // the key to go on with; done says that there is none.
-func (c *catalogue) scan(first chunkstore.Key, limit int, fn func(chunkstore.Key, location)) (next chunkstore.Key, done bool, err error) {
+func (c *File) Scan(first chunkstore.Key, limit int, fn func(chunkstore.Key, Location)) (next chunkstore.Key, done bool, err error) {
 	err = c.view(func(tx *bbolt.Tx) error {
 		b, err := bucket(tx, bucketChunks)
 		if err != nil {
@@ -240,10 +240,10 @@ func (c *catalogue) scan(first chunkstore.Key, limit int, fn func(chunkstore.Key
 				return err
 			}
 			if n == limit {
-				next = h.key
+				next = h.Key
 				return nil
 			}
-			fn(h.key, h.location)
+			fn(h.Key, h.Location)
 			n++
 		}
 		done = true
@@ -252,9 +252,9 @@ func (c *catalogue) scan(first chunkstore.Key, limit int, fn func(chunkstore.Key
 	return next, done, err
 }
 
-// markPartial notes that packs could not be read. The next opening builds the
+// MarkPartial notes that packs could not be read. The next opening builds the
 // catalogue anew: the disk may be well again by then.
-func (c *catalogue) markPartial() error {
+func (c *File) MarkPartial() error {
 	return c.guard(func() error {
 		return c.db.Update(func(tx *bbolt.Tx) error {
 			meta, err := bucket(tx, bucketMeta)
@@ -266,10 +266,10 @@ func (c *catalogue) markPartial() error {
 	})
 }
 
-// header reads version and epoch, and all packs. One that was built without
-// some packs is errCatalogue.
-func (c *catalogue) header() (epoch uint64, packs map[uint32]*packInfo, err error) {
-	packs = make(map[uint32]*packInfo)
+// Header reads version and epoch, and all packs. One that was built without
+// some packs is ErrDoubt.
+func (c *File) Header() (epoch uint64, packs map[uint32]*PackInfo, err error) {
+	packs = make(map[uint32]*PackInfo)
 	err = c.view(func(tx *bbolt.Tx) error {
 		if _, err := bucket(tx, bucketChunks); err != nil {
 			return err
@@ -283,14 +283,14 @@ func (c *catalogue) header() (epoch uint64, packs map[uint32]*packInfo, err erro
 			return err
 		}
 		if n := binary.LittleEndian.Uint32(v); n != catalogueVersion {
-			return fmt.Errorf("%w: unknown version %d", errCatalogue, n)
+			return fmt.Errorf("%w: unknown version %d", ErrDoubt, n)
 		}
 		if v, err = openValue(keyEpoch, meta.Get(keyEpoch), 8); err != nil {
 			return err
 		}
 		epoch = binary.LittleEndian.Uint64(v)
 		if meta.Get(keyPartial) != nil {
-			return fmt.Errorf("%w: packs could not be read when it was built", errCatalogue)
+			return fmt.Errorf("%w: packs could not be read when it was built", ErrDoubt)
 		}
 		b, err := bucket(tx, bucketPacks)
 		if err != nil {
@@ -305,23 +305,23 @@ func (c *catalogue) header() (epoch uint64, packs map[uint32]*packInfo, err erro
 	return epoch, packs, err
 }
 
-// changes are what one transaction writes.
-type changes struct {
-	epoch   uint64
-	chunks  []held // in the order of their keys, each once
-	deletes []chunkstore.Key
-	packs   map[uint32]packInfo
-	drop    []uint32 // packs that are no more
+// Changes are what one transaction writes.
+type Changes struct {
+	Epoch   uint64
+	Chunks  []Held // in the order of their keys, each once
+	Deletes []chunkstore.Key
+	Packs   map[uint32]PackInfo
+	Drop    []uint32 // packs that are no more
 	// merge keeps, of two copies of a chunk, the one that beats the other.
 	// Without it the new one wins.
-	merge bool
+	Merge bool
 	// ordered says that the chunks come behind all that are there.
-	ordered bool
+	Ordered bool
 }
 
-// commit writes changes in one transaction, keys in order. duplicates counts
+// Commit writes changes in one transaction, keys in order. duplicates counts
 // the chunks that were there already when merging.
-func (c *catalogue) commit(ch changes) (duplicates uint64, err error) {
+func (c *File) Commit(ch Changes) (duplicates uint64, err error) {
 	err = c.guard(func() error {
 		return c.db.Update(func(tx *bbolt.Tx) error {
 			duplicates, err = ch.apply(tx)
@@ -330,9 +330,9 @@ func (c *catalogue) commit(ch changes) (duplicates uint64, err error) {
 	})
 	var pe *fs.PathError
 	switch {
-	case err == nil || errors.Is(err, errCatalogue):
+	case err == nil || errors.Is(err, ErrDoubt):
 		return duplicates, err
-	case disk.IsFull(err) && errors.As(err, &pe):
+	case durable.IsFull(err) && errors.As(err, &pe):
 		// A write of bbolt has failed and the transaction was rolled back.
 		return 0, fmt.Errorf("commit catalogue: %w: %w", chunkstore.ErrNoSpace, err)
 	}
@@ -340,22 +340,22 @@ func (c *catalogue) commit(ch changes) (duplicates uint64, err error) {
 	return 0, fmt.Errorf("commit catalogue: %w: %w", durable.ErrLost, err)
 }
 
-func (ch changes) apply(tx *bbolt.Tx) (duplicates uint64, err error) {
+func (ch Changes) apply(tx *bbolt.Tx) (duplicates uint64, err error) {
 	chunks, err := bucket(tx, bucketChunks)
 	if err != nil {
 		return 0, err
 	}
-	for _, k := range ch.deletes {
+	for _, k := range ch.Deletes {
 		if err := chunks.Delete(k.Append(nil)); err != nil {
 			return 0, err
 		}
 	}
-	if first, _ := chunks.Cursor().First(); first == nil || ch.ordered {
+	if first, _ := chunks.Cursor().First(); first == nil || ch.Ordered {
 		// Keys come in order now, so pages can be filled; later ones fall
 		// anywhere and need room.
 		chunks.FillPercent = 0.9
 	}
-	for _, h := range ch.chunks {
+	for _, h := range ch.Chunks {
 		there, err := ch.put(chunks, h)
 		if err != nil {
 			return 0, err
@@ -369,29 +369,29 @@ func (ch changes) apply(tx *bbolt.Tx) (duplicates uint64, err error) {
 
 // put writes the location of one chunk. When merging it tells whether there
 // was one.
-func (ch changes) put(b *bbolt.Bucket, h held) (there bool, err error) {
-	key := h.key.Append(nil)
-	if v := b.Get(key); ch.merge && v != nil {
+func (ch Changes) put(b *bbolt.Bucket, h Held) (there bool, err error) {
+	key := h.Key.Append(nil)
+	if v := b.Get(key); ch.Merge && v != nil {
 		old, err := decodeLocation(key, v)
-		if err != nil || !h.beats(old) {
+		if err != nil || !h.Beats(old) {
 			return true, err
 		}
 		there = true
 	}
-	return there, b.Put(key, encodeLocation(key, h.location))
+	return there, b.Put(key, encodeLocation(key, h.Location))
 }
 
-func (ch changes) applyRest(tx *bbolt.Tx) error {
+func (ch Changes) applyRest(tx *bbolt.Tx) error {
 	packs, err := bucket(tx, bucketPacks)
 	if err != nil {
 		return err
 	}
-	for no, p := range ch.packs {
+	for no, p := range ch.Packs {
 		if err := packs.Put(packKey(no), encodePackInfo(no, p)); err != nil {
 			return err
 		}
 	}
-	for _, no := range ch.drop {
+	for _, no := range ch.Drop {
 		if err := packs.Delete(packKey(no)); err != nil {
 			return err
 		}
@@ -400,11 +400,11 @@ func (ch changes) applyRest(tx *bbolt.Tx) error {
 	if err != nil {
 		return err
 	}
-	return meta.Put(keyEpoch, sealValue(keyEpoch, binary.LittleEndian.AppendUint64(nil, ch.epoch)))
+	return meta.Put(keyEpoch, sealValue(keyEpoch, binary.LittleEndian.AppendUint64(nil, ch.Epoch)))
 }
 
 // format makes the buckets of a new catalogue.
-func (c *catalogue) format() error {
+func (c *File) format() error {
 	return c.guard(func() error {
 		return c.db.Update(func(tx *bbolt.Tx) error {
 			for _, name := range [][]byte{bucketPacks, bucketChunks} {

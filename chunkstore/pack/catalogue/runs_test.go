@@ -1,4 +1,4 @@
-package pack
+package catalogue
 
 import (
 	"math/rand/v2"
@@ -6,7 +6,7 @@ import (
 	"slices"
 	"testing"
 
-	"holdfast/chunkstore/pack/disk"
+	"holdfast/chunkstore/durable"
 	"holdfast/chunkstore/pack/packfile"
 )
 
@@ -14,30 +14,30 @@ import (
 func TestRunsAreMerged(t *testing.T) {
 	r := rand.New(rand.NewPCG(5, 6))
 	for range 50 {
-		w := newRuns(disk.Door{}, t.TempDir())
-		var all []held
+		w := NewRuns(durable.Door{}, t.TempDir())
+		var all []Held
 		for range r.IntN(12) {
-			var list []held
+			var list []Held
 			for range r.IntN(40) {
-				list = append(list, held{numbered7(r.IntN(60)), location{
-					pack: uint32(r.IntN(3)), off: packfile.HeaderSize + r.Int64N(1000), stored: 9, rank: uint32(r.IntN(3)), flags: uint32(r.IntN(2)),
+				list = append(list, Held{numbered7(r.IntN(60)), Location{
+					Pack: uint32(r.IntN(3)), Off: packfile.HeaderSize + r.Int64N(1000), Stored: 9, Rank: uint32(r.IntN(3)), Flags: uint32(r.IntN(2)),
 				}})
 			}
-			slices.SortFunc(list, held.compare)
+			slices.SortFunc(list, Held.Compare)
 			all = append(all, list...)
-			if err := w.add(list); err != nil {
+			if err := w.Add(list); err != nil {
 				t.Fatal(err)
 			}
 		}
-		slices.SortFunc(all, held.compare)
-		var got []held
-		if err := w.merge(func(h held) error { got = append(got, h); return nil }); err != nil {
+		slices.SortFunc(all, Held.Compare)
+		var got []Held
+		if err := w.Merge(func(h Held) error { got = append(got, h); return nil }); err != nil {
 			t.Fatal(err)
 		}
 		if !slices.Equal(got, all) {
 			t.Fatalf("%d chunks came back of %d, or in another order", len(got), len(all))
 		}
-		if err := w.close(); err != nil {
+		if err := w.Close(); err != nil {
 			t.Fatal(err)
 		}
 		if left, _ := filepath.Glob(filepath.Join(filepath.Dir(w.path), ".*")); len(left) > 0 {

@@ -1,4 +1,4 @@
-package pack
+package catalogue
 
 import (
 	"bytes"
@@ -22,11 +22,11 @@ func FuzzCheckBolt(f *testing.F) {
 		if c == nil {
 			return
 		}
-		defer c.close()
+		defer c.Close()
 		var at chunkstore.Key
 		for done := false; !done; {
 			var err error
-			if at, done, err = c.scan(at, 100, func(chunkstore.Key, location) {}); err != nil {
+			if at, done, err = c.Scan(at, 100, func(chunkstore.Key, Location) {}); err != nil {
 				t.Fatalf("bbolt cannot read what was found sound: %v", err)
 			}
 		}
@@ -35,16 +35,16 @@ func FuzzCheckBolt(f *testing.F) {
 
 func FuzzCatalogueValues(f *testing.F) {
 	key := chunkstore.Key{ID: chunkstore.ID{1}}.Append(nil)
-	l := location{pack: 1, off: 64, stored: 100}
+	l := Location{Pack: 1, Off: 64, Stored: 100}
 	f.Add(key, encodeLocation(key, l))
-	l.sum[0] = 1
-	f.Add(key, encodeLocation(key, l.claiming(3, packfile.Entry{Off: 900})))
-	f.Add(packKey(3), encodePackInfo(3, packInfo{id: packfile.ID{1}, state: packfile.StateOpen, length: 64}))
+	l.Sum[0] = 1
+	f.Add(key, encodeLocation(key, l.Claiming(3, packfile.Entry{Off: 900})))
+	f.Add(packKey(3), encodePackInfo(3, PackInfo{ID: packfile.ID{1}, State: packfile.StateOpen, Length: 64}))
 	f.Fuzz(func(t *testing.T, k, v []byte) {
-		if l, err := decodeLocation(k, v); err == nil && (l.off < packfile.HeaderSize || l.stored > chunkstore.BlobSizeMax) {
+		if l, err := decodeLocation(k, v); err == nil && (l.Off < packfile.HeaderSize || l.Stored > chunkstore.BlobSizeMax) {
 			t.Errorf("%+v", l)
 		}
-		if _, p, err := decodePackInfo(k, v); err == nil && p.length < 0 {
+		if _, p, err := decodePackInfo(k, v); err == nil && p.Length < 0 {
 			t.Errorf("%+v", p)
 		}
 		_ = checkMetaPair(k, v)

@@ -1,4 +1,4 @@
-package pack
+package catalogue
 
 import (
 	"encoding/json"
@@ -12,11 +12,11 @@ import (
 
 	"holdfast/chunkstore"
 	"holdfast/chunkstore/durable"
-	"holdfast/chunkstore/pack/disk"
 )
 
 const (
-	sumName = "catalogue.sum"
+	// SumName is the file with the checksum of a catalogue that nobody writes to.
+	SumName = "catalogue.sum"
 	sumMax  = 1 << 10 // of the file of that name, in bytes
 	// sumSizeMax is the largest catalogue that gets a checksum when it is
 	// closed: reading it takes a fraction of a second.
@@ -50,9 +50,9 @@ func fileSum(path string) (catalogueSum, error) {
 	return catalogueSum{Size: n, CRC: h.Sum32()}, err
 }
 
-// writeSum makes the checksum of a catalogue that has just been closed.
-func writeSum(d disk.Door, dir string) error {
-	path := filepath.Join(dir, catalogueName)
+// WriteSum makes the checksum of a catalogue that has just been closed.
+func WriteSum(d durable.Door, dir string) error {
+	path := filepath.Join(dir, FileName)
 	st, err := os.Stat(path)
 	if err != nil {
 		return fmt.Errorf("checksum of the catalogue: %w", err)
@@ -68,13 +68,13 @@ func writeSum(d disk.Door, dir string) error {
 	if err != nil {
 		return fmt.Errorf("checksum of the catalogue: %w", err)
 	}
-	to := filepath.Join(dir, sumName)
+	to := filepath.Join(dir, SumName)
 	return d.Do("write", to, func() error { return durable.WriteFile(to, append(b, '\n'), 0o640) })
 }
 
-// removeSum must come before the first write to a catalogue.
-func removeSum(d disk.Door, dir string) error {
-	path := filepath.Join(dir, sumName)
+// RemoveSum must come before the first write to a catalogue.
+func RemoveSum(d durable.Door, dir string) error {
+	path := filepath.Join(dir, SumName)
 	if _, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -82,22 +82,22 @@ func removeSum(d disk.Door, dir string) error {
 }
 
 // checkCatalogue decides whether the catalogue in dir may be opened: by its
-// checksum if it has one, else by walking it. Doubt is errCatalogue.
+// checksum if it has one, else by walking it. Doubt is ErrDoubt.
 func checkCatalogue(dir string) error {
-	path := filepath.Join(dir, catalogueName)
+	path := filepath.Join(dir, FileName)
 	f, err := durable.Open(path)
 	if errors.Is(err, chunkstore.ErrCorrupt) {
-		return fmt.Errorf("%w: %w", errCatalogue, err)
+		return fmt.Errorf("%w: %w", ErrDoubt, err)
 	}
 	if err != nil {
 		return fmt.Errorf("open catalogue: %w", err)
 	}
 	defer f.Close()
-	size, err := disk.Size(f)
+	size, err := durable.Size(f)
 	if err != nil {
 		return fmt.Errorf("open catalogue: %w", err)
 	}
-	b, err := durable.ReadFile(filepath.Join(dir, sumName), sumMax)
+	b, err := durable.ReadFile(filepath.Join(dir, SumName), sumMax)
 	if err == nil {
 		return compareSum(path, b, size)
 	}
@@ -110,50 +110,50 @@ func checkCatalogue(dir string) error {
 func compareSum(path string, text []byte, size int64) error {
 	var want catalogueSum
 	if err := json.Unmarshal(text, &want); err != nil {
-		return fmt.Errorf("%w: %s: %w", errCatalogue, sumName, err)
+		return fmt.Errorf("%w: %s: %w", ErrDoubt, SumName, err)
 	}
 	if want.Size != size {
-		return fmt.Errorf("%w: %d bytes, %s says %d", errCatalogue, size, sumName, want.Size)
+		return fmt.Errorf("%w: %d bytes, %s says %d", ErrDoubt, size, SumName, want.Size)
 	}
 	got, err := fileSum(path)
 	if err != nil {
-		return fmt.Errorf("%w: %w", errCatalogue, err)
+		return fmt.Errorf("%w: %w", ErrDoubt, err)
 	}
 	if got != want {
-		return fmt.Errorf("%w: its bytes are not those that %s was made for", errCatalogue, sumName)
+		return fmt.Errorf("%w: its bytes are not those that %s was made for", ErrDoubt, SumName)
 	}
 	return nil
 }
 
-// openCatalogue checks the catalogue of a store and opens it. A missing one is
-// fs.ErrNotExist, a doubtful one errCatalogue.
-func openCatalogue(dir string, readOnly bool) (*catalogue, error) {
+// Open checks the catalogue of a store and opens it. A missing one is
+// fs.ErrNotExist, a doubtful one ErrDoubt.
+func Open(dir string, readOnly bool) (*File, error) {
 	if err := checkCatalogue(dir); err != nil {
 		return nil, err
 	}
-	return openBolt(filepath.Join(dir, catalogueName), readOnly, false)
+	return OpenFile(filepath.Join(dir, FileName), readOnly, false)
 }
 
-// createCatalogue makes the catalogue of a store through a temporary file:
+// Create makes the catalogue of a store through a temporary file:
 // bbolt's own creation could leave half of its first pages behind.
-func createCatalogue(d disk.Door, dir string, fill func(*catalogue) error) error {
-	tmp := filepath.Join(dir, "."+catalogueName+".tmp-new")
+func Create(d durable.Door, dir string, fill func(*File) error) error {
+	tmp := filepath.Join(dir, "."+FileName+".tmp-new")
 	if err := os.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("make catalogue: %w", err)
 	}
 	if err := fillCatalogue(tmp, fill); err != nil {
-		return errors.Join(err, disk.IgnoreMissing(os.Remove(tmp)))
+		return errors.Join(err, durable.IgnoreMissing(os.Remove(tmp)))
 	}
 	// A checksum of the old file must not meet the new one.
-	if err := removeSum(d, dir); err != nil {
-		return errors.Join(err, disk.IgnoreMissing(os.Remove(tmp)))
+	if err := RemoveSum(d, dir); err != nil {
+		return errors.Join(err, durable.IgnoreMissing(os.Remove(tmp)))
 	}
-	path := filepath.Join(dir, catalogueName)
+	path := filepath.Join(dir, FileName)
 	return d.Do("rename", path, func() error { return durable.Rename(tmp, path) })
 }
 
-func fillCatalogue(tmp string, fill func(*catalogue) error) error {
-	c, err := openBolt(tmp, false, true)
+func fillCatalogue(tmp string, fill func(*File) error) error {
+	c, err := OpenFile(tmp, false, true)
 	if err != nil {
 		return fmt.Errorf("make catalogue: %w", err)
 	}
@@ -163,11 +163,11 @@ func fillCatalogue(tmp string, fill func(*catalogue) error) error {
 	if err == nil {
 		err = c.guard(c.db.Sync)
 	}
-	err = errors.Join(err, c.close())
+	err = errors.Join(err, c.Close())
 	switch {
 	case err == nil:
 		return nil
-	case disk.IsFull(err):
+	case durable.IsFull(err):
 		return fmt.Errorf("make catalogue: %w: %w", chunkstore.ErrNoSpace, err)
 	}
 	return fmt.Errorf("make catalogue: %w", err)

@@ -1,4 +1,4 @@
-package pack
+package catalogue
 
 import (
 	"bytes"
@@ -12,7 +12,7 @@ import (
 	"testing"
 
 	"holdfast/chunkstore"
-	"holdfast/chunkstore/pack/disk"
+	"holdfast/chunkstore/durable"
 	"holdfast/chunkstore/pack/packfile"
 	"holdfast/chunkstore/storetest"
 	"holdfast/crypto"
@@ -20,35 +20,35 @@ import (
 
 // fillBolt makes a catalogue of n chunks in dir, in several transactions with
 // deletions, so that it has branches and free pages.
-func fillBolt(t testing.TB, dir string, n int) map[chunkstore.Key]location {
+func fillBolt(t testing.TB, dir string, n int) map[chunkstore.Key]Location {
 	t.Helper()
-	want := make(map[chunkstore.Key]location)
-	fillOnce := func(c *catalogue) error {
+	want := make(map[chunkstore.Key]Location)
+	fillOnce := func(c *File) error {
 		for first := 0; first < n; first += 200 {
-			chunks := newTable()
-			ch := changes{epoch: uint64(first), packs: map[uint32]packInfo{
-				uint32(first): {id: packfile.ID{byte(first)}, state: packfile.StateOpen, length: int64(first + 64)},
+			chunks := NewTable()
+			ch := Changes{Epoch: uint64(first), Packs: map[uint32]PackInfo{
+				uint32(first): {ID: packfile.ID{byte(first)}, State: packfile.StateOpen, Length: int64(first + 64)},
 			}}
 			for i := first; i < min(first+200, n); i++ {
-				l := location{pack: uint32(first), off: int64(64 + i), stored: 100}
-				chunks.put(numbered7(i), l)
+				l := Location{Pack: uint32(first), Off: int64(64 + i), Stored: 100}
+				chunks.Put(numbered7(i), l)
 			}
 			for id, l := range want {
-				if len(ch.deletes) < 20 {
-					ch.deletes = append(ch.deletes, id)
+				if len(ch.Deletes) < 20 {
+					ch.Deletes = append(ch.Deletes, id)
 					delete(want, id)
 				}
 				_ = l
 			}
-			chunks.each(func(h held) { want[h.key] = h.location })
-			ch.chunks = chunks.sorted()
-			if _, err := c.commit(ch); err != nil {
+			chunks.Each(func(h Held) { want[h.Key] = h.Location })
+			ch.Chunks = chunks.Sorted()
+			if _, err := c.Commit(ch); err != nil {
 				return err
 			}
 		}
 		return nil
 	}
-	if err := createCatalogue(disk.Door{}, dir, fillOnce); err != nil {
+	if err := Create(durable.Door{}, dir, fillOnce); err != nil {
 		t.Fatal(err)
 	}
 	return want
@@ -64,7 +64,7 @@ func boltBytes(t testing.TB, n int) []byte {
 	t.Helper()
 	dir := t.TempDir()
 	fillBolt(t, dir, n)
-	b, err := os.ReadFile(filepath.Join(dir, catalogueName))
+	b, err := os.ReadFile(filepath.Join(dir, FileName))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -72,13 +72,13 @@ func boltBytes(t testing.TB, n int) []byte {
 }
 
 // openBytes opens the bytes of a catalogue, or returns nil.
-func openBytes(t testing.TB, b []byte) *catalogue {
+func openBytes(t testing.TB, b []byte) *File {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "db")
 	if err := os.WriteFile(path, b, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	c, err := openBolt(path, true, false)
+	c, err := OpenFile(path, true, false)
 	if err != nil {
 		return nil
 	}
@@ -87,27 +87,27 @@ func openBytes(t testing.TB, b []byte) *catalogue {
 
 func TestCatalogueValues(t *testing.T) {
 	key, other := chunkstore.Key{ID: chunkstore.ID{5}}.Append(nil), chunkstore.Key{ID: chunkstore.ID{6}}.Append(nil)
-	plain := location{pack: 3, off: 1<<32 - 1, stored: 4000, rank: 2, flags: flagBad}
+	plain := Location{Pack: 3, Off: 1<<32 - 1, Stored: 4000, Rank: 2, Flags: FlagBad}
 	sealed := plain
-	sealed.sum = [sumPartSize]byte{9, 8, 7}
+	sealed.Sum = [SumSize]byte{9, 8, 7}
 	claimed := sealed
-	claimed.claimPack, claimed.claimOff = 8, 1<<31
+	claimed.ClaimPack, claimed.ClaimOff = 8, 1<<31
 	var v []byte
-	for _, l := range []location{plain, sealed, claimed} {
+	for _, l := range []Location{plain, sealed, claimed} {
 		v = encodeLocation(key, l)
 		got, err := decodeLocation(key, v)
 		if err != nil || got != l {
 			t.Fatalf("%+v, %v", got, err)
 		}
 		storetest.EveryFlip(t, v, func(v []byte) error { _, err := decodeLocation(key, v); return err })
-		if _, err := decodeLocation(other, v); !errors.Is(err, errCatalogue) {
+		if _, err := decodeLocation(other, v); !errors.Is(err, ErrDoubt) {
 			t.Errorf("the value of another chunk: %v", err)
 		}
 	}
-	p := packInfo{id: packfile.ID{1}, state: packfile.StateSealed, length: 5000, totals: totals{records: 3, stored: 300, plain: 400}}
+	p := PackInfo{ID: packfile.ID{1}, State: packfile.StateSealed, Length: 5000, Totals: Totals{Records: 3, Stored: 300, Plain: 400}}
 	v = encodePackInfo(7, p)
 	no, q, err := decodePackInfo(packKey(7), v)
-	if err != nil || no != 7 || q.id != p.id || q.length != p.length || q.totals != p.totals || q.savedTo != p.length {
+	if err != nil || no != 7 || q.ID != p.ID || q.Length != p.Length || q.Totals != p.Totals || q.SavedTo != p.Length {
 		t.Fatalf("%d, %+v, %v", no, q, err)
 	}
 	storetest.EveryFlip(t, v, func(v []byte) error { _, _, err := decodePackInfo(packKey(7), v); return err })
@@ -127,7 +127,7 @@ func TestCheckBoltAcceptsWhatBoltWrites(t *testing.T) {
 func TestCheckBoltFindsDamage(t *testing.T) {
 	dir := t.TempDir()
 	want := fillBolt(t, dir, 500)
-	whole, err := os.ReadFile(filepath.Join(dir, catalogueName))
+	whole, err := os.ReadFile(filepath.Join(dir, FileName))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -148,19 +148,19 @@ func TestCheckBoltFindsDamage(t *testing.T) {
 		if c == nil {
 			t.Fatalf("byte %d: accepted, but bbolt cannot open it", at)
 		}
-		got := make(map[chunkstore.Key]location)
-		if _, _, err := c.scan(chunkstore.Key{}, 10_000, func(id chunkstore.Key, l location) { got[id] = l }); err != nil {
+		got := make(map[chunkstore.Key]Location)
+		if _, _, err := c.Scan(chunkstore.Key{}, 10_000, func(id chunkstore.Key, l Location) { got[id] = l }); err != nil {
 			t.Fatalf("byte %d: accepted, but %v", at, err)
 		}
 		for id, l := range want {
-			if g, ok, err := c.get(id); err != nil || !ok || g != l || got[id] != l {
+			if g, ok, err := c.Get(id); err != nil || !ok || g != l || got[id] != l {
 				t.Fatalf("byte %d: accepted, but chunk %s is %+v, %v, %v", at, id.ID.Short(), g, ok, err)
 			}
 		}
 		if len(got) != len(want) {
 			t.Fatalf("byte %d: accepted with %d chunks of %d", at, len(got), len(want))
 		}
-		if err := c.close(); err != nil {
+		if err := c.Close(); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -187,7 +187,7 @@ func TestCheckBoltRefusesCycles(t *testing.T) {
 	if changed == 0 {
 		t.Fatal("no branch page in the file")
 	}
-	if err := checkBolt(bytes.NewReader(b), int64(len(b))); !errors.Is(err, errCatalogue) {
+	if err := checkBolt(bytes.NewReader(b), int64(len(b))); !errors.Is(err, ErrDoubt) {
 		t.Errorf("got %v", err)
 	}
 }
@@ -207,7 +207,7 @@ func TestCheckBoltRefusesUsedFreePages(t *testing.T) {
 		t.Fatal("no free pages")
 	}
 	binary.LittleEndian.PutUint64(list[boltPageHeader:], m.root)
-	if err := checkBolt(bytes.NewReader(b), int64(len(b))); !errors.Is(err, errCatalogue) {
+	if err := checkBolt(bytes.NewReader(b), int64(len(b))); !errors.Is(err, ErrDoubt) {
 		t.Errorf("got %v", err)
 	}
 }
@@ -240,7 +240,7 @@ func TestCheckBoltRefusesBranchKeys(t *testing.T) {
 					break // one less, as a number
 				}
 			}
-			if err := checkBolt(bytes.NewReader(b), int64(len(b))); !errors.Is(err, errCatalogue) {
+			if err := checkBolt(bytes.NewReader(b), int64(len(b))); !errors.Is(err, ErrDoubt) {
 				t.Fatalf("page at %d, key %d: %v", off, i, err)
 			}
 			changed++
@@ -255,32 +255,32 @@ func TestCheckBoltRefusesBranchKeys(t *testing.T) {
 func TestCheckBoltAcceptsEveryHistory(t *testing.T) {
 	dir := t.TempDir()
 	fillBolt(t, dir, 300)
-	path := filepath.Join(dir, catalogueName)
-	c, err := openBolt(path, false, true)
+	path := filepath.Join(dir, FileName)
+	c, err := OpenFile(path, false, true)
 	if err != nil {
 		t.Fatal(err)
 	}
 	r := rand.New(rand.NewPCG(3, 4))
 	for round := range 150 {
-		chunks := newTable()
+		chunks := NewTable()
 		for range r.IntN(1 << r.IntN(10)) {
-			chunks.put(numbered7(r.IntN(6000)), location{pack: 1, off: int64(64 + round), stored: 100})
+			chunks.Put(numbered7(r.IntN(6000)), Location{Pack: 1, Off: int64(64 + round), Stored: 100})
 		}
-		ch := changes{epoch: uint64(round), chunks: chunks.sorted()}
-		if _, err := c.commit(ch); err != nil {
+		ch := Changes{Epoch: uint64(round), Chunks: chunks.Sorted()}
+		if _, err := c.Commit(ch); err != nil {
 			t.Fatal(err)
 		}
 		// Runs of keys, so that pages become empty, the first and the last among them.
-		ch = changes{epoch: uint64(round)}
+		ch = Changes{Epoch: uint64(round)}
 		from := chunkstore.Key{}
 		if r.IntN(3) > 0 {
 			from = numbered7(r.IntN(6000))
 		}
 		n := r.IntN(1 << r.IntN(12))
-		if _, _, err := c.scan(from, max(n, 1), func(k chunkstore.Key, _ location) { ch.deletes = append(ch.deletes, k) }); err != nil {
+		if _, _, err := c.Scan(from, max(n, 1), func(k chunkstore.Key, _ Location) { ch.Deletes = append(ch.Deletes, k) }); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := c.commit(ch); err != nil {
+		if _, err := c.Commit(ch); err != nil {
 			t.Fatal(err)
 		}
 		b, err := os.ReadFile(path)
@@ -291,7 +291,7 @@ func TestCheckBoltAcceptsEveryHistory(t *testing.T) {
 			t.Fatalf("round %d: %v", round, err)
 		}
 	}
-	if err := c.close(); err != nil {
+	if err := c.Close(); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -320,8 +320,8 @@ func TestPanicInBolt(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
 			want := fillBolt(t, dir, 5000)
-			path := filepath.Join(dir, catalogueName)
-			c, err := openBolt(path, false, false)
+			path := filepath.Join(dir, FileName)
+			c, err := OpenFile(path, false, false)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -331,14 +331,14 @@ func TestPanicInBolt(t *testing.T) {
 			}
 			damage(t, path, st.Size())
 			for id := range want {
-				if _, _, err := c.get(id); !errors.Is(err, errCatalogue) {
+				if _, _, err := c.Get(id); !errors.Is(err, ErrDoubt) {
 					t.Fatalf("got %v", err)
 				}
 			}
-			if _, err := c.commit(changes{}); !errors.Is(err, errCatalogue) {
+			if _, err := c.Commit(Changes{}); !errors.Is(err, ErrDoubt) {
 				t.Errorf("commit: %v", err)
 			}
-			if err := c.close(); err != nil {
+			if err := c.Close(); err != nil {
 				t.Errorf("close: %v", err)
 			}
 			// The next one is not kept out by the lock of this one.
@@ -351,11 +351,11 @@ func TestPanicInBolt(t *testing.T) {
 func TestCommitMerge(t *testing.T) {
 	dir := t.TempDir()
 	fillBolt(t, dir, 0)
-	c, err := openBolt(filepath.Join(dir, catalogueName), false, false)
+	c, err := OpenFile(filepath.Join(dir, FileName), false, false)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer c.close()
+	defer c.Close()
 	id := chunkstore.Key{ID: chunkstore.ID{1}}
 	for _, tc := range []struct {
 		rank     uint32
@@ -370,12 +370,12 @@ func TestCommitMerge(t *testing.T) {
 		{0, 400, true, 300, 1},
 		{0, 500, false, 500, 0},
 	} {
-		n, err := c.commit(changes{merge: tc.merge, chunks: []held{{id, location{off: tc.off, rank: tc.rank, stored: 20}}}})
+		n, err := c.Commit(Changes{Merge: tc.merge, Chunks: []Held{{id, Location{Off: tc.off, Rank: tc.rank, Stored: 20}}}})
 		if err != nil || n != tc.repeated {
 			t.Fatalf("%d, %v", n, err)
 		}
-		if l, ok, err := c.get(id); err != nil || !ok || l.off != tc.want {
-			t.Errorf("after %+v the chunk is at %d", tc, l.off)
+		if l, ok, err := c.Get(id); err != nil || !ok || l.Off != tc.want {
+			t.Errorf("after %+v the chunk is at %d", tc, l.Off)
 		}
 	}
 }
@@ -386,52 +386,52 @@ func TestIndexAgainstModel(t *testing.T) {
 	r := rand.New(rand.NewPCG(5, 6))
 	dir := t.TempDir()
 	fillBolt(t, dir, 0)
-	path := filepath.Join(dir, catalogueName)
-	c, err := openBolt(path, false, true)
+	path := filepath.Join(dir, FileName)
+	c, err := OpenFile(path, false, true)
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := make(map[chunkstore.Key]location)
+	want := make(map[chunkstore.Key]Location)
 	id := func() chunkstore.Key {
 		return chunkstore.Key{ID: crypto.Sum([]byte(fmt.Sprint(r.IntN(20_000)))), Owner: chunkstore.Owner{byte(r.IntN(2))}}
 	}
 	for round := range 40 {
-		chunks := newTable()
-		ch := changes{}
+		chunks := NewTable()
+		ch := Changes{}
 		for range r.IntN(1500) {
-			chunks.put(id(), location{pack: r.Uint32(), off: packfile.HeaderSize + r.Int64N(1<<30), stored: uint32(r.IntN(1 << 20)), rank: r.Uint32()})
+			chunks.Put(id(), Location{Pack: r.Uint32(), Off: packfile.HeaderSize + r.Int64N(1<<30), Stored: uint32(r.IntN(1 << 20)), Rank: r.Uint32()})
 		}
 		for range r.IntN(300) {
 			x := id()
-			ch.deletes = append(ch.deletes, x)
+			ch.Deletes = append(ch.Deletes, x)
 			delete(want, x)
 		}
-		chunks.each(func(h held) { want[h.key] = h.location })
-		ch.chunks = chunks.sorted()
-		if _, err := c.commit(ch); err != nil {
+		chunks.Each(func(h Held) { want[h.Key] = h.Location })
+		ch.Chunks = chunks.Sorted()
+		if _, err := c.Commit(ch); err != nil {
 			t.Fatal(err)
 		}
 		for range 500 {
 			x := id()
-			l, ok, err := c.get(x)
+			l, ok, err := c.Get(x)
 			if w, there := want[x]; err != nil || ok != there || l != w {
 				t.Fatalf("round %d: %+v, %v, %v; want %+v, %v", round, l, ok, err, w, there)
 			}
 		}
 		if round%20 == 10 {
-			if err := c.close(); err != nil {
+			if err := c.Close(); err != nil {
 				t.Fatal(err)
 			}
 			if err := checkCatalogue(dir); err != nil {
 				t.Fatal(err)
 			}
-			if c, err = openBolt(path, false, true); err != nil {
+			if c, err = OpenFile(path, false, true); err != nil {
 				t.Fatal(err)
 			}
 		}
 	}
 	n := 0
-	if _, done, err := c.scan(chunkstore.Key{}, 1<<20, func(x chunkstore.Key, l location) {
+	if _, done, err := c.Scan(chunkstore.Key{}, 1<<20, func(x chunkstore.Key, l Location) {
 		n++
 		if want[x] != l {
 			t.Errorf("chunk %s differs", x.ID.Short())
@@ -439,7 +439,7 @@ func TestIndexAgainstModel(t *testing.T) {
 	}); err != nil || !done || n != len(want) {
 		t.Errorf("%d of %d chunks, %v", n, len(want), err)
 	}
-	if err := c.close(); err != nil {
+	if err := c.Close(); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -1,4 +1,4 @@
-package pack
+package catalogue
 
 import (
 	"bufio"
@@ -11,7 +11,6 @@ import (
 
 	"holdfast/chunkstore"
 	"holdfast/chunkstore/durable"
-	"holdfast/chunkstore/pack/disk"
 )
 
 // A catalogue is built in the order of its keys, so that each of its pages is written
@@ -23,25 +22,26 @@ import (
 //	49  n   value, as in the catalogue
 //
 // The file needs no more room than a catalogue saves that is built in order.
-const runsName = ".catalogue.runs.tmp-new"
+const RunsName = ".catalogue.runs.tmp-new"
 
 // runBuffers is how many bytes of the file are read ahead, for all runs together.
 const runBuffers = 16 << 20
 
-// runs are rows of chunks, each in the order of compare.
-type runs struct {
-	disk disk.Door
+// Runs are rows of chunks, each in the order of compare.
+type Runs struct {
+	disk durable.Door
 	path string
 	f    *os.File // nil until there is one
-	ends []int64
+	Ends []int64
 }
 
-func newRuns(d disk.Door, dir string) *runs {
-	return &runs{disk: d, path: filepath.Join(dir, runsName)}
+// NewRuns makes no file before there is something to add.
+func NewRuns(d durable.Door, dir string) *Runs {
+	return &Runs{disk: d, path: filepath.Join(dir, RunsName)}
 }
 
-// add writes a run.
-func (r *runs) add(list []held) error {
+// Add writes a run.
+func (r *Runs) Add(list []Held) error {
 	return r.disk.Do("write", r.path, func() error {
 		if r.f == nil {
 			f, err := durable.OpenFile(r.path, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o640)
@@ -53,32 +53,32 @@ func (r *runs) add(list []held) error {
 		w := bufio.NewWriterSize(r.f, 256<<10)
 		n := r.end()
 		for _, h := range list {
-			key := h.key.Append(nil)
-			value := encodeLocation(key, h.location)
+			key := h.Key.Append(nil)
+			value := encodeLocation(key, h.Location)
 			n += int64(1 + len(key) + len(value))
 			// The first error of a bufio.Writer is that of its Flush, too.
 			_ = w.WriteByte(byte(len(value)))
 			_, _ = w.Write(key)
 			_, _ = w.Write(value)
 		}
-		r.ends = append(r.ends, n)
+		r.Ends = append(r.Ends, n)
 		return w.Flush()
 	})
 }
 
-func (r *runs) end() int64 {
-	if len(r.ends) == 0 {
+func (r *Runs) end() int64 {
+	if len(r.Ends) == 0 {
 		return 0
 	}
-	return r.ends[len(r.ends)-1]
+	return r.Ends[len(r.Ends)-1]
 }
 
-// merge calls fn for all chunks in the order of compare.
-func (r *runs) merge(fn func(held) error) error {
-	size := max(4<<10, min(256<<10, runBuffers/max(1, len(r.ends))))
+// Merge calls fn for all chunks in the order of compare.
+func (r *Runs) Merge(fn func(Held) error) error {
+	size := max(4<<10, min(256<<10, runBuffers/max(1, len(r.Ends))))
 	var q queue
 	begin := int64(0)
-	for _, end := range r.ends {
+	for _, end := range r.Ends {
 		one := &row{r: bufio.NewReaderSize(io.NewSectionReader(r.f, begin, end-begin), size)}
 		begin = end
 		if err := q.add(one); err != nil {
@@ -96,18 +96,18 @@ func (r *runs) merge(fn func(held) error) error {
 	return nil
 }
 
-// close removes the file.
-func (r *runs) close() error {
+// Close removes the file.
+func (r *Runs) Close() error {
 	if r.f == nil {
 		return nil
 	}
-	return errors.Join(r.f.Close(), disk.IgnoreMissing(os.Remove(r.path)))
+	return errors.Join(r.f.Close(), durable.IgnoreMissing(os.Remove(r.path)))
 }
 
 // row is one of them that is being read.
 type row struct {
 	r     *bufio.Reader
-	first held // that has not been taken yet
+	first Held // that has not been taken yet
 	key   [chunkstore.KeySize]byte
 	value [claimedSize + crcSize]byte
 }
@@ -119,14 +119,14 @@ func (r *row) read() error {
 		return err
 	}
 	if int(n) > len(r.value) {
-		return fmt.Errorf("%w: value of %d bytes in %s", errCatalogue, n, runsName)
+		return fmt.Errorf("%w: value of %d bytes in %s", ErrDoubt, n, RunsName)
 	}
 	_, err = io.ReadFull(r.r, r.key[:])
 	if err == nil {
 		_, err = io.ReadFull(r.r, r.value[:n])
 	}
 	if err != nil {
-		return fmt.Errorf("read %s: %w", runsName, err)
+		return fmt.Errorf("read %s: %w", RunsName, err)
 	}
 	r.first, err = decodeHeld(r.key[:], r.value[:n])
 	return err
@@ -139,7 +139,7 @@ type queue []*row
 func (q queue) Len() int { return len(q) }
 
 // Less implements heap.Interface.
-func (q queue) Less(i, j int) bool { return q[i].first.compare(q[j].first) < 0 }
+func (q queue) Less(i, j int) bool { return q[i].first.Compare(q[j].first) < 0 }
 
 // Swap implements heap.Interface.
 func (q queue) Swap(i, j int) { q[i], q[j] = q[j], q[i] }
