@@ -320,4 +320,10 @@ var (
 	ErrNoSpace = errors.New("no space left")
 	// ErrFenced is returned to a writer whose store was taken over.
 	ErrFenced = errors.New("taken over by another process")
+	// ErrSweeping is returned for a sweep while another one runs.
+	ErrSweeping = errors.New("another sweep is running")
+	// ErrNothingFound ends a collection that has found no reference at all in a store
+	// that holds chunks: more likely the snapshots are not where they should be than that
+	// all chunks are garbage.
+	ErrNothingFound = errors.New("no snapshot was found, though there are chunks")
 )

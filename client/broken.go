@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"net/http"
 	"os"
 	"strings"
 	"sync"
@@ -203,12 +202,6 @@ func (w *watch) life() *pulse {
 	return w.pulse
 }
 
-// statusBusy are the answers of a server, or of something before it, that has
+// statusBusy tells the answers of a server, or of something before it, that has
 // no time or is on its way down: the same request may work later.
-func statusBusy(code int) bool {
-	switch code {
-	case http.StatusTooManyRequests, http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
-		return true
-	}
-	return false
-}
+func statusBusy(e *StatusError) bool { return errorsIsAny(e, wire.ErrShare, wire.ErrFull) }

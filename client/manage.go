@@ -67,10 +67,10 @@ func (c *Client) manage(ctx context.Context, s wire.Snapshot, m managing) error 
 }
 
 // missing finds out whether the refusal of a call means that the snapshot is
-// not there, which the server may not say.
+// not there, which a server that does not name what has failed may not say.
 func (c *Client) missing(ctx context.Context, s wire.Snapshot, err error) error {
 	var status *StatusError
-	if !errors.As(err, &status) || status.Code != http.StatusBadRequest {
+	if !errors.As(err, &status) || status.named() || status.Code != http.StatusBadRequest {
 		return err
 	}
 	if errors.Is(err, chunkstore.ErrNotExist) || errors.Is(err, wire.ErrProtected) {

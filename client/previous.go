@@ -34,11 +34,11 @@ func previousQuery(name string) query {
 	return query{method: http.MethodGet, path: "/previous", params: url.Values{"archive-name": {name}}}
 }
 
-// explain tells a file that is not there from other trouble: the server answers
-// 400 for both.
+// explain tells a file that is not there from other trouble: a server that does not name
+// what has failed answers 400 for both.
 func (p *previous) explain(name string, err error) error {
 	var status *StatusError
-	if errors.As(err, &status) && (status.Code == http.StatusBadRequest || status.Code == http.StatusNotFound) {
+	if errors.As(err, &status) && !status.named() && (status.Code == http.StatusBadRequest || status.Code == http.StatusNotFound) {
 		err = fmt.Errorf("%w (%w)", chunkstore.ErrNotExist, err)
 	}
 	return fmt.Errorf("previous snapshot %s: %s: %w", p.snap, name, err)

@@ -141,7 +141,7 @@ func (r *reader) GetInto(ctx context.Context, ref chunkstore.Ref, room []byte) (
 		return err
 	})
 	var status *StatusError
-	if errors.As(err, &status) && status.Code == http.StatusUnauthorized {
+	if errors.As(err, &status) && !status.named() && status.Code == http.StatusUnauthorized {
 		// No index of the snapshot names it. Who asks was settled long ago.
 		err = fmt.Errorf("%w: %s", chunkstore.ErrNotExist, status)
 	}

@@ -18,6 +18,7 @@ import (
 
 	"holdfast/chunkstore"
 	"holdfast/datastore/wire"
+	"holdfast/datastore/wire/api"
 )
 
 // scripted is a client whose server is a function.
@@ -164,7 +165,10 @@ func TestBrokenConnectionIsTriedAgain(t *testing.T) {
 }
 
 func TestStatusErrors(t *testing.T) {
-	all := append(slices.Clone(sentinels), context.Canceled)
+	all := []error{context.Canceled}
+	for _, row := range api.Failures() {
+		all = append(all, row.Is)
+	}
 	for _, tc := range []struct {
 		code int
 		text string
@@ -179,7 +183,14 @@ func TestStatusErrors(t *testing.T) {
 		{400, "backup directory already exists.", []error{wire.ErrExists}},
 		{400, "unable to acquire lock on vm/1 - another backup is already running", []error{wire.ErrBusy}},
 		{400, "cannot remove protected snapshot", []error{wire.ErrProtected}},
-		{400, "backup owner check failed (a@pbs != b@pbs)", []error{wire.ErrPermission}},
+		{400, "backup owner check failed (a@pbs != b@pbs)", []error{wire.ErrOwner, wire.ErrPermission}},
+		{400, "no such datastore 'tank'", []error{wire.ErrNoDatastore, chunkstore.ErrNotExist}},
+		{404, "datastore 'tank' does not exist", []error{wire.ErrNoDatastore, chunkstore.ErrNotExist}},
+		{400, "datastore 'tank' is offline", nil},
+		{400, "parameter verification failed - 'x': schema does not allow additional properties.", []error{wire.ErrParameter, wire.ErrUnknownParameter}},
+		{429, "", []error{wire.ErrShare}},
+		{502, "", []error{wire.ErrFull}},
+		{408, "", []error{wire.ErrSlow}},
 		{400, "snapshot vm/1/x does not exist.", []error{chunkstore.ErrNotExist}},
 		{400, "ENOENT: No such file or directory", []error{chunkstore.ErrNotExist}},
 		{400, "snapshot vm/1/x: protected", []error{wire.ErrProtected}},
@@ -198,6 +209,35 @@ func TestStatusErrors(t *testing.T) {
 	}
 	if got := (&StatusError{Code: 503}).Error(); got != "the server answered 503 Service Unavailable" {
 		t.Error(got)
+	}
+}
+
+// A server that names what has failed is taken at its word: nothing is listed to find out
+// whether it means that the snapshot is not there, and its words mean nothing else.
+func TestNamedFailuresAreNotGuessedAt(t *testing.T) {
+	snap := wire.Snapshot{Group: wire.Group{Type: "vm", ID: "100"}, Time: 1000}
+	for _, tc := range []struct {
+		names  string
+		absent bool
+		asked  int
+	}{{"", true, 2}, {"other", false, 1}, {"of-a-newer-server", false, 1}, {"damaged,not-found", true, 1}} {
+		t.Run(tc.names, func(t *testing.T) {
+			asked := 0
+			c := scripted(t, func(w http.ResponseWriter, r *http.Request) {
+				if asked++; r.Method == http.MethodGet {
+					io.WriteString(w, `{"data":[]}`)
+					return
+				}
+				if tc.names != "" {
+					w.Header().Set(wire.FailureHeader, tc.names)
+				}
+				refuse(w, 400, "something is wrong")
+			})
+			err := c.Forget(t.Context(), snap)
+			if err == nil || errors.Is(err, chunkstore.ErrNotExist) != tc.absent || asked != tc.asked {
+				t.Errorf("%v, after %d requests", err, asked)
+			}
+		})
 	}
 }
 

@@ -110,7 +110,7 @@ func busyNow(err error) bool {
 	}
 	var status *StatusError
 	if errors.As(err, &status) {
-		return statusBusy(status.Code)
+		return statusBusy(status)
 	}
 	return errors.Is(err, ErrUnavailable) && !errors.Is(err, ErrSilent)
 }

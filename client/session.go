@@ -148,8 +148,7 @@ func (ss *session) Previous(ctx context.Context) (wire.Reader, error) {
 	}
 	var at *int64
 	err := ss.conn.data(ctx, query{method: http.MethodGet, path: "/previous_backup_time"}, &at)
-	var status *StatusError
-	if errors.As(err, &status) || err == nil && at == nil {
+	if withoutPrevious(err) || err == nil && at == nil {
 		return nil, fmt.Errorf("backup group %s has no previous snapshot: %w", ss.snap.Group, chunkstore.ErrNotExist)
 	}
 	if err != nil {
@@ -163,6 +162,14 @@ func (ss *session) Previous(ctx context.Context) (wire.Reader, error) {
 	defer ss.mu.Unlock()
 	ss.prev = p
 	return p, nil
+}
+
+// withoutPrevious tells the answers after which a session goes on as if the group had no
+// previous snapshot: that there is none, that the server has no time for it, and all of a
+// server that does not name what has failed (section 1.9 of the protocol specification).
+func withoutPrevious(err error) bool {
+	var status *StatusError
+	return errors.As(err, &status) && (!status.named() || status.Temporary() || errors.Is(status, chunkstore.ErrNotExist))
 }
 
 // Create implements wire.Session.

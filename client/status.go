@@ -9,15 +9,18 @@ import (
 	"strings"
 	"unicode"
 
-	"holdfast/chunkstore"
 	"holdfast/datastore/wire"
+	"holdfast/datastore/wire/api"
 )
 
 // StatusError is an answer of the server that is no success. errors.Is finds
-// in it the sentinel of wire or chunkstore that it means.
+// in it the errors of the table of failures that it means.
 type StatusError struct {
 	Code int    // HTTP status
 	Text string // what the server says, for a person; may be empty
+	// Names are the names that the server gives to what has failed, nil if it gives none,
+	// as a Proxmox Backup Server does, and whatever stands before a server.
+	Names []string
 }
 
 func (e *StatusError) Error() string {
@@ -27,76 +30,28 @@ func (e *StatusError) Error() string {
 	return e.Text
 }
 
+// named reports whether the server has said what it means: there is nothing to guess.
+func (e *StatusError) named() bool { return e.Names != nil }
+
+// failures are the rows of the table that the answer means.
+func (e *StatusError) failures() []api.Failure {
+	if e.named() {
+		return api.FailuresNamed(e.Names)
+	}
+	return api.FailuresSaid(e.Code, e.Text)
+}
+
+// Is tells which errors of the table of failures the answer means.
+func (e *StatusError) Is(target error) bool { return isOneOf(e.failures(), target) }
+
+// isOneOf tells whether one of the rows is what errors.Is looks for.
+func isOneOf(rows []api.Failure, target error) bool {
+	return slices.ContainsFunc(rows, func(row api.Failure) bool { return errors.Is(row.Is, target) })
+}
+
 // Temporary reports whether the server says that it has no time or no means now.
 func (e *StatusError) Temporary() bool {
-	return slices.Contains([]int{http.StatusRequestTimeout, http.StatusTooManyRequests, http.StatusBadGateway,
-		http.StatusServiceUnavailable, http.StatusGatewayTimeout}, e.Code)
-}
-
-// sentinels are the errors that a Holdfast server ends its text with.
-var sentinels = []error{
-	chunkstore.ErrNotExist, chunkstore.ErrCorrupt, chunkstore.ErrInvalid, chunkstore.ErrLocked, chunkstore.ErrReadOnly,
-	chunkstore.ErrNoSpace, wire.ErrName, wire.ErrProtected, wire.ErrExists, wire.ErrBusy,
-	wire.ErrUnauthenticated, wire.ErrPermission, wire.ErrQuota, wire.ErrStopped,
-}
-
-// texts are what a Proxmox Backup Server says where its status says only that
-// something is wrong (sections 2.1, 2.6, 3.1, 4.3 and 4.4 of the protocol
-// specification).
-var texts = []struct {
-	part string
-	is   error
-}{
-	{"timestamp is older than last backup", wire.ErrExists},
-	{"backup directory already exists", wire.ErrExists},
-	{"another backup is already running", wire.ErrBusy},
-	{"already locked by another operation", wire.ErrBusy},
-	{"unable to acquire lock", wire.ErrBusy},
-	{": locked by ", chunkstore.ErrLocked},
-	{"cannot remove protected snapshot", wire.ErrProtected},
-	{"backup owner check failed", wire.ErrPermission},
-	{"no permissions on", wire.ErrPermission},
-	{"permission check failed", wire.ErrPermission},
-	{"does not exist", chunkstore.ErrNotExist},
-	{"no such file or directory", chunkstore.ErrNotExist},
-	{"enoent", chunkstore.ErrNotExist},
-	{"no such chunk", chunkstore.ErrNotExist},
-	{"no such datastore", chunkstore.ErrNotExist},
-	{"no space left", chunkstore.ErrNoSpace},
-}
-
-// notAllowed are what servers say with the status of a failed login though they know who
-// asks (section 1.5 of the protocol specification).
-var notAllowed = []string{"does not have permission to", "not allowed"}
-
-// Is tells which sentinel the answer means.
-func (e *StatusError) Is(target error) bool {
-	switch e.Code {
-	case http.StatusUnauthorized:
-		if slices.ContainsFunc(notAllowed, func(words string) bool { return strings.Contains(e.Text, words) }) {
-			return target == wire.ErrPermission
-		}
-		return target == wire.ErrUnauthenticated
-	case http.StatusForbidden:
-		return target == wire.ErrPermission
-	case http.StatusNotFound:
-		return target == chunkstore.ErrNotExist
-	}
-	if e.Code == http.StatusInsufficientStorage && target == chunkstore.ErrNoSpace {
-		return true
-	}
-	text := strings.ToLower(strings.TrimRight(e.Text, ". \n"))
-	for _, s := range sentinels {
-		if target == s && strings.HasSuffix(text, s.Error()) {
-			return true
-		}
-	}
-	for _, t := range texts {
-		if target == t.is && strings.Contains(text, t.part) {
-			return true
-		}
-	}
-	return false
+	return e.Is(wire.ErrShare) || e.Is(wire.ErrFull) || e.Is(wire.ErrSlow)
 }
 
 // errorTextMax caps what is read of an error's body, in bytes.
@@ -110,9 +65,13 @@ var errAnswer = errors.New("unusable answer of the server")
 func statusError(resp *http.Response) error {
 	b, err := io.ReadAll(io.LimitReader(resp.Body, errorTextMax))
 	if err != nil && len(b) == 0 {
-		return &StatusError{Code: resp.StatusCode}
+		b = nil
 	}
-	return &StatusError{Code: resp.StatusCode, Text: printable(string(b))}
+	e := &StatusError{Code: resp.StatusCode, Text: printable(string(b))}
+	if named := resp.Header.Get(wire.FailureHeader); named != "" {
+		e.Names = strings.Split(named, ",")
+	}
+	return e
 }
 
 // printable keeps what a foreign text could do to a terminal out of it.

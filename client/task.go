@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"holdfast/chunkstore"
-	"holdfast/datastore/wire"
 	"holdfast/datastore/wire/api"
 )
 
@@ -22,10 +21,10 @@ type TaskError struct {
 
 func (e *TaskError) Error() string { return fmt.Sprintf("the task has failed: %s", e.Status) }
 
-// Is recognises a task that was stopped (section 5 of the protocol
-// specification).
+// Is tells which errors of the table of failures the status of the task means: it has
+// nothing but its text.
 func (e *TaskError) Is(target error) bool {
-	return target == wire.ErrStopped && (e.Status == wire.ErrStopped.Error() || e.Status == "abort requested - aborting task")
+	return isOneOf(api.FailuresSaid(http.StatusBadRequest, e.Status), target)
 }
 
 const (

@@ -144,7 +144,7 @@ func (c config) trashDays() int {
 const configMax = 64 << 10
 
 // ErrNoStore is returned for a directory that holds no store.
-var ErrNoStore = errors.New("no Holdfast store")
+var ErrNoStore = wire.ErrNoStore
 
 // ErrConfig is wrapped, with chunkstore.ErrCorrupt, when the configuration of a
 // store that is there cannot be read.

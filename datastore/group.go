@@ -30,7 +30,7 @@ const (
 
 // ErrOwner is returned when a backup group belongs to somebody else (section
 // 7.4 of the protocol specification).
-var ErrOwner = errors.New("backup owner check failed")
+var ErrOwner = wire.ErrOwner
 
 // ErrOwnerFile is wrapped, with chunkstore.ErrCorrupt, when what is recorded of
 // a group's owner cannot be understood.

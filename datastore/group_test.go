@@ -192,7 +192,7 @@ func TestRemoveNamespace(t *testing.T) {
 	_, err = l.RemoveNamespace(ctx, "../x", datastore.RemoveOptions{Groups: true})
 	is(t, "bad name", err, wire.ErrName)
 	removed, err := l.RemoveNamespace(ctx, "a/b", datastore.RemoveOptions{})
-	is(t, "not empty", err, chunkstore.ErrInvalid)
+	is(t, "not empty", err, wire.ErrNotEmpty)
 	if removed != (datastore.Removed{}) {
 		t.Errorf("removed %+v", removed)
 	}

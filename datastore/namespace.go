@@ -76,7 +76,7 @@ type RemoveOptions struct {
 
 // RemoveNamespace removes a namespace and those below it. Without
 // RemoveOptions.Groups they must hold no snapshots, or the error wraps
-// chunkstore.ErrInvalid and nothing is removed. With it, protected snapshots
+// wire.ErrNotEmpty and nothing is removed. With it, protected snapshots
 // stay, and the namespaces that hold them; that is no error. What is being read
 // or written to stays too; that is wire.ErrBusy. What it returns has been done,
 // with an error as well. The root cannot be removed.
@@ -160,7 +160,7 @@ func (s *Store) checkEmpty(ctx context.Context, all []wire.Namespace) error {
 		for _, g := range groups {
 			times, err := s.times(g.Group)
 			if err == nil && len(times) > 0 {
-				err = fmt.Errorf("namespace %q is not empty, it holds backup group %s: %w", ns, g.Group, chunkstore.ErrInvalid)
+				err = fmt.Errorf("namespace %q holds backup group %s: %w", ns, g.Group, wire.ErrNotEmpty)
 			}
 			if err != nil {
 				return err

@@ -19,7 +19,7 @@ import (
 
 // ErrFileSystem is wrapped by the error about a file system that a store cannot
 // be on.
-var ErrFileSystem = errors.New("the file system is not fit for a repository")
+var ErrFileSystem = wire.ErrFileSystem
 
 // probeName has what the names in a store have: a colon, as the times of
 // snapshots, and letters of both cases. It is as long as the longest names that

@@ -37,7 +37,7 @@ const wasteDefault = 0.25
 const smallPacksMax = 8
 
 // ErrSweeping is returned by BeginSweep while another sweep runs.
-var ErrSweeping = errors.New("another sweep is running")
+var ErrSweeping = chunkstore.ErrSweeping
 
 // errLeft says that a pack was left as it is, because of doubt.
 var errLeft = errors.New("left as it is")

@@ -8,11 +8,9 @@ import (
 	"syscall"
 
 	"holdfast/chunkstore"
-	"holdfast/chunkstore/pack"
 	"holdfast/client"
 	"holdfast/client/restore"
 	"holdfast/client/source"
-	"holdfast/command/admin"
 	"holdfast/command/repo"
 	"holdfast/command/secret"
 	"holdfast/command/term"
@@ -22,13 +20,30 @@ import (
 	"holdfast/datastore/image"
 	"holdfast/datastore/manifest"
 	"holdfast/datastore/wire"
+	"holdfast/datastore/wire/api"
 )
 
-// exitCode is the only place where an error becomes a number. What is more
-// telling stands further up: a missing chunk that proves damage is damage.
+// alike are the errors that only commands meet, each with those of the table of failures
+// that it counts as: it has the same exit code, and is as telling.
+func alike() map[error][]error {
+	return map[error][]error{
+		wire.ErrUnauthenticated: {crypto.ErrWrongKey, crypto.ErrWrongPassphrase, crypto.ErrNoKey, secret.ErrPassphrase},
+		wire.ErrPermission:      {client.ErrCertificate},
+		chunkstore.ErrNoSpace:   {syscall.ENOSPC, syscall.EDQUOT},
+		chunkstore.ErrCorrupt: {crypto.ErrTampered, manifest.ErrUnsigned, manifest.ErrFormat, crypto.ErrFormat, source.ErrDamaged,
+			repo.ErrDamage},
+		wire.ErrFull: {client.ErrUnavailable},
+		wire.ErrExists: {restore.ErrTarget, source.ErrBacking, source.ErrForeign, source.ErrInUse, source.ErrEmpty, source.ErrSizeless,
+			source.ErrUnsupported, fs.ErrExist, fs.ErrPermission, syscall.EROFS},
+		chunkstore.ErrNotExist: {manifest.ErrNotFound, fs.ErrNotExist},
+	}
+}
+
+// exitCode is the only place where an error becomes a number: that of the first row of the
+// table of failures that it is. What is more telling stands further up there: a missing
+// chunk that proves damage is damage.
 func exitCode(err error) int {
 	var usage term.UsageError
-	var missing *wire.MissingError
 	switch {
 	case err == nil:
 		return term.ExitOK
@@ -38,36 +53,20 @@ func exitCode(err error) int {
 		return term.ExitUsage
 	case errors.Is(err, context.Canceled):
 		return term.ExitInterrupted
-	case errors.Is(err, datastore.ErrNoStore), repo.UnknownDatastore(err):
-		return term.ExitNoRepository
-	case errors.Is(err, chunkstore.ErrLocked), errors.Is(err, wire.ErrBusy), errors.Is(err, pack.ErrSweeping):
-		return term.ExitLocked
-	case errors.Is(err, crypto.ErrWrongKey), errors.Is(err, crypto.ErrWrongPassphrase),
-		errors.Is(err, crypto.ErrNoKey), errors.Is(err, secret.ErrPassphrase), errors.Is(err, wire.ErrUnauthenticated):
-		return term.ExitKey
-	case term.IsAny(err, client.ErrCertificate, wire.ErrPermission, wire.ErrStopped):
-		return term.ExitRefused
-	case repo.NoSpace(err):
-		return term.ExitNoSpace
-	case errors.Is(err, wire.ErrLocal): // and not that what was asked for is not there
-		return term.ExitError
-	case errors.Is(err, chunkstore.ErrCorrupt), errors.Is(err, crypto.ErrTampered),
-		errors.Is(err, manifest.ErrUnsigned), errors.Is(err, manifest.ErrFormat), errors.Is(err, crypto.ErrFormat),
-		errors.Is(err, source.ErrDamaged), errors.Is(err, repo.ErrDamage), errors.As(err, &missing):
-		return term.ExitIntegrity
-	case repo.Unavailable(err):
-		return term.ExitUnreachable
-	case errors.Is(err, admin.ErrNotEmpty):
-		return term.ExitRefused
-	case repo.BadParameter(err):
-		return term.ExitUsage
-	case errors.Is(err, wire.ErrProtected), errors.Is(err, wire.ErrExists), errors.Is(err, restore.ErrTarget),
-		term.IsAny(err, source.ErrBacking, source.ErrForeign, source.ErrInUse, source.ErrEmpty, source.ErrSizeless, source.ErrUnsupported), errors.Is(err, fs.ErrExist), errors.Is(err, fs.ErrPermission),
-		errors.Is(err, syscall.EROFS), errors.Is(err, gc.ErrNothingFound), errors.Is(err, datastore.ErrFileSystem),
-		repo.FrozenThere(err):
-		return term.ExitRefused
-	case errors.Is(err, chunkstore.ErrNotExist), errors.Is(err, manifest.ErrNotFound), errors.Is(err, fs.ErrNotExist):
-		return term.ExitNotFound
+	case errors.Is(err, wire.ErrLocal) && !repo.NoSpace(err):
+		return term.ExitError // and not that what was asked for is not there
+	}
+	same := alike()
+	for _, row := range api.Failures() {
+		// A repository on this machine becomes read-only when a write has gone wrong.
+		if row.Is == chunkstore.ErrReadOnly && !repo.FrozenThere(err) {
+			continue
+		}
+		if errors.Is(err, row.Is) || term.IsAny(err, same[row.Is]...) {
+			return row.Exit
+		}
+	}
+	switch {
 	case repo.Unreachable(err):
 		return term.ExitUnreachable
 	case errors.Is(err, syscall.EPIPE):

@@ -16,7 +16,6 @@ import (
 	"holdfast/client"
 	"holdfast/client/restore"
 	"holdfast/client/source"
-	"holdfast/command/admin"
 	"holdfast/command/repo"
 	"holdfast/command/secret"
 	"holdfast/command/term"
@@ -25,6 +24,7 @@ import (
 	"holdfast/datastore/gc"
 	"holdfast/datastore/manifest"
 	"holdfast/datastore/wire"
+	"holdfast/datastore/wire/api"
 )
 
 // exits pairs every code with the errors that lead to it.
@@ -44,7 +44,7 @@ func exits() map[int][]error {
 		term.ExitNotFound: {chunkstore.ErrNotExist, manifest.ErrNotFound, fs.ErrNotExist, syscall.ENOENT},
 		term.ExitNoSpace:  {chunkstore.ErrNoSpace, syscall.ENOSPC, syscall.EDQUOT, fmt.Errorf("%w: %w", wire.ErrLocal, syscall.ENOSPC)},
 		term.ExitRefused: {wire.ErrProtected, wire.ErrExists, restore.ErrTarget, source.ErrBacking, source.ErrUnsupported, fs.ErrExist, fs.ErrPermission, syscall.EROFS, syscall.EACCES,
-			gc.ErrNothingFound, admin.ErrNotEmpty, term.Meaning(errors.New("exists already"), wire.ErrExists),
+			gc.ErrNothingFound, wire.ErrNotEmpty, term.Meaning(errors.New("exists already"), wire.ErrExists),
 			wire.ErrStopped, &client.StatusError{Code: 400, Text: "the session was stopped by root@pam: task aborted"},
 			&client.TaskError{Status: "abort requested - aborting task"}, &client.TaskError{Status: "task aborted"}},
 		term.ExitUnreachable: {&net.OpError{Op: "dial", Net: "tcp", Err: syscall.ECONNREFUSED}, &net.OpError{Op: "read", Net: "tcp", Err: syscall.ECONNRESET},
@@ -77,6 +77,30 @@ func TestExitCode(t *testing.T) {
 				t.Errorf("exitCode(%v), joined, = %d, want %d", err, got, want)
 			}
 		}
+	}
+}
+
+// What a server answers ends a command with the code of its row in the table of failures,
+// whether the server names it or says it; so does the same error of a repository on this
+// machine, but for one.
+func TestExitCodesOfFailures(t *testing.T) {
+	for _, row := range api.Failures() {
+		t.Run(row.Name, func(t *testing.T) {
+			text := "do a thing: " + row.Is.Error()
+			for _, err := range []error{
+				&client.StatusError{Code: row.Status, Text: "in other words", Names: []string{row.Name}},
+				&client.StatusError{Code: row.Status, Text: text},
+				fmt.Errorf("do a thing: %w", row.Is),
+			} {
+				want := row.Exit
+				if err.Error() == text && row.Is == chunkstore.ErrReadOnly && !repo.FrozenThere(err) {
+					want = term.ExitError // a write has gone wrong here
+				}
+				if got := exitCode(err); got != want {
+					t.Errorf("%#v ends with %d, want %d", err, got, want)
+				}
+			}
+		})
 	}
 }
 
@@ -115,7 +139,7 @@ func TestExitCodeOfTwoCauses(t *testing.T) {
 		{datastore.ErrNoStore, fs.ErrNotExist, term.ExitNoRepository},
 		{context.Canceled, chunkstore.ErrCorrupt, term.ExitInterrupted},
 		{chunkstore.ErrNoSpace, fs.ErrPermission, term.ExitNoSpace},
-		{admin.ErrNotEmpty, chunkstore.ErrInvalid, term.ExitRefused},
+		{wire.ErrNotEmpty, chunkstore.ErrInvalid, term.ExitRefused},
 		{&net.OpError{Op: "dial", Err: errors.New("any")}, wire.ErrUnauthenticated, term.ExitKey},
 		{&net.OpError{Op: "listen", Err: errors.New("any")}, errors.New("any"), term.ExitError},
 	} {

@@ -11,7 +11,6 @@ import (
 
 	"github.com/urfave/cli/v2"
 
-	"holdfast/chunkstore"
 	"holdfast/client"
 	"holdfast/command/repo"
 	"holdfast/command/term"
@@ -173,19 +172,16 @@ func namespaceDelete(ctx context.Context, c *call) error {
 			return s.Do(ctx, q)
 		})
 	if err != nil {
-		return fmt.Errorf("remove namespace %s: %w", ns, c.notEmpty(err, groups))
+		return fmt.Errorf("remove namespace %s: %w", ns, notEmpty(err, groups))
 	}
 	c.UI.Done(namespaceRecord{"namespace_removed", string(ns)}, "removed namespace %s", ns)
 	return nil
 }
 
-// ErrNotEmpty is returned for a namespace that holds backups.
-var ErrNotEmpty = errors.New("not empty")
-
 // notEmpty tells how a namespace with backups in it is removed.
-func (c *call) notEmpty(err error, groups bool) error {
-	if groups || !term.IsAny(err, wire.ErrBusy, wire.ErrExists, chunkstore.ErrInvalid) {
+func notEmpty(err error, groups bool) error {
+	if groups || !errors.Is(err, wire.ErrNotEmpty) {
 		return err
 	}
-	return term.Hintf(term.Meaning(err, ErrNotEmpty), "--delete-groups removes the backups in it, too")
+	return term.Hintf(err, "--delete-groups removes the backups in it, too")
 }

@@ -3,7 +3,6 @@ package repo
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"maps"
 	"net/http"
 	"net/url"
@@ -47,10 +46,6 @@ func CreateDatastore(ctx context.Context, s *client.Client, d Datastore, setting
 	maps.Copy(params, settings)
 	var answer json.RawMessage
 	err := s.Do(ctx, client.Call{Method: http.MethodPost, Path: "/config/datastore", Params: params, Into: &answer})
-	var refused *client.StatusError
-	if errors.As(err, &refused) && strings.Contains(refused.Text, "already exists") {
-		return term.Meaning(err, wire.ErrExists)
-	}
 	if err != nil {
 		return err
 	}

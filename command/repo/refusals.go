@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"net/http"
-	"regexp"
 	"strings"
 	"syscall"
 
@@ -14,16 +12,15 @@ import (
 	"holdfast/client"
 	"holdfast/command/secret"
 	"holdfast/command/term"
-	"holdfast/datastore"
 	"holdfast/datastore/wire"
 )
 
 // ErrDamage is returned when a check has found damage.
 var ErrDamage = errors.New("damage found")
 
-// Unavailable reports whether a conversation with a server failed for a reason
+// unavailable reports whether a conversation with a server failed for a reason
 // that may pass: the connection broke, or the server has no time.
-func Unavailable(err error) bool {
+func unavailable(err error) bool {
 	var refused *client.StatusError
 	return errors.Is(err, client.ErrUnavailable) || errors.As(err, &refused) && refused.Temporary()
 }
@@ -32,21 +29,6 @@ func Unavailable(err error) bool {
 func Unreachable(err error) bool {
 	var op *net.OpError
 	return errors.As(err, &op) && (op.Op == "dial" || op.Op == "read" || op.Op == "write")
-}
-
-// noDatastore matches what servers say of a datastore that they do not have.
-var noDatastore = regexp.MustCompile(`^(datastore '[^']*' does not exist|no such datastore '[^']*')`)
-
-// UnknownDatastore reports whether a server does not have the datastore.
-func UnknownDatastore(err error) bool {
-	var refused *client.StatusError
-	return errors.As(err, &refused) && noDatastore.MatchString(refused.Text)
-}
-
-// tooMany reports whether a server has too much to do for the same token.
-func tooMany(err error) bool {
-	var refused *client.StatusError
-	return errors.As(err, &refused) && refused.Code == http.StatusTooManyRequests
 }
 
 // FrozenThere reports whether a server refused a change of what it can only
@@ -58,9 +40,7 @@ func FrozenThere(err error) bool {
 
 // BadParameter reports whether a server found a value bad.
 func BadParameter(err error) bool {
-	var refused *client.StatusError
-	return errors.Is(err, wire.ErrName) || errors.Is(err, chunkstore.ErrInvalid) ||
-		errors.As(err, &refused) && refused.Code == http.StatusBadRequest && strings.HasPrefix(refused.Text, "parameter verification failed")
+	return term.IsAny(err, wire.ErrName, chunkstore.ErrInvalid, wire.ErrParameter)
 }
 
 // ServerHint is the next step for an error about a server, "" if none is known.
@@ -70,9 +50,9 @@ func ServerHint(err error) string {
 		return "the server or the way to it hangs; run the command again when that has passed, or wait longer with --timeout"
 	case Unreachable(err):
 		return "see that a server listens there and nothing is in between; a server is started with: holdfast serve"
-	case UnknownDatastore(err):
+	case errors.Is(err, wire.ErrNoDatastore):
 		return "holdfast datastore list shows what there is; make it with: holdfast init, or on the server: holdfast datastore create NAME"
-	case strings.Contains(err.Error(), datastore.ErrOwner.Error()):
+	case errors.Is(err, wire.ErrOwner):
 		return "the group belongs to somebody else: choose another --backup-id, or have an administrator run: holdfast change-owner GROUP ID"
 	case errors.Is(err, wire.ErrUnauthenticated):
 		return "the password or secret is taken from the environment if set there: " + strings.Join(secret.Login(wire.RootUser).Names(), ", ")
@@ -80,9 +60,9 @@ func ServerHint(err error) string {
 		return "holdfast cert show prints on the server what its fingerprint is; somebody else may answer in its place"
 	case errors.Is(err, wire.ErrPermission):
 		return "on the server, holdfast acl list shows who may do what"
-	case tooMany(err):
+	case errors.Is(err, wire.ErrShare):
 		return "the same token is at work in too many places: give each machine its own, or raise requests_per_token of the server"
-	case Unavailable(err):
+	case unavailable(err):
 		return "run the command again; if it fails in the same way, the log of the server says more"
 	case errors.Is(err, wire.ErrQuota):
 		return "remove snapshots that are not needed, or have the quota raised"
@@ -93,8 +73,7 @@ func ServerHint(err error) string {
 // OnlyHoldfast tells somebody whose server does not know a parameter what that
 // means and what to do.
 func OnlyHoldfast(err error, hint string) error {
-	var refused *client.StatusError
-	if errors.As(err, &refused) && refused.Code == http.StatusBadRequest && strings.Contains(refused.Text, "schema does not allow") {
+	if errors.Is(err, wire.ErrUnknownParameter) {
 		return term.Hintf(err, "%s", hint)
 	}
 	return err

@@ -11,7 +11,6 @@ import (
 
 	"github.com/urfave/cli/v2"
 
-	"holdfast/chunkstore/pack"
 	"holdfast/client"
 	"holdfast/command/repo"
 	"holdfast/command/term"
@@ -187,7 +186,7 @@ func (c *call) gcThere(ctx context.Context, s *repo.Repository, rec *gcRecord) e
 		show = func(line string) { repo.ShowLine(c.UI, line) }
 	}
 	if err := s.Remote.FollowTask(ctx, rec.Task, show); err != nil {
-		err = gcEnded(fmt.Errorf("collect garbage of %s: %w", s.Name, err))
+		err = fmt.Errorf("collect garbage of %s: %w", s.Name, err)
 		return term.StateAt(ctx, err, "the server goes on; holdfast task stop "+rec.Task+" ends it")
 	}
 	if rec.DryRun {
@@ -215,21 +214,8 @@ func (c *call) gcTold(ctx context.Context, s *repo.Repository, path string, rec 
 
 // gcRunning recognises that another collection is running there.
 func gcRunning(err error) error {
-	var refused *client.StatusError
-	if errors.As(err, &refused) && strings.Contains(refused.Text, "is running already") {
-		return term.Hintf(term.Meaning(err, wire.ErrBusy), "holdfast task list --running shows it")
-	}
-	return err
-}
-
-// gcEnded recognises the reasons of a task that the embedded collection has a
-// word for.
-func gcEnded(err error) error {
-	for _, s := range []error{gc.ErrNothingFound, pack.ErrSweeping} {
-		var failed *client.TaskError
-		if errors.As(err, &failed) && strings.HasSuffix(failed.Status, s.Error()) {
-			return term.Meaning(err, s)
-		}
+	if errors.Is(err, wire.ErrBusy) {
+		return term.Hintf(err, "holdfast task list --running shows it")
 	}
 	return err
 }

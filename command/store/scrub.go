@@ -19,6 +19,7 @@ import (
 	"holdfast/command/term"
 	"holdfast/datastore"
 	"holdfast/datastore/verify"
+	"holdfast/datastore/wire"
 	"holdfast/datastore/wire/api"
 )
 
@@ -334,10 +335,7 @@ func (c *call) scrubLine(line string) {
 }
 
 // verificationFailed reports whether a task has found damage.
-func verificationFailed(err error) bool {
-	var failed *client.TaskError
-	return errors.As(err, &failed) && strings.HasPrefix(failed.Status, "verification failed")
-}
+func verificationFailed(err error) bool { return errors.Is(err, wire.ErrVerification) }
 
 // scrubEnded recognises the end of a task that has found damage.
 func scrubEnded(err error) error {

@@ -1,23 +1,28 @@
 package term
 
-import "syscall"
+import (
+	"syscall"
 
-// Exit codes. They are part of the interface: scripts rely on them.
+	"holdfast/datastore/wire/api"
+)
+
+// Exit codes. They are part of the interface: scripts rely on them. Those of what can fail
+// at a server stand beside it in the table of failures.
 const (
 	ExitOK           = 0
-	ExitError        = 1
+	ExitError        = api.ExitError
 	ExitPanic        = 2 // made by the Go runtime
-	ExitNoRepository = 10
-	ExitLocked       = 11
-	ExitKey          = 12
-	ExitUsage        = 64
-	ExitIntegrity    = 65
-	ExitNotFound     = 66
-	ExitNoSpace      = 69
+	ExitNoRepository = api.ExitNoRepository
+	ExitLocked       = api.ExitLocked
+	ExitKey          = api.ExitKey
+	ExitUsage        = api.ExitUsage
+	ExitIntegrity    = api.ExitIntegrity
+	ExitNotFound     = api.ExitNotFound
+	ExitNoSpace      = api.ExitNoSpace
 	ExitOutput       = 74
-	ExitUnreachable  = 75
+	ExitUnreachable  = api.ExitUnreachable
 	ExitUnknown      = 76
-	ExitRefused      = 77
+	ExitRefused      = api.ExitRefused
 	ExitSignal       = 128 // and the number of the signal
 	ExitInterrupted  = ExitSignal + int(syscall.SIGINT)
 	ExitPipe         = ExitSignal + int(syscall.SIGPIPE)

@@ -75,7 +75,7 @@ type Report struct {
 // ErrNothingFound ends a collection that has found no reference at all in a
 // store that holds chunks: more likely the snapshots are not where they should
 // be than that all chunks are garbage.
-var ErrNothingFound = errors.New("no snapshot was found, though there are chunks")
+var ErrNothingFound = chunkstore.ErrNothingFound
 
 // Collect removes what nothing refers to.
 func Collect(ctx context.Context, s Store, o Options) (Report, error) {

@@ -119,7 +119,7 @@ func (c *call) confirmed() error {
 		return c.lately()
 	}
 	if _, ticket := c.pass.LoggedIn(); ticket {
-		return rest.BadRequest("parameter verification failed - 'confirmation-password': the password of %s is needed, too", c.auth)
+		return rest.Refuse(wire.ErrParameter, "parameter verification failed - 'confirmation-password': the password of %s is needed, too", c.auth)
 	}
 	return nil
 }

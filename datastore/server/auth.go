@@ -270,9 +270,9 @@ func (s *Server) notOwner(caller, owner wire.AuthID, path string) error {
 	case err != nil:
 		return err
 	case name == "":
-		return rest.BadRequest("backup owner check failed (%s is not the owner)", caller)
+		return rest.Refuse(wire.ErrOwner, "backup owner check failed (%s is not the owner)", caller)
 	}
-	return rest.BadRequest("backup owner check failed (%s != %s)", caller, name)
+	return rest.Refuse(wire.ErrOwner, "backup owner check failed (%s != %s)", caller, name)
 }
 
 // ownerFor is the owner of a group of a namespace, or "" for a caller who is not to know.

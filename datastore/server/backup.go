@@ -198,11 +198,11 @@ func (b *backup) previous(c *call) (any, error) {
 		return nil, fmt.Errorf("read %s of the previous snapshot: %w", name, wire.ErrPermission)
 	}
 	if _, ok := b.session.Base(); !ok {
-		return nil, errNoPrevious
+		return nil, noBase(errNoPrevious)
 	}
 	base, err := b.session.Previous(c.Context())
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", errNoPrevious, err)
+		return nil, noBase(fmt.Errorf("%w: %w", errNoPrevious, err))
 	}
 	defer base.Close()
 	b.task.Logf("sending %s of the previous snapshot", name)
@@ -210,7 +210,21 @@ func (b *backup) previous(c *call) (any, error) {
 	if b.done() { // nothing can be referred to any more
 		take = func(context.Context, *index.Reader) error { return nil }
 	}
-	return nil, b.sendFile(c, base, file{name, take})
+	return nil, noBase(b.sendFile(c, base, file{name, take}))
+}
+
+// noBase says of an error about the snapshot before this one that there is nothing of
+// that name to build on, whatever the reason: the client sends everything. That there is
+// no time, or no right, says nothing about the snapshot.
+func noBase(err error) error {
+	if err == nil || errors.Is(err, rest.ErrAnswered) {
+		return err
+	}
+	refusal := rest.AsStatus(err)
+	if refusal.Code != http.StatusBadRequest && refusal.Code != http.StatusNotFound {
+		return err
+	}
+	return refusal.Meaning(chunkstore.ErrNotExist)
 }
 
 // resume sends the chunks that an interrupted session of the same group and
@@ -269,7 +283,7 @@ func (b *backup) finish(*call) (any, error) {
 	// A client that goes away now cannot take back what it has asked for.
 	err := b.session.Finish(budget.WithPayer(b.ctx, b.payer))
 	if errors.Is(err, manifest.ErrFormat) {
-		err = fmt.Errorf("%w - %w", errNoManifest, err)
+		err = rest.Refuse(chunkstore.ErrCorrupt, "%v - %v", errNoManifest, err)
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -78,7 +78,7 @@ func (b *backup) createFixed(c *call) (any, error) {
 		return nil, rest.BadRequest("reuse-csum needs the size of the image")
 	}
 	if _, ok := b.session.Base(); !ok {
-		return nil, rest.BadRequest("cannot reuse index - no valid previous backup exists")
+		return nil, rest.Refuse(chunkstore.ErrNotExist, "cannot reuse index - no valid previous backup exists")
 	}
 	return b.create(w, func() (wire.IndexWriter, error) {
 		return b.session.CreateReusing(c.Context(), name, size, digest(c.Str("reuse-csum")))
@@ -184,7 +184,7 @@ func (b *backup) entries(allowed chunkstore.Classes, ids []string, offs []int64)
 		id := digest(s)
 		size, left := b.known.Of(id).In(allowed)
 		if left == 0 {
-			return list, allowed, rest.BadRequest("no such chunk %s", s)
+			return list, allowed, rest.Refuse(chunkstore.ErrNotExist, "no such chunk %s", s)
 		}
 		if offs[i] < 0 {
 			return list, allowed, rest.BadRequest("offset %d is negative", offs[i])

@@ -97,7 +97,7 @@ func (b *basis) running() error {
 // of the snapshot that his own backup, which must be under way, builds on. To ask for
 // anything else is answered as if there were no such thing as this.
 func (s *Server) metadataUpgrade(c *call, path string, have api.Privilege) (any, error) {
-	refusal := rest.BadRequest("no permissions on %s", path)
+	refusal := rest.BadRequest("no permissions on %s", path).Meaning(wire.ErrPermission)
 	if !have.Has(api.DatastorePut) {
 		return nil, refusal
 	}

@@ -38,7 +38,7 @@ func startCollection(c *call) (any, error) {
 	}
 	name, s := c.Str("store"), c.server
 	if !s.gc.begin(name) {
-		return nil, rest.BadRequest("garbage collection of datastore '%s' is running already", name)
+		return nil, rest.Refuse(wire.ErrBusy, "garbage collection of datastore '%s' is running already", name)
 	}
 	o := gc.Options{DryRun: c.Bool("dry-run", false), AllowEmpty: c.Bool("allow-empty", false), Progress: new(gc.Progress)}
 	upid, err := c.spawn(st, task.Spec{Type: "garbage_collection", ID: name}, func(t *task.Task) error {

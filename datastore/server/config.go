@@ -62,12 +62,12 @@ func createDatastore(c *call) (any, error) {
 	}
 	switch _, err := c.server.o.Access.Datastore(d.Name); {
 	case err == nil:
-		return nil, rest.BadRequest("datastore '%s' already exists.", d.Name)
+		return nil, rest.Refuse(wire.ErrExists, "datastore '%s' already exists.", d.Name)
 	case !errors.Is(err, chunkstore.ErrNotExist):
 		return nil, err
 	}
 	if err := c.server.o.Access.CheckNewDatastore(d); err != nil {
-		return nil, rest.BadRequest("%v", err)
+		return nil, rest.BadRequest("%v", err).Meaning(err)
 	}
 	reuse, s := c.Bool("reuse-datastore", false), c.server
 	if reuse && c.Has(api.TrashDays) {

@@ -80,7 +80,9 @@ func (v *conversation) handler(table []method) http.Handler {
 		stream, err := v.server.accounts.Streams.Try(v.payer, 1)
 		if err != nil {
 			// Nothing of the body is read, nothing else is kept of it.
-			http.Error(w, err.Error(), rest.AsStatus(err).Code)
+			e := rest.AsStatus(err)
+			e.Head(w)
+			_, _ = w.Write([]byte(e.Text))
 			return
 		}
 		defer stream.Free()
@@ -193,8 +195,7 @@ func (v *conversation) answer(c *call, data any, err error) {
 	}
 	e := rest.AsStatus(err)
 	v.server.holdBack(c.Context(), e.Delay)
-	c.Header().Set("Content-Type", "text/plain; charset=utf-8")
-	c.WriteHeader(e.Code)
+	e.Head(c)
 	_, _ = c.Write([]byte(e.Text))
 }
 

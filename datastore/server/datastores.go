@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"net/http"
 	"slices"
 	"strings"
 	"sync"
@@ -45,7 +44,7 @@ func (o *openStore) release() { o.users.Add(-1) }
 func (s *Server) use(name string) (*openStore, error) {
 	d, err := s.o.Access.Datastore(name)
 	if errors.Is(err, chunkstore.ErrNotExist) {
-		return nil, rest.BadRequest("datastore '%s' does not exist", name)
+		return nil, rest.Refuse(wire.ErrNoDatastore, "datastore '%s' does not exist", name)
 	}
 	if err != nil {
 		return nil, err
@@ -53,7 +52,7 @@ func (s *Server) use(name string) (*openStore, error) {
 	s.mu.Lock()
 	if s.closing {
 		s.mu.Unlock()
-		return nil, &rest.StatusError{Code: http.StatusServiceUnavailable, Text: "server is shutting down"}
+		return nil, rest.Refuse(wire.ErrFull, "server is shutting down")
 	}
 	o := s.stores[name]
 	if o == nil {
@@ -225,7 +224,7 @@ func (c *call) hold(write bool) (*openStore, error) {
 func (s *Server) offered(name string, write bool) error {
 	d, err := s.o.Access.Datastore(name)
 	if errors.Is(err, chunkstore.ErrNotExist) {
-		return rest.BadRequest("datastore '%s' does not exist", name)
+		return rest.Refuse(wire.ErrNoDatastore, "datastore '%s' does not exist", name)
 	}
 	if err != nil {
 		return err

@@ -166,7 +166,7 @@ func downloadDecoded(c *call) (any, error) {
 	}
 	i := slices.IndexFunc(m.Files, func(f manifest.File) bool { return f.Name == name })
 	if i < 0 {
-		return nil, rest.BadRequest("file '%s' is not in the manifest", name)
+		return nil, rest.Refuse(chunkstore.ErrNotExist, "file '%s' is not in the manifest", name)
 	}
 	f := m.Files[i]
 	if kind, err := wire.CheckFileName(name); err != nil || kind == wire.Blob {
@@ -284,7 +284,7 @@ func uploadLog(c *call) (any, error) {
 	}
 	quota.End(err == nil)
 	if errors.Is(err, wire.ErrExists) {
-		return nil, rest.BadRequest("backup already contains a log.")
+		return nil, rest.Refuse(wire.ErrExists, "backup already contains a log.")
 	}
 	return nil, err
 }

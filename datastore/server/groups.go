@@ -61,7 +61,7 @@ func deleteGroup(c *call) (any, error) {
 		return nil, err
 	}
 	if r.Protected > 0 && c.Bool("error-on-protected", true) {
-		return nil, rest.BadRequest("group only partially deleted due to protected snapshots")
+		return nil, rest.Refuse(wire.ErrProtected, "group only partially deleted due to protected snapshots")
 	}
 	return api.Removed{Groups: r.Groups, Protected: r.Protected, Snapshots: r.Snapshots}, nil
 }
@@ -116,10 +116,11 @@ func (c *call) mayHandOver(now func() (wire.AuthID, error), target wire.AuthID) 
 	if from == "" {
 		from = "its owner"
 	}
-	return &rest.StatusError{
+	refusal := &rest.StatusError{
 		Code: http.StatusUnauthorized, Delay: c.server.o.Limits.LoginDelay,
 		Text: fmt.Sprintf("%s does not have permission to change owner of backup group '%s' from %s to %s", c.auth, c.Group(), from, target),
 	}
+	return refusal.Meaning(wire.ErrPermission)
 }
 
 // active refuses an owner that does not exist or cannot log in.
@@ -132,7 +133,7 @@ func (s *Server) active(id wire.AuthID) error {
 		ok = ok && t.Enabled && !expired(t.Expire, s)
 	}
 	if errors.Is(err, chunkstore.ErrNotExist) || err == nil && !ok {
-		return rest.BadRequest("user '%s' does not exist or is inactive", id)
+		return rest.Refuse(chunkstore.ErrNotExist, "user '%s' does not exist or is inactive", id)
 	}
 	return err
 }

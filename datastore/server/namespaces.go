@@ -97,7 +97,7 @@ func deleteNamespace(c *call) (any, error) {
 		return nil, err
 	}
 	if r.Protected > 0 && c.Bool("error-on-protected", true) {
-		return nil, rest.BadRequest("namespace only partially deleted due to protected snapshots")
+		return nil, rest.Refuse(wire.ErrProtected, "namespace only partially deleted due to protected snapshots")
 	}
 	return api.Removed{Groups: r.Groups, Protected: r.Protected, Snapshots: r.Snapshots}, nil
 }

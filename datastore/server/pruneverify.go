@@ -203,7 +203,7 @@ func pruneDatastore(c *call) (any, error) {
 }
 
 // errVerification is how a verification that found damage ends.
-var errVerification = errors.New("verification failed - please check the log for details")
+var errVerification = wire.ErrVerification
 
 func startVerify(c *call) (any, error) {
 	if c.Bool("scrub", false) {

@@ -80,8 +80,9 @@ func (r *reading) chunk(c *call) (any, error) {
 	plain, classes := r.allowed.Of(id).In(chunkstore.AllClasses)
 	ref := chunkstore.Ref{ID: id, Size: plain, Class: chunkstore.Class(bits.TrailingZeros8(uint8(classes)))}
 	if classes == 0 {
-		return nil, &rest.StatusError{Code: http.StatusUnauthorized, Delay: r.server.o.Limits.LoginDelay,
+		refusal := &rest.StatusError{Code: http.StatusUnauthorized, Delay: r.server.o.Limits.LoginDelay,
 			Text: fmt.Sprintf("download chunk %s not allowed", id)}
+		return nil, refusal.Meaning(chunkstore.ErrNotExist)
 	}
 	err := r.lend(c, func() (borrowed, error) {
 		raw, err := r.get(c.Context(), ref)
@@ -91,7 +92,7 @@ func (r *reading) chunk(c *call) (any, error) {
 	})
 	if err != nil && !errors.Is(err, rest.ErrAnswered) {
 		r.chunks.Add(-1)
-		return nil, rest.BadRequest("reading chunk %s: %v", id, err)
+		return nil, rest.BadRequest("reading chunk %s: %v", id, err).Meaning(err)
 	}
 	return nil, err
 }

@@ -209,6 +209,7 @@ func (s *Server) respondError(w http.ResponseWriter, r *http.Request, a answer) 
 		w.Header().Set("Connection", "close")
 	}
 	if a.extjs && e.Code != http.StatusUnauthorized {
+		w.Header().Set(wire.FailureHeader, e.Failures())
 		body := map[string]any{"success": 0, "status": e.Code, "message": e.Text, "data": nil}
 		var faults rest.ParamError
 		if errors.As(a.err, &faults) {
@@ -217,8 +218,7 @@ func (s *Server) respondError(w http.ResponseWriter, r *http.Request, a answer) 
 		s.respondJSON(w, body)
 		return
 	}
-	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	w.Header().Set("X-Content-Type-Options", "nosniff")
-	w.WriteHeader(e.Code)
+	e.Head(w)
 	_, _ = w.Write([]byte(e.Text))
 }

@@ -120,7 +120,7 @@ func deleteSnapshot(c *call) (any, error) {
 	}
 	err = st.Forget(c.Context(), c.Snapshot())
 	if errors.Is(err, wire.ErrProtected) {
-		return nil, rest.BadRequest("cannot remove protected snapshot")
+		return nil, rest.Refuse(wire.ErrProtected, "cannot remove protected snapshot")
 	}
 	return nil, err
 }
@@ -135,7 +135,7 @@ func listFiles(c *call) (any, error) {
 		return nil, err
 	}
 	if s.Damage != "" {
-		return nil, rest.BadRequest("manifest of %s: %s", c.Snapshot(), s.Damage)
+		return nil, rest.Refuse(chunkstore.ErrCorrupt, "manifest of %s: %s", c.Snapshot(), s.Damage)
 	}
 	return filesOf(s), nil
 }

@@ -51,7 +51,7 @@ func (s *Server) backupUpgrade(c *call) (any, error) {
 		return nil, err
 	}
 	if !have.Any(c.may.Own) {
-		return nil, &rest.StatusError{Code: http.StatusForbidden, Text: fmt.Sprintf("missing permissions 'Datastore.Backup' on '%s'", path)}
+		return nil, rest.Refuse(wire.ErrPermission, "missing permissions 'Datastore.Backup' on '%s'", path)
 	}
 	st, err := c.writable()
 	if err != nil {
@@ -167,12 +167,12 @@ func (s *Server) beginSession(c *call, st *openStore, needs rights) (*datastore.
 		Allowed: func() error { _, err := still.allowed(); return err }})
 	switch {
 	case errors.Is(err, wire.ErrBusy):
-		return nil, rest.BadRequest("unable to acquire lock on group %s, another backup is already running: %v", c.Group(), err)
+		return nil, rest.Refuse(wire.ErrBusy, "unable to acquire lock on group %s, another backup is already running: %v", c.Group(), err)
 	case errors.Is(err, datastore.ErrOwner):
 		if err := c.owned(st, c.Group()); err != nil {
 			return nil, err
 		}
-		return nil, rest.BadRequest("backup owner check failed")
+		return nil, rest.Refuse(wire.ErrOwner, "backup owner check failed")
 	case errors.Is(err, wire.ErrExists):
 		return nil, tooOld(err)
 	case errors.Is(err, chunkstore.ErrNotExist):
@@ -185,9 +185,9 @@ func (s *Server) beginSession(c *call, st *openStore, needs rights) (*datastore.
 // specification a session was refused for: its time, or its directory.
 func tooOld(reason error) error {
 	if errors.Is(reason, datastore.ErrOlder) {
-		return rest.BadRequest("backup timestamp is older than last backup.")
+		return rest.Refuse(wire.ErrExists, "backup timestamp is older than last backup.")
 	}
-	return rest.BadRequest("backup directory already exists.")
+	return rest.Refuse(wire.ErrExists, "backup directory already exists.")
 }
 
 // readerUpgrade begins a reader session. The checks are those of section 3.1 of
@@ -208,7 +208,7 @@ func (s *Server) readerUpgrade(c *call) (any, error) {
 	if err := checkUpgrade(c.Request, wire.ReaderProtocol); err != nil {
 		return nil, err
 	}
-	absent := rest.BadRequest("snapshot %s does not exist.", c.Snapshot())
+	absent := rest.Refuse(chunkstore.ErrNotExist, "snapshot %s does not exist.", c.Snapshot())
 	if !have.Any(c.may.Any) {
 		owner, err := st.Owner(c.Group())
 		if errors.Is(err, chunkstore.ErrNotExist) {
@@ -218,7 +218,7 @@ func (s *Server) readerUpgrade(c *call) (any, error) {
 			return nil, err
 		}
 		if !c.auth.Owns(owner) {
-			return nil, rest.BadRequest("backup owner check failed!")
+			return nil, rest.Refuse(wire.ErrOwner, "backup owner check failed!")
 		}
 	}
 	snapshot, err := st.Open(c.Context(), c.Snapshot())
@@ -261,7 +261,7 @@ type opening struct {
 func (s *Server) upgrade(c *call, o opening) (err error) {
 	done, ok := s.track()
 	if !ok {
-		err = &rest.StatusError{Code: http.StatusServiceUnavailable, Text: "server is shutting down"}
+		err = rest.Refuse(wire.ErrFull, "server is shutting down")
 		return errors.Join(err, o.cancel())
 	}
 	window, err := s.accounts.Window(c.payer)
@@ -341,7 +341,7 @@ func (v *conversation) stopped() error {
 	cause := context.Cause(v.ctx)
 	var by *task.StopError
 	if errors.As(cause, &by) {
-		return rest.BadRequest("the session was %v: %v", by, wire.ErrStopped)
+		return rest.Refuse(wire.ErrStopped, "the session was %v: %v", by, wire.ErrStopped)
 	}
 	var ended *endedError
 	if errors.As(cause, &ended) {

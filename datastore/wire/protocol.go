@@ -31,6 +31,9 @@ const (
 	ExtensionHeader = "Holdfast-Protocol"
 	// ExtensionVersion is the only version so far.
 	ExtensionVersion = "1"
+	// FailureHeader stands in every answer of Holdfast that is no success: the names of
+	// what has failed, as wire/api has them, with commas between.
+	FailureHeader = "Holdfast-Failure"
 	// ResumePath is asked within a backup session for the chunks that an
 	// interrupted one had sent.
 	ResumePath = "/holdfast/resume"

@@ -50,8 +50,8 @@ var rooms = map[string][]string{
 	"datastore/server/body":   {"chunkstore", "datastore/server/budget", "datastore/server/ledger", "datastore/server/rest"},
 	"datastore/server/budget": {"chunkstore", "datastore/server/ledger"},
 	"datastore/server/front":  {"chunkstore/durable", "datastore/server/budget", "datastore/server/ledger"},
-	"datastore/server/ledger": {},
-	"datastore/server/rest":   {"chunkstore", "datastore/server/ledger", "datastore/wire", "datastore/wire/api"},
+	"datastore/server/ledger": {"datastore/wire"},
+	"datastore/server/rest":   {"datastore/wire", "datastore/wire/api"},
 	"datastore/server/known":  {"chunkstore", "datastore/server/ledger"},
 	"datastore/server/quota":  {"chunkstore/durable", "datastore/access", "datastore/wire"},
 	"datastore/server/meter":  {"datastore", "datastore/access", "datastore/wire/api"},
@@ -64,11 +64,11 @@ var rooms = map[string][]string{
 	"client/restore": {"chunkstore", "chunkstore/blob", "chunkstore/durable", "client/pipeline", "client/source", "crypto",
 		"datastore/image", "datastore/index", "datastore/manifest", "datastore/wire"},
 
-	"command/term":   {},
+	"command/term":   {"datastore/wire/api"},
 	"command/secret": {"chunkstore/durable", "command/term", "crypto", "datastore/wire"},
 	"command/repo": {"chunkstore", "chunkstore/durable", "client", "command/secret", "command/term", "crypto", "datastore",
-		"datastore/access", "datastore/server", "datastore/task", "datastore/wire"},
-	"command/admin": {"chunkstore", "client", "command/repo", "command/secret", "command/term", "datastore", "datastore/access",
+		"datastore/access", "datastore/server", "datastore/task", "datastore/wire", "datastore/wire/api"},
+	"command/admin": {"client", "command/repo", "command/secret", "command/term", "datastore", "datastore/access",
 		"datastore/wire", "datastore/wire/api"},
 	"command/backup": {"client", "client/backup", "client/source", "command/repo", "command/secret", "command/term", "crypto",
 		"datastore/wire"},
@@ -85,7 +85,7 @@ var rooms = map[string][]string{
 	"cmd/holdfast": {"chunkstore", "chunkstore/pack", "client", "client/restore", "client/source", "command/admin",
 		"command/backup", "command/key", "command/repo", "command/restore", "command/secret", "command/serve",
 		"command/snapshot", "command/store", "command/task", "command/term", "crypto", "datastore", "datastore/gc",
-		"datastore/image", "datastore/manifest", "datastore/wire"},
+		"datastore/image", "datastore/manifest", "datastore/wire", "datastore/wire/api"},
 }
 
 // shared are the rooms below datastore and client that both sides meet in.

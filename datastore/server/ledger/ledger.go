@@ -14,17 +14,18 @@ import (
 	"cmp"
 	"container/list"
 	"context"
-	"errors"
 	"fmt"
 	"sync"
+
+	"holdfast/datastore/wire"
 )
 
 // Errors that a refusal is matched with by errors.Is.
 var (
 	// ErrShare says that the caller has all that one caller may have.
-	ErrShare = errors.New("the caller has its share")
+	ErrShare = wire.ErrShare
 	// ErrFull says that all there is for callers of this kind is taken.
-	ErrFull = errors.New("everything is taken")
+	ErrFull = wire.ErrFull
 )
 
 // Payer is who pays.

@@ -1,18 +1,15 @@
 package rest
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"net/http"
-	"os"
+	"slices"
 	"strings"
-	"syscall"
 	"time"
 
-	"holdfast/chunkstore"
-	"holdfast/datastore/server/ledger"
 	"holdfast/datastore/wire"
+	"holdfast/datastore/wire/api"
 )
 
 // ErrAnswered is returned by raw methods that have written their answer.
@@ -24,6 +21,7 @@ type StatusError struct {
 	Code  int
 	Text  string
 	Delay time.Duration // how long the answer is held back
+	is    error         // what it means; nil for what its status says
 }
 
 // Error implements error: it is the text of the answer.
@@ -41,6 +39,14 @@ func NotFound(format string, args ...any) *StatusError {
 
 // ErrBodyTooLarge is returned for a body beyond the limit of its method.
 var ErrBodyTooLarge = errors.New("request body too large")
+
+// Reasons why a parameter is refused (section 1.3 of the protocol
+// specification).
+const (
+	whyMissing   = "parameter is missing and it is not optional."
+	whyUnknown   = "schema does not allow additional properties."
+	whyDuplicate = "duplicate parameter."
+)
 
 // paramFault is one parameter that was refused.
 type paramFault struct{ name, why string }
@@ -61,6 +67,12 @@ func (e ParamError) Error() string {
 	return b.String()
 }
 
+// Is makes it wire.ErrParameter, and wire.ErrUnknownParameter if one of them is not known.
+func (e ParamError) Is(target error) bool {
+	return target == wire.ErrParameter ||
+		target == wire.ErrUnknownParameter && slices.ContainsFunc(e, func(f paramFault) bool { return f.why == whyUnknown })
+}
+
 // ByName is the form in which the web page gets the faults.
 func (e ParamError) ByName() map[string]string {
 	m := make(map[string]string, len(e))
@@ -70,35 +82,53 @@ func (e ParamError) ByName() map[string]string {
 	return m
 }
 
-// errorCodes says which status a sentinel has; all others are 400.
-var errorCodes = []struct {
-	is   error
-	code int
-}{
-	{wire.ErrUnauthenticated, http.StatusUnauthorized},
-	{wire.ErrPermission, http.StatusForbidden},
-	{ledger.ErrShare, http.StatusTooManyRequests},
-	{ledger.ErrFull, http.StatusServiceUnavailable},
-	{wire.ErrQuota, http.StatusInsufficientStorage},
-	{chunkstore.ErrNoSpace, http.StatusInsufficientStorage},
-	{syscall.ENOSPC, http.StatusInsufficientStorage},
-	{os.ErrDeadlineExceeded, http.StatusRequestTimeout},
-	{context.Canceled, http.StatusServiceUnavailable},
-	{context.DeadlineExceeded, http.StatusServiceUnavailable},
+// Refuse is the answer to what fails for a reason that the table of failures has: it has
+// the status of its row, and its name.
+func Refuse(is error, format string, args ...any) *StatusError {
+	e := BadRequest(format, args...).Meaning(is)
+	if rows := api.FailuresOf(is); len(rows) > 0 {
+		e.Code = rows[0].Status
+	}
+	return e
 }
 
-// AsStatus turns any error into an answer.
+// Meaning says what else than its status and text the answer means: errors of the table of
+// failures.
+func (e *StatusError) Meaning(is error) *StatusError {
+	e.is = is
+	return e
+}
+
+// Failures are the names of what has failed, for the header wire.FailureHeader.
+func (e *StatusError) Failures() string {
+	rows := api.FailuresOf(e.is)
+	if len(rows) == 0 {
+		rows = api.FailuresAnswered(e.Code)
+	}
+	if len(rows) == 0 {
+		return api.FailureOther
+	}
+	names := make([]string, len(rows))
+	for i, row := range rows {
+		names[i] = row.Name
+	}
+	return strings.Join(names, ",")
+}
+
+// Head writes the head of the answer.
+func (e *StatusError) Head(w http.ResponseWriter) {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.Header().Set(wire.FailureHeader, e.Failures())
+	w.WriteHeader(e.Code)
+}
+
+// AsStatus turns any error into an answer. What the table of failures does not have is 400.
 func AsStatus(err error) *StatusError {
 	var status *StatusError
 	if errors.As(err, &status) {
 		return status
 	}
-	for _, e := range errorCodes {
-		if errors.Is(err, e.is) {
-			return &StatusError{Code: e.code, Text: Clip(err.Error())}
-		}
-	}
-	return &StatusError{Code: http.StatusBadRequest, Text: Clip(err.Error())}
+	return Refuse(err, "%s", Clip(err.Error()))
 }
 
 // errorTextMax caps the text of an answer, in bytes.

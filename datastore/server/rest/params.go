@@ -18,14 +18,6 @@ import (
 	"holdfast/datastore/wire/api"
 )
 
-// Reasons why a parameter is refused (section 1.3 of the protocol
-// specification).
-const (
-	whyMissing   = "parameter is missing and it is not optional."
-	whyUnknown   = "schema does not allow additional properties."
-	whyDuplicate = "duplicate parameter."
-)
-
 // Source is a request as Parse sees it.
 type Source struct {
 	Request *http.Request

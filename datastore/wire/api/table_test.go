@@ -1,6 +1,7 @@
 package api
 
 import (
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -69,6 +70,27 @@ func checkMay(t *testing.T, m Method, names map[string]Param) {
 	}
 }
 
+// Every row of the table of failures is an error of its own, with a name that fits into a
+// header; and no row is hidden by a wider one before it.
+func TestFailuresAreWhole(t *testing.T) {
+	name := regexp.MustCompile(`^[a-z-]+$`)
+	for i, row := range Failures() {
+		t.Run(row.Name, func(t *testing.T) {
+			if !name.MatchString(row.Name) || row.Name == FailureOther || row.Is == nil || row.Status/100 != 4 && row.Status/100 != 5 || row.Exit == 0 {
+				t.Errorf("%+v", row)
+			}
+			for _, before := range Failures()[:i] {
+				if before.Name == row.Name || errors.Is(row.Is, before.Is) {
+					t.Errorf("%s stands before it", before.Name)
+				}
+			}
+			if got := FailuresNamed([]string{row.Name, "of a newer server"}); len(got) != 1 || got[0].Is != row.Is {
+				t.Errorf("its name is that of %+v", got)
+			}
+		})
+	}
+}
+
 func TestPlaces(t *testing.T) {
 	values := map[string]string{"store": "tank", "ns": "a/b", "parent": "x"}
 	get := func(name string) string { return values[name] }
@@ -106,6 +128,10 @@ func TestPageIsOfTheTable(t *testing.T) {
 	for _, m := range ReaderRows() {
 		describeMethod(&b, m)
 	}
+	b.WriteString(pageFailures)
+	for _, row := range Failures() {
+		fmt.Fprintf(&b, "| `%s` | %s | %d | %d |\n", row.Name, row.Is, row.Status, row.Exit)
+	}
 	if *writePage {
 		if err := os.WriteFile(page, []byte(b.String()), 0o644); err != nil {
 			t.Fatal(err)
@@ -137,6 +163,17 @@ const pageSessions = `
 ## In a backup session
 
 After the upgrade of ` + "`GET /backup`" + `, by HTTP/2. Who has begun the session may ask, as long as it still has the privileges for that.
+`
+
+const pageFailures = `
+## What can fail
+
+An answer that is no success is a text, and its header ` + "`" + wire.FailureHeader + "`" + ` names what has failed, with commas between if it is several things; ` + "`" + FailureOther + "`" + ` is what
+this table does not have. The status is that of the first name, unless the protocol wants another one for the method. The last column is what a command of Holdfast
+ends with, which finds the same in the status and the words of a server that names nothing.
+
+| name | error | status | exit code |
+|---|---|---|---|
 `
 
 // describeMethod writes down a row.
