@@ -46,7 +46,6 @@ const (
 	cookieName     = "PBSAuthCookie"
 	hostCookieName = "__Host-PBSAuthCookie"
 	csrfHeader     = "CSRFPreventionToken"
-	ticketPath     = "/access/ticket"
 )
 
 // auth makes the headers that say who asks.
@@ -157,7 +156,7 @@ func (a *auth) fresh(ctx context.Context) error {
 func (a *auth) login(ctx context.Context, password string) error {
 	c := a.client
 	params := url.Values{"username": {string(c.id)}, "password": {password}}
-	call := Call{Method: http.MethodPost, Path: ticketPath, Params: params}
+	call := Call{Op: api.Login, Params: params}
 	r, err := c.exchange(ctx, call, nil)
 	if err != nil {
 		return err
@@ -300,7 +299,7 @@ func (c *Client) Logout(ctx context.Context) error {
 	h := http.Header{"Cookie": {cookieName + "=" + percentEncode(c.auth.ticket.Ticket)}}
 	h.Set(csrfHeader, c.auth.ticket.CSRF)
 	c.auth.drop()
-	_, err := c.exchange(ctx, Call{Method: http.MethodDelete, Path: ticketPath}, h)
+	_, err := c.exchange(ctx, Call{Op: api.Logout}, h)
 	var status *StatusError
 	if errors.As(err, &status) {
 		return nil // older servers cannot

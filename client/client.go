@@ -307,10 +307,11 @@ func (c *Client) log(format string, args ...any) {
 	}
 }
 
-// storePath is the path of a call about the datastore; path begins with "/".
-func (c *Client) storePath(path string) (string, error) {
+// doInStore makes a call about the datastore.
+func (c *Client) doInStore(ctx context.Context, call Call) error {
 	if c.opts.Repository.Datastore == "" {
-		return "", fmt.Errorf("this client belongs to no datastore: %w", chunkstore.ErrInvalid)
+		return fmt.Errorf("this client belongs to no datastore: %w", chunkstore.ErrInvalid)
 	}
-	return "/admin/datastore/" + c.opts.Repository.Datastore + path, nil
+	call.At = []string{c.opts.Repository.Datastore}
+	return c.Do(ctx, call)
 }

@@ -13,6 +13,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"holdfast/datastore/wire/api"
 )
 
 const (
@@ -122,8 +124,7 @@ func (c *conn) drop() {
 
 // query is one request of a session.
 type query struct {
-	method string
-	path   string
+	op     api.Op
 	params url.Values
 	body   []byte
 	kind   string // content type of body
@@ -139,8 +140,8 @@ const (
 // open sends a request and returns its answer if that is a success. The body
 // of q has been let go of when it returns.
 func (c *conn) open(ctx context.Context, q query) (*http.Response, error) {
-	u := &url.URL{Scheme: "https", Host: "localhost:8007", Path: q.path, RawQuery: q.params.Encode()}
-	req := (&http.Request{Method: q.method, URL: u, Header: make(http.Header), Host: u.Host}).WithContext(ctx)
+	u := &url.URL{Scheme: "https", Host: "localhost:8007", Path: q.op.Path(), RawQuery: q.params.Encode()}
+	req := (&http.Request{Method: q.op.Verb(), URL: u, Header: make(http.Header), Host: u.Host}).WithContext(ctx)
 	if q.kind == "" {
 		q.kind = formType
 	}
@@ -246,10 +247,10 @@ func (c *conn) data(ctx context.Context, q query, into any) error {
 		return err
 	}
 	if into != nil && len(b) == 0 {
-		return fmt.Errorf("%s %s: %w: it is empty", q.method, q.path, errAnswer)
+		return fmt.Errorf("%s: %w: it is empty", q.op, errAnswer)
 	}
 	if err := (&reply{body: b}).decode(into, nil); err != nil {
-		return fmt.Errorf("%s %s: %w", q.method, q.path, err)
+		return fmt.Errorf("%s: %w", q.op, err)
 	}
 	return nil
 }

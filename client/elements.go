@@ -6,8 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/http"
 	"net/url"
+
+	"holdfast/datastore/wire/api"
 )
 
 // Limits of an answer that is a list, in bytes: of all of it, and of one of its
@@ -23,12 +24,8 @@ const (
 // elements asks for a list of the datastore and hands over one element after the
 // other. begin is called before the first, and once more each time the call is
 // tried again.
-func elements[T any](ctx context.Context, c *Client, path string, params url.Values, begin func() (take func(T))) error {
-	full, err := c.storePath(path)
-	if err != nil {
-		return err
-	}
-	return c.Do(ctx, Call{Method: http.MethodGet, Path: full, Params: params, each: func(body io.Reader) error {
+func elements[T any](ctx context.Context, c *Client, op api.Op, params url.Values, begin func() (take func(T))) error {
+	return c.doInStore(ctx, Call{Op: op, Params: params, each: func(body io.Reader) error {
 		return decodeElements(body, begin())
 	}})
 }

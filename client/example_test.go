@@ -6,9 +6,9 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"net/url"
 
 	"holdfast/client"
+	"holdfast/datastore/wire/api"
 )
 
 // A call names a method of the REST interface; what it answers is decoded into the
@@ -30,11 +30,11 @@ func ExampleClient_Do() {
 		Count int    `json:"backup-count"`
 	}
 	err := c.Do(context.Background(), client.Call{
-		Method: http.MethodGet, Path: "/admin/datastore/" + url.PathEscape("tank") + "/groups", Into: &groups,
+		Op: api.ListGroups, At: []string{"tank"}, Into: &groups,
 	})
 	fmt.Println(groups, err)
 
-	err = c.Do(context.Background(), client.Call{Method: http.MethodGet, Path: "/nodes"})
+	err = c.Do(context.Background(), client.Call{Op: api.ListNodes})
 	var status *client.StatusError
 	if errors.As(err, &status) {
 		fmt.Println("refused with", status.Code)

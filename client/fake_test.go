@@ -22,6 +22,7 @@ import (
 	"holdfast/chunkstore"
 	"holdfast/datastore/index"
 	"holdfast/datastore/wire"
+	"holdfast/datastore/wire/api"
 	"holdfast/datastore/wire/wiretest"
 )
 
@@ -164,7 +165,7 @@ func (f *fake) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	path := strings.TrimPrefix(r.URL.Path, apiRoot)
-	if path == ticketPath && r.Method == http.MethodPost {
+	if path == api.Login.Path() && r.Method == api.Login.Verb() {
 		f.login(w, r)
 		return
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"net/url"
 	"slices"
 	"strings"
@@ -57,7 +56,7 @@ func (ss *session) askFinish(ctx context.Context) error {
 	defer after(ctx, finishGrace, func() {
 		ss.client.log("finish of %s was asked for already; waiting up to %v for its end", ss.snap, finishGrace)
 	}, cancel)()
-	err := ss.conn.data(asking, query{method: http.MethodPost, path: "/finish", long: true}, nil)
+	err := ss.conn.data(asking, query{op: api.Finish, long: true}, nil)
 	switch {
 	case err == nil || asking.Err() == nil:
 		return err
@@ -157,7 +156,7 @@ func (ss *session) running(ctx context.Context) (bool, error) {
 	c := ss.client
 	var tasks []api.TaskItem
 	params := url.Values{"running": {"true"}, "limit": {"0"}, "typefilter": {"backup"}}
-	if err := c.Do(ctx, Call{Method: http.MethodGet, Path: api.ListTasks.At(node), Params: params, Into: &tasks}); err != nil {
+	if err := c.Do(ctx, Call{Op: api.ListTasks, At: []string{node}, Params: params, Into: &tasks}); err != nil {
 		return false, fmt.Errorf("look whether the backup still runs: %w", err)
 	}
 	for _, t := range tasks {

@@ -4,13 +4,13 @@ import (
 	"context"
 	"encoding/hex"
 	"fmt"
-	"net/http"
 	"net/url"
 	"strconv"
 	"sync"
 
 	"holdfast/chunkstore"
 	"holdfast/datastore/index"
+	"holdfast/datastore/wire/api"
 )
 
 // How entries are appended. An entry has some 90 bytes in JSON.
@@ -57,8 +57,13 @@ func newIndexWriter(ss *session, name string, kind index.Kind) *indexWriter {
 
 func (w *indexWriter) fixed() bool { return w.kind == index.Fixed }
 
-// path is the endpoint for what: index, chunk or close.
-func (w *indexWriter) path(what string) string { return "/" + w.kind.String() + "_" + what }
+// ofKind is the method for indexes of the writer's kind.
+func (w *indexWriter) ofKind(fixed, dynamic api.Op) api.Op {
+	if w.fixed() {
+		return fixed
+	}
+	return dynamic
+}
 
 func (w *indexWriter) widParam() string { return strconv.Itoa(w.wid) }
 
@@ -79,7 +84,7 @@ func (w *indexWriter) PutChunk(ctx context.Context, c chunkstore.Chunk) (added b
 		return false, nil
 	}
 	q := query{
-		method: http.MethodPost, path: w.path("chunk"), body: c.Blob, kind: bytesType,
+		op: w.ofKind(api.FixedChunk, api.DynamicChunk), body: c.Blob, kind: bytesType,
 		params: url.Values{
 			"wid": {w.widParam()}, "digest": {c.ID.String()},
 			"size": {strconv.Itoa(int(c.PlainSize))}, "encoded-size": {strconv.Itoa(len(c.Blob))},
@@ -212,7 +217,7 @@ func (w *indexWriter) send(ctx context.Context, batch []index.Entry) error {
 	if err != nil {
 		return err
 	}
-	err = w.session.conn.data(ctx, query{method: http.MethodPut, path: w.path("index"), body: b, kind: jsonType}, nil)
+	err = w.session.conn.data(ctx, query{op: w.ofKind(api.AppendFixed, api.AppendDynamic), body: b, kind: jsonType}, nil)
 	if err != nil {
 		return fmt.Errorf("append %d entries to %s: %w", len(batch), w.name, err)
 	}
@@ -231,7 +236,7 @@ func (w *indexWriter) Close(ctx context.Context, want index.Summary) error {
 		"wid": {w.widParam()}, "chunk-count": {strconv.FormatUint(want.Count, 10)},
 		"size": {strconv.FormatUint(want.Size, 10)}, "csum": {hex.EncodeToString(want.Csum[:])},
 	}
-	err := w.session.conn.data(ctx, query{method: http.MethodPost, path: w.path("close"), params: params}, nil)
+	err := w.session.conn.data(ctx, query{op: w.ofKind(api.CloseFixed, api.CloseDynamic), params: params}, nil)
 	if got != want {
 		// The server was asked all the same, so that it drops the archive.
 		err = fmt.Errorf("%d entries and %d bytes were appended, %d and %d announced, or the checksums differ: %w",

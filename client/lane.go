@@ -7,6 +7,7 @@ import (
 
 	"holdfast/chunkstore"
 	"holdfast/datastore/wire"
+	"holdfast/datastore/wire/api"
 )
 
 // lane is one connection of a reader, which is made again when it is lost.
@@ -54,7 +55,7 @@ func (l *lane) ready(ctx context.Context) (*conn, error) {
 // dial begins a reader session.
 func (l *lane) dial(ctx context.Context) error {
 	r := l.reader
-	c, err := r.client.upgrade(ctx, upgrading{path: "/reader", protocol: wire.ReaderProtocol, query: r.client.snapshotQuery(r.snap)})
+	c, err := r.client.upgrade(ctx, upgrading{op: api.ReaderUpgrade, protocol: wire.ReaderProtocol, query: r.client.snapshotQuery(r.snap)})
 	if err != nil {
 		return err
 	}

@@ -5,7 +5,6 @@ import (
 	"context"
 	"fmt"
 	"iter"
-	"net/http"
 	"net/url"
 	"slices"
 	"strings"
@@ -25,7 +24,7 @@ func (c *Client) Namespaces(ctx context.Context, parent wire.Namespace) ([]wire.
 		params.Set("parent", string(parent))
 	}
 	var entries []api.NamespaceItem
-	if err := c.get(ctx, "/namespace", params, &entries); err != nil {
+	if err := c.doInStore(ctx, Call{Op: api.ListNamespaces, Params: params, Into: &entries}); err != nil {
 		return nil, fmt.Errorf("list namespaces: %w", err)
 	}
 	list := []wire.Namespace{parent}
@@ -39,15 +38,6 @@ func (c *Client) Namespaces(ctx context.Context, parent wire.Namespace) ([]wire.
 	}
 	slices.Sort(list)
 	return slices.Compact(list), nil
-}
-
-// get asks for something of the datastore.
-func (c *Client) get(ctx context.Context, path string, params url.Values, into any) error {
-	full, err := c.storePath(path)
-	if err != nil {
-		return err
-	}
-	return c.Do(ctx, Call{Method: http.MethodGet, Path: full, Params: params, Into: into})
 }
 
 // groupEntry is an element of section 4.2 of the protocol specification.
@@ -68,7 +58,7 @@ func (c *Client) Groups(ctx context.Context, ns wire.Namespace) ([]wire.GroupInf
 			list = append(list, info)
 		}
 	}
-	err := elements(ctx, c, "/groups", nsParams(ns), func() func(groupEntry) { list = nil; return take })
+	err := elements(ctx, c, api.ListGroups, nsParams(ns), func() func(groupEntry) { list = nil; return take })
 	if err != nil {
 		return nil, fmt.Errorf("list groups: %w", err)
 	}
@@ -180,7 +170,7 @@ func (c *Client) snapshots(ctx context.Context, ns wire.Namespace, params url.Va
 		}
 		list = append(list, info)
 	}
-	err := elements(ctx, c, "/snapshots", params, func() func(snapshotEntry) { list = nil; return take })
+	err := elements(ctx, c, api.ListSnapshots, params, func() func(snapshotEntry) { list = nil; return take })
 	if err != nil {
 		return nil, err
 	}
@@ -192,7 +182,7 @@ func (c *Client) snapshots(ctx context.Context, ns wire.Namespace, params url.Va
 
 // snapshotEntries asks for the snapshots of a group, finished or not.
 func (c *Client) snapshotEntries(ctx context.Context, g wire.Group) (entries []snapshotEntry, err error) {
-	if err := c.get(ctx, "/snapshots", groupParams(g), &entries); err != nil {
+	if err := c.doInStore(ctx, Call{Op: api.ListSnapshots, Params: groupParams(g), Into: &entries}); err != nil {
 		return nil, fmt.Errorf("list snapshots of %s: %w", g, err)
 	}
 	return entries, nil

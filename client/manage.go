@@ -10,56 +10,53 @@ import (
 
 	"holdfast/chunkstore"
 	"holdfast/datastore/wire"
+	"holdfast/datastore/wire/api"
 )
 
 // Forget implements wire.Manager.
 func (c *Client) Forget(ctx context.Context, s wire.Snapshot) error {
-	return c.manage(ctx, s, managing{method: http.MethodDelete, path: "/snapshots", doing: "forget"})
+	return c.manage(ctx, s, managing{op: api.DeleteSnapshot, doing: "forget"})
 }
 
 // Notes implements wire.Manager.
 func (c *Client) Notes(ctx context.Context, s wire.Snapshot) (string, error) {
 	var text string
-	err := c.manage(ctx, s, managing{method: http.MethodGet, path: "/notes", doing: "read the notes of", into: &text})
+	err := c.manage(ctx, s, managing{op: api.GetNotes, doing: "read the notes of", into: &text})
 	return text, err
 }
 
 // SetNotes implements wire.Manager.
 func (c *Client) SetNotes(ctx context.Context, s wire.Snapshot, text string) error {
 	return c.manage(ctx, s, managing{
-		method: http.MethodPut, path: "/notes", doing: "change the notes of", params: url.Values{"notes": {text}},
+		op: api.SetNotes, doing: "change the notes of", params: url.Values{"notes": {text}},
 	})
 }
 
 // SetProtected implements wire.Manager.
 func (c *Client) SetProtected(ctx context.Context, s wire.Snapshot, protected bool) error {
 	return c.manage(ctx, s, managing{
-		method: http.MethodPut, path: "/protected", doing: "change the protection of",
+		op: api.SetProtected, doing: "change the protection of",
 		params: url.Values{"protected": {strconv.FormatBool(protected)}},
 	})
 }
 
 // managing is a call about one snapshot.
 type managing struct {
-	method, path string
-	doing        string // for the error
-	params       url.Values
-	into         any
+	op     api.Op
+	doing  string // for the error
+	params url.Values
+	into   any
 }
 
 func (c *Client) manage(ctx context.Context, s wire.Snapshot, m managing) error {
 	if err := checkSnapshot(s); err != nil {
 		return err
 	}
-	path, err := c.storePath(m.path)
-	if err != nil {
-		return err
-	}
 	params := snapshotParams(s)
 	for name, values := range m.params {
 		params[name] = values
 	}
-	err = c.Do(ctx, Call{Method: m.method, Path: path, Params: params, Into: m.into})
+	err := c.doInStore(ctx, Call{Op: m.op, Params: params, Into: m.into})
 	if err != nil {
 		return fmt.Errorf("%s snapshot %s: %w", m.doing, s, c.missing(ctx, s, err))
 	}

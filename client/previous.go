@@ -11,6 +11,7 @@ import (
 	"holdfast/chunkstore"
 	"holdfast/datastore/index"
 	"holdfast/datastore/wire"
+	"holdfast/datastore/wire/api"
 )
 
 // previous is the snapshot before the one being written, as a backup session
@@ -31,7 +32,7 @@ type previous struct {
 func (p *previous) Snapshot() wire.Snapshot { return p.snap }
 
 func previousQuery(name string) query {
-	return query{method: http.MethodGet, path: "/previous", params: url.Values{"archive-name": {name}}}
+	return query{op: api.Previous, params: url.Values{"archive-name": {name}}}
 }
 
 // explain tells a file that is not there from other trouble: a server that does not name

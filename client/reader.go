@@ -15,6 +15,7 @@ import (
 	"holdfast/chunkstore"
 	"holdfast/datastore/index"
 	"holdfast/datastore/wire"
+	"holdfast/datastore/wire/api"
 )
 
 // reader is one open snapshot (section 3 of the protocol specification). It
@@ -63,7 +64,7 @@ func (c *Client) open(ctx context.Context, s wire.Snapshot) (*reader, error) {
 func (r *reader) Snapshot() wire.Snapshot { return r.snap }
 
 func downloadQuery(name string) query {
-	return query{method: http.MethodGet, path: "/download", params: url.Values{"file-name": {name}}}
+	return query{op: api.ReadFile, params: url.Values{"file-name": {name}}}
 }
 
 // Blob implements wire.Reader.
@@ -135,7 +136,7 @@ func (r *reader) Window() (chunks int, bytes int64) { return r.client.window() }
 // GetInto is Get that uses the capacity of room if it suffices. Until it returns
 // room must be left alone.
 func (r *reader) GetInto(ctx context.Context, ref chunkstore.Ref, room []byte) (raw chunkstore.Blob, err error) {
-	q := query{method: http.MethodGet, path: "/chunk", params: url.Values{"digest": {ref.ID.String()}}}
+	q := query{op: api.ReadChunk, params: url.Values{"digest": {ref.ID.String()}}}
 	err = r.try(ctx, func(c *conn) error {
 		raw, err = c.into(ctx, room, q, chunkstore.BlobSizeMax)
 		return err

@@ -15,6 +15,7 @@ import (
 
 	"holdfast/chunkstore"
 	"holdfast/datastore/wire"
+	"holdfast/datastore/wire/api"
 )
 
 // answerMax caps every JSON answer, in bytes, and valuesMax what there may be in one: what
@@ -26,11 +27,10 @@ const (
 
 // Call is one request of the REST interface.
 type Call struct {
-	// Method is GET, POST, PUT or DELETE.
-	Method string
-	// Path is what follows /api2/json, for example "/admin/datastore";
-	// variable parts are escaped by url.PathEscape.
-	Path string
+	// Op is the method that is asked for, a row of the table of methods.
+	Op api.Op
+	// At are the values of the variables of its path, in their order.
+	At []string
 	// Again says that a DELETE or POST may be repeated without harm, too.
 	Again bool
 	// Params go into the query, for POST and PUT into a form. A list is its
@@ -48,6 +48,12 @@ type Call struct {
 	each func(body io.Reader) error
 }
 
+// path is what is asked for below /api2/json.
+func (call *Call) path() string { return call.Op.At(call.At...) }
+
+// String is the call as errors name it.
+func (call *Call) String() string { return call.Op.Verb() + " " + call.path() }
+
 // Do makes a call. An answer that is no success is a *StatusError. What can be
 // repeated without harm (GET and PUT) is tried again when the connection breaks
 // or the server is overloaded.
@@ -55,10 +61,10 @@ func (c *Client) Do(ctx context.Context, call Call) error {
 	var r *reply
 	err := c.authorized(ctx, func(h http.Header) (err error) {
 		worth := func(error) bool { return false }
-		if call.Again || call.Method == http.MethodGet || call.Method == http.MethodPut {
+		if call.Again || call.Op.Verb() == http.MethodGet || call.Op.Verb() == http.MethodPut {
 			worth = busyNow
 		}
-		return c.again(ctx, call.Method+" "+call.Path, worth, func() error {
+		return c.again(ctx, call.String(), worth, func() error {
 			r, err = c.exchange(ctx, call, h)
 			return err
 		})
@@ -67,7 +73,7 @@ func (c *Client) Do(ctx context.Context, call Call) error {
 		return err
 	}
 	if err := r.decode(call.Into, call.Whole); err != nil {
-		return fmt.Errorf("%s %s: %w", call.Method, call.Path, err)
+		return fmt.Errorf("%v: %w", &call, err)
 	}
 	return nil
 }
@@ -95,7 +101,7 @@ func (c *Client) exchange(ctx context.Context, call Call, h http.Header) (*reply
 	explain := func(err error) error { return c.broken(ctx, w.life(), err) }
 	resp, err := c.rest.RoundTrip(req)
 	if err != nil {
-		return nil, fmt.Errorf("%s %s: %w", call.Method, call.Path, explain(err))
+		return nil, fmt.Errorf("%v: %w", &call, explain(err))
 	}
 	resp.Body = &answerBody{ReadCloser: resp.Body, explain: explain, pace: c.pace(), done: func() {}}
 	defer resp.Body.Close()
@@ -109,16 +115,17 @@ func (c *Client) exchange(ctx context.Context, call Call, h http.Header) (*reply
 		body, err = readMax(resp.Body, resp.ContentLength, answerMax)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("%s %s: %w", call.Method, call.Path, err)
+		return nil, fmt.Errorf("%v: %w", &call, err)
 	}
 	return &reply{resp.Header, body}, nil
 }
 
 func (c *Client) request(ctx context.Context, call Call) (*http.Request, error) {
-	if !strings.HasPrefix(call.Path, "/") || strings.ContainsAny(call.Path, "?#") {
-		return nil, fmt.Errorf("call %q: want a path: %w", call.Path, chunkstore.ErrInvalid)
+	verb, path := call.Op.Verb(), call.path()
+	if !strings.HasPrefix(path, "/") || strings.ContainsAny(path, "?#{") {
+		return nil, fmt.Errorf("call %q: want a path: %w", path, chunkstore.ErrInvalid)
 	}
-	target, params := c.base+call.Path, call.Params.Encode()
+	target, params := c.base+path, call.Params.Encode()
 	kind := "application/x-www-form-urlencoded"
 	var body io.Reader
 	switch {
@@ -127,15 +134,15 @@ func (c *Client) request(ctx context.Context, call Call) (*http.Request, error) 
 		if params != "" {
 			target += "?" + params
 		}
-	case call.Method == http.MethodPost || call.Method == http.MethodPut:
+	case verb == http.MethodPost || verb == http.MethodPut:
 		body = strings.NewReader(params)
 	case params != "":
 		target += "?" + params
 	}
 	if len(target)-len(c.base) > wire.URIMax-len(apiRoot) {
-		return nil, fmt.Errorf("call %s: path and parameters are longer than %d bytes: %w", call.Path, wire.URIMax, chunkstore.ErrInvalid)
+		return nil, fmt.Errorf("call %s: path and parameters are longer than %d bytes: %w", path, wire.URIMax, chunkstore.ErrInvalid)
 	}
-	req, err := http.NewRequestWithContext(ctx, call.Method, target, body)
+	req, err := http.NewRequestWithContext(ctx, verb, target, body)
 	if err != nil {
 		return nil, err
 	}

@@ -50,7 +50,7 @@ func TestDoSendsParameters(t *testing.T) {
 		})
 		var into struct{ A int }
 		var whole struct{ Total int }
-		err := c.Do(t.Context(), Call{Method: method, Path: "/x/" + url.PathEscape(`UPID:a\b/`), Params: params, Into: &into, Whole: &whole})
+		err := c.Do(t.Context(), Call{Op: api.Op(method + " /x/{upid}"), At: []string{`UPID:a\b/`}, Params: params, Into: &into, Whole: &whole})
 		if err != nil || into.A != 1 || whole.Total != 7 {
 			t.Errorf("%s: %+v %+v %v", method, into, whole, err)
 		}
@@ -60,9 +60,10 @@ func TestDoSendsParameters(t *testing.T) {
 func TestDoRefuses(t *testing.T) {
 	c := scripted(t, func(http.ResponseWriter, *http.Request) { t.Error("a request was sent") })
 	for name, call := range map[string]Call{
-		"no path":    {Method: "GET"},
-		"query":      {Method: "GET", Path: "/x?y=1"},
-		"long query": {Method: "GET", Path: "/x", Params: url.Values{"y": {strings.Repeat("z", wire.URIMax)}}},
+		"no path":    {Op: "GET"},
+		"query":      {Op: "GET /x?y=1"},
+		"no value":   {Op: "GET /x/{y}"},
+		"long query": {Op: "GET /x", Params: url.Values{"y": {strings.Repeat("z", wire.URIMax)}}},
 	} {
 		if err := c.Do(t.Context(), call); !errors.Is(err, chunkstore.ErrInvalid) {
 			t.Errorf("%s: %v", name, err)
@@ -135,7 +136,7 @@ func TestRetries(t *testing.T) {
 				refuse(w, tc.code, "not now")
 			}
 		})
-		err := c.Do(t.Context(), Call{Method: tc.method, Path: "/x"})
+		err := c.Do(t.Context(), Call{Op: api.Op(tc.method + " /x")})
 		if asked != tc.asked || (err == nil) != tc.ok {
 			t.Errorf("%s %d: asked %d times, want %d; %v", tc.method, tc.code, asked, tc.asked, err)
 		}
@@ -157,7 +158,7 @@ func TestBrokenConnectionIsTriedAgain(t *testing.T) {
 			}
 			return true
 		}
-		err := dial(t, f.options()).Do(t.Context(), Call{Method: method, Path: "/x"})
+		err := dial(t, f.options()).Do(t.Context(), Call{Op: api.Op(method + " /x")})
 		if int(n.Load()) != asked || (err == nil) != (asked == 2) {
 			t.Errorf("%s: asked %d times, %v", method, n.Load(), err)
 		}
@@ -245,7 +246,7 @@ func TestErrorTextIsPrintable(t *testing.T) {
 	c := scripted(t, func(w http.ResponseWriter, _ *http.Request) {
 		refuse(w, 400, "red \x1b[31m\xff\ttext\n%s", strings.Repeat("x", errorTextMax))
 	})
-	err := c.Do(t.Context(), Call{Method: "GET", Path: "/x"})
+	err := c.Do(t.Context(), Call{Op: "GET /x"})
 	var status *StatusError
 	if !errors.As(err, &status) || !strings.HasPrefix(status.Text, "red ?[31m? text\nxxx") || len(status.Text) > errorTextMax {
 		t.Errorf("%q", err)
@@ -269,7 +270,7 @@ func TestLocal(t *testing.T) {
 	c := Local(path, 0)
 	defer c.Close()
 	var got string
-	if err := c.Do(t.Context(), Call{Method: "POST", Path: "/access/users", Into: &got}); err != nil || got != "/api2/json/access/users" {
+	if err := c.Do(t.Context(), Call{Op: "POST /access/users", Into: &got}); err != nil || got != "/api2/json/access/users" {
 		t.Errorf("%q %v", got, err)
 	}
 	if _, err := c.Groups(t.Context(), ""); !errors.Is(err, chunkstore.ErrInvalid) {
@@ -288,7 +289,7 @@ func TestInProcess(t *testing.T) {
 		w.WriteHeader(http.StatusForbidden)
 		io.WriteString(w, "permission check failed")
 	})
-	err := c.Do(t.Context(), Call{Method: "GET", Path: "/x", Params: url.Values{"a": {"1"}}})
+	err := c.Do(t.Context(), Call{Op: "GET /x", Params: url.Values{"a": {"1"}}})
 	if !errors.Is(err, wire.ErrPermission) {
 		t.Errorf("%v", err)
 	}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/http"
 	"net/url"
 	"strconv"
 	"sync"
@@ -13,6 +12,7 @@ import (
 
 	"holdfast/chunkstore"
 	"holdfast/datastore/wire"
+	"holdfast/datastore/wire/api"
 )
 
 // session is a backup session (section 2 of the protocol specification). It
@@ -46,7 +46,7 @@ func (c *Client) Begin(ctx context.Context, s wire.Snapshot) (wire.Session, erro
 	if err := checkSnapshot(s); err != nil {
 		return nil, err
 	}
-	conn, err := c.enter(ctx, upgrading{path: "/backup", protocol: wire.BackupProtocol, query: c.snapshotQuery(s)})
+	conn, err := c.enter(ctx, upgrading{op: api.BackupUpgrade, protocol: wire.BackupProtocol, query: c.snapshotQuery(s)})
 	if err != nil {
 		return nil, fmt.Errorf("begin snapshot %s: %w", s, err)
 	}
@@ -147,7 +147,7 @@ func (ss *session) Previous(ctx context.Context) (wire.Reader, error) {
 		return nil, err
 	}
 	var at *int64
-	err := ss.conn.data(ctx, query{method: http.MethodGet, path: "/previous_backup_time"}, &at)
+	err := ss.conn.data(ctx, query{op: api.PreviousTime}, &at)
 	if withoutPrevious(err) || err == nil && at == nil {
 		return nil, fmt.Errorf("backup group %s has no previous snapshot: %w", ss.snap.Group, chunkstore.ErrNotExist)
 	}
@@ -189,7 +189,7 @@ func (ss *session) Create(ctx context.Context, name string, size int64) (wire.In
 	if err := ss.failure(); err != nil {
 		return nil, err
 	}
-	if err := ss.conn.data(ctx, query{method: http.MethodPost, path: w.path("index"), params: params}, &w.wid); err != nil {
+	if err := ss.conn.data(ctx, query{op: w.ofKind(api.OpenFixed, api.OpenDynamic), params: params}, &w.wid); err != nil {
 		return nil, fmt.Errorf("create %s: %w", name, ss.fail(ctx, err))
 	}
 	if w.wid < 1 {
@@ -210,7 +210,7 @@ func (ss *session) Blob(ctx context.Context, name string, raw chunkstore.Blob) e
 		return err
 	}
 	q := query{
-		method: http.MethodPost, path: "/blob", body: raw, kind: bytesType,
+		op: api.UploadBlob, body: raw, kind: bytesType,
 		params: url.Values{"file-name": {name}, "encoded-size": {strconv.Itoa(len(raw))}},
 	}
 	if err := ss.conn.data(ctx, q, nil); err != nil {
@@ -252,7 +252,7 @@ func (ss resumable) Resume(ctx context.Context) ([]wire.ChunkSize, error) {
 		return nil, err
 	}
 	w := &chunkList{}
-	_, err := ss.conn.copy(ctx, query{method: http.MethodGet, path: wire.ResumePath}, w, resumeMax)
+	_, err := ss.conn.copy(ctx, query{op: api.Resume}, w, resumeMax)
 	if err == nil && len(w.rest) > 0 {
 		err = fmt.Errorf("%w: %d bytes too many", errAnswer, len(w.rest))
 	}

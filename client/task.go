@@ -96,14 +96,14 @@ func (c *Client) pause(ctx context.Context, d time.Duration) error {
 func (c *Client) taskLog(ctx context.Context, upid string, start int) (logAnswer, error) {
 	var a logAnswer
 	params := url.Values{"start": {strconv.Itoa(start)}, "limit": {strconv.Itoa(logLines)}, "test-status": {"true"}}
-	err := c.Do(ctx, Call{Method: http.MethodGet, Path: api.TaskLog.At(node, upid), Params: params, Whole: &a})
+	err := c.Do(ctx, Call{Op: api.TaskLog, At: []string{node, upid}, Params: params, Whole: &a})
 	return a, err
 }
 
 // taskEnd asks how a task ended.
 func (c *Client) taskEnd(ctx context.Context, upid string) error {
 	var status api.TaskStatus
-	if err := c.Do(ctx, Call{Method: http.MethodGet, Path: api.TaskState.At(node, upid), Into: &status}); err != nil {
+	if err := c.Do(ctx, Call{Op: api.TaskState, At: []string{node, upid}, Into: &status}); err != nil {
 		return fmt.Errorf("read the status of a task: %w", err)
 	}
 	exit := "stopped with unknown status"

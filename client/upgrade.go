@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"holdfast/datastore/wire"
+	"holdfast/datastore/wire/api"
 )
 
 // stream is a connection behind the head of an HTTP/1.1 answer. It knows when
@@ -59,7 +60,7 @@ func (s *stream) hangUp() {
 
 // upgrading is a request for a session.
 type upgrading struct {
-	path     string // below apiRoot
+	op       api.Op
 	protocol string
 	query    url.Values
 }
@@ -143,7 +144,7 @@ func (c *Client) upgradeOnce(ctx context.Context, u upgrading, h http.Header) (*
 func (c *Client) upgradeHead(u upgrading, h http.Header) string {
 	host := strings.TrimSuffix(strings.SplitN(c.base, "://", 2)[1], apiRoot)
 	var b strings.Builder
-	fmt.Fprintf(&b, "GET %s%s?%s HTTP/1.1\r\n", apiRoot, u.path, u.query.Encode())
+	fmt.Fprintf(&b, "GET %s%s?%s HTTP/1.1\r\n", apiRoot, u.op.Path(), u.query.Encode())
 	fmt.Fprintf(&b, "Host: %s\r\nUser-Agent: %s\r\n", host, c.opts.UserAgent)
 	fmt.Fprintf(&b, "Connection: Upgrade\r\nUpgrade: %s\r\n", u.protocol)
 	for name, values := range h {

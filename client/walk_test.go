@@ -26,6 +26,7 @@ import (
 	"holdfast/datastore/server/front"
 	"holdfast/datastore/task"
 	"holdfast/datastore/wire"
+	"holdfast/datastore/wire/api"
 )
 
 // half is one direction of a connection in memory. It takes whatever is written
@@ -325,13 +326,13 @@ func (l *walkLab) restore(ctx context.Context, c *Client) error {
 	return err
 }
 
-func (l *walkLab) collect(ctx context.Context, c *Client) error { return l.job(ctx, c, "gc") }
-func (l *walkLab) verify(ctx context.Context, c *Client) error  { return l.job(ctx, c, "verify") }
+func (l *walkLab) collect(ctx context.Context, c *Client) error { return l.job(ctx, c, api.StartGC) }
+func (l *walkLab) verify(ctx context.Context, c *Client) error  { return l.job(ctx, c, api.Verify) }
 
 // job begins a task and waits for its end.
-func (l *walkLab) job(ctx context.Context, c *Client, what string) error {
+func (l *walkLab) job(ctx context.Context, c *Client, op api.Op) error {
 	var upid string
-	call := Call{Method: "POST", Path: "/admin/datastore/tank/" + what, Into: &upid}
+	call := Call{Op: op, At: []string{"tank"}, Into: &upid}
 	if err := c.Do(ctx, call); err != nil {
 		return err
 	}
@@ -349,7 +350,7 @@ func (l *walkLab) forget(ctx context.Context, c *Client) error {
 
 func (l *walkLab) prune(ctx context.Context, c *Client) error {
 	params := url.Values{"backup-type": {walkGroup.Type}, "backup-id": {walkGroup.ID}, "keep-last": {"1"}}
-	return c.Do(ctx, Call{Method: "POST", Path: "/admin/datastore/tank/prune", Params: params})
+	return c.Do(ctx, Call{Op: api.PruneGroup, At: []string{"tank"}, Params: params})
 }
 
 // look fetches the certificate, as cert show does.
@@ -364,10 +365,10 @@ func (l *walkLab) look(ctx context.Context, _ *Client) error {
 // exchange saves users and rights and puts them back.
 func (l *walkLab) exchange(ctx context.Context, c *Client) error {
 	var users json.RawMessage
-	if err := c.Do(ctx, Call{Method: "POST", Path: "/access/export", Whole: &users}); err != nil {
+	if err := c.Do(ctx, Call{Op: api.ExportAccess, Whole: &users}); err != nil {
 		return err
 	}
-	return c.Do(ctx, Call{Method: "POST", Path: "/access/import", Body: users})
+	return c.Do(ctx, Call{Op: api.ImportAccess, Body: users})
 }
 
 // times asks the server, undisturbed, for the snapshots there are.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"net/http"
 	"runtime"
 	"runtime/debug"
 
@@ -13,6 +12,7 @@ import (
 	"holdfast/client"
 	"holdfast/command/repo"
 	"holdfast/command/term"
+	"holdfast/datastore/wire/api"
 )
 
 // formats are the versions of what is written to disk.
@@ -65,7 +65,7 @@ func (c *call) askVersion(ctx context.Context) (*serverVersion, error) {
 	}
 	defer s.Close()
 	v := new(serverVersion)
-	if err := s.Do(ctx, client.Call{Method: http.MethodGet, Path: "/version", Into: v}); err != nil {
+	if err := s.Do(ctx, client.Call{Op: api.Version, Into: v}); err != nil {
 		return nil, fmt.Errorf("version of %s: %w", repo.ServerOf(r), err)
 	}
 	return v, nil

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/http"
 	"os"
 	"path/filepath"
 
@@ -18,6 +17,7 @@ import (
 	"holdfast/command/secret"
 	"holdfast/command/term"
 	"holdfast/datastore/access"
+	"holdfast/datastore/wire/api"
 )
 
 // Access is holdfast access with its subcommands.
@@ -75,7 +75,7 @@ func accessExport(ctx context.Context, c *call) error {
 		return err
 	}
 	var exported json.RawMessage
-	q := client.Call{Method: http.MethodPost, Path: "/access/export", Whole: &exported}
+	q := client.Call{Op: api.ExportAccess, Whole: &exported}
 	if err := c.repos.ManagingHere(ctx, dir, func(s *client.Client) error { return s.Do(ctx, q) }); err != nil {
 		return fmt.Errorf("export: %w", err)
 	}
@@ -123,7 +123,7 @@ func (c *call) importInto(ctx context.Context, dir string, b []byte) error {
 			return err
 		}
 		defer s.Close()
-		return s.Do(ctx, client.Call{Method: http.MethodPost, Path: "/access/import", Body: b})
+		return s.Do(ctx, client.Call{Op: api.ImportAccess, Body: b})
 	}
 	if err := repo.CheckDataDir(dir); err != nil {
 		return err

@@ -3,7 +3,6 @@ package admin
 import (
 	"context"
 	"fmt"
-	"net/http"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -110,7 +109,7 @@ func aclRemove(ctx context.Context, c *call) error {
 
 func aclList(ctx context.Context, c *call) error {
 	var list []api.ACLItem
-	if err := c.repos.Asking(ctx, client.Call{Method: http.MethodGet, Path: "/access/acl"}, &list); err != nil {
+	if err := c.repos.Asking(ctx, client.Call{Op: api.ListACLs}, &list); err != nil {
 		return fmt.Errorf("list roles: %w", err)
 	}
 	rows := [][]string{{"path", "role", "user or token", "counts"}}

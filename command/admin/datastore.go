@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"net/http"
 	"path/filepath"
 
 	"github.com/urfave/cli/v2"
@@ -86,7 +85,7 @@ func datastoreCreate(ctx context.Context, c *call) error {
 
 func datastoreList(ctx context.Context, c *call) error {
 	var list []api.DatastoreConfig
-	if err := c.repos.Asking(ctx, client.Call{Method: http.MethodGet, Path: "/config/datastore"}, &list); err != nil {
+	if err := c.repos.Asking(ctx, client.Call{Op: api.ListConfigured}, &list); err != nil {
 		return fmt.Errorf("list datastores: %w", err)
 	}
 	rows := [][]string{{"datastore", "path", "maintenance", "comment"}}
@@ -103,7 +102,7 @@ func datastoreList(ctx context.Context, c *call) error {
 func datastoreRemove(ctx context.Context, c *call) error {
 	return c.repos.Managing(ctx, func(s *client.Client) error {
 		var answer json.RawMessage
-		err := s.Do(ctx, client.Call{Method: http.MethodDelete, Path: api.RemoveDatastore.At(c.Arg(0)), Into: &answer})
+		err := s.Do(ctx, client.Call{Op: api.RemoveDatastore, At: []string{c.Arg(0)}, Into: &answer})
 		if err == nil {
 			err = repo.FinishTask(ctx, s, answer)
 		}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 
 	"github.com/urfave/cli/v2"
 
@@ -12,6 +11,7 @@ import (
 	"holdfast/command/repo"
 	"holdfast/command/term"
 	"holdfast/datastore/wire"
+	"holdfast/datastore/wire/api"
 )
 
 // Login is holdfast login.
@@ -78,7 +78,7 @@ func runLogin(ctx context.Context, c *call) error {
 	}
 	defer s.Close()
 	// Any method will do to see whether the ticket or token is accepted.
-	if err := s.Do(ctx, client.Call{Method: http.MethodGet, Path: "/version"}); err != nil {
+	if err := s.Do(ctx, client.Call{Op: api.Version}); err != nil {
 		return fmt.Errorf("log in to %s as %s: %w", repo.ServerOf(r), r.AuthID, err)
 	}
 	c.UI.Done(loginRecord{"logged_in", r.AuthID, repo.ServerOf(r)}, "logged in to %s as %s", repo.ServerOf(r), r.AuthID)

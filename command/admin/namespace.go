@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net/http"
 	"net/url"
 	"strings"
 
@@ -78,7 +77,7 @@ func namespaceCreate(ctx context.Context, c *call) error {
 		c.repos.ChangingPath(ctx, func(s *datastore.Store) error { return s.CreateNamespace(ctx, ns) }),
 		func(s *client.Client, store string) error {
 			return s.Do(ctx, client.Call{
-				Method: http.MethodPost, Path: api.CreateNamespace.At(store),
+				Op: api.CreateNamespace, At: []string{store},
 				Params: url.Values{"name": {name}, "parent": {parent}},
 			})
 		})
@@ -131,7 +130,7 @@ func namespaceList(ctx context.Context, c *call) error {
 func namespacesOf(ctx context.Context, s *client.Client, store string, parent wire.Namespace) ([]wire.Namespace, error) {
 	var answer []api.NamespaceItem
 	err := s.Do(ctx, client.Call{
-		Method: http.MethodGet, Path: api.ListNamespaces.At(store), Params: repo.Fields("parent", string(parent)), Into: &answer,
+		Op: api.ListNamespaces, At: []string{store}, Params: repo.Fields("parent", string(parent)), Into: &answer,
 	})
 	if err != nil {
 		return nil, err
@@ -163,7 +162,7 @@ func namespaceDelete(ctx context.Context, c *call) error {
 		}),
 		func(s *client.Client, store string) error {
 			q := client.Call{
-				Method: http.MethodDelete, Path: api.DeleteNamespace.At(store),
+				Op: api.DeleteNamespace, At: []string{store},
 				Params: url.Values{"ns": {string(ns)}}, Into: new(json.RawMessage),
 			}
 			if groups {

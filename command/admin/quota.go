@@ -3,7 +3,6 @@ package admin
 import (
 	"context"
 	"fmt"
-	"net/http"
 	"strconv"
 
 	"github.com/urfave/cli/v2"
@@ -83,7 +82,7 @@ func quotaSet(ctx context.Context, c *call) error {
 		params.Set(api.QuotaSnapshots, strconv.FormatUint(uint64(n), 10))
 	}
 	var set api.QuotaItem
-	if err := c.repos.Asking(ctx, client.Call{Method: http.MethodPut, Path: "/access/quota", Params: params}, &set); err != nil {
+	if err := c.repos.Asking(ctx, client.Call{Op: api.SetQuota, Params: params}, &set); err != nil {
 		return fmt.Errorf("set quota of %s: %w", c.Arg(0), err)
 	}
 	rec := recordOf(set)
@@ -107,7 +106,7 @@ func (r quotaRecord) perDay() string {
 
 func quotaList(ctx context.Context, c *call) error {
 	var list []api.QuotaItem
-	if err := c.repos.Asking(ctx, client.Call{Method: http.MethodGet, Path: "/access/quota"}, &list); err != nil {
+	if err := c.repos.Asking(ctx, client.Call{Op: api.ListQuotas}, &list); err != nil {
 		return fmt.Errorf("list quotas: %w", err)
 	}
 	rows := [][]string{{"subject", "size", "snapshots"}}
@@ -123,7 +122,7 @@ func quotaList(ctx context.Context, c *call) error {
 }
 
 func quotaRemove(ctx context.Context, c *call) error {
-	err := c.repos.Asking(ctx, client.Call{Method: http.MethodDelete, Path: "/access/quota", Params: repo.Fields("subject", c.Arg(0))}, nil)
+	err := c.repos.Asking(ctx, client.Call{Op: api.RemoveQuota, Params: repo.Fields("subject", c.Arg(0))}, nil)
 	if err != nil {
 		return fmt.Errorf("remove quota of %s: %w", c.Arg(0), err)
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"net/http"
 	"net/url"
 
 	"github.com/urfave/cli/v2"
@@ -65,10 +64,10 @@ type tokenRecord struct {
 	Expires     string `json:"expires,omitempty"`
 }
 
-// tokenPath is the REST path of a token.
-func tokenPath(id wire.AuthID) string {
+// ofToken are the variables of the path of a token.
+func ofToken(id wire.AuthID) []string {
 	name, _ := id.Token()
-	return api.GetToken.At(string(id.User()), name)
+	return []string{string(id.User()), name}
 }
 
 func tokenCreate(ctx context.Context, c *call) error {
@@ -82,11 +81,11 @@ func tokenCreate(ctx context.Context, c *call) error {
 	}
 	return c.repos.Anew().Managing(ctx, func(s *client.Client) error {
 		var made api.NewToken
-		if err := s.Do(ctx, client.Call{Method: http.MethodPost, Path: tokenPath(id), Params: repo.Fields("comment", comment), Into: &made}); err != nil {
+		if err := s.Do(ctx, client.Call{Op: api.CreateToken, At: ofToken(id), Params: repo.Fields("comment", comment), Into: &made}); err != nil {
 			return fmt.Errorf("make token %s: %w", id, err)
 		}
 		undo := func(what string) {
-			if err := s.Do(ctx, client.Call{Method: http.MethodDelete, Path: tokenPath(id)}); err != nil {
+			if err := s.Do(ctx, client.Call{Op: api.RemoveToken, At: ofToken(id)}); err != nil {
 				c.UI.Warnf("the token %s is left, %s: %v", id, what, err)
 			}
 		}
@@ -115,7 +114,7 @@ func tokenCreate(ctx context.Context, c *call) error {
 func (c *call) warnPowerless(ctx context.Context, s *client.Client, id wire.AuthID, path string) {
 	var rights map[string]map[string]any
 	q := client.Call{
-		Method: http.MethodGet, Path: "/access/permissions",
+		Op:     api.ListPermissions,
 		Params: url.Values{"auth-id": {string(id)}, "path": {path}}, Into: &rights,
 	}
 	if err := s.Do(ctx, q); err != nil {
@@ -163,7 +162,7 @@ func tokenList(ctx context.Context, c *call) error {
 // userNames lists all users, by name only.
 func userNames(ctx context.Context, s *client.Client) ([]string, error) {
 	var list []api.UserItem
-	if err := s.Do(ctx, client.Call{Method: http.MethodGet, Path: "/access/users", Into: &list}); err != nil {
+	if err := s.Do(ctx, client.Call{Op: api.ListUsers, Into: &list}); err != nil {
 		return nil, fmt.Errorf("list users: %w", err)
 	}
 	var names []string
@@ -176,7 +175,7 @@ func userNames(ctx context.Context, s *client.Client) ([]string, error) {
 // tokensOf returns the tokens of one user as rows, and prints them as JSON.
 func (c *call) tokensOf(ctx context.Context, s *client.Client, user string) (rows [][]string, err error) {
 	var list []api.TokenItem
-	if err := s.Do(ctx, client.Call{Method: http.MethodGet, Path: api.ListTokens.At(user), Into: &list}); err != nil {
+	if err := s.Do(ctx, client.Call{Op: api.ListTokens, At: []string{user}, Into: &list}); err != nil {
 		return nil, fmt.Errorf("list tokens of %s: %w", user, err)
 	}
 	for _, t := range list {
@@ -193,7 +192,7 @@ func tokenRevoke(ctx context.Context, c *call) error {
 	if err != nil {
 		return err
 	}
-	if err := c.repos.Asking(ctx, client.Call{Method: http.MethodDelete, Path: tokenPath(id)}, nil); err != nil {
+	if err := c.repos.Asking(ctx, client.Call{Op: api.RemoveToken, At: ofToken(id)}, nil); err != nil {
 		return fmt.Errorf("revoke token %s: %w", id, err)
 	}
 	c.UI.Done(identityRecord{"token_revoked", string(id)}, "revoked token %s", id)
@@ -203,7 +202,7 @@ func tokenRevoke(ctx context.Context, c *call) error {
 // setACL is the call that gives a role.
 func setACL(path, role string, id wire.AuthID) client.Call {
 	return client.Call{
-		Method: http.MethodPut, Path: "/access/acl",
+		Op:     api.SetACL,
 		Params: url.Values{"path": {path}, "role": {role}, "auth-id": {string(id)}},
 	}
 }

@@ -3,7 +3,6 @@ package admin
 import (
 	"context"
 	"fmt"
-	"net/http"
 
 	"github.com/urfave/cli/v2"
 
@@ -102,7 +101,7 @@ func userCreate(ctx context.Context, c *call) error {
 	}
 	comment, email := c.Flags.String("comment"), c.Flags.String("email")
 	err = c.repos.Anew().Asking(ctx, client.Call{
-		Method: http.MethodPost, Path: "/access/users",
+		Op:     api.CreateUser,
 		Params: repo.Fields("userid", string(id), "password", password, "comment", comment, "email", email),
 	}, nil)
 	if err != nil {
@@ -125,7 +124,7 @@ func state(enabled bool, expire int64) string {
 
 func userList(ctx context.Context, c *call) error {
 	var list []api.UserItem
-	if err := c.repos.Asking(ctx, client.Call{Method: http.MethodGet, Path: "/access/users"}, &list); err != nil {
+	if err := c.repos.Asking(ctx, client.Call{Op: api.ListUsers}, &list); err != nil {
 		return fmt.Errorf("list users: %w", err)
 	}
 	rows := [][]string{{"user", "state", "email", "comment"}}
@@ -166,7 +165,7 @@ func userPassword(ctx context.Context, c *call) error {
 	confirmation, err := c.confirmation(ctx)
 	if err == nil {
 		err = c.repos.Anew().Asking(ctx, client.Call{
-			Method: http.MethodPut, Path: "/access/password",
+			Op:     api.SetPassword,
 			Params: repo.Fields("userid", string(id), "password", password, "confirmation-password", confirmation),
 		}, nil)
 	}
@@ -182,7 +181,7 @@ func userRemove(ctx context.Context, c *call) error {
 	if err != nil {
 		return err
 	}
-	if err := c.repos.Asking(ctx, client.Call{Method: http.MethodDelete, Path: api.RemoveUser.At(string(id))}, nil); err != nil {
+	if err := c.repos.Asking(ctx, client.Call{Op: api.RemoveUser, At: []string{string(id)}}, nil); err != nil {
 		return fmt.Errorf("remove user %s: %w", id, err)
 	}
 	c.UI.Done(identityRecord{"user_removed", string(id)}, "removed user %s", id)

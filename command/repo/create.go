@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"maps"
-	"net/http"
 	"net/url"
 	"path/filepath"
 	"strconv"
@@ -16,6 +15,7 @@ import (
 	"holdfast/command/term"
 	"holdfast/datastore"
 	"holdfast/datastore/wire"
+	"holdfast/datastore/wire/api"
 )
 
 // DatastoreSettings are what was said about a new datastore. What was not is left
@@ -45,7 +45,7 @@ func CreateDatastore(ctx context.Context, s *client.Client, d Datastore, setting
 	}
 	maps.Copy(params, settings)
 	var answer json.RawMessage
-	err := s.Do(ctx, client.Call{Method: http.MethodPost, Path: "/config/datastore", Params: params, Into: &answer})
+	err := s.Do(ctx, client.Call{Op: api.CreateDatastore, Params: params, Into: &answer})
 	if err != nil {
 		return err
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"net/url"
 	"strconv"
 	"time"
@@ -46,9 +45,8 @@ type remoteTrash struct {
 }
 
 // call calls the method of the trash.
-func (r remoteTrash) call(ctx context.Context, method string, params url.Values, into any) error {
-	path := api.ListDeleted.At(r.Name.Datastore)
-	return r.Remote.Do(ctx, client.Call{Method: method, Path: path, Params: params, Into: into})
+func (r remoteTrash) call(ctx context.Context, op api.Op, params url.Values, into any) error {
+	return r.Remote.Do(ctx, client.Call{Op: op, At: []string{r.Name.Datastore}, Params: params, Into: into})
 }
 
 func snapshotFields(s wire.Snapshot) url.Values {
@@ -58,7 +56,7 @@ func snapshotFields(s wire.Snapshot) url.Values {
 // Deleted implements trashBin.
 func (r remoteTrash) Deleted(ctx context.Context) ([]datastore.Deleted, error) {
 	var answer []api.DeletedItem
-	if err := r.call(ctx, http.MethodGet, repo.Fields("ns", string(r.ns)), &answer); err != nil {
+	if err := r.call(ctx, api.ListDeleted, repo.Fields("ns", string(r.ns)), &answer); err != nil {
 		return nil, err
 	}
 	var list []datastore.Deleted
@@ -76,12 +74,12 @@ func (r remoteTrash) Deleted(ctx context.Context) ([]datastore.Deleted, error) {
 
 // RestoreDeleted implements trashBin.
 func (r remoteTrash) RestoreDeleted(ctx context.Context, snap wire.Snapshot) error {
-	return r.call(ctx, http.MethodPost, snapshotFields(snap), nil)
+	return r.call(ctx, api.RestoreDeleted, snapshotFields(snap), nil)
 }
 
 // ForgetNow implements trashBin.
 func (r remoteTrash) ForgetNow(ctx context.Context, snap wire.Snapshot) error {
-	return r.call(ctx, http.MethodDelete, snapshotFields(snap), nil)
+	return r.call(ctx, api.DestroyDeleted, snapshotFields(snap), nil)
 }
 
 func (r Room) restoreDeletedCommand() *cli.Command {

@@ -3,7 +3,6 @@ package snapshot
 import (
 	"context"
 	"fmt"
-	"net/http"
 
 	"github.com/urfave/cli/v2"
 
@@ -51,7 +50,7 @@ func runChangeOwner(ctx context.Context, c *call) (err error) {
 		err = s.Local.SetOwner(ctx, g, owner)
 	} else {
 		err = s.Remote.Do(ctx, client.Call{
-			Method: http.MethodPost, Path: api.ChangeOwner.At(s.Name.Datastore),
+			Op: api.ChangeOwner, At: []string{s.Name.Datastore},
 			Params: repo.Fields("backup-type", g.Type, "backup-id", g.ID, "ns", string(g.NS), "new-owner", string(owner)),
 		})
 	}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/http"
 	"net/url"
 	"strings"
 
@@ -177,8 +176,7 @@ func (c *call) gcThere(ctx context.Context, s *repo.Repository, rec *gcRecord) e
 			params.Set(flag, "true")
 		}
 	}
-	path := api.StartGC.At(s.Name.Datastore)
-	if err := s.Remote.Do(ctx, client.Call{Method: http.MethodPost, Path: path, Params: params, Into: &rec.Task}); err != nil {
+	if err := s.Remote.Do(ctx, client.Call{Op: api.StartGC, At: []string{s.Name.Datastore}, Params: params, Into: &rec.Task}); err != nil {
 		return fmt.Errorf("collect garbage of %s: %w", s.Name, gcRunning(err))
 	}
 	show := func(line string) { c.UI.Notef("%s", line) }
@@ -192,14 +190,14 @@ func (c *call) gcThere(ctx context.Context, s *repo.Repository, rec *gcRecord) e
 	if rec.DryRun {
 		return nil
 	}
-	return c.gcTold(ctx, s, path, rec)
+	return c.gcTold(ctx, s, rec)
 }
 
 // gcTold asks a server for the numbers of the collection that has ended. If
 // another has begun since there are none.
-func (c *call) gcTold(ctx context.Context, s *repo.Repository, path string, rec *gcRecord) error {
+func (c *call) gcTold(ctx context.Context, s *repo.Repository, rec *gcRecord) error {
 	var a api.Collection
-	if err := s.Remote.Do(ctx, client.Call{Method: http.MethodGet, Path: path, Into: &a}); err != nil {
+	if err := s.Remote.Do(ctx, client.Call{Op: api.LastGC, At: []string{s.Name.Datastore}, Into: &a}); err != nil {
 		return fmt.Errorf("result of the garbage collection: %w", err)
 	}
 	if a.UPID == nil || *a.UPID != rec.Task {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"slices"
 	"strconv"
 	"sync/atomic"
@@ -246,8 +245,7 @@ func (c *call) pruneThere(ctx context.Context, s *repo.Repository, g wire.Group,
 		params.Set("now", "true")
 	}
 	var answer []api.PruneItem
-	path := api.PruneGroup.At(s.Name.Datastore)
-	if err := s.Remote.Do(ctx, client.Call{Method: http.MethodPost, Path: path, Params: params, Into: &answer}); err != nil {
+	if err := s.Remote.Do(ctx, client.Call{Op: api.PruneGroup, At: []string{s.Name.Datastore}, Params: params, Into: &answer}); err != nil {
 		return nil, c.noTrash(repo.OnlyHoldfast(fmt.Errorf("prune %s%s: %w", g, repo.Within(g.NS), err), pruneNowElsewhere))
 	}
 	var list []prune.Decision

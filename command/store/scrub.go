@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"net/http"
 	"net/url"
 	"strconv"
 	"strings"
@@ -308,8 +307,7 @@ func (c *call) scrubThere(ctx context.Context, o scrubOrder, rec *scrubSummary, 
 	if o.rate > 0 {
 		params.Set("rate", strconv.FormatInt(o.rate, 10))
 	}
-	path := api.Verify.At(s.Name.Datastore)
-	if err := s.Remote.Do(ctx, client.Call{Method: http.MethodPost, Path: path, Params: params, Into: &rec.Task}); err != nil {
+	if err := s.Remote.Do(ctx, client.Call{Op: api.Verify, At: []string{s.Name.Datastore}, Params: params, Into: &rec.Task}); err != nil {
 		return fmt.Errorf("verify %s: %w", s.Name, repo.OnlyHoldfast(err, scrubElsewhere))
 	}
 	err = s.Remote.FollowTask(ctx, rec.Task, c.scrubLine)

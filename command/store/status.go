@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"iter"
-	"net/http"
 
 	"github.com/urfave/cli/v2"
 
@@ -89,7 +88,7 @@ func (r *repositoryRecord) fromStore(ctx context.Context, s *datastore.Store) er
 // fromServer counts what the server lists, and asks it about the disk.
 func (r *repositoryRecord) fromServer(ctx context.Context, s *repo.Repository) error {
 	var disk api.Usage
-	err := s.Remote.Do(ctx, client.Call{Method: http.MethodGet, Path: api.DatastoreState.At(s.Name.Datastore), Into: &disk})
+	err := s.Remote.Do(ctx, client.Call{Op: api.DatastoreState, At: []string{s.Name.Datastore}, Into: &disk})
 	if err != nil {
 		return fmt.Errorf("status of %s: %w", s.Name, err)
 	}

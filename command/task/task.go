@@ -3,7 +3,6 @@ package task
 import (
 	"context"
 	"fmt"
-	"net/http"
 	"net/url"
 	"strconv"
 	"strings"
@@ -72,7 +71,7 @@ func taskList(ctx context.Context, c *call) error {
 			params.Set(flag, "true")
 		}
 	}
-	err := c.repos.Asking(ctx, client.Call{Method: http.MethodGet, Path: api.ListTasks.At(node), Params: params}, &list)
+	err := c.repos.Asking(ctx, client.Call{Op: api.ListTasks, At: []string{node}, Params: params}, &list)
 	if err != nil {
 		return fmt.Errorf("list tasks: %w", err)
 	}
@@ -116,7 +115,7 @@ func taskLog(ctx context.Context, c *call) error {
 		for start := 1; ; start += logPage {
 			var lines []api.LogLine
 			params := url.Values{"start": {strconv.Itoa(start)}, "limit": {strconv.Itoa(logPage)}}
-			err := s.Do(ctx, client.Call{Method: http.MethodGet, Path: api.TaskLog.At(node, c.Arg(0)), Params: params, Into: &lines})
+			err := s.Do(ctx, client.Call{Op: api.TaskLog, At: []string{node, c.Arg(0)}, Params: params, Into: &lines})
 			if err != nil {
 				return fmt.Errorf("log of the task: %w", err)
 			}
@@ -140,7 +139,7 @@ func taskStop(ctx context.Context, c *call) error {
 	if _, err := wire.ParseUPID(c.Arg(0)); err != nil {
 		return err
 	}
-	if err := c.repos.Asking(ctx, client.Call{Method: http.MethodDelete, Path: api.StopTask.At(node, c.Arg(0)), Again: true}, nil); err != nil {
+	if err := c.repos.Asking(ctx, client.Call{Op: api.StopTask, At: []string{node, c.Arg(0)}, Again: true}, nil); err != nil {
 		return fmt.Errorf("stop the task: %w", err)
 	}
 	c.UI.Done(stopRecord{"task_stopped", c.Arg(0)}, "asked the task to end")

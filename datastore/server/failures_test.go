@@ -93,7 +93,7 @@ func (l *failingLab) ways() map[string]func(context.Context) error {
 	l.t.Cleanup(func() { l.must(reader.Close()) })
 	return map[string]func(context.Context) error{
 		"method": func(ctx context.Context) error {
-			return l.client.Do(ctx, client.Call{Method: api.Version.Verb(), Path: api.Version.Path()})
+			return l.client.Do(ctx, client.Call{Op: api.Version})
 		},
 		"backup session": session.Finish,
 		"reader": func(ctx context.Context) error {
