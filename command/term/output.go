@@ -139,7 +139,7 @@ func (o *Output) Fail(err error, code int, step string) {
 
 // messageRecord is a message as JSON: a note or a warning.
 type messageRecord struct {
-	MessageType string `json:"message_type"`
+	MessageType string `json:"message_type"` // "note" or "warning"
 	Message     string `json:"message"`
 }
 
