@@ -107,7 +107,7 @@ func openExisting(path string, w wanted) (*file, error) {
 // written from now on finish gets.
 func readMedium(f *os.File) {
 	_ = f.Sync()
-	_ = unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED)
+	durable.DropCache(f)
 }
 
 // resemble gives a complete file the owner and the mode of the one that it replaces, as
