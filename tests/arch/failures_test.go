@@ -24,6 +24,7 @@ var unlisted = map[string]string{
 	"manifest.ErrNotFound":      "clients read manifests themselves",
 	"manifest.ErrFormat":        "clients read manifests themselves; finish answers that it is damaged",
 	"durable.ErrLost":           "a command ends with it as with what is not in the table",
+	"catalogue.ErrDoubt":        "goes with chunkstore.ErrCorrupt",
 	"datastore.ErrArrival":      "goes with chunkstore.ErrCorrupt",
 	"datastore.ErrConfig":       "goes with chunkstore.ErrCorrupt",
 	"datastore.ErrOwnerFile":    "goes with chunkstore.ErrCorrupt, or with why the file cannot be read",
