@@ -262,3 +262,22 @@ func TestChargesDoNotWaitForTheDisk(t *testing.T) {
 		t.Errorf("%d bytes are left by the file", got)
 	}
 }
+
+// What could not be written is written with the next that ends.
+func TestBookIsWrittenWhenThereIsRoomAgain(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "later")
+	path := filepath.Join(dir, "quota-today.json")
+	b := Open(path, time.Now, slog.New(slog.DiscardHandler))
+	b.Removed("a@pbs", "tank", 60)
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	r, err := b.Begin(Terms{Store: "tank"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.End(true)
+	if got := Open(path, time.Now, slog.New(slog.DiscardHandler)).tally("a@pbs").remains(); got != 60 {
+		t.Errorf("%d bytes are left by the file", got)
+	}
+}
