@@ -282,7 +282,7 @@ func (b *builder) again(copies int) {
 
 // fill brings all that was found into the catalogue, which is empty.
 func (b *builder) fill(ctx context.Context) error {
-	if len(b.runs.Ends) == 0 {
+	if b.runs.Empty() {
 		return b.commit(catalogue.Changes{Ordered: true, Packs: b.built})
 	}
 	if err := b.spill(); err != nil {

@@ -32,7 +32,7 @@ type Runs struct {
 	disk durable.Door
 	path string
 	f    *os.File // nil until there is one
-	Ends []int64
+	ends []int64
 }
 
 // NewRuns makes no file before there is something to add.
@@ -61,24 +61,27 @@ func (r *Runs) Add(list []Held) error {
 			_, _ = w.Write(key)
 			_, _ = w.Write(value)
 		}
-		r.Ends = append(r.Ends, n)
+		r.ends = append(r.ends, n)
 		return w.Flush()
 	})
 }
 
 func (r *Runs) end() int64 {
-	if len(r.Ends) == 0 {
+	if r.Empty() {
 		return 0
 	}
-	return r.Ends[len(r.Ends)-1]
+	return r.ends[len(r.ends)-1]
 }
+
+// Empty reports whether there is no run.
+func (r *Runs) Empty() bool { return len(r.ends) == 0 }
 
 // Merge calls fn for all chunks in the order of compare.
 func (r *Runs) Merge(fn func(Held) error) error {
-	size := max(4<<10, min(256<<10, runBuffers/max(1, len(r.Ends))))
+	size := max(4<<10, min(256<<10, runBuffers/max(1, len(r.ends))))
 	var q queue
 	begin := int64(0)
-	for _, end := range r.Ends {
+	for _, end := range r.ends {
 		one := &row{r: bufio.NewReaderSize(io.NewSectionReader(r.f, begin, end-begin), size)}
 		begin = end
 		if err := q.add(one); err != nil {
