@@ -15,7 +15,8 @@
 // to; the chunks themselves are the caller's, and he does best to have as many
 // under way as Window says. A Reader takes what its callers have asked for at
 // once, again best as much as Window says. A JSON answer takes at most 64 MiB,
-// a list what is made of at most a million elements or 256 MiB of it, an index none but for a file on disk.
+// a list what is made of at most a million elements or 256 MiB of it. An index is a
+// file on disk; where there is no room for one it takes memory, 256 MiB at most.
 //
 //   - dial.go, rate.go, certificate.go, batch.go: connections
 //   - pulse.go, broken.go: how long a server may be silent, and what became of a connection
