@@ -236,7 +236,10 @@ func (l *resumeList) earlier(from int64) ([]chunkstore.Ref, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	at := int64(resumeHead) + from*wire.ChunkSizeLen
-	raw := make([]byte, max(0, min(l.old-at, resumedAtOnce*wire.ChunkSizeLen)))
+	if at >= l.old {
+		return nil, nil
+	}
+	raw := make([]byte, min(l.old-at, resumedAtOnce*wire.ChunkSizeLen))
 	if _, err := l.file.ReadAt(raw, at); err != nil {
 		return nil, fmt.Errorf("read what an interrupted backup has sent: %w", err)
 	}

@@ -14,6 +14,7 @@ var tunings = []change{
 	{"datastore/trash.go", "reservePiece = 32 << 10", "reservePiece = 1 << 5"},
 	{"datastore/index/writer.go", "bufferSize = 64 << 10", "bufferSize = 1 << 10"},
 	{"datastore/index/writer.go", "pendingSize = 8 << 10", "pendingSize = 1 << 10"},
+	{"datastore/resume.go", "resumedAtOnce = 2048", "resumedAtOnce = 2"},
 	{"datastore/gc/gc.go", "batchSize = 4096", "batchSize = 8"},
 	{"datastore/gc/set.go", "slotsMin = 1 << 10", "slotsMin = 1 << 4"},
 	{"chunkstore/pack/reserve.go", "reserveCatalogue = 4 << 20", "reserveCatalogue = 1 << 8"},
